@@ -1,0 +1,57 @@
+# make demo: a picture in demo/. make test: what CI runs. Both make .venv themselves; a second call installs nothing.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+# A waiting thread sleeps instead of spinning, and nothing is looked up on a model hub.
+CALM := OMP_WAIT_POLICY=PASSIVE HF_HUB_OFFLINE=1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench docs clean
+
+help:  ## Show the targets
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+
+demo: $(VENV)/.installed  ## Upscale the public-domain retina of scikit-image into demo/
+	$(BIN)/retinashift demo
+
+test: $(VENV)/.installed-dev  ## Import rules, ruff and all tests
+	$(BIN)/lint-imports
+	$(BIN)/ruff check
+	$(CALM) $(BIN)/python -m pytest
+
+lint: $(VENV)/.installed-dev  ## Import rules, ruff and types
+	$(BIN)/lint-imports
+	$(BIN)/ruff check
+	$(BIN)/mypy
+
+bench: $(VENV)/.installed  ## CPU seconds and memory of upscaling, beside Pillow's bicubic
+	$(CALM) OMP_NUM_THREADS=1 $(BIN)/python benchmarks/upscale.py
+
+docs: $(VENV)/.installed-docs  ## The manual as HTML in build/docs/
+	$(BIN)/mkdocs build --strict --quiet
+	@echo "build/docs/index.html"
+
+clean:  ## Remove .venv, caches and what the targets made
+	rm -rf $(VENV) build dist demo .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache
+	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+
+$(VENV)/bin/python:
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) not found: install Python 3.10 or newer, or say make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "$(PYTHON) is $$($(PYTHON) --version 2>&1); 3.10 or newer is needed: say make PYTHON=/path/to/python3" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Installing RetinaShift and PyTorch into $(VENV): some minutes, the first time"
+	$(INSTALL) -e .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Installing RetinaShift, PyTorch and the test tools into $(VENV): some minutes, the first time"
+	$(INSTALL) -e '.[dev]'
+	@touch $(VENV)/.installed $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(INSTALL) -e '.[docs]'
+	@touch $@

@@ -1,0 +1,244 @@
+"""The command line. Every command imports what it needs when it runs, so that --help answers at once."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from retinashift import __version__
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+    from rich.table import Table
+
+    from retinashift.inference.pipeline import ResShiftPipeline
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Super-resolution of retinal photographs by residual-shifting diffusion. For research use, not for diagnosis.",
+)
+
+Checkpoint = Annotated[
+    str, typer.Option("--checkpoint", "-c", help="Checkpoint folder; without it, the one that comes with RetinaShift.")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
+Steps = Annotated[
+    int,
+    typer.Option(min=0, help="Network calls a sample; 0 is the checkpoint's default, 1 the most faithful estimate."),
+]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of the noise: same seed, same image.")]
+
+
+def version(show: bool) -> None:
+    if show:
+        typer.echo(f"retinashift {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def options(
+    _: Annotated[bool, typer.Option("--version", callback=version, is_eager=True, help="Print the version.")] = False,
+) -> None: ...
+
+
+@app.command()
+def upscale(
+    inputs: Annotated[list[str], typer.Argument(help="Files, folders (with all below them) or patterns.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results, or a file name for one input.")],
+    steps: Steps = 0,
+    seed: Seed = 0,
+    ensemble: Annotated[int, typer.Option(min=1, help="Samples that are averaged.")] = 1,
+    file_format: Annotated[Literal["same", "png", "tiff"], typer.Option("--format", help="File type.")] = "same",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")] = False,
+    device: Device = "auto",
+    checkpoint: Checkpoint = "",
+) -> None:
+    """Enlarge photographs: PNG, JPEG, TIFF, PPM; bit depth, names and sub-folders are kept."""
+    from rich.console import Console
+
+    from retinashift.inference.batch import plan_jobs, upscale_files
+
+    jobs = plan_jobs(inputs, out, file_format=file_format, overwrite=overwrite)
+    pipeline = _load(checkpoint, device)
+    failures = []
+    with _progress() as progress:
+        task = progress.add_task("Upscaling", total=len(jobs))
+        work = upscale_files(
+            pipeline, jobs, steps=steps or None, seed=seed, ensemble_size=ensemble, overwrite=overwrite
+        )
+        for outcome in work:
+            if outcome.error:
+                failures.append(outcome)
+            progress.advance(task)
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    for outcome in failures:
+        # a message may name the file by itself
+        named = "" if str(outcome.job.source) in outcome.error else f"{outcome.job.source}: "
+        console.print(f"failed: {named}{outcome.error}", markup=False)
+    written = [job.target for job in jobs if job not in {o.job for o in failures}]
+    console.print(
+        f"{len(written)} of {len(jobs)} written to {out} (seed {seed}, x{pipeline.config.scale})", markup=False
+    )
+    if any(target.suffix.lower() in (".jpg", ".jpeg") for target in written):
+        console.print("JPEG results were compressed (quality 95); --format png or tiff loses nothing.", markup=False)
+    if failures:
+        raise typer.Exit(1)
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="Settings, a YAML file such as configs/finetune_stare.yaml.")],
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="Change one setting: --set run.steps=500. May be repeated.")
+    ] = None,
+    init_from: Annotated[
+        str, typer.Option("--init-from", help='Checkpoint folder to fine-tune; "shipped" is the one that comes along.')
+    ] = "",
+) -> None:
+    """Train or fine-tune. The same command again goes on where a run stopped; `accelerate launch -m` spreads it."""
+    from retinashift.cli.display import TrainingDisplay
+    from retinashift.training.config import TrainConfig
+    from retinashift.training.trainer import train as run
+
+    overrides = list(settings or [])
+    if init_from:
+        overrides.append(f"init_from={init_from}")
+    resolved = TrainConfig.load(config, overrides)
+    with TrainingDisplay(resolved) as display:
+        folder = run(resolved, display)
+        display.finish(folder)
+
+
+@app.command()
+def evaluate(
+    data: Annotated[
+        str, typer.Argument(help="Folder (or STARE zip) of HR photographs; labels and masks are left out.")
+    ],
+    steps: Annotated[
+        list[int] | None, typer.Option(help="Network calls to score; may be repeated. Default: the checkpoint's.")
+    ] = None,
+    seeds: Annotated[str, typer.Option(help="Seeds of the samples that are averaged, by commas.")] = "0,1,2",
+    json_path: Annotated[Path | None, typer.Option("--json", help="Write rows, means and protocol here.")] = None,
+    limit: Annotated[int, typer.Option(min=0, help="Score the first so many photographs only; 0 is all.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the JSON file.")] = False,
+    device: Device = "auto",
+    checkpoint: Checkpoint = "",
+) -> None:
+    """Score a checkpoint beside nearest, bicubic and Lanczos (protocol: bicubic-pillow, 8 bit, docs/data-card.md)."""
+    from rich.console import Console
+
+    from retinashift.cli.evaluation import run_evaluation
+
+    if json_path is not None and json_path.exists() and not overwrite:
+        raise FileExistsError(f"{json_path} exists already; give --overwrite, or another name")
+    try:
+        seed_list = [int(seed) for seed in seeds.split(",")]
+    except ValueError:
+        raise ValueError(f"--seeds is {seeds!r}; whole numbers by commas are expected, such as 0,1,2") from None
+    pipeline = _load(checkpoint, device)
+    with _progress() as progress:
+        report = run_evaluation(pipeline, data, steps or [pipeline.config.default_steps], seed_list, limit, progress)
+    if json_path is not None:
+        report.save(json_path)
+    Console().print(_table(report.table()))
+
+
+@app.command()
+def info(checkpoint: Checkpoint = "") -> None:
+    """Show a checkpoint: denoiser, schedule, parameters; and the devices of this machine."""
+    import torch
+    from rich.console import Console
+
+    pipeline = _load(checkpoint, "cpu")
+    scheduler, denoiser = pipeline.scheduler, pipeline.denoiser
+    parameters = sum(p.numel() for p in denoiser.parameters())
+    chain = scheduler.config
+    sqrt_eta = ", ".join(f"{value:.4f}" for value in scheduler.sqrt_eta.tolist())
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    gpus += ["Apple MPS"] if torch.backends.mps.is_available() else []
+    rows = [
+        ["what", "value"],
+        ["checkpoint", checkpoint or "shipped x4"],
+        ["scale", f"x{pipeline.config.scale}"],
+        ["denoiser", f"{type(denoiser).__name__}, {parameters:,} parameters, {denoiser.dtype}"],
+        ["codec", type(pipeline.codec).__name__ if pipeline.codec else "PixelCodec (lossless, no weights)"],
+        ["steps", f"{chain.num_train_timesteps} trained, {pipeline.config.default_steps} by default"],
+        ["chain", f"kappa {chain.kappa}, power {chain.power}, predicts {chain.prediction_type}"],
+        ["sqrt(eta)", sqrt_eta],
+        ["devices", ", ".join([*gpus, f"CPU ({torch.get_num_threads()} threads)"])],
+        ["versions", f"retinashift {__version__}, torch {torch.__version__}, Python {sys.version.split()[0]}"],
+    ]
+    Console().print(_table(rows))
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the pictures.")] = Path("demo"),
+    steps: Steps = 0,
+    seed: Seed = 0,
+    device: Device = "auto",
+) -> None:
+    """Upscale the public-domain retina of scikit-image and draw a labelled figure of the result."""
+    from rich.console import Console
+
+    from retinashift.cli.demo import run_demo
+
+    pipeline = _load("", device)
+    report = run_demo(pipeline, out, steps=steps or None, seed=seed)
+    console = Console(soft_wrap=True)
+    console.print(_table(report.rows))
+    console.print(f"Look at {report.figure}", markup=False)
+
+
+def _load(checkpoint: str, device: str) -> ResShiftPipeline:
+    """The pipeline of a checkpoint folder ("" is the shipped one) on a device."""
+    _quiet_libraries()
+    from retinashift.inference.device import choose_device
+    from retinashift.inference.pipeline import ResShiftPipeline
+
+    chosen = choose_device(device)
+    pipeline = ResShiftPipeline.from_pretrained(checkpoint) if checkpoint else ResShiftPipeline.from_shipped()
+    return pipeline.to(chosen)
+
+
+def _quiet_libraries() -> None:
+    """diffusers draws its own bar while loading; ours is the only one."""
+    from diffusers.utils import logging
+
+    logging.disable_progress_bar()
+
+
+def _progress() -> Progress:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True))
+
+
+def _table(rows: list[list[str]]) -> Table:
+    """Rows, the first of which is the heading, as a rich table."""
+    from rich.table import Table
+
+    table = Table(*rows[0])
+    for row in rows[1:]:
+        table.add_row(*row)
+    return table
+
+
+def main() -> None:
+    """Entry point: an expected error is one line on standard error and exit code 1."""
+    try:
+        app()
+    except (ValueError, OSError) as error:
+        if os.environ.get("RETINASHIFT_DEBUG"):
+            raise
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(1)

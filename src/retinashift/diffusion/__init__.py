@@ -1,0 +1,1 @@
+"""The mathematics of residual shifting. Knows torch; knows no file, image or network."""

@@ -1,0 +1,111 @@
+"""Residual-shifting diffusion as pure functions.
+
+Symbols, as in the paper: x0 the high-resolution image (or its latent), y0 the low-resolution image brought to the
+same grid, e0 = y0 - x0 the residual, x_t the state, eta_t the shift, alpha_t = eta_t - eta_{t-1}, eta_{-1} = 0,
+kappa the noise strength. All images share one shape (B, C, H, W); `eta` values broadcast against it.
+
+Source: Yue, Wang, Loy, "ResShift", NeurIPS 2023; the deterministic transition is SinSR's (Wang et al., CVPR 2024).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Prediction = Literal["x0", "residual", "noise", "scaled_noise"]
+Eta = Tensor | float
+
+
+def q_step(x_prev: Tensor, x0: Tensor, y0: Tensor, alpha_t: Eta, kappa: float, noise: Tensor) -> Tensor:
+    """One forward step, x_t ~ q(x_t | x_{t-1}, x0, y0); `noise` is standard normal, shaped as x_prev."""
+    return x_prev + alpha_t * (y0 - x0) + kappa * _sqrt(alpha_t) * noise  # eq. 1
+
+
+def q_sample(x0: Tensor, y0: Tensor, eta_t: Eta, kappa: float, noise: Tensor) -> Tensor:
+    """The marginal, x_t ~ q(x_t | x0, y0); `noise` is standard normal, shaped as x0."""
+    return x0 + eta_t * (y0 - x0) + kappa * _sqrt(eta_t) * noise  # eq. 2
+
+
+def prior_sample(y0: Tensor, eta_T: Eta, kappa: float, noise: Tensor) -> Tensor:
+    """Where sampling starts: q_sample at the last step with the unknown x0 replaced by y0."""
+    return y0 + kappa * _sqrt(eta_T) * noise  # eq. 3
+
+
+def posterior(x_t: Tensor, x0: Tensor, eta_t: Eta, eta_prev: Eta, kappa: float) -> tuple[Tensor, Eta]:
+    """Mean (as x_t) and variance (as eta) of q(x_{t-1} | x_t, x0, y0). At the first step (eta_prev = 0) it is x0, 0."""
+    alpha_t = eta_t - eta_prev
+    mean = (eta_prev / eta_t) * x_t + (alpha_t / eta_t) * x0  # eq. 6
+    variance = kappa**2 * (eta_prev / eta_t) * alpha_t  # eq. 6
+    return mean, variance
+
+
+def ancestral_step(x_t: Tensor, x0: Tensor, eta_t: Eta, eta_prev: Eta, kappa: float, noise: Tensor) -> Tensor:
+    """x_{t-1} drawn from the posterior with x0 the network's estimate; `noise` is standard normal."""
+    mean, variance = posterior(x_t, x0, eta_t, eta_prev, kappa)
+    return mean + _sqrt(variance) * noise  # eq. 7
+
+
+def deterministic_step(x_t: Tensor, x0: Tensor, y0: Tensor, eta_t: Eta, eta_prev: Eta) -> Tensor:
+    """x_{t-1} on the marginal of step t-1 that keeps the noise of x_t: no randomness is added. SinSR, eq. 6."""
+    m = _sqrt(eta_prev / eta_t)
+    j = eta_prev - _sqrt(eta_prev * eta_t)
+    k = 1 - eta_prev + _sqrt(eta_prev * eta_t) - m
+    return k * x0 + m * x_t + j * y0
+
+
+def training_target(kind: Prediction, x0: Tensor, y0: Tensor, noise: Tensor, eta_t: Eta, kappa: float) -> Tensor:
+    """What the network is to predict, shaped as x0."""
+    match kind:
+        case "x0":
+            return x0
+        case "residual":
+            return y0 - x0
+        case "noise":
+            return noise
+        case "scaled_noise":
+            return kappa * _sqrt(eta_t) * noise
+    raise ValueError(f"prediction type {kind!r}; allowed are x0, residual, noise, scaled_noise")
+
+
+def predict_x0(kind: Prediction, prediction: Tensor, x_t: Tensor, y0: Tensor, eta_t: Eta, kappa: float) -> Tensor:
+    """The estimate of x0 that a prediction of `kind` means: the inverse of `training_target`, shaped as x_t.
+
+    The two noise kinds divide by 1 - eta_t, which at the last step is about 0.02: errors grow fifty-fold there.
+    """
+    match kind:
+        case "x0":
+            return prediction
+        case "residual":
+            return y0 - prediction
+        case "noise":
+            return (x_t - kappa * _sqrt(eta_t) * prediction - eta_t * y0) / (1 - eta_t)  # eq. 2 solved for x0
+        case "scaled_noise":
+            return (x_t - prediction - eta_t * y0) / (1 - eta_t)
+    raise ValueError(f"prediction type {kind!r}; allowed are x0, residual, noise, scaled_noise")
+
+
+def elbo_weight(kind: Prediction, eta: Tensor, kappa: float) -> Tensor:
+    """Weight of each step's squared error in the evidence bound, shape (T,) for `eta` of shape (T,).
+
+    The bound's term t is |mean_q - mean_p|^2 / (2 variance_t), and the means differ by alpha_t / eta_t times the error
+    of x0. The first step has no variance; it takes that of the second, as the official code does.
+    """
+    eta_prev = torch.cat([eta.new_zeros(1), eta[:-1]])
+    alpha = eta - eta_prev
+    variance = kappa**2 * eta_prev / eta * alpha
+    variance[0] = variance[1]
+    weight = 0.5 / variance * (alpha / eta) ** 2  # eq. 8, in x0
+    match kind:
+        case "x0" | "residual":
+            return weight
+        case "noise":
+            return weight * kappa**2 * eta / (1 - eta) ** 2
+        case "scaled_noise":
+            return weight / (1 - eta) ** 2
+    raise ValueError(f"prediction type {kind!r}; allowed are x0, residual, noise, scaled_noise")
+
+
+def _sqrt(value: Eta) -> Eta:
+    return value.sqrt() if isinstance(value, Tensor) else value**0.5

@@ -1,0 +1,173 @@
+"""ResShiftScheduler: the chain behind diffusers' scheduler contract.
+
+One thing differs from noise-to-image schedulers: the chain ends at the low-resolution image, so `init_noise`,
+`add_noise` and `step` also take y0, the low-resolution image (or its latent) on the grid of the state.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from diffusers.utils import BaseOutput
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor
+
+from retinashift.diffusion.process import (
+    Prediction,
+    ancestral_step,
+    deterministic_step,
+    elbo_weight,
+    predict_x0,
+    prior_sample,
+    q_sample,
+    training_target,
+)
+from retinashift.diffusion.schedule import Spacing, kept_steps, sqrt_eta_schedule
+
+Transition = Literal["ancestral", "deterministic"]
+InputScaling = Literal["none", "latent", "pixel"]
+Generators = torch.Generator | list[torch.Generator] | None
+
+
+@dataclass
+class ResShiftSchedulerOutput(BaseOutput):
+    """`prev_sample`: x_{t-1}; `pred_original_sample`: the estimate of x0. Both (B, C, H, W)."""
+
+    prev_sample: Tensor
+    pred_original_sample: Tensor
+
+
+class ResShiftScheduler(SchedulerMixin, ConfigMixin):
+    """Residual-shifting chain. Steps are counted t = 0..T-1; `timesteps` run downwards.
+
+    Args:
+        num_train_timesteps: T, at least 2.
+        kappa, power, min_noise, end: see `sqrt_eta_schedule`.
+        prediction_type: what the network predicts.
+        input_scaling: divisor of x_t before the network. "latent": sqrt(kappa^2 eta_t + 1), for latents of unit
+            variance (official checkpoints); "pixel": 3 kappa sqrt(eta_t) + 1, a range; "none".
+        spacing: which steps fewer than T keep, see `kept_steps`.
+        transition: "ancestral" draws from the posterior, "deterministic" adds no noise.
+        clip_x0: clamp the estimate of x0 to [-1, 1] at every step (pixel-space chains).
+
+    Raises:
+        ValueError: a value outside its range, named.
+    """
+
+    order = 1
+
+    @register_to_config
+    def __init__(
+        self,
+        num_train_timesteps: int = 4,
+        kappa: float = 2.0,
+        power: float = 0.3,
+        min_noise: float = 0.2,
+        end: float = 0.99,
+        prediction_type: Prediction = "x0",
+        input_scaling: InputScaling = "latent",
+        spacing: Spacing = "trailing",
+        transition: Transition = "ancestral",
+        clip_x0: bool = False,
+    ):
+        for name, value, allowed in (
+            ("prediction_type", prediction_type, ("x0", "residual", "noise", "scaled_noise")),
+            ("input_scaling", input_scaling, ("none", "latent", "pixel")),
+            ("spacing", spacing, ("trailing", "leading")),
+            ("transition", transition, ("ancestral", "deterministic")),
+        ):
+            if value not in allowed:
+                raise ValueError(f"{name} is {value!r}; allowed are {', '.join(allowed)}")
+        self.sqrt_eta = sqrt_eta_schedule(num_train_timesteps, kappa=kappa, power=power, min_noise=min_noise, end=end)
+        self.eta = self.sqrt_eta**2  # (T,) float64
+        self.init_noise_sigma = float(kappa * self.sqrt_eta[-1])
+        self.num_inference_steps: int | None = None
+        self.set_timesteps(num_train_timesteps)
+
+    def __len__(self) -> int:
+        return self.config.num_train_timesteps
+
+    def set_timesteps(self, num_inference_steps: int, device: torch.device | str | None = None) -> None:
+        """Choose the steps that sampling visits; ValueError outside 1..T."""
+        kept = kept_steps(self.config.num_train_timesteps, num_inference_steps, self.config.spacing)
+        self.num_inference_steps = num_inference_steps
+        self.timesteps = torch.tensor(kept[::-1], device=device)
+        self._eta_prev = dict(zip(kept, [0.0, *(float(self.eta[t]) for t in kept[:-1])], strict=True))
+        self.init_noise_sigma = float(self.config.kappa * self.sqrt_eta[kept[-1]])
+
+    def scale_model_input(self, sample: Tensor, timestep: Tensor | int) -> Tensor:
+        """What the network sees of x_t; the condition is never scaled. `timestep` is one number or (B,)."""
+        kappa = self.config.kappa
+        if self.config.input_scaling == "latent":
+            return sample / (self._at(self.eta, timestep, sample) * kappa**2 + 1).sqrt()
+        if self.config.input_scaling == "pixel":
+            return sample / (self._at(self.sqrt_eta, timestep, sample) * 3 * kappa + 1)
+        return sample
+
+    def init_noise(self, y0: Tensor, generator: Generators = None, noise: Tensor | None = None) -> Tensor:
+        """x_T ~ N(y0, kappa^2 eta_T I), where sampling starts; shaped as y0. `noise` replaces the generator."""
+        if noise is None:
+            noise = randn_tensor(y0.shape, generator=generator, device=y0.device, dtype=y0.dtype)
+        return prior_sample(y0, float(self.eta[int(self.timesteps[0])]), self.config.kappa, noise)
+
+    def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor, y0: Tensor) -> Tensor:
+        """x_t from x0 by the marginal; `timesteps` (B,)."""
+        eta_t = self._at(self.eta, timesteps, original_samples)
+        return q_sample(original_samples, y0, eta_t, self.config.kappa, noise)
+
+    def target(self, x0: Tensor, y0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """What the network is trained to return; shaped as x0."""
+        eta_t = self._at(self.eta, timesteps, x0)
+        return training_target(self.config.prediction_type, x0, y0, noise, eta_t, self.config.kappa)
+
+    def loss_weight(self) -> Tensor:
+        """Weights of the evidence bound by step, (T,) float64, scaled to mean 1."""
+        weight = elbo_weight(self.config.prediction_type, self.eta, self.config.kappa)
+        return weight / weight.mean()
+
+    def predict_x0(self, model_output: Tensor, timestep: Tensor | int, sample: Tensor, y0: Tensor) -> Tensor:
+        """The estimate of x0 that a network output means; shaped as sample."""
+        eta_t = self._at(self.eta, timestep, sample)
+        x0 = predict_x0(self.config.prediction_type, model_output, sample, y0, eta_t, self.config.kappa)
+        return x0.clamp(-1, 1) if self.config.clip_x0 else x0
+
+    def step(
+        self,
+        model_output: Tensor,
+        timestep: Tensor | int,
+        sample: Tensor,
+        y0: Tensor,
+        generator: Generators = None,
+        noise: Tensor | None = None,
+        return_dict: bool = True,
+    ) -> ResShiftSchedulerOutput | tuple[Tensor, Tensor]:
+        """x_t -> x_{t-1}. At the last visited step the result is the estimate of x0 itself.
+
+        Raises:
+            ValueError: the timestep is not among those of `set_timesteps`.
+        """
+        t = int(timestep)
+        if t not in self._eta_prev:
+            raise ValueError(f"timestep {t} is not visited; set_timesteps chose {sorted(self._eta_prev, reverse=True)}")
+        eta_t, eta_prev = float(self.eta[t]), self._eta_prev[t]
+        x0 = self.predict_x0(model_output, t, sample, y0)
+        if eta_prev == 0:
+            x_prev = x0
+        elif self.config.transition == "deterministic":
+            x_prev = deterministic_step(sample, x0, y0, eta_t, eta_prev)
+        else:
+            if noise is None:
+                noise = randn_tensor(sample.shape, generator=generator, device=sample.device, dtype=sample.dtype)
+            x_prev = ancestral_step(sample, x0, eta_t, eta_prev, self.config.kappa, noise)
+        return ResShiftSchedulerOutput(x_prev, x0) if return_dict else (x_prev, x0)
+
+    @staticmethod
+    def _at(table: Tensor, timestep: Tensor | int, like: Tensor) -> Tensor:
+        """table[timestep] as (B, 1, 1, 1) or a scalar tensor, on the device and in the dtype of `like`."""
+        timestep = torch.as_tensor(timestep)
+        values = table.to(like.device)[timestep.to(like.device)].to(like.dtype)
+        return values.view(-1, *(1,) * (like.ndim - 1)) if values.ndim else values

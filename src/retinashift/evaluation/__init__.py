@@ -1,0 +1,1 @@
+"""Scores of reconstructions, and the benchmark that holds them beside interpolation."""

@@ -1,0 +1,214 @@
+"""Image files: find them, read them, write them. Formats are told by content when reading, by suffix when writing."""
+
+from __future__ import annotations
+
+import glob
+import logging
+import os
+import secrets
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from retinashift.imaging.exif import fit_exif
+from retinashift.imaging.jpeg import decode_jpeg, encode_jpeg
+from retinashift.imaging.photograph import MAX_PIXELS, FileFormat, ImageError, Photograph
+from retinashift.imaging.png import SIGNATURE, decode_png, encode_png
+from retinashift.imaging.ppm import decode_ppm, encode_ppm
+from retinashift.imaging.tiff import decode_tiff, encode_tiff
+
+__all__ = ["MAX_PIXELS", "ImageError", "Photograph", "decode_image", "find_images", "read_image", "write_image"]
+
+logger = logging.getLogger(__name__)
+
+READ_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".ppm", ".pgm", ".ppm.gz", ".pgm.gz")
+"""What `find_images` looks for in folders, in any case."""
+
+_FORMAT_OF_SUFFIX: dict[str, FileFormat] = {
+    ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF", ".ppm": "PPM", ".pgm": "PPM",
+}  # fmt: skip
+_DECODERS: dict[FileFormat, Callable[[bytes, int], Photograph]] = {
+    "PNG": decode_png, "JPEG": decode_jpeg, "TIFF": decode_tiff, "PPM": decode_ppm,
+}  # fmt: skip
+_ENCODERS: dict[FileFormat, Callable[[Photograph], bytes]] = {
+    "PNG": encode_png, "JPEG": encode_jpeg, "TIFF": encode_tiff, "PPM": encode_ppm,
+}  # fmt: skip
+_READ_MAGIC: tuple[tuple[bytes, FileFormat], ...] = (
+    (SIGNATURE, "PNG"), (b"\xff\xd8\xff", "JPEG"), (b"II*\0", "TIFF"), (b"MM\0*", "TIFF"), (b"II+\0", "TIFF"),
+    (b"MM\0+", "TIFF"), (b"\x1f\x8b", "PPM"), *((b"P%d" % n, "PPM") for n in range(1, 8)),
+)  # fmt: skip
+_REFUSED_MAGIC = (
+    (0, b"GIF8", "GIF"), (0, b"BM", "BMP"), (8, b"WEBP", "WebP"), (4, b"ftyp", "HEIF or AVIF"), (0, b"%PDF", "PDF"),
+    (0, b"%!PS", "PostScript"), (4, b"jP  ", "JPEG 2000"), (128, b"DICM", "DICOM"), (0, b"PK\x03\x04", "zip"),
+)  # fmt: skip
+_HEADROOM = 64 * 2**20  # bytes of metadata beside 8 bytes a pixel, the most that RGBA of 16 bit takes
+
+
+def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Photograph:
+    """Read PNG, JPEG, TIFF or binary PPM/PGM (gzipped too).
+
+    Bit depth and channels stay as they are, but palettes become RGB. EXIF orientation is applied.
+
+    Raises:
+        ImageError: missing, above the limit, truncated, damaged or not one of these formats.
+    """
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise ImageError(f"{path}: a folder, not an image file")
+        if path.stat().st_size > 8 * max_pixels + _HEADROOM:
+            raise ImageError(f"{path}: {path.stat().st_size:,} bytes are more than {max_pixels:,} pixels can take")
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise ImageError(f"{path}: no such file") from None
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read ({error.strerror})") from None
+    return decode_image(data, str(path), max_pixels)
+
+
+def decode_image(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Photograph:
+    """`read_image` for the bytes of a file; `name` is what errors call it."""
+    file_format = _sniff(data, name)
+    try:
+        return _DECODERS[file_format](data, max_pixels)
+    except ImageError as error:
+        raise ImageError(f"{name}: {error}") from None
+    except MemoryError:
+        raise ImageError(f"{name}: not enough memory to read it") from None
+    except Exception as error:  # whatever the four decoders raise on crafted or damaged bytes
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ImageError(f"{name}: truncated or damaged {file_format} ({reason})") from error
+
+
+def write_image(
+    path: str | Path,
+    image: Photograph | np.ndarray,
+    *,
+    like: Photograph | None = None,
+    scale: int = 1,
+    overwrite: bool = False,
+) -> None:
+    """Write an image whole or not at all; the suffix decides the format (.png, .jpg, .tif, .ppm, .pgm).
+
+    PNG and TIFF lose nothing and are recommended; JPEG is written with quality 95, 4:4:4; PPM holds no metadata.
+
+    Args:
+        path: in a folder that exists.
+        image: pixels as in `Photograph.pixels`, or a photograph.
+        like: the photograph that ICC, EXIF and resolution are taken from; without it, `image` itself.
+        scale: how much larger `image` is than `like`; the resolution is multiplied by it, so that lengths stay right.
+        overwrite: replace a file that exists.
+
+    Raises:
+        ImageError: the file exists, its folder does not, or the format cannot hold the image (16 bit or alpha in JPEG,
+            alpha in PPM, colour in .pgm).
+        OSError: the disk is full or not writable.
+    """
+    path = Path(path)
+    file_format = _FORMAT_OF_SUFFIX.get(path.suffix.lower())
+    if file_format is None:
+        raise ImageError(f"{path}: the suffix must be one of {', '.join(_FORMAT_OF_SUFFIX)}")
+    if path.exists() and not overwrite:
+        raise ImageError(f"{path}: exists already; choose another name, or allow overwriting")
+    if not path.parent.is_dir():
+        raise ImageError(f"{path}: the folder {path.parent} does not exist")
+    try:
+        photograph = _with_metadata(image, like, scale)
+        if path.suffix.lower() == ".pgm" and photograph.channels != 1:
+            raise ImageError("PGM holds grey only; write .ppm, PNG or TIFF")
+        data = _ENCODERS[file_format](photograph)
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from None
+    replace_file(path, data)
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write `data` beside `path`, flush it to disk, and rename: a killed process leaves the old file or the new one."""
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def find_images(inputs: Sequence[str | Path]) -> list[tuple[Path, Path]]:
+    """Image files among files, folders (with all below them) and patterns such as "eyes/**/*.png".
+
+    A file that is named is taken whatever its suffix. In folders and patterns, suffixes are matched in any case and
+    names that begin with a dot are left out.
+
+    Returns:
+        (path, relative output path) sorted by path, each file once. The relative path is the file's name, or its path
+        below the folder, or below the part of the pattern that has no wildcard.
+
+    Raises:
+        ImageError: an input that does not exist or holds no image.
+    """
+    found: dict[Path, Path] = {}
+    for given in inputs:
+        for path, relative in _expand(given):
+            found.setdefault(path, relative)
+    if not found:
+        raise ImageError("no input was given; name files, folders or patterns")
+    return sorted(found.items())
+
+
+def _sniff(data: bytes, name: str) -> FileFormat:
+    for magic, file_format in _READ_MAGIC:
+        if data.startswith(magic):
+            return file_format
+    if not data:
+        raise ImageError(f"{name}: an empty file")
+    for offset, magic, kind in _REFUSED_MAGIC:
+        if data[offset:].startswith(magic):
+            raise ImageError(f"{name}: {kind} is not read here; PNG, JPEG, TIFF and PPM are")
+    raise ImageError(f"{name}: not an image file of a known format; PNG, JPEG, TIFF and PPM are read")
+
+
+def _with_metadata(image: Photograph | np.ndarray, like: Photograph | None, scale: int) -> Photograph:
+    """The picture with metadata of `like` that is true of it: resolution times scale, a fitting ICC profile."""
+    if isinstance(image, Photograph):
+        pixels, like = image.pixels, like or image
+    else:
+        pixels = image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image
+    photograph = Photograph(np.ascontiguousarray(pixels))
+    if like is None:
+        return photograph
+    height, width = pixels.shape[:2]
+    icc = like.icc
+    if icc and (photograph.channels < 3) != (like.channels < 3):
+        logger.warning("the ICC profile is left out: it is for another number of colours")
+        icc = None
+    dpi = None if like.dpi is None else (like.dpi[0] * scale, like.dpi[1] * scale)
+    return replace(photograph, icc=icc, dpi=dpi, exif=fit_exif(like.exif, width, height, dpi))
+
+
+def _expand(given: str | Path) -> list[tuple[Path, Path]]:
+    path = Path(given).expanduser()
+    try:
+        if path.is_file():
+            return [(path, Path(path.name))]
+        if path.is_dir():
+            root, files = path, _images(path.rglob("*"))
+        elif glob.has_magic(str(path)):
+            fixed = next(i for i, part in enumerate(path.parts) if glob.has_magic(part))
+            root = Path(*path.parts[:fixed])
+            files = _images(Path(p) for p in glob.glob(str(path), recursive=True))
+        else:
+            raise ImageError(f"{path}: no such file or folder")
+    except ValueError as error:  # a NUL in the name, or our own error
+        raise ImageError(str(error)) from None
+    if not files:
+        raise ImageError(f"{path}: no image found ({', '.join(READ_SUFFIXES)})")
+    return [(file, file.relative_to(root)) for file in files]
+
+
+def _images(paths: Iterable[Path]) -> list[Path]:
+    return [p for p in paths if p.name.lower().endswith(READ_SUFFIXES) and not p.name.startswith(".") and p.is_file()]

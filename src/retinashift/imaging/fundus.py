@@ -1,0 +1,85 @@
+"""The field of view: where a fundus photograph shows the eye and not the dark surround of the camera's aperture."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+
+LUMA = (0.299, 0.587, 0.114)
+"""Weights of R, G, B: ITU-R BT.601, full range."""
+DARKEST_FIELD = 10.0
+"""Grey level (of 255) that the surround of most cameras stays below and the darkest retina above."""
+SURROUND_FACTOR = 1.25
+"""Field over surround. Chosen so that bicubic's PSNR is the one inside the masks that come with DRIVE: 0.13 dB off;
+a factor of 1.6 would leave out the blurred edge of the aperture and score 0.5 dB more."""
+
+
+def field_of_view(rgb: np.ndarray, *, threshold: float | None = None, erode: int = 4) -> np.ndarray:
+    """Mask of the retina: luma above a threshold, largest component, holes filled, eroded.
+
+    Without a threshold it is taken from the photograph, because surrounds differ (black in most sets, 7 in DRIVE, up to
+    40 in STARE, where other cameras' retinas are darker than that): see `surround_threshold`. Frames without surround
+    are all field but for the eroded border. An entirely dark image has no field to find: its mask is True everywhere.
+
+    Args:
+        rgb: (H, W, 3) or (H, W), uint8 or uint16.
+        threshold: grey level in 0..255 also for uint16, or None.
+        erode: pixels taken off the edge of the field and of the frame, where the blur of the aperture is; 0 for none.
+
+    Returns:
+        (H, W) bool, never empty: a field too small to be eroded is returned as found.
+
+    Raises:
+        ValueError: another shape or dtype, a negative `erode`, or a threshold outside 0..255.
+
+    >>> eye = np.zeros((30, 30), np.uint8)
+    >>> eye[5:25, 5:25] = 90
+    >>> int(field_of_view(eye, erode=0).sum()), int(field_of_view(eye).sum())
+    (400, 144)
+    """
+    if erode < 0:
+        raise ValueError(f"erode is {erode}; 0 or more pixels are needed")
+    if threshold is not None and not 0 <= threshold <= 255:
+        raise ValueError(f"threshold is {threshold}; a grey level from 0 to 255 is needed, for 16 bit too")
+    luma = _luma(rgb)  # (H, W) in [0, 255]
+    bright = luma > (surround_threshold(luma) if threshold is None else threshold)
+    components, count = ndimage.label(bright)
+    if count == 0:
+        return np.ones(luma.shape, bool)
+    largest = 1 + np.argmax(np.bincount(components.ravel())[1:])
+    field = ndimage.binary_fill_holes(components == largest)
+    if erode:
+        inner = ndimage.binary_erosion(field, iterations=erode)  # beyond the frame counts as outside
+        field = inner if inner.any() else field
+    return field  # (H, W)
+
+
+def surround_threshold(luma: np.ndarray) -> float:
+    """The grey level between surround and field, from the corners of the frame.
+
+    The surround's level is the 99th percentile of four corner squares, a twentieth of the shorter side wide. It counts
+    as surround only below half of what the frame's brightest quarter reaches; else the field fills the corners.
+
+    Args:
+        luma: (H, W) in [0, 255].
+
+    Returns:
+        A level of at least `DARKEST_FIELD`.
+    """
+    side = max(1, min(luma.shape) // 20)
+    corners = luma[np.r_[:side, -side:0]][:, np.r_[:side, -side:0]]  # (2 side, 2 side)
+    surround = float(np.percentile(corners, 99))
+    highest = float(np.percentile(luma, 75)) / 2
+    if surround > highest:
+        return DARKEST_FIELD
+    return max(DARKEST_FIELD, min(SURROUND_FACTOR * surround, highest))
+
+
+def _luma(rgb: np.ndarray) -> np.ndarray:
+    """(H, W) float32 in [0, 255], 16 bit scaled to it."""
+    if rgb.dtype not in (np.uint8, np.uint16):
+        raise ValueError(f"the image is {rgb.dtype}; uint8 or uint16 is needed")
+    if not (rgb.ndim == 2 or (rgb.ndim == 3 and rgb.shape[2] == 3)) or 0 in rgb.shape:
+        raise ValueError(f"the image has shape {rgb.shape}; (H, W) or (H, W, 3) is needed, no side empty")
+    grey = rgb.astype(np.float32) if rgb.ndim == 2 else rgb @ np.asarray(LUMA, np.float32)
+    return grey / np.float32(257 if rgb.dtype == np.uint16 else 1)

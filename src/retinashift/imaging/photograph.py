@@ -1,0 +1,90 @@
+"""A photograph as read from a file: pixels, upright, with what the file said about colour, camera and size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+FileFormat = Literal["PNG", "JPEG", "TIFF", "PPM"]
+
+MAX_PIXELS = 100_000_000
+"""Default limit of width x height. The largest fundus cameras deliver a quarter of it."""
+
+
+class ImageError(ValueError):
+    """An image file that cannot be read or written; the message is one line that names it and the reason."""
+
+
+@dataclass(frozen=True, eq=False)
+class Photograph:
+    """Pixels and metadata. Orientation is applied already: row 0 is the top.
+
+    Raises:
+        ImageError: pixels of another type or shape.
+    """
+
+    pixels: np.ndarray
+    """(H, W) or (H, W, C), C = 2, 3, 4; uint8 or uint16 over their full range. Of 2 or 4 channels the last is alpha."""
+    format: FileFormat = "PNG"
+    icc: bytes | None = None
+    """ICC profile."""
+    exif: bytes | None = None
+    """EXIF without its Orientation tag and thumbnail, as a TIFF structure (no "Exif" prefix)."""
+    dpi: tuple[float, float] | None = None
+    """Pixels per inch, across and down."""
+
+    def __post_init__(self) -> None:
+        if self.pixels.dtype not in (np.uint8, np.uint16):
+            raise ImageError(f"pixels are {self.pixels.dtype}; uint8 or uint16 is needed")
+        shape = self.pixels.shape
+        if not (len(shape) == 2 or (len(shape) == 3 and shape[2] in (2, 3, 4))) or 0 in shape:
+            raise ImageError(f"pixels have shape {shape}; (H, W) or (H, W, 2 to 4) is needed, no side empty")
+
+    @property
+    def channels(self) -> int:
+        """1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha."""
+        return 1 if self.pixels.ndim == 2 else self.pixels.shape[2]
+
+    @property
+    def has_alpha(self) -> bool:
+        return self.channels in (2, 4)
+
+
+def check_size(width: int, height: int, max_pixels: int) -> None:
+    """ImageError for an empty picture, or one above the limit; called on headers, before anything is decoded."""
+    if width < 1 or height < 1:
+        raise ImageError(f"{width}x{height} pixels is an empty picture")
+    if width * height > max_pixels:
+        raise ImageError(f"{width}x{height} pixels are above the limit of {max_pixels:,} pixels")
+
+
+def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Apply an EXIF orientation.
+
+    Args:
+        pixels: (H, W) or (H, W, C) as stored.
+        orientation: 1 to 8; other values mean 1.
+
+    Returns:
+        A contiguous array with row 0 at the top and column 0 at the left.
+
+    Source: TIFF 6.0, tag 274.
+    """
+    across = (1, 0, *range(2, pixels.ndim))
+    if orientation == 2:
+        pixels = pixels[:, ::-1]
+    elif orientation == 3:
+        pixels = pixels[::-1, ::-1]
+    elif orientation == 4:
+        pixels = pixels[::-1]
+    elif orientation == 5:
+        pixels = pixels.transpose(across)
+    elif orientation == 6:
+        pixels = pixels[::-1].transpose(across)
+    elif orientation == 7:
+        pixels = pixels[::-1, ::-1].transpose(across)
+    elif orientation == 8:
+        pixels = pixels[:, ::-1].transpose(across)
+    return np.ascontiguousarray(pixels)

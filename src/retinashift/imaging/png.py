@@ -1,0 +1,81 @@
+"""PNG. Pixels go through libpng, because Pillow turns 16-bit RGB into 8 bit; metadata chunks are read here."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+import imagecodecs
+
+from retinashift.imaging.exif import dump_exif, exif_dpi, exif_orientation, load_exif
+from retinashift.imaging.photograph import ImageError, Photograph, check_size, upright
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_MAX_ICC_BYTES = 16 * 2**20
+_INCH = 0.0254  # metres; PNG counts pixels per metre
+
+
+def decode_png(data: bytes, max_pixels: int) -> Photograph:
+    """Palettes become RGB, a transparent colour becomes an alpha channel, 1, 2 and 4 bit grey become 8 bit.
+
+    Raises:
+        ImageError: above the limit, truncated, animated, or damaged; libpng's own error for damaged pixels.
+    """
+    if data[12:16] != b"IHDR" or len(data) < 33:
+        raise ImageError("PNG without a header")
+    width, height = struct.unpack(">II", data[16:24])
+    check_size(width, height, max_pixels)
+    chunks = _read_chunks(data)
+    if struct.unpack(">I", chunks.get(b"acTL", b"\0\0\0\1")[:4])[0] > 1:
+        raise ImageError("animated PNG; save the picture you want as a file of its own")
+    exif = load_exif(chunks.get(b"eXIf"))
+    orientation = exif_orientation(exif)
+    dpi = _read_dpi(chunks[b"pHYs"]) if b"pHYs" in chunks else exif_dpi(exif)
+    pixels = upright(imagecodecs.png_decode(data), orientation)
+    icc = _read_icc(chunks[b"iCCP"]) if b"iCCP" in chunks else None
+    return Photograph(pixels, "PNG", icc, dump_exif(exif), dpi[::-1] if dpi and orientation > 4 else dpi)
+
+
+def encode_png(photograph: Photograph) -> bytes:
+    """8 or 16 bit, grey or RGB, with or without alpha; metadata between header and pixels."""
+    data = bytes(imagecodecs.png_encode(photograph.pixels))
+    chunks = []
+    if photograph.icc:
+        chunks.append((b"iCCP", b"ICC profile\0\0" + zlib.compress(photograph.icc)))
+    if photograph.dpi:
+        chunks.append((b"pHYs", struct.pack(">IIB", *(min(round(v / _INCH), 2**31 - 1) for v in photograph.dpi), 1)))
+    if photograph.exif:
+        chunks.append((b"eXIf", photograph.exif))
+    end_of_header = len(SIGNATURE) + 12 + 13
+    metadata = b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+    )
+    return data[:end_of_header] + metadata + data[end_of_header:]
+
+
+def _read_chunks(data: bytes) -> dict[bytes, bytes]:
+    """Chunk bodies by type, pixel data apart, up to IEND."""
+    chunks: dict[bytes, bytes] = {}
+    position = len(SIGNATURE)
+    while position + 12 <= len(data):
+        (length,) = struct.unpack_from(">I", data, position)
+        kind = data[position + 4 : position + 8]
+        if kind == b"IEND":
+            return chunks
+        if kind != b"IDAT":
+            chunks.setdefault(kind, data[position + 8 : position + 8 + length])
+        position += 12 + length
+    raise ImageError("truncated PNG")
+
+
+def _read_dpi(body: bytes) -> tuple[float, float] | None:
+    across, down, unit = struct.unpack(">IIB", body)
+    return (across * _INCH, down * _INCH) if unit == 1 and across and down else None
+
+
+def _read_icc(body: bytes) -> bytes:
+    _, _, packed = body.partition(b"\0")
+    profile = zlib.decompressobj().decompress(packed[1:], _MAX_ICC_BYTES + 1)
+    if len(profile) > _MAX_ICC_BYTES:
+        raise ImageError(f"ICC profile above {_MAX_ICC_BYTES >> 20} MiB")
+    return profile

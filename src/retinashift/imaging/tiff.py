@@ -1,0 +1,145 @@
+"""TIFF: read through tifffile, written with Pillow's directories."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import tifffile
+from PIL import TiffTags
+from PIL.ExifTags import IFD, Base
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+from retinashift.imaging.exif import DESCRIPTIVE, dump_exif, exif_dpi, exif_orientation, load_exif
+from retinashift.imaging.photograph import ImageError, Photograph, check_size, upright
+
+# Decoders that stop at the size the page promises. JPEG inside TIFF does not: its own header may claim any size.
+_COMPRESSIONS = {1: "none", 5: "LZW", 8: "deflate", 32946: "deflate", 32773: "PackBits", 50000: "Zstandard"}
+_PHOTOMETRICS = {1: "grey", 2: "RGB"}
+_PREMULTIPLIED = 1
+_STRIP_BYTES = 2**20
+
+
+def decode_tiff(data: bytes, max_pixels: int) -> Photograph:
+    """One page, 8 or 16 bit, grey or RGB, with or without alpha; strips or tiles, either byte order.
+
+    Raises:
+        ImageError: above the limit, several pages, truncated, or a kind of TIFF that is not read; tifffile's own
+            errors for damaged files.
+    """
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        page = file.pages.first
+        _check_page(page, len(data), max_pixels)
+        if _has_second_page(file):
+            raise ImageError("TIFF with several pages; save the page you want as a file of its own")
+        stored = page.asarray(maxworkers=1)
+        if page.planarconfig == 2 and page.samplesperpixel > 1:
+            stored = np.moveaxis(stored, 0, -1)
+        shape = (page.imagelength, page.imagewidth, *([page.samplesperpixel] if page.samplesperpixel > 1 else []))
+        stored = stored.reshape(shape).astype(stored.dtype.newbyteorder("="), copy=False)
+        icc = page.iccprofile
+    exif = load_exif(data)
+    orientation = exif_orientation(exif)
+    dpi = exif_dpi(exif)
+    for tag in (Base.XResolution, Base.YResolution, Base.ResolutionUnit):  # they have a place of their own in a TIFF
+        if tag in exif:
+            del exif[tag]
+    dpi = dpi[::-1] if dpi and orientation > 4 else dpi
+    return Photograph(upright(stored, orientation), "TIFF", icc, dump_exif(exif), dpi)
+
+
+def encode_tiff(photograph: Photograph) -> bytes:
+    """Deflate with horizontal predictor, lossless, little-endian. Written here because tifffile writes no EXIF.
+
+    Raises:
+        ImageError: above the 4 GiB of a classic TIFF.
+    """
+    pixels, channels = photograph.pixels, photograph.channels
+    height, width = pixels.shape[:2]
+    rows = max(1, _STRIP_BYTES // pixels[0].nbytes)
+    strips = [_pack_strip(pixels[top : top + rows]) for top in range(0, height, rows)]
+    lengths = [len(strip) for strip in strips]
+    offsets = [8 + sum(lengths[:i]) for i in range(len(strips))]  # 8 bytes of file header
+    start = 8 + sum(lengths) + sum(lengths) % 2  # directories begin on even bytes
+    if start > 2**32 - 2**24:
+        raise ImageError("TIFF holds at most 4 GiB; write PNG")
+    directory = _describe(photograph)
+    directory[Base.ImageWidth], directory[Base.ImageLength] = width, height
+    directory[Base.BitsPerSample] = (pixels.itemsize * 8,) * channels
+    directory[Base.Compression] = 8  # deflate
+    directory[Base.Predictor] = 2  # horizontal differences
+    directory[Base.PhotometricInterpretation] = 1 if channels < 3 else 2  # MINISBLACK, RGB
+    directory[Base.SamplesPerPixel] = channels
+    directory[Base.RowsPerStrip] = rows
+    directory.tagtype[Base.StripOffsets] = directory.tagtype[Base.StripByteCounts] = TiffTags.LONG
+    directory[Base.StripOffsets], directory[Base.StripByteCounts] = offsets, lengths
+    if photograph.has_alpha:
+        directory[Base.ExtraSamples] = 2  # plain alpha, not premultiplied
+    header = struct.pack("<2sHI", b"II", 42, start)
+    return header + b"".join(strips) + b"\0" * (sum(lengths) % 2) + directory.tobytes(start)
+
+
+def _pack_strip(pixels: np.ndarray) -> bytes:
+    """(rows, W) or (rows, W, C): differences along the row, modulo the range of the type, deflated."""
+    difference = pixels.astype(pixels.dtype.newbyteorder("<"))
+    difference[:, 1:] -= pixels[:, :-1]
+    return zlib.compress(difference.tobytes())
+
+
+def _describe(photograph: Photograph) -> ImageFileDirectory_v2:
+    """A directory with EXIF, ICC profile and resolution, and nothing yet about how the pixels are stored."""
+    exif = load_exif(photograph.exif)
+    directory = ImageFileDirectory_v2()
+    for tag in (tag for tag in DESCRIPTIVE if exif.get(tag)):
+        directory[tag] = exif[tag]
+    for nested in (IFD.Exif, IFD.GPSInfo):
+        # the offsets of maker notes and of the interoperability directory point into the file they came from
+        values = {k: v for k, v in exif.get_ifd(nested).items() if k not in (IFD.MakerNote, IFD.Interop)}
+        if values:
+            directory[nested] = values
+    if photograph.icc:
+        directory.tagtype[Base.InterColorProfile] = TiffTags.UNDEFINED
+        directory[Base.InterColorProfile] = photograph.icc
+    if photograph.dpi:
+        directory[Base.XResolution], directory[Base.YResolution] = photograph.dpi
+        directory[Base.ResolutionUnit] = 2  # inch
+    return directory
+
+
+def _check_page(page: tifffile.TiffPage, file_bytes: int, max_pixels: int) -> None:
+    """ImageError unless the page is one of ours; from its tags, before anything is decoded."""
+    check_size(page.imagewidth, page.imagelength, max_pixels)
+    if page.is_tiled:
+        check_size(page.tilewidth, page.tilelength, max_pixels)
+    if page.photometric not in _PHOTOMETRICS:
+        raise ImageError(f"TIFF in {_name(page.photometric)}; grey (MINISBLACK) and RGB are read")
+    if page.compression not in _COMPRESSIONS:
+        allowed = ", ".join(dict.fromkeys(_COMPRESSIONS.values()))
+        raise ImageError(f"TIFF compressed with {_name(page.compression)}; {allowed} are read")
+    if page.sampleformat != 1 or page.bitspersample not in (8, 16):
+        raise ImageError(f"TIFF with {page.bitspersample} bit {_name(page.sampleformat)}; 8 and 16 bit UINT are read")
+    colours = 1 if page.photometric == 1 else 3
+    if page.imagedepth != 1 or page.samplesperpixel not in (colours, colours + 1):
+        raise ImageError(f"TIFF with {page.samplesperpixel} samples a pixel; grey or RGB, at most one alpha, are read")
+    if _PREMULTIPLIED in page.extrasamples:
+        raise ImageError("TIFF with premultiplied alpha; save it with plain alpha or without")
+    segments = list(zip(page.dataoffsets, page.databytecounts, strict=False))
+    rows, columns = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, page.imagewidth)
+    expected = -(-page.imagelength // rows) * -(-page.imagewidth // columns)
+    expected *= page.samplesperpixel if page.planarconfig == 2 else 1
+    if len(segments) < expected or any(not count or offset + count > file_bytes for offset, count in segments):
+        raise ImageError("truncated TIFF: pixels are missing")
+
+
+def _has_second_page(file: tifffile.TiffFile) -> bool:
+    try:
+        file.pages[1]
+    except IndexError:
+        return False
+    return True
+
+
+def _name(value: object) -> str:
+    return getattr(value, "name", str(value))

@@ -1,0 +1,1 @@
+"""From a low-resolution photograph to its reconstruction."""

@@ -1,0 +1,283 @@
+"""ResShiftPipeline: low-resolution photographs in, reconstructions out. Device, dtype and seed are decided here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from diffusers.models.autoencoders.vq_model import VQModel
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from diffusers.utils import BaseOutput
+from PIL import Image
+from torch import Tensor
+
+from retinashift.diffusion.noise import stream_generator
+from retinashift.diffusion.scheduler import ResShiftScheduler
+from retinashift.models.codec import PixelCodec, Upsampling, upsample_bicubic
+from retinashift.models.light_net import LightNet
+from retinashift.models.swin_unet import SwinUNet
+
+Denoiser = LightNet | SwinUNet
+Picture = Image.Image | np.ndarray | Tensor
+OutputType = Literal["np", "pil", "pt"]
+
+# A checkpoint names its classes; only these are loaded, whatever the file says.
+ALLOWED_COMPONENTS = {
+    "denoiser": (["retinashift.models.light_net", "LightNet"], ["retinashift.models.swin_unet", "SwinUNet"]),
+    "scheduler": (["retinashift.diffusion.scheduler", "ResShiftScheduler"],),
+    "codec": ([None, None], ["diffusers", "VQModel"]),
+}
+
+
+class CheckpointError(ValueError):
+    """A checkpoint folder that cannot be used, said in one line."""
+
+
+@dataclass
+class SRResult(BaseOutput):
+    """`images`: one per input, scale times its size, in the form that `output_type` names."""
+
+    images: list[Any]
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """One input as the chain sees it: `lr` (1, 3, h, w) in [-1, 1]; `grey` and `levels` tell how to go back."""
+
+    lr: Tensor
+    grey: bool
+    levels: int | None
+    """255 or 65535 for integer pictures, None for float ones."""
+
+
+class ResShiftPipeline(DiffusionPipeline):
+    """Super-resolution by residual shifting.
+
+    Args:
+        denoiser: `LightNet` or `SwinUNet`.
+        scheduler: the chain.
+        codec: diffusers' `VQModel`, or None for the lossless `PixelCodec` of the same factor as `scale`.
+        scale: enlargement factor.
+        upsampling: convention of the bicubic enlargement that is y0; it must be that of training.
+        default_steps: number of network calls when the caller names none. One step is the posterior mean: the
+            estimate with the least squared error, and the most faithful; all T steps draw a sample.
+
+    >>> pipe = ResShiftPipeline.from_shipped()
+    >>> pipe(np.zeros((16, 12, 3), np.uint8)).images[0].shape
+    (64, 48, 3)
+    """
+
+    model_cpu_offload_seq = "denoiser->codec"
+    _optional_components = ["codec"]  # noqa: RUF012 - diffusers' own protocol
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        scheduler: ResShiftScheduler,
+        codec: VQModel | None = None,
+        scale: int = 4,
+        upsampling: str = "pillow",
+        default_steps: int = 1,
+    ):
+        super().__init__()
+        if upsampling not in get_args(Upsampling):
+            raise ValueError(f"upsampling is {upsampling!r}; allowed are {', '.join(get_args(Upsampling))}")
+        self.register_modules(denoiser=denoiser, scheduler=scheduler, codec=codec)
+        self.register_to_config(scale=scale, upsampling=upsampling, default_steps=default_steps)
+        self.pixel_codec = PixelCodec(scale)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, **kwargs: Any) -> ResShiftPipeline:
+        """Load a checkpoint folder (or a hub name); keyword arguments are diffusers' (torch_dtype, revision, ...).
+
+        Raises:
+            CheckpointError: no checkpoint there, a class that is not ours, or weights that cannot be read.
+        """
+        path = Path(folder).expanduser()
+        if not path.is_dir():
+            if path.is_absolute() or path.exists() or str(folder).count("/") != 1 or str(folder).startswith("."):
+                raise CheckpointError(f"no checkpoint folder at {folder} (a folder with model_index.json is expected)")
+            path = Path(cls.download(str(folder), **kwargs))
+        _check_index(path)
+        try:
+            return super().from_pretrained(str(path), use_safetensors=True, **kwargs)
+        except Exception as error:
+            raise CheckpointError(f"{folder} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
+
+    @classmethod
+    def from_shipped(cls, name: str = "x4", **kwargs: Any) -> ResShiftPipeline:
+        """The checkpoint that comes with the package."""
+        return cls.from_pretrained(str(files("retinashift") / "weights" / name), **kwargs)
+
+    @torch.inference_mode()
+    def __call__(
+        self,
+        image: Picture | Sequence[Picture],
+        num_inference_steps: int | None = None,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        ensemble_size: int = 1,
+        output_type: OutputType = "np",
+        callback: Callable[[dict[str, Any]], None] | None = None,
+    ) -> SRResult:
+        """Enlarge one picture or several.
+
+        Args:
+            image: PIL image; array (H, W) or (H, W, 3), uint8, uint16 or float in [0, 1]; tensor (3, H, W) or
+                (B, 3, H, W), float in [0, 1]; or a list of these. Grey pictures pass as three equal channels, and
+                the mean of the result's channels comes back.
+            num_inference_steps: network calls a sample, 1..T; None is the checkpoint's default.
+            generator: source of the noise; a list gives one to each image. None is a generator seeded 0. Every image
+                gets the same noise stream, so that a result does not depend on the images beside it.
+            ensemble_size: samples whose mean is returned.
+            output_type: "np" (the input's depth; float for float), "pil" (8 bit), "pt" (float (3, H, W) in [0, 1]).
+            callback: called after each step with {"image", "member", "step", "steps", "x0", "x_t"}.
+
+        Raises:
+            ValueError: an argument outside what is allowed, named.
+        """
+        # 1. Check
+        images = _as_list(image)
+        if output_type not in ("np", "pil", "pt"):
+            raise ValueError(f"output_type is {output_type!r}; allowed are np, pil, pt")
+        if ensemble_size < 1:
+            raise ValueError(f"ensemble_size is {ensemble_size}; it must be at least 1")
+        seeds = _noise_seeds(generator, len(images))
+        self.scheduler.set_timesteps(num_inference_steps or self.config.default_steps)
+        # 2. Sample, image by image: sizes may differ, and activations of one image already fill a processor
+        results = []
+        for number, (picture, seed) in enumerate(zip(images, seeds, strict=True)):
+            prepared = _prepare(picture, self._execution_device, self.denoiser.dtype)
+            y0 = self._encode(prepared.lr)  # (1, C, h', w')
+            total = torch.zeros((), device=y0.device)
+            for member in range(ensemble_size):
+                report = None
+                if callback is not None:
+                    where = {"image": number, "member": member, "steps": self.scheduler.num_inference_steps}
+                    report = lambda state, where=where: callback(where | state)  # noqa: E731
+                x0 = self._sample(prepared.lr, y0, stream_generator(seed, member), report)
+                total = total + self._decode(x0).float()  # (1, 3, H, W) in [-1, 1]
+            results.append(_finish((total / ensemble_size)[0], prepared, output_type))
+        return SRResult(images=results)
+
+    def _sample(
+        self, lr: Tensor, y0: Tensor, generator: torch.Generator, report: Callable[[dict[str, Any]], None] | None
+    ) -> Tensor:
+        """The chain from y0 to x0, both (1, C, h, w)."""
+
+        def draw() -> Tensor:
+            # drawn on the CPU in float32, so that the noise is the same on every device and in every dtype
+            return torch.randn(y0.shape, generator=generator).to(y0)
+
+        timesteps = self.scheduler.timesteps.tolist()
+        x_t = self.scheduler.init_noise(y0, noise=draw())
+        for number, t in enumerate(timesteps):
+            scaled = self.scheduler.scale_model_input(x_t, t)
+            prediction = self.denoiser(scaled, t, lq=lr).sample
+            x_t, x0 = self.scheduler.step(prediction, t, x_t, y0, noise=draw(), return_dict=False)
+            if report is not None:
+                report({"step": number, "x0": x0, "x_t": x_t})
+        return x_t
+
+    def _encode(self, lr: Tensor) -> Tensor:
+        """(1, 3, h, w) -> y0, the enlarged image in the space of the chain."""
+        enlarged = upsample_bicubic(lr, self.config.scale, self.config.upsampling)  # (1, 3, h*scale, w*scale)
+        if self.codec is None:
+            return self.pixel_codec.encode(enlarged)
+        return self.codec.encode(enlarged).latents
+
+    def _decode(self, x0: Tensor) -> Tensor:
+        if self.codec is None:
+            return self.pixel_codec.decode(x0)
+        return self.codec.decode(x0).sample
+
+
+def _check_index(folder: Path) -> None:
+    """Refuse a folder that is not our checkpoint before anything it names is imported."""
+    try:
+        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{folder} is not a checkpoint folder: it has no model_index.json") from None
+    except ValueError:
+        raise CheckpointError(f"{folder}/model_index.json is not JSON") from None
+    if not isinstance(index, dict) or index.get("_class_name") != "ResShiftPipeline":
+        raise CheckpointError(f"{folder} is not a RetinaShift checkpoint (its pipeline class is not ResShiftPipeline)")
+    for name, value in index.items():
+        if isinstance(value, list) and value not in ALLOWED_COMPONENTS.get(name, ()):
+            raise CheckpointError(f"{folder} names {value} as its {name}, which is not allowed")
+    for name in ("denoiser", "scheduler"):
+        if name not in index:
+            raise CheckpointError(f"{folder}/model_index.json names no {name}")
+        if not (folder / name).is_dir():
+            raise CheckpointError(f"{folder} lacks the folder {name}")
+
+
+def _as_list(image: Picture | Sequence[Picture]) -> list[Picture]:
+    if isinstance(image, (Image.Image, np.ndarray)):
+        return [image]
+    if isinstance(image, Tensor) and image.ndim == 3:
+        return [image]
+    return list(image)
+
+
+def _noise_seeds(generator: torch.Generator | list[torch.Generator] | None, count: int) -> list[int]:
+    """One number per image from which its noise streams come."""
+    if isinstance(generator, list):
+        if len(generator) != count:
+            raise ValueError(
+                f"{len(generator)} generators were given for {count} images; give one each, or one for all"
+            )
+        return [_draw_seed(g) for g in generator]
+    return [_draw_seed(generator or torch.Generator().manual_seed(0))] * count
+
+
+def _draw_seed(generator: torch.Generator) -> int:
+    return int(torch.randint(2**62, (), generator=generator, device=generator.device))
+
+
+def _prepare(picture: Picture, device: torch.device, dtype: torch.dtype) -> _Prepared:
+    """Any accepted picture as a (1, 3, h, w) tensor in [-1, 1]."""
+    if isinstance(picture, Image.Image):
+        if picture.mode not in ("L", "RGB", "I;16"):
+            raise ValueError(f"image mode is {picture.mode}; L, RGB and I;16 are supported (convert it first)")
+        picture = np.asarray(picture)
+    if isinstance(picture, np.ndarray):
+        levels = {"uint8": 255, "uint16": 65535}.get(picture.dtype.name)
+        if levels is None and picture.dtype.kind != "f":
+            raise ValueError(f"image is {picture.dtype}; uint8, uint16 and float in [0, 1] are supported")
+        grey = picture.ndim == 2
+        if not grey and (picture.ndim != 3 or picture.shape[2] != 3):
+            raise ValueError(f"image has shape {picture.shape}; (H, W) and (H, W, 3) are supported")
+        array = picture.astype(np.float32) / (levels or 1)
+        tensor = torch.from_numpy(array)[None] if grey else torch.from_numpy(array).permute(2, 0, 1)
+    else:
+        if picture.ndim != 3 or picture.shape[0] != 3 or not picture.is_floating_point():
+            raise ValueError(
+                f"tensor is {tuple(picture.shape)} {picture.dtype}; float (3, H, W) in [0, 1] is supported"
+            )
+        tensor, levels, grey = picture.float(), None, False
+    if min(tensor.shape[-2:]) < 1:
+        raise ValueError(f"image is {tensor.shape[-1]}x{tensor.shape[-2]}; it is empty")
+    if levels is None and not bool(((tensor >= 0) & (tensor <= 1)).all()):
+        raise ValueError(f"float image spans {tensor.min():.3g}..{tensor.max():.3g}; it must lie in [0, 1]")
+    lr = (tensor.expand(3, -1, -1)[None] * 2 - 1).to(device, dtype)  # (1, 3, h, w)
+    return _Prepared(lr, grey, levels)
+
+
+def _finish(image: Tensor, prepared: _Prepared, output_type: OutputType) -> Any:
+    """(3, H, W) in about [-1, 1] -> the output form, clamped to what the form can hold."""
+    image = (image / 2 + 0.5).clamp(0, 1).cpu()
+    if output_type == "pt":
+        return image
+    array = image.mean(0).numpy() if prepared.grey else image.permute(1, 2, 0).numpy()
+    if output_type == "pil":
+        return Image.fromarray((array * 255).round().astype(np.uint8))
+    if prepared.levels is None:
+        return np.ascontiguousarray(array)
+    dtype = np.uint8 if prepared.levels == 255 else np.uint16
+    return (array * prepared.levels).round().astype(dtype)

@@ -1,0 +1,52 @@
+"""Codecs: between a picture in [-1, 1] and the space in which the chain runs.
+
+`PixelCodec` rearranges pixels and loses nothing; diffusers' `VQModel` is the learned alternative.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor
+
+Upsampling = Literal["pillow", "torch"]
+
+
+def upsample_bicubic(lr: Tensor, scale: int, convention: Upsampling = "pillow") -> Tensor:
+    """Bicubic enlargement by an integer factor, (B, C, h, w) -> (B, C, h*scale, w*scale), not clamped.
+
+    "pillow" is the kernel a = -0.5 of Pillow (and MATLAB); "torch" is a = -0.75, which the official ResShift uses.
+    """
+    if scale == 1:
+        return lr
+    enlarged = F.interpolate(
+        lr.float(), scale_factor=scale, mode="bicubic", antialias=convention == "pillow", align_corners=False
+    )  # in float32: half precision would round the picture itself, and the CPU has no such kernel
+    return enlarged.to(lr.dtype)
+
+
+@dataclass(frozen=True)
+class PixelCodec:
+    """Space-to-depth: (B, C, H, W) <-> (B, C*f*f, H/f, W/f). Lossless, no weights, so the chain has no ceiling.
+
+    With f equal to the scale factor the chain runs on the low-resolution grid.
+    """
+
+    factor: int = 4
+
+    def __post_init__(self) -> None:
+        if self.factor < 1:
+            raise ValueError(f"factor is {self.factor}; it must be at least 1")
+
+    def encode(self, image: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C*f*f, H/f, W/f). ValueError if H or W is no multiple of f."""
+        height, width = image.shape[-2:]
+        if height % self.factor or width % self.factor:
+            raise ValueError(f"image is {width}x{height}; both sides must be multiples of {self.factor} (crop it)")
+        return F.pixel_unshuffle(image, self.factor)
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """The exact inverse of `encode`."""
+        return F.pixel_shuffle(latent, self.factor)

@@ -1,0 +1,100 @@
+"""LightNet: the compact denoiser of the shipped checkpoint, plain residual blocks on the low-resolution grid.
+
+It works on residuals: the noisy state enters as its difference from the bicubic enlargement of the low-resolution
+image, and the output is the residual e0 = y0 - x0 (prediction "residual"). The last layer starts at zero, so an
+untrained network is bicubic interpolation. There is no normalisation: the detail to be predicted is a few grey levels
+beside a signal of 255, and normalising over the picture wipes that scale out.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.embeddings import get_timestep_embedding
+from diffusers.models.modeling_utils import ModelMixin
+from torch import Tensor, nn
+
+from retinashift.models.codec import upsample_bicubic
+from retinashift.models.output import DenoiserOutput
+
+
+class LightBlock(nn.Module):
+    """x + conv(gelu(scale_t * conv(x) + shift_t)), (B, C, H, W) -> the same."""
+
+    def __init__(self, width: int, time_width: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        self.time = nn.Linear(time_width, 2 * width)
+        nn.init.zeros_(self.time.weight)
+        nn.init.zeros_(self.time.bias)
+        with torch.no_grad():
+            self.conv2.weight.mul_(0.1)  # a deep stack without normalisation starts near the identity
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        scale, shift = self.time(time)[:, :, None, None].chunk(2, dim=1)  # (B, C, 1, 1)
+        return x + self.conv2(F.gelu(torch.addcmul(shift, self.conv1(x), 1 + scale)))
+
+
+class LightNet(ModelMixin, ConfigMixin):
+    """Compact denoiser on the grid of the low-resolution image, for `PixelCodec` of the same factor.
+
+    Args:
+        factor: scale factor; the state has image_channels * factor**2 channels.
+        width: channels of the body.
+        depth: residual blocks.
+        residual_gain: what residuals in [-1, 1] units are multiplied by inside, so that they have about unit scale.
+        image_channels: 3 for colour.
+    """
+
+    _supports_gradient_checkpointing = False
+
+    @register_to_config
+    def __init__(
+        self,
+        factor: int = 4,
+        width: int = 64,
+        depth: int = 14,
+        residual_gain: float = 16.0,
+        image_channels: int = 3,
+        time_width: int = 128,
+    ):
+        super().__init__()
+        state_channels = image_channels * factor**2
+        self.time = nn.Sequential(nn.Linear(width, time_width), nn.SiLU(), nn.Linear(time_width, time_width), nn.SiLU())
+        self.read_lq = nn.Conv2d(image_channels, width, 3, padding=1)
+        self.read_state = nn.Conv2d(state_channels, width, 3, padding=1, bias=False)
+        self.state_gate = nn.Linear(time_width, width)  # at the last step the state is noise: let the network shut it
+        nn.init.zeros_(self.state_gate.weight)
+        nn.init.ones_(self.state_gate.bias)
+        self.blocks = nn.ModuleList(LightBlock(width, time_width) for _ in range(depth))
+        self.write = nn.Conv2d(width, state_channels, 3, padding=1)
+        for parameter in self.write.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(
+        self, sample: Tensor, timestep: Tensor | int, lq: Tensor, return_dict: bool = True
+    ) -> DenoiserOutput | tuple[Tensor]:
+        """Predict the residual e0 = y0 - x0.
+
+        Args:
+            sample: x_t, (B, C*f*f, h, w), a space-to-depth image in [-1, 1] plus noise.
+            timestep: step index 0..T-1, (B,) or a number for the whole batch.
+            lq: the low-resolution image in [-1, 1], (B, C, h, w).
+        """
+        factor, gain = self.config.factor, self.config.residual_gain
+        if lq.shape[-2:] != sample.shape[-2:]:
+            raise ValueError(
+                f"lq is {lq.shape[-1]}x{lq.shape[-2]} and sample {sample.shape[-1]}x{sample.shape[-2]}; they must agree"
+            )
+        y0 = F.pixel_unshuffle(upsample_bicubic(lq, factor), factor)  # (B, C*f*f, h, w)
+        timestep = torch.as_tensor(timestep, device=sample.device).expand(sample.shape[0])
+        time = self.time(get_timestep_embedding(timestep, self.config.width).to(self.dtype))  # (B, time_width)
+        gate = self.state_gate(time)[:, :, None, None]  # (B, width, 1, 1)
+        h = self.read_lq(lq) + gate * self.read_state((sample - y0) * gain)  # (B, width, h, w)
+        skip = h
+        for block in self.blocks:
+            h = block(h, time)
+        residual = self.write(h + skip) / gain  # (B, C*f*f, h, w)
+        return DenoiserOutput(sample=residual) if return_dict else (residual,)

@@ -1,0 +1,512 @@
+"""SwinUNet: the denoiser of ResShift, a U-Net of residual blocks with windowed attention at every level.
+
+After Yue, Wang, Loy, "ResShift" (NeurIPS 2023; TPAMI 2024): the residual blocks are those of ADM (Dhariwal, Nichol
+2021), the attention that of Swin (Liu et al. 2021) with group norms. Parameters have the names that the published
+checkpoints use, so such a state dict loads once its derived entries are left out.
+
+Symbols: B batch; C channels; H, W height and width of the state; w side of a window; n = w * w tokens in it; N windows
+in an image; d channels of a head.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.embeddings import get_timestep_embedding
+from diffusers.models.modeling_utils import ModelMixin
+from torch import Tensor, nn
+
+from retinashift.models.output import DenoiserOutput
+
+AttentionMask = Literal["swin", "official"]
+
+GROUPS = 32  # of every group norm
+
+
+# ---------------------------------------------------------------------------------------------------------- windows
+
+
+def to_windows(x: Tensor, window: int) -> Tensor:
+    """(B, H, W, C) -> (B*N, n, C): windows row by row, and the tokens in each row by row."""
+    batch, height, width, channels = x.shape
+    x = x.view(batch, height // window, window, width // window, window, channels)
+    return x.transpose(2, 3).reshape(-1, window**2, channels)
+
+
+def from_windows(x: Tensor, window: int, height: int, width: int) -> Tensor:
+    """The inverse of `to_windows`: (B*N, n, C) -> (B, H, W, C)."""
+    x = x.view(-1, height // window, width // window, window, window, x.shape[-1])
+    return x.transpose(2, 3).reshape(-1, height, width, x.shape[-1])
+
+
+def shifted_window_mask(
+    height: int,
+    width: int,
+    window: int,
+    shift: int,
+    kind: AttentionMask,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """Which tokens of a window must not attend to each other after the image was rolled by -shift: (N, n, n) bool.
+
+    "swin" parts what the roll brought together from opposite borders. "official" is what the published ResShift
+    checkpoints were trained with: in the last row of windows the columns left and right of w - shift are parted,
+    everywhere else nothing is (https://github.com/zsyOAOA/ResShift/issues/81).
+    """
+    y = torch.arange(height, device=device)[:, None]
+    x = torch.arange(width, device=device)[None, :]
+    if kind == "swin":
+        region = 2 * (y >= height - shift) + (x >= width - shift)  # (H, W)
+    else:
+        region = (y >= height - window) & (x % window >= window - shift)  # (H, W)
+    region = to_windows(region[None, :, :, None], window)  # (N, n, 1)
+    return region != region.mT  # (N, n, n)
+
+
+class WindowAttention(nn.Module):
+    """Multi-head attention inside each window, with a learned bias for every relative position."""
+
+    def __init__(self, channels: int, window: int, heads: int):
+        super().__init__()
+        self.window, self.heads = window, heads
+        self.relative_position_bias_table = nn.Parameter(torch.empty((2 * window - 1) ** 2, heads))
+        nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.proj = nn.Linear(channels, channels)
+
+    def position_bias(self) -> Tensor:
+        """(heads, n, n): for a query at (y, x) and a key at (v, u) the entry (y - v + w - 1, x - u + w - 1)."""
+        w = self.window
+        table = self.relative_position_bias_table.T.reshape(self.heads, 2 * w - 1, 2 * w - 1)
+        by_corner = table.unfold(1, w, 1).unfold(2, w, 1)  # (heads, w, w, w, w): entry (y + i, x + j) at [y, x, i, j]
+        return by_corner.flip(3, 4).reshape(self.heads, w**2, w**2)  # i = w - 1 - v, j = w - 1 - u
+
+    def forward(self, x: Tensor, masked: Tensor | None = None) -> Tensor:
+        """x: (B*N, n, C) -> the same. masked: (N, n, n) bool, true where a token must not look, or None."""
+        windows, tokens, channels = x.shape
+        qkv = self.qkv(x).view(windows, tokens, 3, self.heads, channels // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (B*N, heads, n, d)
+        bias = self.position_bias().to(q.dtype)[None]  # (1, heads, n, n)
+        if masked is not None:
+            bias = bias - 100.0 * masked[:, None].to(q.dtype)  # (N, heads, n, n)
+            bias = bias.repeat(windows // len(masked), 1, 1, 1)  # (B*N, heads, n, n)
+        x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)  # (B*N, heads, n, d)
+        return self.proj(x.transpose(1, 2).reshape(windows, tokens, channels))
+
+
+class SwinBlock(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x)), on (B, C, H, W); H and W are multiples of the window."""
+
+    def __init__(
+        self, channels: int, heads: int, window: int, shift: int, mlp_ratio: float, attention_mask: AttentionMask
+    ):
+        super().__init__()
+        self.window, self.shift, self.attention_mask = window, shift, attention_mask
+        hidden = int(mlp_ratio * channels)
+        self.norm1 = nn.GroupNorm(GROUPS, channels)
+        self.attn = WindowAttention(channels, window, heads)
+        self.norm2 = nn.GroupNorm(GROUPS, channels)
+        self.mlp = nn.Sequential(
+            OrderedDict(fc1=nn.Conv2d(channels, hidden, 1), act=nn.GELU(), fc2=nn.Conv2d(hidden, channels, 1))
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        h = self.norm1(x).permute(0, 2, 3, 1)  # (B, H, W, C)
+        masked = None
+        if self.shift:
+            h = h.roll((-self.shift, -self.shift), dims=(1, 2))
+            masked = shifted_window_mask(height, width, self.window, self.shift, self.attention_mask, x.device)
+        h = self.attn(to_windows(h, self.window), masked)  # (B*N, n, C)
+        h = from_windows(h, self.window, height, width)  # (B, H, W, C)
+        if self.shift:
+            h = h.roll((self.shift, self.shift), dims=(1, 2))
+        x = x + h.permute(0, 3, 1, 2)  # (B, C, H, W)
+        return x + self.mlp(self.norm2(x))
+
+
+class SwinLayer(nn.Module):
+    """Swin blocks between two 1x1 convolutions, (B, C, H, W) -> the same. Its output replaces the input: no residual.
+
+    Args:
+        channels: C, outside. swin_channels: inside.
+        feature_size: side of the features for the network's image_size. Where it is at most `window`, it is the window
+            and nothing shifts, also for larger inputs; elsewhere every second block shifts by half a window.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        swin_channels: int,
+        feature_size: int,
+        window: int,
+        depth: int,
+        heads: int,
+        mlp_ratio: float = 4.0,
+        patch_norm: bool = False,
+        attention_mask: AttentionMask = "swin",
+    ):
+        super().__init__()
+        window, shift = (window, window // 2) if feature_size > window else (feature_size, 0)
+
+        def projection(channels_in: int, channels_out: int) -> nn.Sequential:
+            layers = OrderedDict[str, nn.Module](proj=nn.Conv2d(channels_in, channels_out, 1))
+            if patch_norm:
+                layers["norm"] = nn.GroupNorm(GROUPS, channels_out)
+            return nn.Sequential(layers)
+
+        self.patch_embed = projection(channels, swin_channels)
+        self.blocks = nn.Sequential(
+            *(SwinBlock(swin_channels, heads, window, shift * (i % 2), mlp_ratio, attention_mask) for i in range(depth))
+        )
+        self.patch_unembed = projection(swin_channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.patch_unembed(self.blocks(self.patch_embed(x)))
+
+
+# --------------------------------------------------------------------------------------------------- residual blocks
+
+
+class Downsample(nn.Module):
+    """Half the size by a strided convolution, or by the mean if not `learned`: (B, C, H, W) -> (B, C, H/2, W/2)."""
+
+    def __init__(self, channels: int, learned: bool = True):
+        super().__init__()
+        self.op = nn.Conv2d(channels, channels, 3, stride=2, padding=1) if learned else nn.AvgPool2d(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.op(x)
+
+
+class Upsample(nn.Module):
+    """Twice the size by repetition, then a convolution if `learned`: (B, C, H, W) -> (B, C, 2H, 2W)."""
+
+    def __init__(self, channels: int, learned: bool = True):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1) if learned else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
+
+
+def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
+    """The same layer, which now starts with an output of zero."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
+
+
+class ResBlock(nn.Module):
+    """Residual block that the time modulates: (B, C, H, W) and (B, time_channels) -> (B, C', H, W).
+
+    Args:
+        scale_shift: the time scales and shifts the second norm's output; otherwise it is added before that norm.
+        resample: changes the size in both branches, for blocks that stand in place of a Downsample or Upsample.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        channels_out: int,
+        time_channels: int,
+        dropout: float = 0.0,
+        scale_shift: bool = True,
+        resample: nn.Module | None = None,
+    ):
+        super().__init__()
+        self.scale_shift = scale_shift
+        self.in_layers = nn.Sequential(
+            nn.GroupNorm(GROUPS, channels), nn.SiLU(), nn.Conv2d(channels, channels_out, 3, padding=1)
+        )
+        self.resample = resample if resample is not None else nn.Identity()
+        self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(time_channels, channels_out * (2 if scale_shift else 1)))
+        last = zeroed(nn.Conv2d(channels_out, channels_out, 3, padding=1))  # an untrained block passes its input on
+        self.out_layers = nn.Sequential(nn.GroupNorm(GROUPS, channels_out), nn.SiLU(), nn.Dropout(dropout), last)
+        same = channels == channels_out
+        self.skip_connection = nn.Identity() if same else nn.Conv2d(channels, channels_out, 1)
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        norm_in, activation, conv_in = self.in_layers
+        norm_out, _, dropout, conv_out = self.out_layers
+        h = conv_in(self.resample(activation(norm_in(x))))  # (B, C', H', W')
+        time = self.emb_layers(time)[:, :, None, None]  # (B, 2*C' or C', 1, 1)
+        if self.scale_shift:
+            scale, shift = time.chunk(2, dim=1)
+            h = norm_out(h) * (1 + scale) + shift
+        else:
+            h = norm_out(h + time)
+        return self.skip_connection(self.resample(x)) + conv_out(dropout(activation(h)))
+
+
+class Stage(nn.ModuleList):
+    """Layers in a row, of which the residual blocks are told the time."""
+
+    def forward(self, x: Tensor, time: Tensor) -> Tensor:
+        for layer in self:
+            x = layer(x, time) if isinstance(layer, ResBlock) else layer(x)
+        return x
+
+
+# ------------------------------------------------------------------------------------------------------ whole network
+
+
+def feature_extractor(channels: int, ratio: int) -> tuple[nn.Module, int]:
+    """From the condition, `ratio` (a power of 2) times as large as the state, to features of its size.
+
+    Returns the module and the number of its output channels; at ratio 1 the condition itself.
+    """
+    layers: list[nn.Module] = []
+    width = 16
+    for _ in range(int(math.log2(ratio))):
+        halve = nn.Sequential(OrderedDict(op=nn.Conv2d(width, 2 * width, 3, stride=2, padding=1)))
+        layers += [nn.Conv2d(channels, width, 3, padding=1), nn.SiLU(), halve]
+        channels = width = 2 * width
+    return (nn.Sequential(*layers) if layers else nn.Identity()), channels
+
+
+def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
+    """(B, C, H, W), extended on the right and below by reflection, or by repetition where x is too small for that."""
+    height, width = x.shape[-2:]
+    below, right = -height % multiple, -width % multiple
+    if not below and not right:
+        return x
+    return F.pad(x, (0, right, 0, below), mode="reflect" if below < height and right < width else "replicate")
+
+
+class SwinUNet(ModelMixin, ConfigMixin):
+    """The U-Net of ResShift. The defaults are the published network for x4 super-resolution, 118.6 million parameters.
+
+    Any size of state is taken: one that is no multiple of `size_multiple` is padded inside and the output cropped.
+
+    Args:
+        image_size: side of the state (a latent, or the low-resolution grid) in training.
+        in_channels, out_channels: of the state and of the prediction.
+        model_channels, channel_mult: their products are the widths of the levels, finest first; multiples of 32.
+        num_res_blocks: residual blocks of a level, one number or one for each level.
+        attention_resolutions: image_size / 2**level of the levels with attention. The middle always has it.
+        num_head_channels: width of a head; -1 to give the number of heads in `num_heads`.
+        swin_depth, swin_embed_dim, window_size, mlp_ratio, patch_norm: of the attention, see `SwinLayer`.
+        lq_size: side of the condition in training, image_size times a power of 2.
+        cond_mask: a mask (inpainting: -1 known, 1 unknown) comes with the condition.
+        use_scale_shift_norm, dropout: see `ResBlock`.
+        conv_resample, resblock_updown: between levels stands a convolution, or else a plain mean or repetition, or a
+            residual block around that.
+        attention_mask: see `shifted_window_mask`; "official" for published checkpoints.
+        zero_init_output: start with an output of zero (bicubic interpolation, if the prediction is the residual).
+
+    Raises ValueError for sizes that do not fit together.
+
+    >>> net = SwinUNet(image_size=8, model_channels=32, channel_mult=[1], num_res_blocks=1, attention_resolutions=[8],
+    ...                swin_embed_dim=32, window_size=4, lq_size=8)
+    >>> net(torch.randn(2, 3, 10, 13), 3, lq=torch.rand(2, 3, 10, 13) * 2 - 1).sample.shape
+    torch.Size([2, 3, 10, 13])
+    """
+
+    _supports_gradient_checkpointing = True
+
+    @register_to_config
+    def __init__(
+        self,
+        image_size: int = 64,
+        in_channels: int = 3,
+        out_channels: int = 3,
+        model_channels: int = 160,
+        channel_mult: Sequence[int] = (1, 2, 2, 4),
+        num_res_blocks: int | Sequence[int] = 2,
+        attention_resolutions: Sequence[int] = (64, 32, 16, 8),
+        num_head_channels: int = 32,
+        num_heads: int = -1,
+        swin_depth: int = 2,
+        swin_embed_dim: int = 192,
+        window_size: int = 8,
+        mlp_ratio: float = 4.0,
+        patch_norm: bool = False,
+        lq_size: int = 64,
+        cond_mask: bool = False,
+        use_scale_shift_norm: bool = True,
+        dropout: float = 0.0,
+        conv_resample: bool = True,
+        resblock_updown: bool = False,
+        attention_mask: AttentionMask = "swin",
+        zero_init_output: bool = False,
+    ):
+        super().__init__()
+        self.gradient_checkpointing = False  # diffusers' enable_gradient_checkpointing() looks for this name
+        self._check_config()
+        self.takes_mask = cond_mask
+        self.lq_ratio = lq_size // image_size
+        self.size_multiple = self._size_multiple()
+        time_channels = 4 * model_channels
+        self.time_embed = nn.Sequential(
+            nn.Linear(model_channels, time_channels), nn.SiLU(), nn.Linear(time_channels, time_channels)
+        )
+        self.feature_extractor, lq_channels = feature_extractor(4 if cond_mask else 3, self.lq_ratio)
+        self._build_blocks(in_channels + lq_channels)
+        last = nn.Conv2d(model_channels * channel_mult[0], out_channels, 3, padding=1)
+        self.out = nn.Sequential(
+            nn.GroupNorm(GROUPS, last.in_channels), nn.SiLU(), zeroed(last) if zero_init_output else last
+        )
+
+    def _build_blocks(self, channels: int) -> None:
+        """The way down, the middle and the way up. `channels`: of the state and the condition's features together."""
+        c = self.config
+        widths = [c.model_channels * multiple for multiple in c.channel_mult]
+        depths = [c.num_res_blocks] * len(widths) if isinstance(c.num_res_blocks, int) else c.num_res_blocks
+        last = len(widths) - 1
+        width = widths[0]
+        self.input_blocks = nn.ModuleList([Stage([nn.Conv2d(channels, width, 3, padding=1)])])
+        skips = [width]  # the widths that wait for the way up
+        for level, (level_width, depth) in enumerate(zip(widths, depths, strict=True)):
+            for i in range(depth):
+                self.input_blocks.append(self._stage(width, level_width, level, attend=i == 0))
+                width = level_width
+                skips.append(width)
+            if level < last:
+                self.input_blocks.append(Stage([self._resampler(Downsample, width)]))
+                skips.append(width)
+
+        self.middle_block = Stage(
+            [self._res_block(width, width), self._swin_layer(width, last), self._res_block(width, width)]
+        )
+
+        self.output_blocks = nn.ModuleList()
+        for level in range(last, -1, -1):
+            for i in range(depths[level] + 1):
+                stage = self._stage(width + skips.pop(), widths[level], level, attend=i == 0)
+                width = widths[level]
+                if level > 0 and i == depths[level]:
+                    stage.append(self._resampler(Upsample, width))
+                self.output_blocks.append(stage)
+
+    def _check_config(self) -> None:
+        c = self.config
+        if c.attention_mask not in get_args(AttentionMask):
+            raise ValueError(f"attention_mask is {c.attention_mask!r}; it must be 'swin' or 'official'")
+        for name in ("image_size", "window_size", "swin_depth"):
+            if c[name] < 1:
+                raise ValueError(f"{name} is {c[name]}; it must be at least 1")
+        levels = len(c.channel_mult)
+        if levels < 1:
+            raise ValueError("channel_mult is empty; it must have an entry for each level")
+        if not isinstance(c.num_res_blocks, int) and len(c.num_res_blocks) != levels:
+            raise ValueError(f"num_res_blocks has {len(c.num_res_blocks)} entries and channel_mult {levels}")
+        for name, width in [
+            *(("model_channels * channel_mult", c.model_channels * multiple) for multiple in c.channel_mult),
+            ("swin_embed_dim", c.swin_embed_dim),
+        ]:
+            if width < 1 or width % GROUPS:
+                raise ValueError(f"{name} is {width}; it must be a multiple of {GROUPS}, the groups of the norms")
+        name = "num_heads" if c.num_head_channels == -1 else "num_head_channels"
+        if c[name] < 1 or c.swin_embed_dim % c[name]:
+            raise ValueError(f"{name} is {c[name]}; it must divide swin_embed_dim, {c.swin_embed_dim}")
+        ratio = c.lq_size / c.image_size
+        if ratio < 1 or not math.log2(ratio).is_integer():
+            raise ValueError(f"lq_size is {c.lq_size}; it must be image_size, {c.image_size}, times a power of 2")
+        if c.image_size % (multiple := self._size_multiple()):
+            raise ValueError(
+                f"image_size is {c.image_size}; with {levels} levels and window_size {c.window_size} "
+                f"it must be a multiple of {multiple}"
+            )
+        sizes = [c.image_size >> level for level in range(levels)]
+        if not set(c.attention_resolutions) <= set(sizes):
+            raise ValueError(f"attention_resolutions is {list(c.attention_resolutions)}; the levels have {sizes}")
+
+    def _size_multiple(self) -> int:
+        """The state's sides must be multiples of this for every level to consist of whole windows."""
+        image_size, last = self.config.image_size, len(self.config.channel_mult) - 1
+        attending = {last, *(i for i in range(last) if image_size >> i in self.config.attention_resolutions)}
+        return math.lcm(2**last, *(2**i * min(self.config.window_size, max(image_size >> i, 1)) for i in attending))
+
+    def _res_block(self, channels: int, channels_out: int, resample: nn.Module | None = None) -> ResBlock:
+        c = self.config
+        return ResBlock(channels, channels_out, 4 * c.model_channels, c.dropout, c.use_scale_shift_norm, resample)
+
+    def _swin_layer(self, channels: int, level: int) -> SwinLayer:
+        c = self.config
+        return SwinLayer(
+            channels,
+            c.swin_embed_dim,
+            feature_size=c.image_size >> level,
+            window=c.window_size,
+            depth=c.swin_depth,
+            heads=c.num_heads if c.num_head_channels == -1 else c.swin_embed_dim // c.num_head_channels,
+            mlp_ratio=c.mlp_ratio,
+            patch_norm=c.patch_norm,
+            attention_mask=c.attention_mask,
+        )
+
+    def _resampler(self, kind: type[Downsample] | type[Upsample], width: int) -> nn.Module:
+        if self.config.resblock_updown:
+            return self._res_block(width, width, kind(width, learned=False))
+        return kind(width, learned=self.config.conv_resample)
+
+    def _stage(self, channels: int, channels_out: int, level: int, attend: bool) -> Stage:
+        stage = Stage([self._res_block(channels, channels_out)])
+        if attend and self.config.image_size >> level in self.config.attention_resolutions:
+            stage.append(self._swin_layer(channels_out, level))
+        return stage
+
+    def forward(
+        self, sample: Tensor, timestep: Tensor | int, lq: Tensor, mask: Tensor | None = None, return_dict: bool = True
+    ) -> DenoiserOutput | tuple[Tensor]:
+        """Predict what the scheduler's prediction type names.
+
+        Args:
+            sample: x_t as the scheduler scaled it, (B, in_channels, H, W).
+            timestep: step index 0..T-1, (B,) or a number for the whole batch.
+            lq: the low-resolution image in [-1, 1], (B, 3, H*r, W*r), r = lq_size / image_size.
+            mask: only with `cond_mask`, (B, 1, H*r, W*r), -1 known, 1 unknown.
+
+        Returns (B, out_channels, H, W). Raises ValueError if sizes disagree or a mask is missing or not expected.
+        """
+        height, width = sample.shape[-2:]
+        condition = self._condition(sample, lq, mask)  # (B, 3 or 4, H*r, W*r)
+        sample = pad_to_multiple(sample, self.size_multiple)  # (B, in_channels, H', W')
+        condition = pad_to_multiple(condition, self.size_multiple * self.lq_ratio)  # (B, 3 or 4, H'*r, W'*r)
+
+        if not isinstance(timestep, Tensor):
+            timestep = torch.full((), timestep, device=sample.device)  # unlike tensor(), waits for no device
+        timestep = timestep.to(sample.device).expand(sample.shape[0])  # (B,)
+        frequencies = get_timestep_embedding(
+            timestep, self.config.model_channels, flip_sin_to_cos=True, downscale_freq_shift=0
+        )  # (B, model_channels), cosines first
+        time = self.time_embed(frequencies.to(sample.dtype))  # (B, 4*model_channels)
+
+        h = torch.cat([sample, self.feature_extractor(condition)], dim=1)  # (B, in_channels + features, H', W')
+        skips = []
+        for stage in self.input_blocks:
+            h = self._run(stage, h, time)
+            skips.append(h)
+        h = self._run(self.middle_block, h, time)
+        for stage in self.output_blocks:
+            h = self._run(stage, torch.cat([h, skips.pop()], dim=1), time)
+        prediction = self.out(h)[..., :height, :width]  # (B, out_channels, H, W)
+        return DenoiserOutput(sample=prediction) if return_dict else (prediction,)
+
+    def _condition(self, sample: Tensor, lq: Tensor, mask: Tensor | None) -> Tensor:
+        if self.takes_mask != (mask is not None):
+            raise ValueError(
+                "this network was built with cond_mask=True: give it a mask"
+                if self.takes_mask
+                else "this network was built with cond_mask=False: it takes no mask"
+            )
+        height, width = (side * self.lq_ratio for side in sample.shape[-2:])
+        for name, image in (("lq", lq), ("mask", mask)):
+            if image is not None and tuple(image.shape[-2:]) != (height, width):
+                raise ValueError(
+                    f"{name} is {image.shape[-1]}x{image.shape[-2]}; for a sample of "
+                    f"{sample.shape[-1]}x{sample.shape[-2]} it must be {width}x{height}"
+                )
+        return lq if mask is None else torch.cat([lq, mask.to(lq.dtype)], dim=1)
+
+    def _run(self, stage: nn.Module, h: Tensor, time: Tensor) -> Tensor:
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            return self._gradient_checkpointing_func(stage, h, time)
+        return stage(h, time)

@@ -1,0 +1,244 @@
+"""Settings of a training run: frozen dataclasses, strict YAML in and out.
+
+Unknown keys, wrong types and contradictions are refused at construction with one line that names the key.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used; the message names it, what is allowed, and how to mend it."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where photographs come from."""
+
+    path: str
+    """Folder (or, for the layout "stare", also the zip as downloaded)."""
+    layout: Literal["hr", "pairs", "stare"] = "hr"
+    """hr: any folder of HR images. pairs: HR in `path`, LR of the same names in `lr_path`. stare: the Kaggle layout."""
+    lr_path: str = ""
+    split: Literal["all", "train", "test"] = "all"
+    """For the layout "stare": the documented split."""
+
+    def __post_init__(self) -> None:
+        if (self.layout == "pairs") != bool(self.lr_path):
+            raise ConfigError("lr_path goes with layout pairs, and layout pairs needs it")
+        if self.split != "all" and self.layout != "stare":
+            raise ConfigError(f"split {self.split} is defined for layout stare only; use two folders instead")
+
+
+@dataclass(frozen=True)
+class CropSettings:
+    """How a training sample is cut from a photograph."""
+
+    size: int = 192
+    """Side of the HR crop in pixels, a multiple of the scale."""
+    rescale_min: float = 1.0
+    rescale_max: float = 1.0
+    """HR is rescaled by a factor drawn log-uniformly from this range before it is cropped (HR layouts only)."""
+    blur_sigma_max: float = 0.0
+    """Half of the crops are blurred by a Gaussian of sigma drawn from 0 to this, in HR pixels (HR layouts only)."""
+    flip: bool = True
+    """The eight flips and quarter turns."""
+    min_visible: float = 0.25
+    """A crop with less than this share of non-black pixels is drawn again (at most 4 times)."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rescale_min <= self.rescale_max:
+            raise ConfigError(
+                f"crop.rescale_min..max is {self.rescale_min}..{self.rescale_max}; 0 < min <= max is allowed"
+            )
+
+
+@dataclass(frozen=True)
+class ChainSettings:
+    """The residual-shifting chain; see `ResShiftScheduler`."""
+
+    scale: int = 4
+    steps: int = 4
+    kappa: float = 0.06
+    power: float = 0.3
+    min_noise: float = 0.2
+    end: float = 0.99
+    prediction: Literal["x0", "residual", "noise", "scaled_noise"] = "residual"
+    input_scaling: Literal["none", "latent", "pixel"] = "none"
+    upsampling: Literal["pillow", "torch"] = "pillow"
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """The denoiser. `options` are the arguments of its class: `LightNet` or `SwinUNet`."""
+
+    kind: Literal["light", "swin"] = "light"
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class OptimSettings:
+    """AdamW with a cosine schedule."""
+
+    batch_size: int = 8
+    """Samples of one forward pass of one process."""
+    accumulate: int = 1
+    """Forward passes of one process in a step: a step sees batch_size * accumulate * processes samples."""
+    lr: float = 1e-3
+    lr_end: float = 1e-6
+    warmup_steps: int = 100
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    """Largest gradient norm; 0 switches clipping off."""
+    ema: float = 0.999
+    """Decay of the averaged weights, which are the ones that are validated and shipped."""
+    weighting: Literal["plain", "bound"] = "plain"
+    """plain: the mean squared error. bound: weighted as in the evidence bound, to mean weight 1."""
+    last_step_share: float = 0.0
+    """Share of the samples at the last step of the chain, from which one-step use starts; the others are uniform."""
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Length, precision and records of a run."""
+
+    out: str = "runs/default"
+    steps: int = 10000
+    minutes: float = 0.0
+    """If positive, the schedule also ends by the clock, whichever comes first (then a resumed run is not bit-exact)."""
+    seed: int = 0
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    log_every: int = 20
+    validate_every: int = 500
+    save_every: int = 500
+    keep: int = 2
+    """Complete states kept; the best by validation is kept besides."""
+    workers: int = 0
+    """Threads that prepare samples ahead."""
+    cache_gib: float = 4.0
+    """Decoded photographs kept in memory (the GPU's where there is one); beyond it they are read when needed."""
+    channels_last: bool = True
+    compile: bool = False
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that decides a run."""
+
+    data: Source
+    validation: Source | None = None
+    crop: CropSettings = field(default_factory=CropSettings)
+    chain: ChainSettings = field(default_factory=ChainSettings)
+    model: ModelSettings = field(default_factory=ModelSettings)
+    optim: OptimSettings = field(default_factory=OptimSettings)
+    run: RunSettings = field(default_factory=RunSettings)
+    init_from: str = ""
+    """A checkpoint folder to start from, or "shipped"; its denoiser, schedule and codec replace `model` and `chain`."""
+
+    def __post_init__(self) -> None:
+        if self.crop.size % self.chain.scale:
+            raise ConfigError(f"crop.size is {self.crop.size}; it must be a multiple of chain.scale {self.chain.scale}")
+        altered = self.crop.rescale_min, self.crop.rescale_max, self.crop.blur_sigma_max
+        if self.data.layout == "pairs" and altered != (1, 1, 0):
+            raise ConfigError(
+                "crop.rescale_min, crop.rescale_max and crop.blur_sigma_max change the HR image, "
+                "which given LR/HR pairs forbid; set them to 1, 1 and 0"
+            )
+
+    @classmethod
+    def load(cls, path: str | Path, overrides: list[str] | None = None) -> TrainConfig:
+        """Read a YAML file; `overrides` are "a.b=value", the value read as YAML. Raises ConfigError."""
+        path = Path(path)
+        if not path.is_file():
+            raise ConfigError(f"no settings file at {path}")
+        mapping = _read_yaml(path.read_text(encoding="utf-8"), str(path))
+        if not isinstance(mapping, dict):
+            raise ConfigError(f"{path} holds no settings (a mapping such as data: ... is expected)")
+        for item in overrides or []:
+            key, equals, value = item.partition("=")
+            if not equals:
+                raise ConfigError(f"--set {item}: the form is key.key=value")
+            _assign(mapping, key.split("."), _read_yaml(value, f"--set {key}"))
+        return _build(cls, mapping, "")
+
+    def to_yaml(self) -> str:
+        """The resolved settings; `load` reads them back to an equal object."""
+        return yaml.safe_dump(dataclasses.asdict(self), sort_keys=False)
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """SafeLoader without aliases, which can grow a small file without bound."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.events.AliasEvent):
+            raise ConfigError("the settings use a YAML alias (*name); write the value out")
+        return super().compose_node(parent, index)
+
+
+def _read_yaml(text: str, where: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_StrictLoader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where} is not plain YAML: {' '.join(str(error).split())}") from None
+
+
+def _assign(mapping: dict[str, Any], keys: list[str], value: Any) -> None:
+    for key in keys[:-1]:
+        inner = mapping.setdefault(key, {})
+        if not isinstance(inner, dict):
+            inner = mapping[key] = {}
+        mapping = inner
+    mapping[keys[-1]] = value
+
+
+def _build(cls: Any, value: Any, where: str) -> Any:
+    """`value` from YAML as the type `cls`, or a ConfigError that names `where`."""
+    origin = typing.get_origin(cls)
+    if origin in (typing.Union, types.UnionType):
+        if value is None:
+            return None
+        return _build(next(a for a in typing.get_args(cls) if a is not type(None)), value, where)
+    if origin is Literal:
+        allowed = typing.get_args(cls)
+        value = {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value  # YAML's bare no
+        if value not in allowed:
+            raise ConfigError(f"{where} is {value!r}; allowed are {', '.join(map(str, allowed))}")
+        return value
+    if dataclasses.is_dataclass(cls) and isinstance(cls, type):
+        if not isinstance(value, dict):
+            raise ConfigError(f"{where or 'the file'} must be a mapping, not {value!r}")
+        hints = typing.get_type_hints(cls)
+        for key in value:
+            if key not in hints:
+                raise ConfigError(f"unknown setting {_join(where, key)}; allowed are {', '.join(hints)}")
+        required = [f.name for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING]
+        for key in required:
+            if key not in value:
+                raise ConfigError(f"setting {_join(where, key)} is missing")
+        return cls(**{key: _build(hints[key], item, _join(where, key)) for key, item in value.items()})
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise ConfigError(f"{where} must be a mapping, not {value!r}")
+        return value
+    if cls is float and isinstance(value, str):  # YAML 1.1 reads 1e-3 as a string
+        try:
+            value = float(value)
+        except ValueError:
+            raise ConfigError(f"{where} is {value!r}; a number is expected") from None
+    if cls is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if not isinstance(value, cls) or (cls is int and isinstance(value, bool)):
+        raise ConfigError(f"{where} is {value!r}; {cls.__name__} is expected")
+    return value
+
+
+def _join(where: str, key: str) -> str:
+    return f"{where}.{key}" if where else key

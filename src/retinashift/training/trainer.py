@@ -1,0 +1,324 @@
+"""The training loop, on accelerate: one process, several, or several nodes, with exact resume.
+
+A step sees batch_size * accumulate * processes samples. They are cut into micro-batches numbered in the order
+(accumulation, process), and each sample's crop, step and noise come from a stream numbered by its place in the whole
+run. So two processes give the weights of one process with twice the accumulation, and a resumed run those of one that
+was never interrupted.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from retinashift.diffusion.noise import stream_generator
+from retinashift.diffusion.scheduler import ResShiftScheduler
+from retinashift.models.codec import upsample_bicubic
+from retinashift.training.build import build_pipeline, codec_of
+from retinashift.training.config import ConfigError, TrainConfig
+from retinashift.training.records import RunRecord
+from retinashift.training.samples import Batch, make_batch
+from retinashift.training.sources import PhotographSet, list_source
+from retinashift.training.state import Position, State, load_state, save_state, write_file, write_folder
+from retinashift.training.validation import validate
+
+Report = Callable[[str, dict[str, Any]], None]
+
+NOISE_STREAM = 1  # streams of one seed: 0 cuts the samples, 1 draws their step and noise
+MAY_CHANGE_ON_RESUME = ("steps", "minutes", "log_every", "validate_every", "save_every", "keep", "workers", "cache_gib")
+
+
+class TrainingError(ValueError):
+    """A run that cannot go on, said in one line."""
+
+
+def learning_rate(config: TrainConfig, step: int, progress: float) -> float:
+    """Linear warm-up, then a cosine from lr to lr_end as `progress` goes from 0 to 1."""
+    optim = config.optim
+    warm = min(1.0, (step + 1) / max(1, optim.warmup_steps))
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    return warm * (optim.lr_end + (optim.lr - optim.lr_end) * cosine)
+
+
+def no_report(event: str, values: dict[str, Any]) -> None:
+    """For runs that nobody watches."""
+
+
+class Trainer:
+    """A run: the parts that accelerate prepared, and where it stands.
+
+    `report(event, values)` is called on the main process: "start", "train", "validation", "saved".
+    """
+
+    def __init__(self, config: TrainConfig, report: Report = no_report):
+        self.config = config
+        self.accelerator = Accelerator(mixed_precision=config.run.precision, gradient_accumulation_steps=1)
+        self.device = self.accelerator.device
+        self.report = report if self.accelerator.is_main_process else no_report
+        self.folder = Path(config.run.out)
+        self.pipeline = build_pipeline(config)
+        self.codec = codec_of(self.pipeline)
+        self.scheduler: ResShiftScheduler = self.pipeline.scheduler
+        self.photographs = self._open(config.data)
+        self.validation = self._open(config.validation) if config.validation else None
+        state = self._resume()
+
+        denoiser = self.pipeline.denoiser
+        if state is not None:
+            denoiser.load_state_dict(state.model)
+        self.ema = {name: value.detach().clone().to(self.device) for name, value in denoiser.state_dict().items()}
+        layout = torch.channels_last if config.run.channels_last else torch.contiguous_format
+        denoiser = denoiser.to(self.device, memory_format=layout).train()
+        self.raw = denoiser
+        optimizer = torch.optim.AdamW(
+            denoiser.parameters(),
+            lr=config.optim.lr,
+            betas=(0.9, 0.99),
+            weight_decay=config.optim.weight_decay,
+            fused=self.device.type == "cuda",
+        )
+        compiled = torch.compile(denoiser) if config.run.compile else denoiser
+        self.model, self.optimizer = self.accelerator.prepare(compiled, optimizer)
+        if state is not None:
+            self.ema = {name: value.to(self.device) for name, value in state.ema.items()}
+            self.optimizer.load_state_dict(state.optimizer["optimizer"])
+            if self.accelerator.scaler is not None:
+                self.accelerator.scaler.load_state_dict(state.optimizer["scaler"])
+        self.position = state.position if state else Position()
+        weight = self.scheduler.loss_weight() if config.optim.weighting == "bound" else torch.ones(len(self.scheduler))
+        self.loss_weight = weight.float().to(self.device)  # (T,)
+
+    def run(self) -> Path:
+        """Train to the end of the schedule; returns the folder of the finished checkpoint."""
+        config, main = self.config, self.accelerator.is_main_process
+        record = RunRecord(self.folder, self.position.step) if main else None
+        if main:
+            write_file(self.folder / "config.yaml", config.to_yaml())
+        self.report("start", {"step": self.position.step, "steps": config.run.steps, "samples": len(self.photographs)})
+        started, first = time.monotonic() - self.position.seconds, self.position.step
+        step, losses = first, []
+        with ThreadPoolExecutor(max(1, config.run.workers)) as pool:
+            pending = self._prepare(step, pool)
+            while (progress := self._progress(step, time.monotonic() - started)) < 1:
+                batches = pending
+                pending = self._prepare(step + 1, pool)
+                rate = learning_rate(config, step, progress)
+                losses.append(self._step(rate, step, batches))
+                step += 1
+                seconds = time.monotonic() - started
+                self.position = Position(step, seconds, self.position.best)
+                if step % config.run.log_every == 0 or step == config.run.steps:
+                    self._log(record, losses, rate, (step - first) / max(1e-9, seconds - self._resumed_seconds))
+                    losses = []
+                ending = self._progress(step, seconds) >= 1
+                if step % config.run.validate_every == 0 or ending:
+                    self._validate(record)
+                if step % config.run.save_every == 0 or ending:
+                    self._save()
+        if record:
+            record.close()
+        self.accelerator.wait_for_everyone()
+        self.accelerator.end_training()
+        return self.folder / "checkpoint"
+
+    # -- the step ------------------------------------------------------------------------------------------------
+
+    def _prepare(self, step: int, pool: ThreadPoolExecutor) -> list[Callable[[], Batch]]:
+        """The micro-batches of this process at a step; made ahead by threads if `workers` is positive."""
+        config, processes, rank = self.config, self.accelerator.num_processes, self.accelerator.process_index
+        size, count = config.optim.batch_size, config.optim.accumulate
+        batches: list[Callable[[], Batch]] = []
+        for micro in range(count):
+            start = ((step * count + micro) * processes + rank) * size
+            positions = range(start, start + size)
+            make = partial(make_batch, self.photographs, config.crop, config.chain.scale, config.run.seed, positions)
+            batches.append(pool.submit(make).result if config.run.workers else make)
+        return batches
+
+    def _step(self, rate: float, step: int, batches: list[Callable[[], Batch]]) -> Tensor:
+        """One optimizer step; returns this process's mean loss, on the device."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        total = torch.zeros((), device=self.device)
+        for micro, batch in enumerate(batches):
+            last = micro == len(batches) - 1
+            with self.accelerator.no_sync(self.model) if not last else nullcontext():
+                loss = self._loss(batch(), step, micro) / len(batches)
+                self.accelerator.backward(loss)
+            total += loss.detach()
+        if self.config.optim.clip:
+            self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.optim.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self._average(step)
+        return total
+
+    def _loss(self, batch: Batch, step: int, micro: int) -> Tensor:
+        """Squared error of the prediction at random steps of the chain, averaged over the micro-batch.
+
+        Measured in units of 1/16 of [-1, 1], about the size of the residuals, so that it starts near 1.
+        """
+        config, scheduler = self.config, self.scheduler
+        lq = (batch.lr * 2 - 1).to(self.device)  # (B, 3, h, w)
+        with torch.no_grad():
+            x0 = self._encode((batch.hr * 2 - 1).to(self.device))  # (B, C, h', w')
+            y0 = self._encode(upsample_bicubic(lq, config.chain.scale, self.pipeline.config.upsampling))
+        timesteps, noise = self._draw(step, micro, x0)  # (B,), as x0
+        x_t = scheduler.add_noise(x0, noise, timesteps, y0)
+        prediction = self.model(scheduler.scale_model_input(x_t, timesteps), timesteps, lq=lq).sample
+        target = scheduler.target(x0, y0, noise, timesteps)
+        error = (prediction.float() - target).square().mean(dim=(1, 2, 3)) * 16**2  # (B,)
+        return (self.loss_weight[timesteps] * error).mean()
+
+    def _draw(self, step: int, micro: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Steps of the chain (B,) and noise (as `like`) of this micro-batch."""
+        config, accelerator = self.config, self.accelerator
+        number = (step * config.optim.accumulate + micro) * accelerator.num_processes + accelerator.process_index
+        generator = stream_generator(config.run.seed + (NOISE_STREAM << 32), number, self.device)
+        draw = {"generator": generator, "device": self.device}
+        timesteps = torch.randint(len(self.scheduler), (like.shape[0],), **draw)
+        at_end = torch.rand(like.shape[0], **draw) < config.optim.last_step_share
+        timesteps = torch.where(at_end, len(self.scheduler) - 1, timesteps)
+        return timesteps, torch.randn(like.shape, **draw)
+
+    def _encode(self, image: Tensor) -> Tensor:
+        return self.pipeline.pixel_codec.encode(image) if self.codec is None else self.codec.encode(image).latents
+
+    @torch.no_grad()
+    def _average(self, step: int) -> None:
+        """Exponential average of the weights; the decay rises from 0.1, so that the start is soon forgotten."""
+        decay = min(self.config.optim.ema, (1 + step) / (10 + step))
+        current = self.raw.state_dict()
+        torch._foreach_lerp_(list(self.ema.values()), [current[name] for name in self.ema], 1 - decay)
+
+    def _progress(self, step: int, seconds: float) -> float:
+        """Share of the schedule that is done, by steps or by the clock; the main process's clock counts."""
+        share = step / self.config.run.steps
+        if not self.config.run.minutes:
+            return share
+        clock = seconds / 60 / self.config.run.minutes
+        if self.accelerator.num_processes > 1:
+            shared = torch.tensor(clock, device=self.device, dtype=torch.float32)
+            torch.distributed.broadcast(shared, 0)
+            clock = float(shared)
+        return max(share, clock)
+
+    # -- the record ----------------------------------------------------------------------------------------------
+
+    def _log(self, record: RunRecord | None, losses: list[Tensor], rate: float, steps_per_second: float) -> None:
+        loss = float(self.accelerator.reduce(torch.stack(losses).mean(), "mean"))
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"the loss is {loss} at step {self.position.step}; the last state saved is good: lower optim.lr or "
+                "optim.clip and run again"
+            )
+        optim = self.config.optim
+        per_step = optim.batch_size * optim.accumulate * self.accelerator.num_processes
+        done = self._progress(self.position.step, self.position.seconds)
+        values = {
+            "loss": loss,
+            "lr": rate,
+            "images_per_second": steps_per_second * per_step,
+            "seconds": self.position.seconds,
+            "seconds_left": self.position.seconds * (1 - done) / max(done, 1e-9),
+            "images": self.position.step * per_step,
+        }
+        if record:
+            record.write("train", self.position.step, values)
+        self.report("train", {"step": self.position.step, **values})
+
+    def _validate(self, record: RunRecord | None) -> None:
+        """Main process only: score the averaged weights beside bicubic, and keep them if they are the best."""
+        if self.validation is None or record is None:
+            return
+        with self._averaged_weights():
+            scores, picture = validate(self.pipeline, self.validation, self.config.run.seed)
+            record.write("validation", self.position.step, scores)
+            record.picture("validation/lr_sr_hr", self.position.step, picture)
+            self.report("validation", {"step": self.position.step, **scores})
+            if scores["psnr"] > self.position.best:
+                self.position = Position(self.position.step, self.position.seconds, scores["psnr"])
+                write_folder(self.folder / "best", lambda folder: self._export(folder))
+
+    def _save(self) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        optimizer = {"optimizer": self.optimizer.state_dict()}
+        if self.accelerator.scaler is not None:
+            optimizer["scaler"] = self.accelerator.scaler.state_dict()
+        model, ema = (
+            {name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}
+            for weights in (self.raw.state_dict(), self.ema)
+        )
+        save_state(self.folder / "state", State(self.position, model, ema, optimizer), self.config.run.keep)
+        with self._averaged_weights():
+            write_folder(self.folder / "checkpoint", lambda folder: self._export(folder))
+        self.report("saved", {"step": self.position.step})
+
+    def _export(self, folder: Path) -> None:
+        self.pipeline.save_pretrained(folder, safe_serialization=True)
+        (folder / "training.yaml").write_text(self.config.to_yaml(), encoding="utf-8")
+
+    @contextmanager
+    def _averaged_weights(self) -> Iterator[None]:
+        """Within it the denoiser holds the averaged weights and is in evaluation mode."""
+        kept = {name: value.clone() for name, value in self.raw.state_dict().items()}
+        self.raw.load_state_dict(self.ema)
+        self.raw.eval()
+        try:
+            yield
+        finally:
+            self.raw.load_state_dict(kept)
+            self.raw.train()
+
+    # -- start ---------------------------------------------------------------------------------------------------
+
+    def _open(self, source: Any) -> PhotographSet:
+        items = list_source(source, self.config.chain.scale)
+        return PhotographSet(items, cache_gib=self.config.run.cache_gib, device=self.device)
+
+    def _resume(self) -> State | None:
+        """The state to go on from, if the run folder has one made with the same settings."""
+        state = load_state(self.folder / "state")
+        self._resumed_seconds = state.position.seconds if state else 0.0
+        if state is None:
+            return None
+        before = TrainConfig.load(self.folder / "config.yaml")
+        changed = _differences(before, self.config)
+        if changed:
+            raise ConfigError(
+                f"{self.folder} holds a run with other settings ({', '.join(changed)}); "
+                "give another run.out, or the former settings to go on with it"
+            )
+        return state
+
+
+def _differences(before: TrainConfig, now: TrainConfig) -> list[str]:
+    """Names of settings that changed and may not."""
+    changed = []
+    for section in ("data", "validation", "crop", "chain", "model", "optim", "init_from"):
+        if getattr(before, section) != getattr(now, section):
+            changed.append(section)
+    for name in vars(before.run):
+        if name not in MAY_CHANGE_ON_RESUME and getattr(before.run, name) != getattr(now.run, name):
+            changed.append(f"run.{name}")
+    return changed
+
+
+def train(config: TrainConfig, report: Report = no_report) -> Path:
+    """Train by the settings, or go on with the run that `run.out` holds; returns the checkpoint folder.
+
+    Raises:
+        ConfigError, DataError, StateError, TrainingError: each one line.
+    """
+    return Trainer(config, report).run()

@@ -1,0 +1,194 @@
+"""The command line as a person meets it: in subprocesses, with exit codes, one-line errors and files on disk."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from retinashift.diffusion.scheduler import ResShiftScheduler
+from retinashift.inference.pipeline import ResShiftPipeline
+from retinashift.models.light_net import LightNet
+
+COMMANDS = ("upscale", "train", "evaluate", "info", "demo")
+
+
+def retinashift(*arguments, cwd=None):
+    environment = {**os.environ, "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", "retinashift", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=environment,
+    )
+
+
+def one_line_error(result) -> str:
+    assert result.returncode != 0
+    lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, result.stderr
+    assert "Traceback" not in result.stderr
+    return lines[0]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checkpoint")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = LightNet(factor=4, width=8, depth=1, time_width=16)
+    ResShiftPipeline(
+        net, ResShiftScheduler(4, kappa=0.06, prediction_type="residual", input_scaling="none")
+    ).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """in/left/a.png, in/right/a.tif, in/b.ppm, in/c.jpg."""
+    rng = np.random.default_rng(0)
+    for name in ("left/a.png", "right/a.tif", "b.ppm", "c.jpg"):
+        path = tmp_path / "in" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (12, 9, 3), dtype=np.uint8)).save(path)
+    return tmp_path / "in"
+
+
+def test_help_of_every_command_answers_in_a_second_without_torch():
+    started = time.perf_counter()
+    overview = retinashift("--help")
+    seconds = time.perf_counter() - started
+    assert overview.returncode == 0
+    assert all(command in overview.stdout for command in COMMANDS)
+    assert seconds < 1.5  # one second on an idle machine; the tests share theirs
+    for command in COMMANDS:
+        code = f"import sys; sys.argv = ['retinashift', '{command}', '--help']\nimport retinashift.cli as c\n"
+        code += "try: c.main()\nexcept SystemExit as e: assert not e.code\nassert 'torch' not in sys.modules"
+        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_version_is_printed():
+    assert retinashift("--version").stdout.startswith("retinashift ")
+
+
+def test_upscale_keeps_names_and_sub_folders_and_never_overwrites_silently(photographs, tmp_path, checkpoint):
+    out = tmp_path / "out"
+    done = retinashift("upscale", photographs, "-o", out, "-c", checkpoint)
+    assert done.returncode == 0, done.stderr
+    names = sorted(p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file())
+    assert names == ["b.ppm", "c.jpg", "left/a.png", "right/a.tif"]
+    assert all(Image.open(out / name).size == (36, 48) for name in names)
+    before = {name: (out / name).read_bytes() for name in names}
+    assert "exists already" in one_line_error(
+        retinashift("upscale", photographs, "-o", out, "-c", checkpoint, "--seed", 1)
+    )
+    assert {name: (out / name).read_bytes() for name in names} == before
+    again = retinashift("upscale", photographs, "-o", out, "-c", checkpoint, "--overwrite")
+    assert again.returncode == 0
+    assert {name: (out / name).read_bytes() for name in names} == before  # the same seed gives the same bytes
+
+
+def test_a_file_gives_the_same_bytes_alone_and_in_a_folder(photographs, tmp_path, checkpoint):
+    retinashift("upscale", photographs, "-o", tmp_path / "all", "-c", checkpoint, "--steps", 4)
+    retinashift("upscale", photographs / "b.ppm", "-o", tmp_path / "one.ppm", "-c", checkpoint, "--steps", 4)
+    assert (tmp_path / "one.ppm").read_bytes() == (tmp_path / "all" / "b.ppm").read_bytes()
+
+
+def test_a_bad_file_is_named_at_the_end_and_the_others_are_written(photographs, tmp_path, checkpoint):
+    (photographs / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n rubbish")
+    done = retinashift("upscale", photographs, "-o", tmp_path / "out", "-c", checkpoint)
+    assert done.returncode == 1
+    assert [line for line in done.stderr.splitlines() if "failed" in line and "broken.png" in line]
+    assert "4 of 5 written" in done.stderr
+    assert "Traceback" not in done.stderr
+    left = [p.name for p in (tmp_path / "out").rglob("*") if p.is_file()]
+    assert len(left) == 4
+
+
+def test_nothing_to_do_and_wrong_inputs_are_one_line(tmp_path, checkpoint, photographs):
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for arguments in (
+        ("upscale", tmp_path / "missing.png", "-o", tmp_path / "o"),
+        ("upscale", empty, "-o", tmp_path / "o"),
+        ("upscale", photographs, "-o", tmp_path / "o", "-c", empty),
+        ("upscale", photographs, "-o", tmp_path / "o", "-c", checkpoint, "--device", "abacus"),
+        ("upscale", photographs, "-o", tmp_path / "one.png", "-c", checkpoint),
+        ("info", "-c", tmp_path / "nowhere"),
+        ("train", tmp_path / "none.yaml"),
+        ("evaluate", empty, "-c", checkpoint),
+    ):
+        one_line_error(retinashift(*arguments))
+    assert not (tmp_path / "o").exists()
+
+
+def test_inputs_that_would_share_one_output_are_refused(tmp_path, checkpoint):
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / folder / "eye.png")
+    files = (tmp_path / "one" / "eye.png", tmp_path / "two" / "eye.png")
+    assert "would both be written" in one_line_error(
+        retinashift("upscale", *files, "-o", tmp_path / "o", "-c", checkpoint)
+    )
+
+
+def test_results_never_replace_their_own_inputs(tmp_path, checkpoint):
+    Image.new("RGB", (8, 8)).save(tmp_path / "eye.png")
+    result = retinashift("upscale", tmp_path / "eye.png", "-o", tmp_path, "-c", checkpoint, "--overwrite")
+    assert "replaced by its own result" in one_line_error(result)
+
+
+def test_pair_folder_errors_are_one_line(tmp_path):
+    for folder, names in (("hr", ("a", "b")), ("lr", ("a",))):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            Image.new("RGB", (8, 8)).save(tmp_path / folder / f"{name}.png")
+    settings = tmp_path / "pairs.yaml"
+    settings.write_text(
+        f"data: {{path: {tmp_path}/hr, layout: pairs, lr_path: {tmp_path}/lr}}\nrun: {{out: {tmp_path}/run}}"
+    )
+    assert "b is in" in one_line_error(retinashift("train", settings))
+    (tmp_path / "hr" / "b.png").unlink()
+    assert "HR must be 32x32" in one_line_error(retinashift("train", settings))
+
+
+def test_evaluate_prints_a_table_and_writes_rows_means_and_protocol(tmp_path, checkpoint):
+    rng = np.random.default_rng(0)
+    (tmp_path / "hr").mkdir()
+    for name in "ab":
+        Image.fromarray(rng.integers(30, 256, (50, 47, 3), dtype=np.uint8)).save(tmp_path / "hr" / f"{name}.png")
+    target = tmp_path / "scores.json"
+    done = retinashift("evaluate", tmp_path / "hr", "-c", checkpoint, "--steps", 1, "--steps", 4, "--json", target)
+    assert done.returncode == 0, done.stderr
+    for name in ("nearest", "bicubic", "lanczos", "retinashift, 1 step", "retinashift, 4 steps"):
+        assert name in done.stdout
+    report = json.loads(target.read_text())
+    assert report["protocol"]["scale"] == 4
+    assert one_line_error(retinashift("evaluate", tmp_path / "hr", "-c", checkpoint, "--json", target))
+
+
+def test_info_names_denoiser_schedule_and_devices(checkpoint):
+    done = retinashift("info", "-c", checkpoint)
+    assert done.returncode == 0, done.stderr
+    for word in ("LightNet", "parameters", "kappa 0.06", "0.2000", "CPU"):
+        assert word in done.stdout
+
+
+def test_demo_writes_its_pictures_and_beats_bicubic(tmp_path):
+    done = retinashift("demo", "-o", tmp_path / "demo")
+    assert done.returncode == 0, done.stderr
+    for name, size in (("lr", (176, 176)), ("sr", (704, 704)), ("hr", (704, 704))):
+        assert Image.open(tmp_path / "demo" / f"{name}.png").size == size
+    assert Image.open(tmp_path / "demo" / "figure.png").size[0] > 1000
+    psnr = {
+        line.split("│")[1].strip(): float(line.split("│")[2])
+        for line in done.stdout.splitlines()
+        if "│" in line and line.split("│")[2].strip()
+    }
+    assert psnr["RetinaShift"] > psnr["bicubic"] + 0.5

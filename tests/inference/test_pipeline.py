@@ -1,0 +1,229 @@
+"""ResShiftPipeline: same seed, same image; forms and depths are kept; bad checkpoints are refused."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from diffusers.models.autoencoders.vq_model import VQModel
+from PIL import Image
+
+from retinashift.diffusion.scheduler import ResShiftScheduler
+from retinashift.imaging.degradation import enlarge
+from retinashift.inference.pipeline import CheckpointError, ResShiftPipeline
+from retinashift.models.light_net import LightNet
+from retinashift.models.swin_unet import SwinUNet
+
+
+def tiny_pipeline(*, trained: bool = True) -> ResShiftPipeline:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = LightNet(factor=4, width=8, depth=2, time_width=16)
+        if trained:
+            for parameter in net.parameters():
+                torch.nn.init.normal_(parameter, std=0.1)
+    scheduler = ResShiftScheduler(4, kappa=0.06, prediction_type="residual", input_scaling="none")
+    return ResShiftPipeline(net.eval(), scheduler)
+
+
+def picture(seed: int = 0, shape: tuple[int, ...] = (10, 13, 3), dtype=np.uint8) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, np.iinfo(dtype).max, shape, dtype=dtype, endpoint=True)
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_output_is_exactly_scale_times_the_input_for_odd_sizes():
+    pipe = tiny_pipeline()
+    for height, width in ((1, 1), (3, 17), (11, 5)):
+        assert pipe(picture(shape=(height, width, 3))).images[0].shape == (4 * height, 4 * width, 3)
+
+
+def test_same_seed_same_image_and_another_seed_another_image():
+    pipe, lr = tiny_pipeline(), picture()
+    first, again, other = (pipe(lr, 4, seeded(seed)).images[0] for seed in (3, 3, 4))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_an_image_is_the_same_alone_and_in_any_batch():
+    pipe, a, b = tiny_pipeline(), picture(1), picture(2, (7, 9, 3))
+    alone = pipe(a, 4, seeded(0)).images[0]
+    assert np.array_equal(pipe([b, a], 4, seeded(0)).images[1], alone)
+    assert np.array_equal(pipe([b, a], 4, [seeded(9), seeded(0)]).images[1], alone)
+
+
+def test_the_global_generator_is_neither_read_nor_moved():
+    pipe, lr = tiny_pipeline(), picture()
+    before = torch.random.get_rng_state()
+    first = pipe(lr, 4).images[0]
+    assert torch.equal(torch.random.get_rng_state(), before)
+    torch.manual_seed(123)
+    assert np.array_equal(pipe(lr, 4).images[0], first)
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_an_untrained_checkpoint_returns_bicubic_in_expectation(steps):
+    """The chain of a network without opinion ends at y0: mean over samples within the noise of bicubic."""
+    pipe, lr = tiny_pipeline(trained=False), picture() // 4 + 90  # no overshoot, which Pillow clips between its passes
+    ours = pipe(lr, steps, ensemble_size=8).images[0].astype(int)
+    assert np.abs(ours - enlarge(lr, 4, "bicubic")).max() <= 1
+
+
+def test_an_ensemble_is_the_mean_of_its_members():
+    pipe = tiny_pipeline()
+    lr = torch.rand(3, 6, 6, generator=seeded(0))
+    members = []
+    pipe(lr, 2, ensemble_size=3, callback=lambda s: members.append(s["x0"]) if s["step"] == 1 else None)
+    mean = torch.stack([pipe.pixel_codec.decode(m) for m in members]).mean(0)[0] / 2 + 0.5
+    assert torch.allclose(pipe(lr, 2, ensemble_size=3, output_type="pt").images[0], mean.clamp(0, 1), atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("shape", [(6, 5), (6, 5, 3)])
+def test_depth_and_channels_of_the_input_are_kept(dtype, shape):
+    out = tiny_pipeline()(picture(shape=shape, dtype=dtype)).images[0]
+    assert out.dtype == dtype
+    assert out.shape == (24, 20, *shape[2:])
+
+
+def test_sixteen_bit_values_are_not_squeezed_through_eight():
+    ramp = np.linspace(20000, 21000, 32 * 32).astype(np.uint16).reshape(32, 32)
+    out = tiny_pipeline(trained=False)(ramp, ensemble_size=4).images[0]
+    assert len(np.unique(out)) > 500
+
+
+def test_pil_float_and_tensor_forms_agree_with_the_array():
+    pipe, lr = tiny_pipeline(), picture()
+    reference = pipe(lr).images[0]
+    assert np.array_equal(pipe(Image.fromarray(lr), output_type="pil").images[0], reference)
+    as_float = pipe(lr.astype(np.float32) / 255).images[0]
+    as_tensor = pipe(torch.from_numpy(lr).permute(2, 0, 1) / 255, output_type="pt").images[0]
+    assert np.array_equal((as_float * 255).round().astype(np.uint8), reference)
+    assert np.allclose(as_tensor.permute(1, 2, 0).numpy(), as_float, atol=1e-6)
+
+
+@pytest.mark.parametrize("value", [0, 255])
+def test_extremes_give_no_nan_in_half_precision(value):
+    pipe = tiny_pipeline().to(dtype=torch.bfloat16)
+    out = pipe(np.full((8, 8, 3), value / 255, np.float32), 4).images[0]
+    assert np.isfinite(out).all()
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (np.zeros((4, 4, 4), np.uint8), r"shape \(4, 4, 4\)"),
+        (np.zeros((4, 4, 3), np.int32), "int32"),
+        (np.full((4, 4, 3), 2.0, np.float32), r"must lie in \[0, 1\]"),
+        (np.full((4, 4, 3), np.nan, np.float32), r"must lie in \[0, 1\]"),
+        (np.zeros((0, 4, 3), np.uint8), "empty"),
+        (torch.zeros(1, 4, 4), "tensor is"),
+    ],
+)
+def test_a_picture_that_cannot_be_used_is_refused_with_what_it_is(bad, message):
+    with pytest.raises(ValueError, match=message):
+        tiny_pipeline()(bad)
+
+
+def test_arguments_outside_their_range_are_named():
+    pipe, lr = tiny_pipeline(), picture()
+    with pytest.raises(ValueError, match="num_inference_steps is 5"):
+        pipe(lr, 5)
+    with pytest.raises(ValueError, match="ensemble_size is 0"):
+        pipe(lr, ensemble_size=0)
+    with pytest.raises(ValueError, match="output_type is 'jpg'"):
+        pipe(lr, output_type="jpg")
+    with pytest.raises(ValueError, match="2 generators were given for 1 images"):
+        pipe(lr, generator=[seeded(0), seeded(1)])
+
+
+def test_callback_sees_every_step_of_every_member():
+    seen = []
+    tiny_pipeline()([picture()], 4, ensemble_size=2, callback=lambda s: seen.append((s["member"], s["step"])))
+    assert seen == [(m, s) for m in range(2) for s in range(4)]
+
+
+def test_a_saved_checkpoint_loads_to_the_same_images(tmp_path):
+    pipe = tiny_pipeline()
+    pipe.save_pretrained(tmp_path)
+    again = ResShiftPipeline.from_pretrained(tmp_path)
+    assert np.array_equal(again(picture(), 4).images[0], pipe(picture(), 4).images[0])
+    assert again.codec is None
+
+
+def test_a_swin_denoiser_with_a_learned_codec_runs_saves_and_loads(tmp_path):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        denoiser = SwinUNet(
+            image_size=16, in_channels=3, out_channels=3, model_channels=32, channel_mult=[1, 1],
+            num_res_blocks=[1, 1], attention_resolutions=[16, 8], num_head_channels=16, swin_embed_dim=32,
+            window_size=8, mlp_ratio=2, lq_size=16,
+        )  # fmt: skip
+        codec = VQModel(
+            block_out_channels=(16, 16, 16), down_block_types=("DownEncoderBlock2D",) * 3,
+            up_block_types=("UpDecoderBlock2D",) * 3, latent_channels=3, num_vq_embeddings=32, norm_num_groups=8,
+        )  # fmt: skip
+    pipe = ResShiftPipeline(denoiser.eval(), ResShiftScheduler(4), codec.eval(), upsampling="torch", default_steps=4)
+    first = pipe(picture()).images[0]
+    assert first.shape == (40, 52, 3)
+    pipe.save_pretrained(tmp_path)
+    assert np.array_equal(ResShiftPipeline.from_pretrained(tmp_path)(picture()).images[0], first)
+
+
+def save_with_index(folder, change):
+    tiny_pipeline().save_pretrained(folder)
+    path = folder / "model_index.json"
+    index = json.loads(path.read_text())
+    change(index)
+    path.write_text(json.dumps(index))
+
+
+@pytest.mark.parametrize(
+    "component", [["os", "system"], ["retinashift", "train"], ["subprocess", "Popen"], ["diffusers", "UNet2DModel"]]
+)
+def test_a_checkpoint_that_names_a_foreign_class_is_refused_before_import(tmp_path, component):
+    save_with_index(tmp_path, lambda index: index.update(denoiser=component))
+    with pytest.raises(CheckpointError, match="not allowed"):
+        ResShiftPipeline.from_pretrained(tmp_path)
+
+
+def test_an_extra_component_is_refused(tmp_path):
+    save_with_index(tmp_path, lambda index: index.update(helper=["builtins", "exec"]))
+    with pytest.raises(CheckpointError, match="helper"):
+        ResShiftPipeline.from_pretrained(tmp_path)
+
+
+def test_folders_that_are_no_checkpoint_are_told_in_one_line(tmp_path):
+    for prepare, message in (
+        (lambda p: None, "no model_index.json"),
+        (lambda p: (p / "model_index.json").write_text("{"), "not JSON"),
+        (lambda p: (p / "model_index.json").write_text('{"_class_name": "Other"}'), "not a RetinaShift checkpoint"),
+    ):
+        prepare(tmp_path)
+        with pytest.raises(CheckpointError, match=message):
+            ResShiftPipeline.from_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match="no checkpoint folder"):
+        ResShiftPipeline.from_pretrained(tmp_path / "missing")
+
+
+def test_damaged_weights_are_told_in_one_line(tmp_path):
+    tiny_pipeline().save_pretrained(tmp_path)
+    weights = tmp_path / "denoiser" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    with pytest.raises(CheckpointError) as error:
+        ResShiftPipeline.from_pretrained(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_shipped_checkpoint_beats_bicubic_on_the_public_retina(retina):
+    from retinashift.imaging.degradation import bicubic_pillow
+
+    lr = bicubic_pillow(retina, 4)
+    sr = ResShiftPipeline.from_shipped()(lr).images[0]
+
+    def error(image):
+        return np.mean((image.astype(float) - retina) ** 2)
+
+    assert error(sr) < 0.85 * error(enlarge(lr, 4, "bicubic"))

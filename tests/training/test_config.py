@@ -1,0 +1,67 @@
+"""Settings are strict: every wrong one is refused by name, and what was resolved reads back equal."""
+
+from pathlib import Path
+
+import pytest
+
+from retinashift.training.config import ConfigError, TrainConfig
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+def load(tmp_path, text, *overrides):
+    path = tmp_path / "settings.yaml"
+    path.write_text(text)
+    return TrainConfig.load(path, list(overrides))
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda p: p.name)
+def test_every_shipped_settings_file_is_valid_and_reads_back_equal(path, tmp_path):
+    config = TrainConfig.load(path)
+    assert load(tmp_path, config.to_yaml()) == config
+
+
+def test_overrides_reach_nested_settings_with_their_types(tmp_path):
+    config = load(tmp_path, "data: {path: a}", "optim.lr=1e-4", "run.steps=7", "crop.flip=false", "run.precision=no")
+    assert (config.optim.lr, config.run.steps, config.crop.flip, config.run.precision) == (1e-4, 7, False, "no")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("data: {path: a}\nspeed: 3", "unknown setting speed"),
+        ("data: {path: a}\noptim: {learning: 3}", "unknown setting optim.learning"),
+        ("data: {layout: hr}", "data.path is missing"),
+        ("run: {steps: 3}", "data is missing"),
+        ("data: {path: a}\nrun: {steps: many}", "run.steps is 'many'; int is expected"),
+        ("data: {path: a}\nrun: {steps: true}", "run.steps is True"),
+        ("data: {path: a}\noptim: {lr: fast}", "optim.lr is 'fast'"),
+        ("data: {path: a}\nrun: {precision: fp8}", "allowed are no, bf16, fp16"),
+        ("data: {path: a, layout: pairs}", "lr_path"),
+        ("data: {path: a, split: test}", "layout stare only"),
+        ("data: {path: a}\ncrop: {size: 30}", "multiple of chain.scale 4"),
+        ("data: {path: a, layout: pairs, lr_path: b}\ncrop: {blur_sigma_max: 1.0}", "given LR/HR pairs forbid"),
+        ("data: {path: a}\ncrop: {rescale_min: 2.0}", "rescale_min"),
+        ("- a", "holds no settings"),
+        ("data: [", "not plain YAML"),
+        ("data: !!python/object/apply:os.system [true]", "not plain YAML"),
+        ("data: {path: &a x}\nvalidation: {path: *a}", "YAML alias"),
+    ],
+)
+def test_a_wrong_setting_is_refused_by_name(tmp_path, text, message):
+    with pytest.raises(ConfigError, match=message) as error:
+        load(tmp_path, text)
+    assert "\n" not in str(error.value)
+
+
+def test_growing_aliases_are_refused_at_once(tmp_path):
+    lines = ["a0: &a0 [x, x]"] + [f"a{i}: &a{i} [*a{i - 1}, *a{i - 1}]" for i in range(1, 60)]
+    with pytest.raises(ConfigError, match="alias"):
+        load(tmp_path, "\n".join(lines))
+
+
+def test_a_missing_file_and_a_malformed_override_are_told(tmp_path):
+    with pytest.raises(ConfigError, match="no settings file"):
+        TrainConfig.load(tmp_path / "none.yaml")
+    with pytest.raises(ConfigError, match="key.key=value"):
+        load(tmp_path, "data: {path: a}", "run.steps")

@@ -1,0 +1,230 @@
+"""The loop: it learns, resumes to the bit, does not depend on how work is split, and stops cleanly on bad numbers."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from retinashift.inference.pipeline import ResShiftPipeline
+from retinashift.training.config import ConfigError, TrainConfig
+from retinashift.training.state import load_state
+from retinashift.training.trainer import TrainingError, learning_rate, train
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true"}
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "checkpoint" / "denoiser" / "diffusion_pytorch_model.safetensors")
+
+
+def events(run: Path, kind: str = "train") -> list[dict]:
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["event"] == kind]
+
+
+def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def command(settings: Path, *more: str) -> list[str]:
+    return [sys.executable, "-m", "retinashift", "train", str(settings), *more]
+
+
+def test_a_killed_run_resumes_to_the_bit_by_the_same_command(smoke_settings, write_settings, tmp_path):
+    """Uninterrupted, against SIGKILL after the first saved state: weights, EMA, optimizer and log are identical."""
+    smoke_settings["run"]["steps"] = 40
+    smoke_settings["validation"] = dict(smoke_settings["data"])
+    settings = write_settings(smoke_settings)
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    subprocess.run(command(settings, "--set", f"run.out={whole}"), env=ENVIRONMENT, check=True, capture_output=True)
+    process = subprocess.Popen(
+        command(settings, "--set", f"run.out={killed}"),
+        env=ENVIRONMENT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while not (killed / "state" / "latest").exists():
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (killed / "state" / "00000040").exists()
+    again = subprocess.run(
+        command(settings, "--set", f"run.out={killed}"), env=ENVIRONMENT, check=True, capture_output=True, text=True
+    )
+    assert "going on from step" in again.stderr
+    assert equal(weights(whole), weights(killed))
+    first, second = (load_state(run / "state") for run in (whole, killed))
+    assert equal(first.model, second.model)
+    assert equal(first.ema, second.ema)
+    for one, other in zip(
+        first.optimizer["optimizer"]["state"].values(), second.optimizer["optimizer"]["state"].values(), strict=True
+    ):
+        assert equal(one, other)
+    losses = [[(event["step"], event["loss"]) for event in events(run)] for run in (whole, killed)]
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == 40
+
+
+def test_four_steps_and_four_more_equal_eight(smoke_settings, write_settings, tmp_path):
+    whole = train(
+        TrainConfig.load(write_settings(smoke_settings), [f"run.out={tmp_path}/whole", "optim.ema=0.5"])
+    ).parent
+
+    # the cosine ends at run.steps, so the first half is stopped by an error from its own report, as a kill would
+    class Stop(Exception):
+        pass
+
+    def stop(event, values):
+        if event == "saved" and values["step"] == 4:
+            raise Stop
+
+    config = TrainConfig.load(write_settings(smoke_settings), [f"run.out={tmp_path}/half", "optim.ema=0.5"])
+    with pytest.raises(Stop):
+        train(config, stop)
+    assert equal(weights(whole), weights(train(config).parent))
+
+
+def test_two_processes_equal_one_with_twice_the_accumulation(smoke_settings, write_settings, tmp_path):
+    settings = write_settings(smoke_settings)
+    one, two = tmp_path / "one", tmp_path / "two"
+    train(TrainConfig.load(settings, [f"run.out={one}", "optim.accumulate=2"]))
+    launch = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
+        "-m", "retinashift", "train", str(settings), "--set", f"run.out={two}",
+    ]  # fmt: skip
+    done = subprocess.run(launch, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    first, second = weights(one), weights(two)
+    for name in first:
+        assert torch.allclose(first[name], second[name], atol=1e-7, rtol=1e-5), name
+
+
+def test_accumulation_equals_a_batch_of_that_size(smoke_settings, write_settings, tmp_path):
+    """Same samples; noise is drawn by micro-batch, so the comparison is made where there is next to none."""
+    settings = write_settings(smoke_settings)
+    common = ["chain.kappa=1e-9", "chain.min_noise=0.2", "optim.last_step_share=1.0"]
+    runs = []
+    for name, sizes in (("a", ["optim.batch_size=4"]), ("b", ["optim.batch_size=2", "optim.accumulate=2"])):
+        out = tmp_path / name
+        train(TrainConfig.load(settings, [f"run.out={out}", *common, *sizes]))
+        runs.append(weights(out))
+    for name in runs[0]:
+        assert torch.allclose(runs[0][name], runs[1][name], atol=1e-5), name
+
+
+def test_worker_threads_change_nothing(smoke_settings, write_settings, tmp_path):
+    settings = write_settings(smoke_settings)
+    for workers in (0, 2):
+        train(TrainConfig.load(settings, [f"run.out={tmp_path}/{workers}", f"run.workers={workers}"]))
+    assert equal(weights(tmp_path / "0"), weights(tmp_path / "2"))
+
+
+@pytest.mark.parametrize("kind", ["light", "swin"])
+def test_training_on_a_stare_zip_lowers_the_loss(kind, photographs, smoke_settings, write_settings, tmp_path):
+    archive = tmp_path / "stare-dataset.zip"
+    from PIL import Image
+
+    with zipfile.ZipFile(archive, "w") as target:
+        for number, source in enumerate(sorted(photographs.iterdir()), start=1):
+            Image.open(source).save(tmp_path / "one.ppm")
+            target.write(tmp_path / "one.ppm", f"im{number:04d}.ppm")
+    smoke_settings["data"] = {"path": str(archive), "layout": "stare"}
+    swin = {
+        "image_size": 8, "model_channels": 32, "channel_mult": [1], "num_res_blocks": [1], "attention_resolutions": [8],
+        "num_head_channels": 16, "swin_embed_dim": 32, "window_size": 4, "mlp_ratio": 2, "lq_size": 8,
+        "zero_init_output": True,
+    }  # fmt: skip
+    if kind == "swin":
+        smoke_settings["model"] = {"kind": "swin", "options": swin}
+    else:
+        smoke_settings["model"]["options"] = {"width": 24, "depth": 2, "time_width": 32}
+    smoke_settings["run"] |= {"steps": 60, "save_every": 60, "out": str(tmp_path / "run")}
+    smoke_settings["optim"]["batch_size"] = 4
+    run = train(TrainConfig.load(write_settings(smoke_settings))).parent
+    losses = [event["loss"] for event in events(run)]
+    assert sum(losses[-15:]) < 0.8 * sum(losses[:15])
+
+
+def test_validation_is_logged_beside_bicubic_and_the_best_is_kept(smoke_settings, write_settings):
+    smoke_settings["validation"] = dict(smoke_settings["data"])
+    run = train(TrainConfig.load(write_settings(smoke_settings))).parent
+    scores = events(run, "validation")
+    assert [event["step"] for event in scores] == [4, 8]
+    assert all(event["gain"] == pytest.approx(event["psnr"] - event["psnr_bicubic"]) for event in scores)
+    assert ResShiftPipeline.from_pretrained(run / "best").config.scale == 4
+    assert any((run / "tensorboard").iterdir())
+
+
+def test_fine_tuning_starts_from_the_given_weights(smoke_settings, write_settings, tmp_path):
+    settings = write_settings(smoke_settings)
+    start = train(TrainConfig.load(settings, [f"run.out={tmp_path}/first"]))
+    tuned = train(
+        TrainConfig.load(settings, [f"run.out={tmp_path}/tuned", f"init_from={start}", "optim.lr=0", "optim.lr_end=0"])
+    )
+    assert equal(weights(start.parent), weights(tuned.parent))
+
+
+def test_the_bound_weights_steps_to_mean_one_and_changes_the_result(smoke_settings, write_settings, tmp_path):
+    settings = write_settings(smoke_settings)
+    for weighting in ("plain", "bound"):
+        train(TrainConfig.load(settings, [f"run.out={tmp_path}/{weighting}", f"optim.weighting={weighting}"]))
+    assert not equal(weights(tmp_path / "plain"), weights(tmp_path / "bound"))
+
+
+def test_bf16_trains_to_finite_weights(smoke_settings, write_settings, tmp_path):
+    run = command(write_settings(smoke_settings), "--set", f"run.out={tmp_path}/b", "--set", "run.precision=bf16")
+    subprocess.run(run, env=ENVIRONMENT, check=True, capture_output=True)  # accelerate has one precision a process
+    assert all(value.isfinite().all() and value.dtype == torch.float32 for value in weights(tmp_path / "b").values())
+
+
+def test_a_run_folder_with_other_settings_is_not_overwritten(smoke_settings, write_settings):
+    settings = write_settings(smoke_settings)
+    train(TrainConfig.load(settings))
+    with pytest.raises(ConfigError, match="other settings .*optim"):
+        train(TrainConfig.load(settings, ["optim.lr=1"]))
+
+
+def test_an_exploding_loss_stops_the_run_and_saves_nothing_over_the_good_state(
+    smoke_settings, write_settings, tmp_path
+):
+    smoke_settings["optim"] |= {"lr": 1e30, "clip": 0.0, "warmup_steps": 0}
+    with pytest.raises(TrainingError, match="the loss is"):
+        train(TrainConfig.load(write_settings(smoke_settings)))
+    assert not (tmp_path / "run" / "checkpoint").exists()
+
+
+def test_unknown_model_options_and_a_missing_start_are_named(smoke_settings, write_settings):
+    settings = write_settings(smoke_settings)
+    with pytest.raises(ConfigError, match=r"unknown setting model.options.layers"):
+        train(TrainConfig.load(settings, ["model.options.layers=3"]))
+    with pytest.raises(ConfigError, match="init_from: no checkpoint folder"):
+        train(TrainConfig.load(settings, ["init_from=/nowhere/at/all"]))
+
+
+def test_learning_rate_warms_up_then_falls_along_a_cosine(smoke_settings, write_settings):
+    config = TrainConfig.load(
+        write_settings(smoke_settings), ["optim.warmup_steps=10", "optim.lr=1", "optim.lr_end=0.1"]
+    )
+    assert learning_rate(config, 4, 0.0) == pytest.approx(0.5)
+    assert learning_rate(config, 50, 0.5) == pytest.approx(0.55)
+    assert learning_rate(config, 99, 1.0) == pytest.approx(0.1)
+
+
+def test_a_run_that_ends_by_the_clock_finishes_its_cosine(smoke_settings, write_settings, tmp_path):
+    config = TrainConfig.load(
+        write_settings(smoke_settings),
+        ["run.minutes=0.03", "run.steps=1000000", "run.save_every=1000000", "run.log_every=5"],
+    )
+    run = train(config).parent
+    last = events(run)[-1]
+    assert last["lr"] < 0.2 * config.optim.lr
+    assert (run / "checkpoint" / "model_index.json").is_file()
