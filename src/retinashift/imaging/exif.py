@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from numbers import Real
 
 from PIL import Image
 from PIL.ExifTags import IFD, Base
@@ -45,7 +46,9 @@ def exif_dpi(exif: Image.Exif) -> tuple[float, float] | None:
     """Pixels per inch, or None where the tags give no absolute resolution."""
     per_inch = {2: 1.0, 3: 2.54}.get(exif.get(Base.ResolutionUnit, 2))
     across, down = exif.get(Base.XResolution), exif.get(Base.YResolution)
-    if per_inch is None or not across or not down or not (0 < float(across) < 1e6 and 0 < float(down) < 1e6):
+    if per_inch is None or not isinstance(across, Real) or not isinstance(down, Real):
+        return None
+    if not (0 < float(across) < 1e6 and 0 < float(down) < 1e6):
         return None
     return float(across) * per_inch, float(down) * per_inch
 
@@ -60,7 +63,7 @@ def dump_exif(exif: Image.Exif) -> bytes | None:
 def fit_exif(block: bytes | None, width: int, height: int, dpi: tuple[float, float] | None) -> bytes | None:
     """A copy whose size and resolution tags, where present, describe a picture of this size."""
     exif = load_exif(block)
-    details = exif.get_ifd(IFD.Exif)
+    details = exif.get_ifd(IFD.Exif) if IFD.Exif in exif else {}  # asking for a missing directory would add it
     for tag, value in ((Base.ExifImageWidth, width), (Base.ExifImageHeight, height)):
         if tag in details:
             details[tag] = value

@@ -56,8 +56,8 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Photograph:
     """
     path = Path(path)
     try:
-        if path.is_dir():
-            raise ImageError(f"{path}: a folder, not an image file")
+        if path.exists() and not path.is_file():
+            raise ImageError(f"{path}: a folder or device, not an image file")
         if path.stat().st_size > 8 * max_pixels + _HEADROOM:
             raise ImageError(f"{path}: {path.stat().st_size:,} bytes are more than {max_pixels:,} pixels can take")
         data = path.read_bytes()

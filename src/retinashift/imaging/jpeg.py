@@ -27,7 +27,7 @@ def decode_jpeg(data: bytes, max_pixels: int) -> Photograph:
         exif = load_exif(picture.info.get("exif", b"").removeprefix(b"Exif\0\0"))
         orientation = exif_orientation(exif)
         dpi = _jfif_dpi(picture) or exif_dpi(exif)
-        pixels = upright(np.asarray(picture), orientation)
+        pixels = upright(np.array(picture), orientation)
         icc = picture.info.get("icc_profile")
     return Photograph(pixels, "JPEG", icc, dump_exif(exif), dpi[::-1] if dpi and orientation > 4 else dpi)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import struct
 import zlib
 
@@ -20,6 +21,7 @@ _COMPRESSIONS = {1: "none", 5: "LZW", 8: "deflate", 32946: "deflate", 32773: "Pa
 _PHOTOMETRICS = {1: "grey", 2: "RGB"}
 _PREMULTIPLIED = 1
 _STRIP_BYTES = 2**20
+_MAX_STRIPS_BYTES = 2**32 - 2**26  # leaves room for the directory
 
 
 def decode_tiff(data: bytes, max_pixels: int) -> Photograph:
@@ -61,9 +63,7 @@ def encode_tiff(photograph: Photograph) -> bytes:
     rows = max(1, _STRIP_BYTES // pixels[0].nbytes)
     strips = [_pack_strip(pixels[top : top + rows]) for top in range(0, height, rows)]
     lengths = [len(strip) for strip in strips]
-    offsets = [8 + sum(lengths[:i]) for i in range(len(strips))]  # 8 bytes of file header
-    start = 8 + sum(lengths) + sum(lengths) % 2  # directories begin on even bytes
-    if start > 2**32 - 2**24:
+    if sum(lengths) > _MAX_STRIPS_BYTES:
         raise ImageError("TIFF holds at most 4 GiB; write PNG")
     directory = _describe(photograph)
     directory[Base.ImageWidth], directory[Base.ImageLength] = width, height
@@ -74,11 +74,12 @@ def encode_tiff(photograph: Photograph) -> bytes:
     directory[Base.SamplesPerPixel] = channels
     directory[Base.RowsPerStrip] = rows
     directory.tagtype[Base.StripOffsets] = directory.tagtype[Base.StripByteCounts] = TiffTags.LONG
-    directory[Base.StripOffsets], directory[Base.StripByteCounts] = offsets, lengths
+    directory[Base.StripOffsets] = [0, *itertools.accumulate(lengths[:-1])]  # Pillow adds where the directory ends
+    directory[Base.StripByteCounts] = lengths
     if photograph.has_alpha:
         directory[Base.ExtraSamples] = 2  # plain alpha, not premultiplied
-    header = struct.pack("<2sHI", b"II", 42, start)
-    return header + b"".join(strips) + b"\0" * (sum(lengths) % 2) + directory.tobytes(start)
+    header = struct.pack("<2sHI", b"II", 42, 8)  # the directory follows at byte 8, the strips behind it
+    return header + directory.tobytes(8) + b"".join(strips)
 
 
 def _pack_strip(pixels: np.ndarray) -> bytes:

@@ -65,7 +65,7 @@ def shifted_window_mask(
         region = 2 * (y >= height - shift) + (x >= width - shift)  # (H, W)
     else:
         region = (y >= height - window) & (x % window >= window - shift)  # (H, W)
-    region = to_windows(region[None, :, :, None], window)  # (N, n, 1)
+    region = to_windows(region.int()[None, :, :, None], window)  # (N, n, 1); the inductor cannot compare bools
     return region != region.mT  # (N, n, n)
 
 

@@ -1,0 +1,148 @@
+"""The benchmark scores what the metrics score, averages over seeds and photographs, and states its protocol."""
+
+import json
+import math
+import time
+
+import numpy as np
+import pytest
+
+from retinashift.evaluation.benchmark import Method, baseline, evaluate
+from retinashift.evaluation.metrics import consistency, psnr_rgb, psnr_y, ssim_y
+from retinashift.imaging.degradation import bicubic_pillow, enlarge
+from retinashift.imaging.files import find_images, read_image
+from retinashift.imaging.fundus import field_of_view
+
+
+def noisy_method(seen=None):
+    def run(lr, seed):
+        if seen is not None:
+            seen.append(seed)
+        sr = enlarge(lr, 4, "bicubic")
+        return (sr + np.random.default_rng(seed).normal(0, 1 + seed, sr.shape)).clip(0, 255).astype(np.uint8)
+
+    return Method("noisy", run, stochastic=True)
+
+
+@pytest.fixture
+def photographs(retina):
+    return [("a", retina), ("b", retina[:100, :99])]
+
+
+def test_a_row_holds_the_metrics_of_the_cropped_photograph(retina):
+    hr = retina[:124, :124]
+    lr = bicubic_pillow(hr, 4)
+    sr, field = enlarge(lr, 4, "bicubic"), field_of_view(hr)
+    (row,) = evaluate([("a", retina[:126, :127])], [baseline("bicubic", 4)], scale=4, seeds=[0]).rows
+    scores = row.scores
+    assert (scores.psnr_rgb, scores.psnr_rgb_fov) == (psnr_rgb(sr, hr), psnr_rgb(sr, hr, field))
+    assert (scores.psnr_y, scores.psnr_y_fov) == (psnr_y(sr, hr), psnr_y(sr, hr, field))
+    assert (scores.ssim_y, scores.ssim_y_fov) == (ssim_y(sr, hr), ssim_y(sr, hr, field))
+    assert scores.consistency == consistency(sr, lr, 4)
+
+
+def test_stochastic_methods_run_for_every_seed_and_score_the_mean(retina):
+    seen = []
+    plain = Method("plain", lambda lr, seed: seen.append("plain") or enlarge(lr, 4, "nearest"))
+    report = evaluate([("a", retina)], [noisy_method(seen), plain], scale=4, seeds=[3, 5])
+    assert seen == [3, 5, "plain"]
+    single = [evaluate([("a", retina)], [noisy_method()], scale=4, seeds=[seed]).rows[0].scores for seed in (3, 5)]
+    assert report.rows[0].seeds == (3, 5)
+    assert report.rows[1].seeds == ()
+    assert report.rows[0].scores.psnr_rgb == pytest.approx(np.mean([scores.psnr_rgb for scores in single]))
+
+
+def test_means_are_over_photographs_and_every_photograph_weighs_the_same(photographs):
+    report = evaluate(photographs, [baseline("nearest", 4), baseline("lanczos", 4)], scale=4, seeds=[0])
+    assert [(row.image, row.method) for row in report.rows] == [(i, m) for i in "ab" for m in ("nearest", "lanczos")]
+    means = report.means()
+    for name in ("nearest", "lanczos"):
+        expected = np.mean([row.scores.ssim_y for row in report.rows if row.method == name])
+        assert means[name].ssim_y == pytest.approx(expected)
+    assert means["lanczos"].psnr_rgb > means["nearest"].psnr_rgb
+
+
+def test_seconds_are_those_of_the_method(retina):
+    def slow(lr, seed):
+        time.sleep(0.05)
+        return enlarge(lr, 4, "nearest")
+
+    scores = evaluate([("a", retina)], [Method("slow", slow)], scale=4, seeds=[0]).rows[0].scores
+    assert 0.05 <= scores.wall_seconds < 1
+    assert scores.cpu_seconds < 0.05
+
+
+def test_the_file_is_strict_json_with_protocol_means_and_rows(photographs, tmp_path):
+    hr = photographs[0][1]
+    perfect = Method("perfect", lambda lr, seed: hr)
+    report = evaluate(photographs[:1], [perfect, noisy_method()], scale=4, seeds=[0, 1])
+    report.save(tmp_path / "scores.json")
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    read = json.loads((tmp_path / "scores.json").read_text("utf-8"), parse_constant=refuse)
+    assert read == report.to_json()
+    assert read["protocol"]["scale"] == 4
+    assert read["protocol"]["degradation"] == "bicubic-pillow"
+    assert read["protocol"]["seeds"] == [0, 1]
+    assert {"retinashift", "pillow", "scikit-image"} <= set(read["protocol"]["versions"])
+    assert read["means"]["perfect"]["psnr_rgb"] == "inf"
+    assert float(read["rows"][0]["psnr_rgb"]) == math.inf
+    assert read["rows"][1]["seeds"] == [0, 1]
+    assert [p.name for p in tmp_path.iterdir()] == ["scores.json"]
+
+
+def test_the_table_has_a_heading_and_a_line_for_each_method(photographs):
+    table = evaluate(photographs, [baseline("nearest", 4), noisy_method()], scale=4, seeds=[0]).table()
+    assert [line[0] for line in table] == ["method", "nearest", "noisy"]
+    assert {len(line) for line in table} == {len(table[0])}
+    assert all(float(value) >= 0 for line in table[1:] for value in line[1:])
+
+
+def test_progress_counts_photographs_taken_one_by_one(photographs):
+    events = []
+
+    def stream():
+        for name, pixels in photographs:
+            events.append(name)
+            yield name, pixels
+
+    evaluate(stream(), [baseline("nearest", 4)], scale=4, seeds=[0], on_progress=events.append)
+    assert events == ["a", 1, "b", 2]
+
+
+def test_grey_photographs_are_scored(retina):
+    rows = evaluate([("a", retina[..., 1])], [baseline("bicubic", 2)], scale=2, seeds=[0]).rows
+    assert rows[0].scores.psnr_rgb > 30
+
+
+def test_what_cannot_be_scored_is_named(retina):
+    nearest = baseline("nearest", 4)
+    for photographs, methods, seeds, reason in (
+        ([], [nearest], [0], "no photograph"),
+        ([("a", retina)], [], [0], "0 methods"),
+        ([("a", retina)], [nearest], [], "0 seeds"),
+        ([("a", retina)], [nearest, nearest], [0], "method is given twice"),
+        ([("a", retina)], [nearest], [0, 0], "seed is given twice"),
+        ([("a", retina)], [Method("same size", lambda lr, seed: lr)], [0], "a, same size: pictures of shapes"),
+        ([("a", retina[:8])], [nearest], [0], "a, nearest: .*at least 11x11"),
+        ([("a", retina[:3])], [nearest], [0], "a: .*at least 4x4"),
+        ([("a", retina / 255)], [nearest], [0], "a: .*float64"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            evaluate(photographs, methods, scale=4, seeds=seeds)
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(
+    ("pattern", "whole", "field"), [("drive/images/*.tif", 35.00, 37.24), ("stare/*.ppm", 36.44, 38.71)]
+)
+def test_bicubic_has_the_published_score_on_public_sets(shared, pattern, whole, field):
+    """The field's scores were taken in the masks of the sets; ours is found in the photograph."""
+    paths = [path for path, _ in find_images([shared / "data" / pattern])]
+    assert len(paths) == 20
+    photographs = ((path.name, read_image(path).pixels) for path in paths)
+    mean = evaluate(photographs, [baseline("bicubic", 4)], scale=4, seeds=[0]).means()["bicubic"]
+    assert mean.psnr_rgb == pytest.approx(whole, abs=0.005)
+    assert mean.psnr_rgb_fov == pytest.approx(field, abs=0.15)

@@ -1,0 +1,68 @@
+"""JPEG: upright, with its metadata; what the format cannot hold is refused."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image, JpegImagePlugin
+
+from retinashift.imaging.jpeg import decode_jpeg, encode_jpeg
+from retinashift.imaging.photograph import ImageError, Photograph
+
+LIMIT = 10**6
+
+
+def jpeg(picture: Image.Image, **settings) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", **settings)
+    return buffer.getvalue()
+
+
+def test_colour_keeps_its_full_resolution_and_loses_little(retina):
+    data = encode_jpeg(Photograph(retina))
+    assert JpegImagePlugin.get_sampling(Image.open(io.BytesIO(data))) == 0  # 4:4:4
+    error = decode_jpeg(data, LIMIT).pixels.astype(float) - retina
+    assert np.sqrt(np.mean(error**2)) < 3
+
+
+def test_grey_stays_grey(retina):
+    assert decode_jpeg(encode_jpeg(Photograph(np.ascontiguousarray(retina[..., 1]))), LIMIT).channels == 1
+
+
+def test_orientation_turns_pixels_and_resolution_once(retina):
+    exif = Image.Exif()
+    exif[274], exif[271] = 8, "Camera"
+    data = jpeg(Image.fromarray(retina[:16, :32]), exif=exif, dpi=(300, 150))
+    photograph = decode_jpeg(data, LIMIT)
+    assert np.array_equal(photograph.pixels, np.rot90(np.asarray(Image.open(io.BytesIO(data)))))
+    assert photograph.dpi == (150, 300)
+    again = decode_jpeg(encode_jpeg(photograph), LIMIT)
+    assert again.pixels.shape == photograph.pixels.shape
+    assert again.exif == photograph.exif
+
+
+def test_icc_profile_comes_back_and_no_resolution_is_invented(retina):
+    again = decode_jpeg(encode_jpeg(Photograph(retina, icc=b"profile" * 20)), LIMIT)
+    assert again.icc == b"profile" * 20
+    assert again.dpi is None
+
+
+def test_what_jpeg_cannot_hold_is_refused(retina):
+    with pytest.raises(ImageError, match="8 bit only"):
+        encode_jpeg(Photograph(retina.astype(np.uint16)))
+    with pytest.raises(ImageError, match="alpha"):
+        encode_jpeg(Photograph(np.dstack([retina, retina[..., 0]])))
+    with pytest.raises(ImageError, match="65,500"):
+        encode_jpeg(Photograph(np.zeros((1, 65501), np.uint8)))
+    with pytest.raises(ImageError, match="EXIF"):
+        encode_jpeg(Photograph(retina, exif=bytes(70000)))
+
+
+def test_cmyk_large_and_truncated_files_are_refused(retina):
+    picture = Image.fromarray(retina)
+    with pytest.raises(ImageError, match="CMYK"):
+        decode_jpeg(jpeg(picture.convert("CMYK")), LIMIT)
+    with pytest.raises(ImageError, match="128x128 pixels are above the limit"):
+        decode_jpeg(jpeg(picture), 1000)
+    with pytest.raises(OSError, match="truncated"):
+        decode_jpeg(jpeg(picture)[:-200], LIMIT)

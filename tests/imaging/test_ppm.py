@@ -1,0 +1,60 @@
+"""Binary PPM and PGM, plain and gzipped, 8 and 16 bit."""
+
+import gzip
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from retinashift.imaging.photograph import ImageError, Photograph
+from retinashift.imaging.ppm import decode_ppm, encode_ppm
+
+LIMIT = 10**6
+
+
+def test_files_of_other_programs_are_read(retina):
+    buffer = io.BytesIO()
+    Image.fromarray(retina).save(buffer, "PPM")
+    for data in (buffer.getvalue(), gzip.compress(buffer.getvalue())):
+        assert np.array_equal(decode_ppm(data, LIMIT).pixels, retina)
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(encode_ppm(Photograph(retina))))), retina)
+
+
+def test_sixteen_bit_is_big_endian():
+    pixels = np.array([[1, 258], [65535, 0]], np.uint16)
+    assert encode_ppm(Photograph(pixels)) == b"P5\n2 2\n65535\n\0\1\1\2\xff\xff\0\0"
+    assert np.array_equal(decode_ppm(encode_ppm(Photograph(pixels)), LIMIT).pixels, pixels)
+
+
+def test_comments_are_skipped_and_one_space_ends_the_header():
+    data = b"P5 # made by hand\n# 9 9\n2\t1 # size\n255\n #"
+    assert decode_ppm(data, LIMIT).pixels.tolist() == [[ord(" "), ord("#")]]
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"P6\n2 2\n255\n12345678901", "truncated PPM: 11 of 12"),
+        (b"P6\n60000 60000\n255\n", "above the limit"),
+        (b"P5\n0 5\n255\n", "empty"),
+        (b"P5\n2 2\n1023\n12345678", "maxval 1023"),
+        (b"P3\n1 1\n255\n1 2 3\n", "P3 of the PNM family"),
+        (b"P6\nabc", "valid header"),
+        (b"P6\n" + b"#" * 10**5, "valid header"),
+    ],
+)
+def test_the_reason_of_a_refusal_is_named(data, reason):
+    for stored in (data, gzip.compress(data)):
+        with pytest.raises(ImageError, match=reason):
+            decode_ppm(stored, LIMIT)
+
+
+def test_gzip_is_unpacked_no_further_than_the_header_promises():
+    bomb = gzip.compress(b"P5\n2 2\n255\nabcd" + bytes(2**24))
+    assert decode_ppm(bomb, LIMIT).pixels.tobytes() == b"abcd"
+
+
+def test_alpha_is_refused():
+    with pytest.raises(ImageError, match="alpha"):
+        encode_ppm(Photograph(np.zeros((2, 2, 4), np.uint8)))

@@ -1,0 +1,123 @@
+"""TIFF: what microscopes and cameras write is read, what this module writes is read by others, the rest is refused."""
+
+import io
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+from PIL.ExifTags import IFD, Base
+
+from retinashift.imaging.photograph import ImageError, Photograph
+from retinashift.imaging.tiff import decode_tiff, encode_tiff
+
+LIMIT = 10**6
+
+
+def tiff(pixels: np.ndarray, **settings) -> bytes:
+    buffer = io.BytesIO()
+    tifffile.imwrite(buffer, pixels, **settings)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_all_depths_and_channels_come_back_here_and_in_tifffile(dtype, channels):
+    shape = (700, 5) if channels == 1 else (700, 5, channels)
+    pixels = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, shape, dtype, endpoint=True)
+    data = encode_tiff(Photograph(pixels))
+    assert np.array_equal(decode_tiff(data, LIMIT).pixels, pixels)
+    assert np.array_equal(tifffile.imread(io.BytesIO(data)), pixels)
+
+
+def test_strips_of_a_large_picture_follow_one_another():
+    pixels = np.random.default_rng(0).integers(0, 65535, (700, 1000), dtype=np.uint16)  # two strips of 2**20 bytes
+    data = encode_tiff(Photograph(pixels))
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        assert len(file.pages.first.dataoffsets) == 2
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(data))), pixels)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"byteorder": ">"},
+        {"compression": "lzw", "predictor": True},
+        {"compression": "packbits"},
+        {"planarconfig": "separate"},
+        {"tile": (16, 16), "compression": "zlib"},
+        {"bigtiff": True},
+        {"rowsperstrip": 7},
+    ],
+    ids=str,
+)
+def test_ways_of_storing_make_no_difference(retina, settings):
+    pixels = retina[:50, :61].astype(np.uint16) * 257
+    stored = np.moveaxis(pixels, -1, 0) if "planarconfig" in settings else pixels
+    again = decode_tiff(tiff(stored, photometric="rgb", **settings), LIMIT).pixels
+    assert again.dtype == np.uint16
+    assert again.dtype.isnative
+    assert np.array_equal(again, pixels)
+
+
+def test_metadata_written_is_metadata_read_here_and_in_pillow(retina):
+    exif = Image.Exif()
+    exif[Base.Make], exif[Base.Artist] = "Camera", "Jürgen"
+    exif.get_ifd(IFD.Exif)[Base.ExposureTime] = 0.01
+    exif.get_ifd(IFD.GPSInfo)[1] = "N"
+    photograph = Photograph(retina, icc=b"profile" * 30, exif=exif.tobytes()[6:], dpi=(300.0, 150.5))
+    data = encode_tiff(photograph)
+    again = decode_tiff(data, LIMIT)
+    assert again.icc == photograph.icc
+    assert again.dpi == pytest.approx((300, 150.5))
+    other = Image.open(io.BytesIO(data))
+    assert other.info["icc_profile"] == photograph.icc
+    for read in (other.getexif(), _loaded(again.exif)):
+        assert read[Base.Make] == "Camera"
+        assert read.get_ifd(IFD.Exif) == {Base.ExposureTime: 0.01}
+        assert read.get_ifd(IFD.GPSInfo) == {1: "N"}
+
+
+def _loaded(block: bytes) -> Image.Exif:
+    exif = Image.Exif()
+    exif.load(block)
+    return exif
+
+
+def test_orientation_turns_pixels_and_resolution_once(retina):
+    data = tiff(retina[:20, :30], resolution=(300, 150), resolutionunit="INCH", extratags=[(274, 3, 1, 6, True)])
+    photograph = decode_tiff(data, LIMIT)
+    assert np.array_equal(photograph.pixels, np.rot90(retina[:20, :30], -1))
+    assert photograph.dpi == (150, 300)
+    again = decode_tiff(encode_tiff(photograph), LIMIT)
+    assert np.array_equal(again.pixels, photograph.pixels)
+
+
+def test_other_kinds_of_tiff_are_refused_by_name(retina):
+    grey = np.ascontiguousarray(retina[..., 0])
+    for data, reason in (
+        (tiff(np.stack([grey, grey]), photometric="minisblack"), "several pages"),
+        (tiff(grey.astype(np.float32)), "32 bit IEEEFP"),
+        (tiff(grey, photometric="miniswhite"), "MINISWHITE"),
+        (tiff(retina, photometric="rgb", compression="jpeg"), "compressed with JPEG|YCBCR"),
+        (tiff(np.dstack([retina, grey]), photometric="rgb", extrasamples=["assocalpha"]), "premultiplied"),
+        (tiff(np.zeros((16, 16, 6), np.uint8), photometric="minisblack", planarconfig="contig"), "6 samples"),
+        (tiff(grey.astype(np.int16)), "16 bit INT"),
+    ):
+        with pytest.raises(ImageError, match=reason):
+            decode_tiff(data, LIMIT)
+
+
+def test_a_page_above_the_limit_is_refused_before_decoding():
+    data = bytearray(tiff(np.zeros((8, 8), np.uint8)))
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        place = file.pages.first.tags["ImageWidth"].valueoffset
+    data[place : place + 2] = (60000).to_bytes(2, "little")
+    with pytest.raises(ImageError, match="60000x8 pixels are above the limit of 1,000"):
+        decode_tiff(bytes(data), 1000)
+
+
+def test_a_file_without_its_last_bytes_is_refused(retina):
+    data = tiff(retina)  # the pixels come last
+    with pytest.raises(ImageError, match="pixels are missing"):
+        decode_tiff(data[:-1], LIMIT)
