@@ -1,16 +1,21 @@
-"""The command line as a person meets it: in subprocesses, with exit codes, one-line errors and files on disk."""
+"""The command line as a person meets it: exit codes, one-line errors, tables and files on disk."""
 
+import contextlib
+import io
 import json
 import os
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from retinashift import cli
 from retinashift.diffusion.scheduler import ResShiftScheduler
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.models.light_net import LightNet
@@ -18,14 +23,38 @@ from retinashift.models.light_net import LightNet
 COMMANDS = ("upscale", "train", "evaluate", "info", "demo")
 
 
-def retinashift(*arguments, cwd=None):
-    environment = {**os.environ, "COLUMNS": "200", "OMP_NUM_THREADS": "1"}
+@dataclass
+class Done:
+    """What a command left: exit code and what it printed."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def retinashift(*arguments) -> Done:
+    """Run the command in this process: starting a fresh one costs seconds of imports each time."""
+    stdout, stderr = io.StringIO(), io.StringIO()
+    code: int | str | None = 0
+    with (
+        mock.patch.object(sys, "argv", ["retinashift", *map(str, arguments)]),
+        mock.patch.dict(os.environ, {"COLUMNS": "200"}),
+        contextlib.redirect_stdout(stdout),
+        contextlib.redirect_stderr(stderr),
+    ):
+        try:
+            cli.main()
+        except SystemExit as stop:
+            code = stop.code
+    return Done(int(code or 0), stdout.getvalue(), stderr.getvalue())
+
+
+def in_a_fresh_process(*arguments) -> subprocess.CompletedProcess:
     return subprocess.run(
         [sys.executable, "-m", "retinashift", *map(str, arguments)],
         capture_output=True,
         text=True,
-        cwd=cwd,
-        env=environment,
+        env={**os.environ, "COLUMNS": "200"},
     )
 
 
@@ -62,7 +91,7 @@ def photographs(tmp_path):
 
 def test_help_of_every_command_answers_in_a_second_without_torch():
     started = time.perf_counter()
-    overview = retinashift("--help")
+    overview = in_a_fresh_process("--help")
     seconds = time.perf_counter() - started
     assert overview.returncode == 0
     assert all(command in overview.stdout for command in COMMANDS)
@@ -75,6 +104,13 @@ def test_help_of_every_command_answers_in_a_second_without_torch():
 
 def test_version_is_printed():
     assert retinashift("--version").stdout.startswith("retinashift ")
+
+
+def test_an_error_of_a_real_process_is_one_line_and_comes_before_torch_is_loaded(tmp_path):
+    started = time.perf_counter()
+    message = one_line_error(in_a_fresh_process("upscale", tmp_path / "missing.png", "-o", tmp_path / "o"))
+    assert "missing.png" in message
+    assert time.perf_counter() - started < 3
 
 
 def test_upscale_keeps_names_and_sub_folders_and_never_overwrites_silently(photographs, tmp_path, checkpoint):

@@ -63,10 +63,12 @@ def upscale(
     """Enlarge photographs: PNG, JPEG, TIFF, PPM; bit depth, names and sub-folders are kept."""
     from rich.console import Console
 
-    from retinashift.inference.batch import plan_jobs, upscale_files
+    from retinashift.inference.jobs import plan_jobs
 
     jobs = plan_jobs(inputs, out, file_format=file_format, overwrite=overwrite)
     pipeline = _load(checkpoint, device)
+    from retinashift.inference.batch import upscale_files
+
     failures = []
     with _progress() as progress:
         task = progress.add_task("Upscaling", total=len(jobs))
@@ -194,6 +196,7 @@ def demo(
     report = run_demo(pipeline, out, steps=steps or None, seed=seed)
     console = Console(soft_wrap=True)
     console.print(_table(report.rows))
+    console.print(report.note, markup=False)
     console.print(f"Look at {report.figure}", markup=False)
 
 

@@ -36,7 +36,7 @@ def sqrt_eta_schedule(
     Raises:
         ValueError: a value outside its range.
 
-    Source: paper, equation 10 (there written for sqrt(eta)); the official code has no further cap on eta_1.
+    Source: paper, equations 9 and 10 (there written for sqrt(eta)); the official code has no further cap on eta_1.
 
     >>> [round(v, 4) for v in sqrt_eta_schedule(4, kappa=2.0).tolist()]
     [0.1, 0.5201, 0.7614, 0.99]
@@ -51,7 +51,7 @@ def sqrt_eta_schedule(
         raise ValueError(f"end is {end}; sqrt(eta) must rise from {first:g} to an end below 1")
     beta = torch.linspace(0, 1, steps, dtype=torch.float64) ** power * (steps - 1)
     b0 = math.exp(math.log(end / first) / (steps - 1))
-    sqrt_eta = first * b0**beta  # eq. 10
+    sqrt_eta = first * b0**beta  # eqs. 9, 10
     sqrt_eta[0], sqrt_eta[-1] = first, end  # the ends are exact, not to within rounding
     return sqrt_eta  # (T,)
 
