@@ -11,19 +11,7 @@ from PIL import Image
 from retinashift.diffusion.scheduler import ResShiftScheduler
 from retinashift.imaging.degradation import enlarge
 from retinashift.inference.pipeline import CheckpointError, ResShiftPipeline
-from retinashift.models.light_net import LightNet
 from retinashift.models.swin_unet import SwinUNet
-
-
-def tiny_pipeline(*, trained: bool = True) -> ResShiftPipeline:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        net = LightNet(factor=4, width=8, depth=2, time_width=16)
-        if trained:
-            for parameter in net.parameters():
-                torch.nn.init.normal_(parameter, std=0.1)
-    scheduler = ResShiftScheduler(4, kappa=0.06, prediction_type="residual", input_scaling="none")
-    return ResShiftPipeline(net.eval(), scheduler)
 
 
 def picture(seed: int = 0, shape: tuple[int, ...] = (10, 13, 3), dtype=np.uint8) -> np.ndarray:
@@ -34,27 +22,27 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def test_output_is_exactly_scale_times_the_input_for_odd_sizes():
+def test_output_is_exactly_scale_times_the_input_for_odd_sizes(tiny_pipeline):
     pipe = tiny_pipeline()
     for height, width in ((1, 1), (3, 17), (11, 5)):
         assert pipe(picture(shape=(height, width, 3))).images[0].shape == (4 * height, 4 * width, 3)
 
 
-def test_same_seed_same_image_and_another_seed_another_image():
+def test_same_seed_same_image_and_another_seed_another_image(tiny_pipeline):
     pipe, lr = tiny_pipeline(), picture()
     first, again, other = (pipe(lr, 4, seeded(seed)).images[0] for seed in (3, 3, 4))
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
 
 
-def test_an_image_is_the_same_alone_and_in_any_batch():
+def test_an_image_is_the_same_alone_and_in_any_batch(tiny_pipeline):
     pipe, a, b = tiny_pipeline(), picture(1), picture(2, (7, 9, 3))
     alone = pipe(a, 4, seeded(0)).images[0]
     assert np.array_equal(pipe([b, a], 4, seeded(0)).images[1], alone)
     assert np.array_equal(pipe([b, a], 4, [seeded(9), seeded(0)]).images[1], alone)
 
 
-def test_the_global_generator_is_neither_read_nor_moved():
+def test_the_global_generator_is_neither_read_nor_moved(tiny_pipeline):
     pipe, lr = tiny_pipeline(), picture()
     before = torch.random.get_rng_state()
     first = pipe(lr, 4).images[0]
@@ -64,14 +52,14 @@ def test_the_global_generator_is_neither_read_nor_moved():
 
 
 @pytest.mark.parametrize("steps", [1, 4])
-def test_an_untrained_checkpoint_returns_bicubic_in_expectation(steps):
+def test_an_untrained_checkpoint_returns_bicubic_in_expectation(steps, tiny_pipeline):
     """The chain of a network without opinion ends at y0: mean over samples within the noise of bicubic."""
     pipe, lr = tiny_pipeline(trained=False), picture() // 4 + 90  # no overshoot, which Pillow clips between its passes
     ours = pipe(lr, steps, ensemble_size=8).images[0].astype(int)
     assert np.abs(ours - enlarge(lr, 4, "bicubic")).max() <= 1
 
 
-def test_an_ensemble_is_the_mean_of_its_members():
+def test_an_ensemble_is_the_mean_of_its_members(tiny_pipeline):
     pipe = tiny_pipeline()
     lr = torch.rand(3, 6, 6, generator=seeded(0))
     members = []
@@ -82,19 +70,19 @@ def test_an_ensemble_is_the_mean_of_its_members():
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("shape", [(6, 5), (6, 5, 3)])
-def test_depth_and_channels_of_the_input_are_kept(dtype, shape):
+def test_depth_and_channels_of_the_input_are_kept(dtype, shape, tiny_pipeline):
     out = tiny_pipeline()(picture(shape=shape, dtype=dtype)).images[0]
     assert out.dtype == dtype
     assert out.shape == (24, 20, *shape[2:])
 
 
-def test_sixteen_bit_values_are_not_squeezed_through_eight():
+def test_sixteen_bit_values_are_not_squeezed_through_eight(tiny_pipeline):
     ramp = np.linspace(20000, 21000, 32 * 32).astype(np.uint16).reshape(32, 32)
     out = tiny_pipeline(trained=False)(ramp, ensemble_size=4).images[0]
     assert len(np.unique(out)) > 500
 
 
-def test_pil_float_and_tensor_forms_agree_with_the_array():
+def test_pil_float_and_tensor_forms_agree_with_the_array(tiny_pipeline):
     pipe, lr = tiny_pipeline(), picture()
     reference = pipe(lr).images[0]
     assert np.array_equal(pipe(Image.fromarray(lr), output_type="pil").images[0], reference)
@@ -105,7 +93,7 @@ def test_pil_float_and_tensor_forms_agree_with_the_array():
 
 
 @pytest.mark.parametrize("value", [0, 255])
-def test_extremes_give_no_nan_in_half_precision(value):
+def test_extremes_give_no_nan_in_half_precision(value, tiny_pipeline):
     pipe = tiny_pipeline().to(dtype=torch.bfloat16)
     out = pipe(np.full((8, 8, 3), value / 255, np.float32), 4).images[0]
     assert np.isfinite(out).all()
@@ -122,12 +110,12 @@ def test_extremes_give_no_nan_in_half_precision(value):
         (torch.zeros(1, 4, 4), "tensor is"),
     ],
 )
-def test_a_picture_that_cannot_be_used_is_refused_with_what_it_is(bad, message):
+def test_a_picture_that_cannot_be_used_is_refused_with_what_it_is(bad, message, tiny_pipeline):
     with pytest.raises(ValueError, match=message):
         tiny_pipeline()(bad)
 
 
-def test_arguments_outside_their_range_are_named():
+def test_arguments_outside_their_range_are_named(tiny_pipeline):
     pipe, lr = tiny_pipeline(), picture()
     with pytest.raises(ValueError, match="num_inference_steps is 5"):
         pipe(lr, 5)
@@ -139,13 +127,13 @@ def test_arguments_outside_their_range_are_named():
         pipe(lr, generator=[seeded(0), seeded(1)])
 
 
-def test_callback_sees_every_step_of_every_member():
+def test_callback_sees_every_step_of_every_member(tiny_pipeline):
     seen = []
     tiny_pipeline()([picture()], 4, ensemble_size=2, callback=lambda s: seen.append((s["member"], s["step"])))
     assert seen == [(m, s) for m in range(2) for s in range(4)]
 
 
-def test_a_saved_checkpoint_loads_to_the_same_images(tmp_path):
+def test_a_saved_checkpoint_loads_to_the_same_images(tmp_path, tiny_pipeline):
     pipe = tiny_pipeline()
     pipe.save_pretrained(tmp_path)
     again = ResShiftPipeline.from_pretrained(tmp_path)
@@ -172,7 +160,7 @@ def test_a_swin_denoiser_with_a_learned_codec_runs_saves_and_loads(tmp_path):
     assert np.array_equal(ResShiftPipeline.from_pretrained(tmp_path)(picture()).images[0], first)
 
 
-def save_with_index(folder, change):
+def save_with_index(tiny_pipeline, folder, change):
     tiny_pipeline().save_pretrained(folder)
     path = folder / "model_index.json"
     index = json.loads(path.read_text())
@@ -183,14 +171,14 @@ def save_with_index(folder, change):
 @pytest.mark.parametrize(
     "component", [["os", "system"], ["retinashift", "train"], ["subprocess", "Popen"], ["diffusers", "UNet2DModel"]]
 )
-def test_a_checkpoint_that_names_a_foreign_class_is_refused_before_import(tmp_path, component):
-    save_with_index(tmp_path, lambda index: index.update(denoiser=component))
+def test_a_checkpoint_that_names_a_foreign_class_is_refused_before_import(tmp_path, component, tiny_pipeline):
+    save_with_index(tiny_pipeline, tmp_path, lambda index: index.update(denoiser=component))
     with pytest.raises(CheckpointError, match="not allowed"):
         ResShiftPipeline.from_pretrained(tmp_path)
 
 
-def test_an_extra_component_is_refused(tmp_path):
-    save_with_index(tmp_path, lambda index: index.update(helper=["builtins", "exec"]))
+def test_an_extra_component_is_refused(tmp_path, tiny_pipeline):
+    save_with_index(tiny_pipeline, tmp_path, lambda index: index.update(helper=["builtins", "exec"]))
     with pytest.raises(CheckpointError, match="helper"):
         ResShiftPipeline.from_pretrained(tmp_path)
 
@@ -208,7 +196,7 @@ def test_folders_that_are_no_checkpoint_are_told_in_one_line(tmp_path):
         ResShiftPipeline.from_pretrained(tmp_path / "missing")
 
 
-def test_damaged_weights_are_told_in_one_line(tmp_path):
+def test_damaged_weights_are_told_in_one_line(tmp_path, tiny_pipeline):
     tiny_pipeline().save_pretrained(tmp_path)
     weights = tmp_path / "denoiser" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])

@@ -57,8 +57,9 @@ def run_demo(pipeline: ResShiftPipeline, out: Path, *, steps: int | None, seed: 
         rows.append([name, f"{psnr:.2f}", f"{ssim_y(pixels, hr, eye):.4f}", f"{consistency(pixels, lr, scale):.1f}"])
         captions[name] = f"{name}  {psnr:.2f} dB"
     note = (
-        f"{lr.shape[1]}x{lr.shape[0]} to {sr.shape[1]}x{sr.shape[0]} in {seconds:.1f} s. PSNR in RGB and SSIM on luma, both "
-        "in the field of view; consistency is the PSNR of the result, reduced again, against the input."
+        f"{lr.shape[1]}x{lr.shape[0]} to {sr.shape[1]}x{sr.shape[0]} in {seconds:.1f} s. "
+        "PSNR in RGB and SSIM on luma, both in the field of view; "
+        "consistency is the PSNR of the result, reduced again, against the input."
     )
     captions["nearest"] = f"input {lr.shape[1]}x{lr.shape[0]}, pixels repeated"
     figure = draw_figure({captions[name]: pixels for name, pixels in pictures.items()} | {"original": hr})

@@ -29,9 +29,6 @@ AttentionMask = Literal["swin", "official"]
 GROUPS = 32  # of every group norm
 
 
-# ---------------------------------------------------------------------------------------------------------- windows
-
-
 def to_windows(x: Tensor, window: int) -> Tensor:
     """(B, H, W, C) -> (B*N, n, C): windows row by row, and the tokens in each row by row."""
     batch, height, width, channels = x.shape
@@ -171,9 +168,6 @@ class SwinLayer(nn.Module):
         return self.patch_unembed(self.blocks(self.patch_embed(x)))
 
 
-# --------------------------------------------------------------------------------------------------- residual blocks
-
-
 class Downsample(nn.Module):
     """Half the size by a strided convolution, or by the mean if not `learned`: (B, C, H, W) -> (B, C, H/2, W/2)."""
 
@@ -254,9 +248,6 @@ class Stage(nn.ModuleList):
         return x
 
 
-# ------------------------------------------------------------------------------------------------------ whole network
-
-
 def feature_extractor(channels: int, ratio: int) -> tuple[nn.Module, int]:
     """From the condition, `ratio` (a power of 2) times as large as the state, to features of its size.
 
@@ -284,6 +275,7 @@ class SwinUNet(ModelMixin, ConfigMixin):
     """The U-Net of ResShift. The defaults are the published network for x4 super-resolution, 118.6 million parameters.
 
     Any size of state is taken: one that is no multiple of `size_multiple` is padded inside and the output cropped.
+    `torch.compile` it with dynamic=False: with symbolic sizes the inductor does not come to an end.
 
     Args:
         image_size: side of the state (a latent, or the low-resolution grid) in training.
@@ -350,9 +342,8 @@ class SwinUNet(ModelMixin, ConfigMixin):
         self.feature_extractor, lq_channels = feature_extractor(4 if cond_mask else 3, self.lq_ratio)
         self._build_blocks(in_channels + lq_channels)
         last = nn.Conv2d(model_channels * channel_mult[0], out_channels, 3, padding=1)
-        self.out = nn.Sequential(
-            nn.GroupNorm(GROUPS, last.in_channels), nn.SiLU(), zeroed(last) if zero_init_output else last
-        )
+        last = zeroed(last) if zero_init_output else last
+        self.out = nn.Sequential(nn.GroupNorm(GROUPS, last.in_channels), nn.SiLU(), last)
 
     def _build_blocks(self, channels: int) -> None:
         """The way down, the middle and the way up. `channels`: of the state and the condition's features together."""
@@ -492,11 +483,8 @@ class SwinUNet(ModelMixin, ConfigMixin):
 
     def _condition(self, sample: Tensor, lq: Tensor, mask: Tensor | None) -> Tensor:
         if self.takes_mask != (mask is not None):
-            raise ValueError(
-                "this network was built with cond_mask=True: give it a mask"
-                if self.takes_mask
-                else "this network was built with cond_mask=False: it takes no mask"
-            )
+            wanted = "needs a mask" if self.takes_mask else "takes no mask"
+            raise ValueError(f"this network was built with cond_mask={self.takes_mask}: it {wanted}")
         height, width = (side * self.lq_ratio for side in sample.shape[-2:])
         for name, image in (("lq", lq), ("mask", mask)):
             if image is not None and tuple(image.shape[-2:]) != (height, width):

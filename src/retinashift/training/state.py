@@ -113,7 +113,7 @@ def write_file(target: Path, text: str) -> None:
 def _sync(path: Path) -> None:
     if os.name == "nt" and path.is_dir():
         return  # Windows has no handle of a folder to flush
-    handle = os.open(path, os.O_RDONLY)
+    handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)  # Windows flushes writable handles only
     try:
         os.fsync(handle)
     finally:

@@ -1,0 +1,34 @@
+"""From settings to parts: fresh weights depend on the seed alone, and a checkpoint must fit the settings."""
+
+import pytest
+import torch
+
+from retinashift.training.build import build_pipeline
+from retinashift.training.config import ConfigError, TrainConfig
+
+
+def build(smoke_settings, write_settings, *overrides):
+    return build_pipeline(TrainConfig.load(write_settings(smoke_settings), list(overrides)))
+
+
+def test_fresh_weights_depend_on_the_seed_alone(smoke_settings, write_settings):
+    torch.manual_seed(1)
+    first = build(smoke_settings, write_settings).denoiser.state_dict()
+    torch.manual_seed(2)
+    again = build(smoke_settings, write_settings).denoiser.state_dict()
+    other = build(smoke_settings, write_settings, "run.seed=1").denoiser.state_dict()
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not all(torch.equal(first[name], other[name]) for name in first)
+
+
+def test_the_shipped_checkpoint_is_a_starting_point(smoke_settings, write_settings):
+    pipeline = build(smoke_settings, write_settings, "init_from=shipped")
+    assert pipeline.config.scale == 4
+    assert pipeline.denoiser.dtype == torch.float32
+
+
+def test_a_checkpoint_of_another_scale_and_a_wrong_chain_are_named(smoke_settings, write_settings):
+    with pytest.raises(ConfigError, match=r"x4 checkpoint; chain.scale is 2"):
+        build(smoke_settings, write_settings, "init_from=shipped", "chain.scale=2")
+    with pytest.raises(ConfigError, match="chain: end is 2"):
+        build(smoke_settings, write_settings, "chain.end=2")

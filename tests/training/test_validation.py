@@ -1,0 +1,20 @@
+"""Validation scores beside bicubic, by the protocol."""
+
+import pytest
+
+from retinashift.imaging.degradation import bicubic_pillow, enlarge
+from retinashift.training.build import build_pipeline
+from retinashift.training.config import TrainConfig
+from retinashift.training.sources import PhotographSet, list_source
+from retinashift.training.validation import validate
+
+
+def test_an_untrained_network_scores_what_bicubic_scores(smoke_settings, write_settings):
+    config = TrainConfig.load(write_settings(smoke_settings))
+    photographs = PhotographSet(list_source(config.data, 4), cache_gib=1)
+    scores, picture = validate(build_pipeline(config), photographs, seed=0)
+    assert scores["gain"] == pytest.approx(0, abs=0.1)
+    hr = photographs.hr(0).permute(1, 2, 0).numpy()
+    assert picture.shape == (96, 3 * 96, 3)
+    assert (picture[:, :96] == enlarge(bicubic_pillow(hr, 4), 4, "bicubic")).all()
+    assert (picture[:, -96:] == hr).all()
