@@ -53,7 +53,7 @@ class Parity:
 
     @staticmethod
     def image(seed: Tensor, *shape: int) -> Tensor:
-        values = np.random.RandomState(int(seed)).random_sample(math.prod(shape)) * 2.0 - 1.0  # noqa: NPY002
+        values = np.random.RandomState(int(seed)).random_sample(math.prod(shape)) * 2.0 - 1.0
         return torch.from_numpy(values.astype(np.float32).reshape(shape))
 
     @staticmethod
@@ -65,7 +65,7 @@ def recipe_weights(model: torch.nn.Module) -> dict[str, Tensor]:
     """Weights that follow from the parameters' names alone, the same on every machine."""
     state = {}
     for name, parameter in model.named_parameters():
-        uniform = np.random.RandomState(zlib.crc32(name.encode())).random_sample(parameter.numel())  # noqa: NPY002
+        uniform = np.random.RandomState(zlib.crc32(name.encode())).random_sample(parameter.numel())
         values = uniform * 2.0 - 1.0
         if name.endswith("embedding.weight"):
             values = values * 2.0

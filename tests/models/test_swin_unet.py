@@ -235,12 +235,15 @@ def test_exact_multiples_are_not_padded_and_others_keep_their_pixels():
         assert torch.equal(padded[..., : piece.shape[-2], : piece.shape[-1]], piece)
 
 
-def test_a_level_no_larger_than_the_window_never_shifts_and_shrinks_its_window():
-    net = tiny(window_size=8)
-    by_level = {blocks[1].blocks[0].window: [b.shift for b in blocks[1].blocks] for blocks in net.output_blocks[::2]}
-    assert by_level == {8: [0, 0]}  # features of 8: window 8, unshifted
-    shifts = [[block.shift for block in stage[1].blocks] for stage in net.input_blocks if len(stage) > 1]
-    assert shifts == [[0, 4], [0, 0]]
+@pytest.mark.parametrize(
+    ("window_size", "windows", "shifts"), [(4, [4, 4], [2, 2]), (8, [8, 8], [4, 0]), (16, [16, 8], [0, 0])]
+)
+def test_a_level_no_larger_than_the_window_is_the_window_and_never_shifts(window_size, windows, shifts):
+    layers = [
+        module for module in tiny(window_size=window_size).input_blocks.modules() if isinstance(module, SwinLayer)
+    ]
+    assert [[block.window for block in layer.blocks] for layer in layers] == [[w, w] for w in windows]
+    assert [[block.shift for block in layer.blocks] for layer in layers] == [[0, s] for s in shifts]
 
 
 # behaviour
@@ -337,7 +340,7 @@ def test_the_whole_network_is_one_graph():
     ("changes", "message"),
     [
         ({"attention_mask": "textbook"}, "attention_mask is 'textbook'; it must be 'swin' or 'official'"),
-        ({"image_size": 12}, "image_size is 12; .* must be a multiple of 8"),
+        ({"image_size": 12, "lq_size": 12}, "image_size is 12; .* must be a multiple of 8"),
         ({"image_size": 0}, "image_size is 0; it must be at least 1"),
         ({"lq_size": 48}, "lq_size is 48; it must be image_size, 16, times a power of 2"),
         ({"lq_size": 8}, "lq_size is 8"),

@@ -275,7 +275,7 @@ class SwinUNet(ModelMixin, ConfigMixin):
     """The U-Net of ResShift. The defaults are the published network for x4 super-resolution, 118.6 million parameters.
 
     Any size of state is taken: one that is no multiple of `size_multiple` is padded inside and the output cropped.
-    `torch.compile` it with dynamic=False: with symbolic sizes the inductor does not come to an end.
+    Compile with dynamic=False: on symbolic sizes the inductor's algebra takes many minutes.
 
     Args:
         image_size: side of the state (a latent, or the low-resolution grid) in training.

@@ -87,7 +87,7 @@ class Trainer:
             weight_decay=config.optim.weight_decay,
             fused=self.device.type == "cuda",
         )
-        compiled = torch.compile(denoiser) if config.run.compile else denoiser
+        compiled = torch.compile(denoiser, dynamic=False) if config.run.compile else denoiser
         self.model, self.optimizer = self.accelerator.prepare(compiled, optimizer)
         if state is not None:
             self.ema = {name: value.to(self.device) for name, value in state.ema.items()}
