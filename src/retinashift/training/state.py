@@ -18,6 +18,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from retinashift.imaging.files import replace_file
+
 
 class StateError(ValueError):
     """A saved state that does not fit this run, said in one line."""
@@ -57,7 +59,7 @@ def save_state(folder: Path, state: State, keep: int) -> None:
 
     name = f"{state.position.step:08d}"
     write_folder(folder / name, write)
-    write_file(folder / "latest", name)
+    replace_file(folder / "latest", name.encode())
     for old in sorted(p for p in folder.iterdir() if p.is_dir() and p.name.isdigit())[:-keep]:
         if old.name != name:
             shutil.rmtree(old)
@@ -99,15 +101,6 @@ def write_folder(target: Path, write: Callable[[Path], None]) -> None:
     os.replace(fresh, target)
     _sync(target.parent)
     shutil.rmtree(stale, ignore_errors=True)
-
-
-def write_file(target: Path, text: str) -> None:
-    """Replace a small text file in one move."""
-    fresh = target.with_name(f".{target.name}.new")
-    fresh.write_text(text, encoding="utf-8")
-    _sync(fresh)
-    os.replace(fresh, target)
-    _sync(target.parent)
 
 
 def _sync(path: Path) -> None:

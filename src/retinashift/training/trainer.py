@@ -23,13 +23,14 @@ from torch import Tensor
 
 from retinashift.diffusion.noise import stream_generator
 from retinashift.diffusion.scheduler import ResShiftScheduler
+from retinashift.imaging.files import replace_file
 from retinashift.models.codec import upsample_bicubic
 from retinashift.training.build import build_pipeline, codec_of
 from retinashift.training.config import ConfigError, TrainConfig
 from retinashift.training.records import RunRecord
 from retinashift.training.samples import Batch, make_batch
 from retinashift.training.sources import PhotographSet, list_source
-from retinashift.training.state import Position, State, load_state, save_state, write_file, write_folder
+from retinashift.training.state import Position, State, load_state, save_state, write_folder
 from retinashift.training.validation import validate
 
 Report = Callable[[str, dict[str, Any]], None]
@@ -103,7 +104,7 @@ class Trainer:
         config, main = self.config, self.accelerator.is_main_process
         record = RunRecord(self.folder, self.position.step) if main else None
         if main:
-            write_file(self.folder / "config.yaml", config.to_yaml())
+            replace_file(self.folder / "config.yaml", config.to_yaml().encode())
         self.report("start", {"step": self.position.step, "steps": config.run.steps, "samples": len(self.photographs)})
         started, first = time.monotonic() - self.position.seconds, self.position.step
         step, losses = first, []
