@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from retinashift.training.build import build_pipeline
+from retinashift.training.build import build_pipeline, resolved
 from retinashift.training.config import ConfigError, TrainConfig
 
 
@@ -27,8 +27,26 @@ def test_the_shipped_checkpoint_is_a_starting_point(smoke_settings, write_settin
     assert pipeline.denoiser.dtype == torch.float32
 
 
-def test_a_checkpoint_of_another_scale_and_a_wrong_chain_are_named(smoke_settings, write_settings):
-    with pytest.raises(ConfigError, match=r"x4 checkpoint; chain.scale is 2"):
-        build(smoke_settings, write_settings, "init_from=shipped", "chain.scale=2")
+def test_a_starting_point_brings_its_chain_and_denoiser_into_the_settings(smoke_settings, write_settings):
+    del smoke_settings["model"]
+    config = TrainConfig.load(write_settings(smoke_settings), ["init_from=shipped"])
+    pipeline = build_pipeline(config)
+    settled = resolved(config, pipeline)
+    assert settled.chain.kappa == pipeline.scheduler.config.kappa
+    assert settled.model.options["width"] == pipeline.denoiser.config.width
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [("chain.scale=2", "chain.scale is 2"), ("chain.kappa=1", "chain.kappa is 1"), ("model.kind=swin", "leave one")],
+)
+def test_settings_that_contradict_the_starting_point_are_named(smoke_settings, write_settings, override, message):
+    del smoke_settings["model"]
+    config = TrainConfig.load(write_settings(smoke_settings), ["init_from=shipped", override])
+    with pytest.raises(ConfigError, match=message):
+        resolved(config, build_pipeline(config))
+
+
+def test_a_wrong_chain_is_named(smoke_settings, write_settings):
     with pytest.raises(ConfigError, match="chain: end is 2"):
         build(smoke_settings, write_settings, "chain.end=2")

@@ -165,8 +165,9 @@ def test_validation_is_logged_beside_bicubic_and_the_best_is_kept(smoke_settings
 
 
 def test_fine_tuning_starts_from_the_given_weights(smoke_settings, write_settings, tmp_path):
+    start = train(TrainConfig.load(write_settings(smoke_settings), [f"run.out={tmp_path}/first"]))
+    del smoke_settings["model"]
     settings = write_settings(smoke_settings)
-    start = train(TrainConfig.load(settings, [f"run.out={tmp_path}/first"]))
     tuned = train(
         TrainConfig.load(settings, [f"run.out={tmp_path}/tuned", f"init_from={start}", "optim.lr=0", "optim.lr_end=0"])
     )

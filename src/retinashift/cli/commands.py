@@ -107,15 +107,16 @@ def train(
     """Train or fine-tune. The same command again goes on where a run stopped; `accelerate launch -m` spreads it."""
     from retinashift.cli.display import TrainingDisplay
     from retinashift.training.config import TrainConfig
-    from retinashift.training.trainer import train as run
 
     overrides = list(settings or [])
     if init_from:
         overrides.append(f"init_from={init_from}")
-    resolved = TrainConfig.load(config, overrides)
-    with TrainingDisplay(resolved) as display:
-        folder = run(resolved, display)
-        display.finish(folder)
+    given = TrainConfig.load(config, overrides)
+    _quiet_libraries()
+    from retinashift.training.trainer import train as run
+
+    with TrainingDisplay() as display:
+        display.finish(run(given, display))
 
 
 @app.command()

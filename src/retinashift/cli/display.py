@@ -8,14 +8,11 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from retinashift.training.config import TrainConfig
-
 
 class TrainingDisplay:
     """Receives the trainer's reports; a context, so that the bar ends with the run."""
 
-    def __init__(self, config: TrainConfig):
-        self.config = config
+    def __init__(self) -> None:
         self.console = Console(stderr=True, highlight=False)
         self.progress = Progress(
             TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"), console=self.console
@@ -31,7 +28,7 @@ class TrainingDisplay:
 
     def __call__(self, event: str, values: dict[str, Any]) -> None:
         if event == "start":
-            self.console.print(self.config.to_yaml(), markup=False)
+            self.console.print(values["settings"], markup=False)
             again = f", going on from step {values['step']}" if values["step"] else ""
             self.console.print(f"{values['samples']} photographs{again}", markup=False)
         elif event == "train":
@@ -51,4 +48,4 @@ class TrainingDisplay:
 
     def finish(self, folder: Path) -> None:
         self.progress.update(self.task, completed=1.0)
-        self.console.print(f"checkpoint in {folder}; the log is {self.config.run.out}/log.jsonl", markup=False)
+        self.console.print(f"checkpoint in {folder}; the log is {folder.parent}/log.jsonl", markup=False)

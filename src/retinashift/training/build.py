@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import asdict, replace
 
 import torch
 from diffusers.models.autoencoders.vq_model import VQModel
@@ -12,6 +13,9 @@ from retinashift.inference.pipeline import CheckpointError, Denoiser, ResShiftPi
 from retinashift.models.light_net import LightNet
 from retinashift.models.swin_unet import SwinUNet
 from retinashift.training.config import ChainSettings, ConfigError, ModelSettings, TrainConfig
+
+# Arguments of the denoisers that follow from the scale and are not settings.
+_COMPUTED = {"light": ("factor",), "swin": ("in_channels", "out_channels")}
 
 
 def build_pipeline(config: TrainConfig) -> ResShiftPipeline:
@@ -28,10 +32,6 @@ def build_pipeline(config: TrainConfig) -> ResShiftPipeline:
             pipeline.denoiser.float()
         except CheckpointError as error:
             raise ConfigError(f"init_from: {error}") from None
-        if pipeline.config.scale != config.chain.scale:
-            raise ConfigError(
-                f"init_from is a x{pipeline.config.scale} checkpoint; chain.scale is {config.chain.scale}"
-            )
         return pipeline
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.run.seed)  # module constructors draw from the global generator
@@ -44,13 +44,43 @@ def build_pipeline(config: TrainConfig) -> ResShiftPipeline:
     )
 
 
+def resolved(config: TrainConfig, pipeline: ResShiftPipeline) -> TrainConfig:
+    """The settings with `chain` and `model` as `init_from` brings them; unchanged without it.
+
+    Raises:
+        ConfigError: a setting of `chain` or `model` was given that contradicts the checkpoint.
+    """
+    if not config.init_from:
+        return config
+    chain = ChainSettings(
+        scale=pipeline.config.scale,
+        steps=pipeline.scheduler.config.num_train_timesteps,
+        kappa=pipeline.scheduler.config.kappa,
+        power=pipeline.scheduler.config.power,
+        min_noise=pipeline.scheduler.config.min_noise,
+        end=pipeline.scheduler.config.end,
+        prediction=pipeline.scheduler.config.prediction_type,
+        input_scaling=pipeline.scheduler.config.input_scaling,
+        upsampling=pipeline.config.upsampling,
+    )
+    for name, value in asdict(config.chain).items():
+        brought = getattr(chain, name)
+        if value not in (getattr(ChainSettings(), name), brought):
+            raise ConfigError(f"chain.{name} is {value}, but the checkpoint of init_from has {brought}; leave it out")
+    denoiser = pipeline.denoiser
+    computed = _COMPUTED["light" if isinstance(denoiser, LightNet) else "swin"]
+    options = {n: v for n, v in denoiser.config.items() if not n.startswith("_") and n not in computed}
+    model = ModelSettings("light" if isinstance(denoiser, LightNet) else "swin", options)
+    if config.model not in (ModelSettings(), model):
+        raise ConfigError("model is given, but init_from brings its own denoiser; leave one of them out")
+    return replace(config, chain=chain, model=model)
+
+
 def build_denoiser(settings: ModelSettings, scale: int) -> Denoiser:
     """ConfigError for an option its class does not have."""
-    state_channels = 3 * scale**2
-    if settings.kind == "light":
-        denoiser_class, defaults = LightNet, {"factor": scale}
-    else:
-        denoiser_class, defaults = SwinUNet, {"in_channels": state_channels, "out_channels": state_channels}
+    denoiser_class = LightNet if settings.kind == "light" else SwinUNet
+    values = (scale,) if settings.kind == "light" else (3 * scale**2, 3 * scale**2)
+    defaults = dict(zip(_COMPUTED[settings.kind], values, strict=True))
     allowed = set(inspect.signature(denoiser_class.__init__).parameters) - {"self", *defaults}
     for name in settings.options:
         if name not in allowed:

@@ -25,7 +25,7 @@ from retinashift.diffusion.noise import stream_generator
 from retinashift.diffusion.scheduler import ResShiftScheduler
 from retinashift.imaging.files import replace_file
 from retinashift.models.codec import upsample_bicubic
-from retinashift.training.build import build_pipeline, codec_of
+from retinashift.training.build import build_pipeline, codec_of, resolved
 from retinashift.training.config import ConfigError, TrainConfig
 from retinashift.training.records import RunRecord
 from retinashift.training.samples import Batch, make_batch
@@ -62,12 +62,12 @@ class Trainer:
     """
 
     def __init__(self, config: TrainConfig, report: Report = no_report):
-        self.config = config
         self.accelerator = Accelerator(mixed_precision=config.run.precision, gradient_accumulation_steps=1)
         self.device = self.accelerator.device
         self.report = report if self.accelerator.is_main_process else no_report
         self.folder = Path(config.run.out)
         self.pipeline = build_pipeline(config)
+        self.config = config = resolved(config, self.pipeline)
         self.codec = codec_of(self.pipeline)
         self.scheduler: ResShiftScheduler = self.pipeline.scheduler
         self.photographs = self._open(config.data)
@@ -105,7 +105,10 @@ class Trainer:
         record = RunRecord(self.folder, self.position.step) if main else None
         if main:
             replace_file(self.folder / "config.yaml", config.to_yaml().encode())
-        self.report("start", {"step": self.position.step, "steps": config.run.steps, "samples": len(self.photographs)})
+        self.report(
+            "start",
+            {"step": self.position.step, "samples": len(self.photographs), "settings": config.to_yaml()},
+        )
         started, first = time.monotonic() - self.position.seconds, self.position.step
         step, losses = first, []
         with ThreadPoolExecutor(max(1, config.run.workers)) as pool:
