@@ -96,7 +96,8 @@ def test_four_steps_and_four_more_equal_eight(smoke_settings, write_settings, tm
 def test_two_processes_equal_one_with_twice_the_accumulation(smoke_settings, write_settings, tmp_path):
     settings = write_settings(smoke_settings)
     one, two = tmp_path / "one", tmp_path / "two"
-    train(TrainConfig.load(settings, [f"run.out={one}", "optim.accumulate=2"]))
+    alone = command(settings, "--set", f"run.out={one}", "--set", "optim.accumulate=2")
+    subprocess.run(alone, env=ENVIRONMENT, check=True, capture_output=True)  # with as many threads as the two have each
     launch = [
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
         "-m", "retinashift", "train", str(settings), "--set", f"run.out={two}",
