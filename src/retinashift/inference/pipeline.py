@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from retinashift.diffusion.noise import stream_generator
 from retinashift.diffusion.scheduler import ResShiftScheduler
+from retinashift.inference.tiling import Tile, denoise_by_tiles, plan_tiles
 from retinashift.models.codec import PixelCodec, Upsampling, upsample_bicubic
 from retinashift.models.light_net import LightNet
 from retinashift.models.swin_unet import SwinUNet
@@ -26,6 +28,8 @@ from retinashift.models.swin_unet import SwinUNet
 Denoiser = LightNet | SwinUNet
 Picture = Image.Image | np.ndarray | Tensor
 OutputType = Literal["np", "pil", "pt"]
+
+WHOLE_UP_TO, TILE_SIZE = 512 * 512, 384  # input pixels: 0.5 GB of activations at 64 channels, and tiles of that order
 
 # A checkpoint names its classes; only these are loaded, whatever the file says.
 ALLOWED_COMPONENTS = {
@@ -123,6 +127,7 @@ class ResShiftPipeline(DiffusionPipeline):
         generator: torch.Generator | list[torch.Generator] | None = None,
         ensemble_size: int = 1,
         output_type: OutputType = "np",
+        tile_size: int | None = None,
         callback: Callable[[dict[str, Any]], None] | None = None,
     ) -> SRResult:
         """Enlarge one picture or several.
@@ -136,6 +141,9 @@ class ResShiftPipeline(DiffusionPipeline):
                 gets the same noise stream, so that a result does not depend on the images beside it.
             ensemble_size: samples whose mean is returned.
             output_type: "np" (the input's depth; float for float), "pil" (8 bit), "pt" (float (3, H, W) in [0, 1]).
+            tile_size: side of the tiles, in input pixels, by which the network is run; None tiles pictures above
+                512x512 alone. Tiles bound memory and change nothing but the last bits (see `tiling`). Only for
+                denoisers that state a `receptive_radius`: group norms look at the whole picture.
             callback: called after each step with {"image", "member", "step", "steps", "x0", "x_t"}.
 
         Raises:
@@ -147,6 +155,8 @@ class ResShiftPipeline(DiffusionPipeline):
             raise ValueError(f"output_type is {output_type!r}; allowed are np, pil, pt")
         if ensemble_size < 1:
             raise ValueError(f"ensemble_size is {ensemble_size}; it must be at least 1")
+        if tile_size is not None and not (tile_size >= 1 and hasattr(self.denoiser, "receptive_radius")):
+            raise ValueError(f"tile_size is {tile_size}; at least 1, and only for LightNet, can be tiled")
         seeds = _noise_seeds(generator, len(images))
         self.scheduler.set_timesteps(num_inference_steps or self.config.default_steps)
         # 2. Sample, image by image: sizes may differ, and activations of one image already fill a processor
@@ -160,13 +170,18 @@ class ResShiftPipeline(DiffusionPipeline):
                 if callback is not None:
                     where = {"image": number, "member": member, "steps": self.scheduler.num_inference_steps}
                     report = lambda state, where=where: callback(where | state)  # noqa: E731
-                x0 = self._sample(prepared.lr, y0, stream_generator(seed, member), report)
+                x0 = self._sample(prepared.lr, y0, stream_generator(seed, member), tile_size, report)
                 total = total + self._decode(x0).float()  # (1, 3, H, W) in [-1, 1]
             results.append(_finish((total / ensemble_size)[0], prepared, output_type))
         return SRResult(images=results)
 
     def _sample(
-        self, lr: Tensor, y0: Tensor, generator: torch.Generator, report: Callable[[dict[str, Any]], None] | None
+        self,
+        lr: Tensor,
+        y0: Tensor,
+        generator: torch.Generator,
+        tile_size: int | None,
+        report: Callable[[dict[str, Any]], None] | None,
     ) -> Tensor:
         """The chain from y0 to x0, both (1, C, h, w)."""
 
@@ -174,15 +189,28 @@ class ResShiftPipeline(DiffusionPipeline):
             # drawn on the CPU in float32, so that the noise is the same on every device and in every dtype
             return torch.randn(y0.shape, generator=generator).to(y0)
 
+        tiles = self._tiles(lr, tile_size)
         timesteps = self.scheduler.timesteps.tolist()
         x_t = self.scheduler.init_noise(y0, noise=draw())
         for number, t in enumerate(timesteps):
             scaled = self.scheduler.scale_model_input(x_t, t)
-            prediction = self.denoiser(scaled, t, lq=lr).sample
+            if tiles:
+                denoise = partial(_predict, self.denoiser, t)
+                prediction = denoise_by_tiles(denoise, scaled, lr, tiles)
+            else:
+                prediction = _predict(self.denoiser, t, scaled, lr)
             x_t, x0 = self.scheduler.step(prediction, t, x_t, y0, noise=draw(), return_dict=False)
             if report is not None:
                 report({"step": number, "x0": x0, "x_t": x_t})
         return x_t
+
+    def _tiles(self, lr: Tensor, tile_size: int | None) -> list[Tile]:
+        """The tiles of one picture; none if it is to be denoised as a whole."""
+        height, width = lr.shape[-2:]
+        margin = getattr(self.denoiser, "receptive_radius", None)
+        if margin is None or (tile_size is None and height * width <= WHOLE_UP_TO):
+            return []
+        return plan_tiles(height, width, tile_size or TILE_SIZE, margin)
 
     def _encode(self, lr: Tensor) -> Tensor:
         """(1, 3, h, w) -> y0, the enlarged image in the space of the chain."""
@@ -195,6 +223,10 @@ class ResShiftPipeline(DiffusionPipeline):
         if self.codec is None:
             return self.pixel_codec.decode(x0)
         return self.codec.decode(x0).sample
+
+
+def _predict(denoiser: Denoiser, t: int, sample: Tensor, lq: Tensor) -> Tensor:
+    return denoiser(sample, t, lq=lq).sample
 
 
 def _check_index(folder: Path) -> None:

@@ -73,6 +73,12 @@ class LightNet(ModelMixin, ConfigMixin):
         for parameter in self.write.parameters():
             nn.init.zeros_(parameter)
 
+    @property
+    def receptive_radius(self) -> int:
+        """How far, in low-resolution pixels, an output looks: no normalisation, so no further than its convolutions."""
+        bicubic, read, block, write = 2, 1, 2, 1
+        return bicubic + read + self.config.depth * block + write
+
     def forward(
         self, sample: Tensor, timestep: Tensor | int, lq: Tensor, return_dict: bool = True
     ) -> DenoiserOutput | tuple[Tensor]:
