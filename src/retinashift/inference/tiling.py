@@ -49,7 +49,7 @@ def denoise_by_tiles(
     """`denoise(sample, lq)` of the whole picture, computed tile by tile.
 
     Args:
-        denoise: from a piece of the state (B, C, h, w) and of the condition (B, 3, h, w) to the prediction (B, C, h, w).
+        denoise: from a piece of the state (B, C, h, w) and the condition (B, 3, h, w) to the prediction (B, C, h, w).
         sample: the state (B, C, H, W).
         lq: the condition on the same grid, (B, 3, H, W).
 
