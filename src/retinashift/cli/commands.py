@@ -55,6 +55,9 @@ def upscale(
     steps: Steps = 0,
     seed: Seed = 0,
     ensemble: Annotated[int, typer.Option(min=1, help="Samples that are averaged.")] = 1,
+    consistency: Annotated[
+        bool, typer.Option(help="Bring the result into line with the input: reduced again, it gives the input back.")
+    ] = True,
     file_format: Annotated[Literal["same", "png", "tiff"], typer.Option("--format", help="File type.")] = "same",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")] = False,
     device: Device = "auto",
@@ -73,7 +76,13 @@ def upscale(
     with _progress() as progress:
         task = progress.add_task("Upscaling", total=len(jobs))
         work = upscale_files(
-            pipeline, jobs, steps=steps or None, seed=seed, ensemble_size=ensemble, overwrite=overwrite
+            pipeline,
+            jobs,
+            steps=steps or None,
+            seed=seed,
+            ensemble_size=ensemble,
+            back_projections=None if consistency else 0,
+            overwrite=overwrite,
         )
         for outcome in work:
             if outcome.error:

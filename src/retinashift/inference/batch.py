@@ -29,6 +29,7 @@ def upscale_files(
     steps: int | None,
     seed: int,
     ensemble_size: int = 1,
+    back_projections: int | None = None,
     overwrite: bool = False,
 ) -> Iterator[Outcome]:
     """Run the jobs in order. A file that fails does not stop the others.
@@ -44,6 +45,7 @@ def upscale_files(
                 num_inference_steps=steps,
                 generator=torch.Generator().manual_seed(seed),
                 ensemble_size=ensemble_size,
+                back_projections=back_projections,
             )
             scale = pipeline.config.scale
             pixels = result.images[0]

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from retinashift.diffusion.noise import stream_generator
 from retinashift.diffusion.scheduler import ResShiftScheduler
+from retinashift.inference.fidelity import back_project
 from retinashift.inference.tiling import Tile, denoise_by_tiles, plan_tiles
 from retinashift.models.codec import PixelCodec, Upsampling, upsample_bicubic
 from retinashift.models.light_net import LightNet
@@ -71,6 +72,8 @@ class ResShiftPipeline(DiffusionPipeline):
         upsampling: convention of the bicubic enlargement that is y0; it must be that of training.
         default_steps: number of network calls when the caller names none. One step is the posterior mean: the
             estimate with the least squared error, and the most faithful; all T steps draw a sample.
+        back_projections: how often results are brought into line with their input when the caller names no number;
+            see `fidelity`.
 
     >>> pipe = ResShiftPipeline.from_shipped()
     >>> pipe(np.zeros((16, 12, 3), np.uint8)).images[0].shape
@@ -88,12 +91,15 @@ class ResShiftPipeline(DiffusionPipeline):
         scale: int = 4,
         upsampling: str = "pillow",
         default_steps: int = 1,
+        back_projections: int = 0,
     ):
         super().__init__()
         if upsampling not in get_args(Upsampling):
             raise ValueError(f"upsampling is {upsampling!r}; allowed are {', '.join(get_args(Upsampling))}")
         self.register_modules(denoiser=denoiser, scheduler=scheduler, codec=codec)
-        self.register_to_config(scale=scale, upsampling=upsampling, default_steps=default_steps)
+        self.register_to_config(
+            scale=scale, upsampling=upsampling, default_steps=default_steps, back_projections=back_projections
+        )
         self.pixel_codec = PixelCodec(scale)
 
     @classmethod
@@ -127,6 +133,7 @@ class ResShiftPipeline(DiffusionPipeline):
         generator: torch.Generator | list[torch.Generator] | None = None,
         ensemble_size: int = 1,
         output_type: OutputType = "np",
+        back_projections: int | None = None,
         tile_size: int | None = None,
         callback: Callable[[dict[str, Any]], None] | None = None,
     ) -> SRResult:
@@ -141,6 +148,8 @@ class ResShiftPipeline(DiffusionPipeline):
                 gets the same noise stream, so that a result does not depend on the images beside it.
             ensemble_size: samples whose mean is returned.
             output_type: "np" (the input's depth; float for float), "pil" (8 bit), "pt" (float (3, H, W) in [0, 1]).
+            back_projections: how often the result is brought into line with the input, so that it gives the input when
+                it is reduced again; 0 leaves the network's own estimate, None is the checkpoint's default.
             tile_size: side of the tiles, in input pixels, by which the network is run; None tiles pictures above
                 512x512 alone. Tiles bound memory and change nothing but the last bits (see `tiling`). Only for
                 denoisers that state a `receptive_radius`: group norms look at the whole picture.
@@ -172,7 +181,9 @@ class ResShiftPipeline(DiffusionPipeline):
                     report = lambda state, where=where: callback(where | state)  # noqa: E731
                 x0 = self._sample(prepared.lr, y0, stream_generator(seed, member), tile_size, report)
                 total = total + self._decode(x0).float()  # (1, 3, H, W) in [-1, 1]
-            results.append(_finish((total / ensemble_size)[0], prepared, output_type))
+            times = self.config.back_projections if back_projections is None else back_projections
+            sr = back_project(total / ensemble_size, prepared.lr.float(), self.config.scale, times)
+            results.append(_finish(sr[0], prepared, output_type))
         return SRResult(images=results)
 
     def _sample(

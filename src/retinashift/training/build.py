@@ -41,6 +41,7 @@ def build_pipeline(config: TrainConfig) -> ResShiftPipeline:
         scheduler=build_scheduler(config.chain),
         scale=config.chain.scale,
         upsampling=config.chain.upsampling,
+        back_projections=2,
     )
 
 
