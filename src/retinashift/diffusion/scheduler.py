@@ -167,7 +167,8 @@ class ResShiftScheduler(SchedulerMixin, ConfigMixin):
 
     @staticmethod
     def _at(table: Tensor, timestep: Tensor | int, like: Tensor) -> Tensor:
-        """table[timestep] as (B, 1, 1, 1) or a scalar tensor, on the device and in the dtype of `like`."""
-        timestep = torch.as_tensor(timestep)
-        values = table.to(like.device)[timestep.to(like.device)].to(like.dtype)
+        """table[timestep] as (B, 1, 1, 1) or a scalar, to be used with `like`, in its dtype."""
+        if not isinstance(timestep, Tensor):
+            return table[timestep].to(like.dtype)  # on the CPU, where a scalar meets every device without a copy
+        values = table.to(like.dtype).to(timestep.device)[timestep].to(like.device)  # dtype first: MPS has no float64
         return values.view(-1, *(1,) * (like.ndim - 1)) if values.ndim else values

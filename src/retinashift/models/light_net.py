@@ -95,7 +95,9 @@ class LightNet(ModelMixin, ConfigMixin):
                 f"lq is {lq.shape[-1]}x{lq.shape[-2]} and sample {sample.shape[-1]}x{sample.shape[-2]}; they must agree"
             )
         y0 = F.pixel_unshuffle(upsample_bicubic(lq, factor), factor)  # (B, C*f*f, h, w)
-        timestep = torch.as_tensor(timestep, device=sample.device).expand(sample.shape[0])
+        if not isinstance(timestep, Tensor):
+            timestep = torch.full((), timestep, device=sample.device)  # unlike tensor(), waits for no device
+        timestep = timestep.to(sample.device).expand(sample.shape[0])  # (B,)
         time = self.time(get_timestep_embedding(timestep, self.config.width).to(self.dtype))  # (B, time_width)
         gate = self.state_gate(time)[:, :, None, None]  # (B, width, 1, 1)
         h = self.read_lq(lq) + gate * self.read_state((sample - y0) * gain)  # (B, width, h, w)

@@ -107,8 +107,8 @@ def build_scheduler(settings: ChainSettings) -> ResShiftScheduler:
         raise ConfigError(f"chain: {error}") from None
 
 
-def codec_of(pipeline: ResShiftPipeline) -> VQModel | None:
-    """The learned codec, frozen, or None for the pixel codec."""
+def frozen_codec(pipeline: ResShiftPipeline, device: torch.device) -> VQModel | None:
+    """The learned codec on the device, without gradients; None for the pixel codec."""
     if pipeline.codec is not None:
-        pipeline.codec.requires_grad_(False).eval()
+        pipeline.codec.requires_grad_(False).eval().to(device)
     return pipeline.codec

@@ -25,7 +25,7 @@ from retinashift.diffusion.noise import stream_generator
 from retinashift.diffusion.scheduler import ResShiftScheduler
 from retinashift.imaging.files import replace_file
 from retinashift.models.codec import upsample_bicubic
-from retinashift.training.build import build_pipeline, codec_of, resolved
+from retinashift.training.build import build_pipeline, frozen_codec, resolved
 from retinashift.training.config import ConfigError, TrainConfig
 from retinashift.training.records import RunRecord
 from retinashift.training.samples import Batch, make_batch
@@ -68,7 +68,7 @@ class Trainer:
         self.folder = Path(config.run.out)
         self.pipeline = build_pipeline(config)
         self.config = config = resolved(config, self.pipeline)
-        self.codec = codec_of(self.pipeline)
+        self.codec = frozen_codec(self.pipeline, self.device)
         self.scheduler: ResShiftScheduler = self.pipeline.scheduler
         self.photographs = self._open(config.data)
         self.validation = self._open(config.validation) if config.validation else None
