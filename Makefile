@@ -14,7 +14,7 @@ help:  ## Show the targets
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
 
 demo: $(VENV)/.installed  ## Upscale the public-domain retina of scikit-image into demo/
-	$(BIN)/retinashift demo
+	$(BIN)/retinashift demo --overwrite
 
 test: $(VENV)/.installed-dev  ## Import rules, ruff and all tests
 	$(BIN)/lint-imports

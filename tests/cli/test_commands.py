@@ -222,6 +222,7 @@ def test_demo_writes_its_pictures_and_beats_bicubic(tmp_path):
     for name, size in (("lr", (176, 176)), ("sr", (704, 704)), ("hr", (704, 704))):
         assert Image.open(tmp_path / "demo" / f"{name}.png").size == size
     assert Image.open(tmp_path / "demo" / "figure.png").size[0] > 1000
+    assert "exists already" in one_line_error(retinashift("demo", "-o", tmp_path / "demo"))
     psnr = {
         line.split("│")[1].strip(): float(line.split("│")[2])
         for line in done.stdout.splitlines()

@@ -195,6 +195,7 @@ def demo(
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the pictures.")] = Path("demo"),
     steps: Steps = 0,
     seed: Seed = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the pictures of an earlier demo.")] = False,
     device: Device = "auto",
 ) -> None:
     """Upscale the public-domain retina of scikit-image and draw a labelled figure of the result."""
@@ -203,7 +204,7 @@ def demo(
     from retinashift.cli.demo import run_demo
 
     pipeline = _load("", device)
-    report = run_demo(pipeline, out, steps=steps or None, seed=seed)
+    report = run_demo(pipeline, out, steps=steps or None, seed=seed, overwrite=overwrite)
     console = Console(soft_wrap=True)
     console.print(_table(report.rows))
     console.print(report.note, markup=False)

@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from retinashift.evaluation.metrics import consistency, psnr_rgb, ssim_y
 from retinashift.imaging.degradation import bicubic_pillow, crop_to_multiple, enlarge
-from retinashift.imaging.files import write_image
+from retinashift.imaging.files import ImageError, write_image
 from retinashift.imaging.fundus import field_of_view
 from retinashift.inference.pipeline import ResShiftPipeline
 
@@ -24,6 +24,7 @@ HR_SIDE = 704
 """The photograph is reduced to half first: at its own 1411 pixels it is oversampled, and any method looks perfect."""
 DETAIL = (slice(300, 380), slice(100, 180))
 """Rows and columns of the detail: fine vessels and pigment at the edge of the optic disc."""
+FILES = ("lr.png", "bicubic.png", "sr.png", "hr.png", "figure.png")
 BAR, GAP, INK, PAPER = 30, 8, (230, 230, 230), (17, 17, 17)
 
 
@@ -36,8 +37,17 @@ class DemoReport:
     figure: Path
 
 
-def run_demo(pipeline: ResShiftPipeline, out: Path, *, steps: int | None, seed: int) -> DemoReport:
-    """Write lr.png, bicubic.png, sr.png, hr.png and figure.png into `out` (an earlier demo there is replaced)."""
+def run_demo(pipeline: ResShiftPipeline, out: Path, *, steps: int | None, seed: int, overwrite: bool) -> DemoReport:
+    """Write lr.png, bicubic.png, sr.png, hr.png and figure.png into `out`.
+
+    Raises:
+        ImageError: one of them exists and `overwrite` is false; then none is written.
+    """
+    existing = [name for name in FILES if (out / name).exists()]
+    if existing and not overwrite:
+        raise ImageError(
+            f"{out / existing[0]} exists already; give --overwrite to replace it, or another folder with -o"
+        )
     scale = pipeline.config.scale
     whole = Image.fromarray(skimage.data.retina()).resize((HR_SIDE, HR_SIDE), Image.Resampling.LANCZOS)
     hr = crop_to_multiple(np.asarray(whole), scale)
