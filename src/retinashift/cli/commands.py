@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from retinashift import __version__
+from retinashift.cli.import_official import import_weights
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -209,6 +210,9 @@ def demo(
     console.print(_table(report.rows))
     console.print(report.note, markup=False)
     console.print(f"Look at {report.figure}", markup=False)
+
+
+app.command("import")(import_weights)
 
 
 def _load(checkpoint: str, device: str) -> ResShiftPipeline:

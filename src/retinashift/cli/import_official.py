@@ -1,0 +1,28 @@
+"""The import command: official ResShift weights to a checkpoint folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from retinashift.models.official_releases import LICENCE_NOTICE, ReleaseName
+
+
+def import_weights(
+    file: Annotated[Path, typer.Argument(help="Official denoiser, a .pth or .safetensors file.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the checkpoint; it must not exist.")],
+    vq: Annotated[
+        Path | None, typer.Option("--vq", help="Official autoencoder; without it, the release's own beside FILE.")
+    ] = None,
+    release: Annotated[
+        ReleaseName | None, typer.Option(help="Which release FILE is; without it, told by the published file name.")
+    ] = None,
+) -> None:
+    """Turn official ResShift or SinSR weights into a checkpoint folder. They are for non-commercial use only."""
+    typer.echo(LICENCE_NOTICE)
+    from retinashift.inference.official import import_official
+
+    import_official(file, vq, release, out)
+    typer.echo(f"checkpoint in {out}; use it with --checkpoint {out}")

@@ -1,0 +1,134 @@
+"""Reading official ResShift files without trusting them: tensors by name, and nothing else.
+
+A published file is either the bare state dict of averaged weights or a training checkpoint with a `state_dict` inside;
+names may carry the prefixes of DistributedDataParallel and torch.compile.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+PREFIXES = ("module.", "_orig_mod.")
+DERIVED = ("relative_position_index", "attn_mask")  # computed from the sizes of the network, not learnt
+SHOWN = 8  # names of a long list in an error
+
+
+class OfficialError(ValueError):
+    """An official file that cannot be used, said in one line."""
+
+
+@dataclass(frozen=True)
+class OfficialFile:
+    """What an official file holds, under official names without wrappers' prefixes.
+
+    `parameters`: the learnt tensors. `derived`: the entries that follow from the network's sizes; they are not loaded
+    but tell the training size. `decoder`: autoencoder weights that come along (deblurring), else empty.
+    """
+
+    parameters: dict[str, Tensor]
+    derived: dict[str, Tensor]
+    decoder: dict[str, Tensor]
+
+
+def load_official_state(path: str | Path) -> dict[str, Tensor]:
+    """The learnt tensors of an official file, see `read_official`."""
+    return read_official(path).parameters
+
+
+def read_official(path: str | Path) -> OfficialFile:
+    """Read a .safetensors file, or any other as PyTorch's with `weights_only=True`, once and on the CPU.
+
+    Raises:
+        OfficialError: the file cannot be read, or holds anything but tensors under names.
+        FileNotFoundError: there is none.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not a file")
+    contents = _load_tensors(path)
+    if not isinstance(contents, dict):
+        raise OfficialError(f"{path} holds a {type(contents).__name__}; a dict of tensors by name is expected")
+    if "lora_vae" in contents:
+        raise OfficialError(f"{path} brings its decoder as LoRA weights (lora_vae), which cannot be imported")
+    decoder = _tensors_by_name(contents.get("vae", {}), f"{path}, entry vae")
+    state = _tensors_by_name(contents["state_dict"] if "state_dict" in contents else contents, str(path))
+    if not state:
+        raise OfficialError(f"{path} holds no tensors")
+    derived = {name: tensor for name, tensor in state.items() if name.endswith(DERIVED)}
+    return OfficialFile({name: t for name, t in state.items() if name not in derived}, derived, decoder)
+
+
+def _load_tensors(path: Path) -> Any:
+    """One attempt: a file that the restricted reader refuses is not tried with another one."""
+    try:
+        if path.suffix.lower() == ".safetensors":
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise OfficialError(
+            f"{path} is refused: it is damaged, or holds objects other than tensors; nothing in it was run"
+        ) from error
+    except Exception as error:  # whatever a damaged file makes the two readers stumble over
+        raise OfficialError(f"{path} cannot be read as a file of weights; it may be truncated") from error
+
+
+def _tensors_by_name(contents: Any, where: str) -> dict[str, Tensor]:
+    """`contents`, checked to be tensors by name, without prefixes."""
+    if not isinstance(contents, Mapping):
+        raise OfficialError(f"{where} holds a {type(contents).__name__}; a dict of tensors by name is expected")
+    state = {}
+    for name, tensor in contents.items():
+        if not (isinstance(name, str) and name.isprintable() and isinstance(tensor, Tensor)):
+            said = f"a {type(tensor).__name__} under {str(name)[:60]!r}"
+            raise OfficialError(f"{where} holds {said}; only tensors by name are expected")
+        bare = _without_prefixes(name)
+        if bare in state:
+            raise OfficialError(f"{where} holds {bare} twice, under different prefixes")
+        state[bare] = tensor
+    return state
+
+
+def _without_prefixes(name: str) -> str:
+    while name.startswith(PREFIXES):
+        for prefix in PREFIXES:
+            name = name.removeprefix(prefix)
+    return name
+
+
+def shape_of(state: Mapping[str, Tensor], name: str, dimensions: int) -> tuple[int, ...]:
+    """The shape of a tensor that the network cannot be told without; OfficialError if it is missing or odd."""
+    shape = tuple(state[name].shape) if name in state else None
+    if shape is None or len(shape) != dimensions or 0 in shape:
+        said = "is missing" if shape is None else f"has the shape {shape}"
+        raise OfficialError(f"{name} {said}, and without it the network cannot be told")
+    return shape
+
+
+def check_names(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], network: str) -> None:
+    """OfficialError unless both have the same names, with the same shapes, and all found are floats."""
+    complaints = {
+        "missing": [name for name in expected if name not in found],
+        "unexpected": [name for name in found if name not in expected],
+        "of another shape": [
+            f"{name} {tuple(found[name].shape)} instead of {tuple(tensor.shape)}"
+            for name, tensor in expected.items()
+            if name in found and found[name].shape != tensor.shape
+        ],
+        "no floats": [name for name, tensor in found.items() if not tensor.is_floating_point()],
+    }
+    said = [f"{what}: {_listed(names)}" for what, names in complaints.items() if names]
+    if said:
+        raise OfficialError(f"the weights do not fit the {network} that they describe; {'; '.join(said)}")
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
