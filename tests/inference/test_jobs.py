@@ -62,6 +62,15 @@ def test_an_output_that_exists_is_refused_unless_told_otherwise(folder, tmp_path
     assert len(plan_jobs([folder], tmp_path / "out", overwrite=True)) == 4
 
 
+def test_results_of_a_former_run_are_not_enlarged_again(folder):
+    out = folder / "sharper"
+    assert len(plan_jobs([folder], out)) == 4
+    out.mkdir()
+    (out / "a.png").write_bytes((folder / "a.png").read_bytes())
+    with pytest.raises(ImageError, match="inside the input folder"):
+        plan_jobs([folder], out, overwrite=True)
+
+
 def test_a_result_never_replaces_its_own_input(folder):
     with pytest.raises(ImageError, match="replaced by its own result"):
         plan_jobs([folder], folder, overwrite=True)

@@ -29,9 +29,15 @@ def plan_jobs(
     `out` is a folder, or a file name if there is one input file and `out` ends like an image.
 
     Raises:
-        ImageError: nothing found, two inputs with one output, an output that exists, or one that is its own input.
+        ImageError: nothing found, two inputs with one output, an output that exists or is its own input, or results of
+            a former run that would be enlarged again.
     """
     found = find_images(inputs)
+    results = out.resolve()
+    for folder in (Path(given).expanduser().resolve() for given in inputs if Path(given).expanduser().is_dir()):
+        former = [source for source, _ in found if results in source.resolve().parents]
+        if former and folder in results.parents:
+            raise ImageError(f"{former[0]} lies in the output folder, which is inside the input folder; give one outside")
     if len(found) == 1 and out.suffix.lower() in IMAGE_SUFFIXES and not out.is_dir():
         jobs = [Job(found[0][0], out)]
     elif out.suffix.lower() in IMAGE_SUFFIXES and not out.is_dir():
