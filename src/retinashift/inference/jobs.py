@@ -33,17 +33,31 @@ def plan_jobs(
             a former run that would be enlarged again.
     """
     found = find_images(inputs)
-    results = out.resolve()
-    for folder in (Path(given).expanduser().resolve() for given in inputs if Path(given).expanduser().is_dir()):
-        former = [source for source, _ in found if results in source.resolve().parents]
-        if former and folder in results.parents:
-            raise ImageError(f"{former[0]} lies in the output folder, which is inside the input folder; give one outside")
-    if len(found) == 1 and out.suffix.lower() in IMAGE_SUFFIXES and not out.is_dir():
-        jobs = [Job(found[0][0], out)]
-    elif out.suffix.lower() in IMAGE_SUFFIXES and not out.is_dir():
+    one_file = out.suffix.lower() in IMAGE_SUFFIXES and not out.is_dir()
+    if one_file and len(found) > 1:
         raise ImageError(f"{len(found)} images go into one file {out}; give a folder with -o")
-    else:
-        jobs = [Job(source, out / _renamed(relative, file_format)) for source, relative in found]
+    _refuse_former_results(inputs, [source for source, _ in found], out)
+    jobs = [Job(source, out if one_file else out / _renamed(relative, file_format)) for source, relative in found]
+    _refuse_clashes(jobs)
+    existing = [job.target for job in jobs if job.target.exists()]
+    if existing and not overwrite:
+        more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
+        raise ImageError(f"{existing[0]}{more} exists already; give --overwrite to replace, or another folder with -o")
+    return jobs
+
+
+def _refuse_former_results(inputs: Sequence[str | Path], sources: list[Path], out: Path) -> None:
+    """An output folder inside an input folder would be input of the next run."""
+    results = out.resolve()
+    folders = [path.resolve() for path in (Path(given).expanduser() for given in inputs) if path.is_dir()]
+    if any(folder in results.parents for folder in folders):
+        for source in sources:
+            if results in source.resolve().parents:
+                raise ImageError(f"{source} lies in the output folder, inside the input folder; give -o outside it")
+
+
+def _refuse_clashes(jobs: list[Job]) -> None:
+    """No two inputs to one output, and no input replaced by its own result."""
     taken: dict[str, Path] = {}
     for job in jobs:
         key = str(job.target).casefold()  # some file systems ignore case
@@ -52,11 +66,6 @@ def plan_jobs(
         taken[key] = job.source
         if job.target.exists() and job.target.resolve() == job.source.resolve():
             raise ImageError(f"{job.source} would be replaced by its own result; give another folder with -o")
-    existing = [job.target for job in jobs if job.target.exists()]
-    if existing and not overwrite:
-        more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
-        raise ImageError(f"{existing[0]}{more} exists already; give --overwrite to replace, or another folder with -o")
-    return jobs
 
 
 def _renamed(relative: Path, file_format: OutputFormat) -> Path:
