@@ -1,0 +1,163 @@
+"""VQCodec: diffusers' `VQModel`, able to hold every official autoencoder, and lean.
+
+What it adds: a number of residual blocks for each level (the f8 autoencoder for faces has 1, 2, 3, 4), attention
+inside levels, a search for the nearest code that never holds the matrix of all distances, and upsampling in less than
+half of the multiplications. Names of its tensors and its calls are those of `VQModel`.
+
+Source: Esser, Rombach, Ommer, "Taming Transformers" (CVPR 2021); Rombach et al., "Latent Diffusion" (CVPR 2022).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from diffusers.configuration_utils import register_to_config
+from diffusers.models.autoencoders.vae import Decoder, DecoderOutput, Encoder, VectorQuantizer
+from diffusers.models.autoencoders.vq_model import VQModel
+from diffusers.models.unets.unet_2d_blocks import (
+    AttnDownEncoderBlock2D,
+    AttnUpDecoderBlock2D,
+    DownEncoderBlock2D,
+    UpDecoderBlock2D,
+)
+from torch import Tensor, nn
+
+from retinashift.models.upsampling import Upsample
+
+DISTANCES = 2**22  # of one chunk of the search: 16 MiB
+
+
+def nearest_codes(z: Tensor, codes: Tensor) -> Tensor:
+    """Index of the nearest code by Euclidean distance, (N, C) and (K, C) -> (N,) int64, in float32.
+
+    |z|^2 is the same for all codes and left out; distances are computed for a few positions at a time.
+    """
+    z, codes = z.float(), codes.float()
+    lengths = codes.square().sum(1)[None]  # (1, K)
+    rows = max(1, DISTANCES // len(codes))
+    found = [torch.addmm(lengths, part, codes.T, alpha=-2).argmin(1) for part in z.split(rows)]
+    return torch.cat(found)
+
+
+class NearestCode(VectorQuantizer):
+    """Each position of the latent to the nearest code; gradients pass straight through."""
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor, tuple[None, None, Tensor]]:
+        """(B, C, h, w) -> the same quantised, the codebook loss, and (None, None, indices (B*h*w,))."""
+        positions = z.permute(0, 2, 3, 1)  # (B, h, w, C)
+        indices = nearest_codes(positions.detach().reshape(-1, self.vq_embed_dim), self.embedding.weight.detach())
+        quantised = self.embedding(indices).view(positions.shape)  # (B, h, w, C)
+        # the weight stands at the other term than in the paper, as in every released autoencoder
+        loss = (quantised.detach() - positions).square().mean()
+        loss = loss + self.beta * (quantised - positions.detach()).square().mean()
+        if torch.is_grad_enabled():
+            quantised = positions + (quantised - positions).detach()
+        return quantised.permute(0, 3, 1, 2), loss, (None, None, indices)
+
+
+class Swish(nn.Module):
+    """x * sigmoid(x), in the memory of x where no gradient needs it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.silu(x, inplace=not torch.is_grad_enabled())
+
+
+class VQCodec(VQModel):
+    """Autoencoder with a codebook: `encode` does not quantise, `decode` does. Calls are those of diffusers' `VQModel`.
+
+    Args:
+        in_channels, out_channels: of the image.
+        block_out_channels: widths of the levels, finest first; multiples of `norm_num_groups`.
+        layers_per_block: residual blocks of a level, one number or one for each level; the decoder has one more.
+        attention_levels: levels with attention after each residual block, 0 the finest. The middle always has it.
+        latent_channels, vq_embed_dim: of the latent before and after the 1x1 convolution in front of the codebook.
+        num_vq_embeddings: codes.
+        scaling_factor: kept for diffusers; the chain takes latents as they are.
+
+    Raises ValueError for numbers that do not fit together.
+
+    >>> codec = VQCodec(block_out_channels=[32, 32], layers_per_block=[1, 2], num_vq_embeddings=8)
+    >>> codec.encode(torch.zeros(1, 3, 16, 24)).latents.shape
+    torch.Size([1, 3, 8, 12])
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        in_channels: int = 3,
+        out_channels: int = 3,
+        block_out_channels: Sequence[int] = (128, 256, 512),
+        layers_per_block: int | Sequence[int] = 2,
+        attention_levels: Sequence[int] = (),
+        latent_channels: int = 3,
+        num_vq_embeddings: int = 8192,
+        vq_embed_dim: int = 3,
+        norm_num_groups: int = 32,
+        scaling_factor: float = 1.0,
+    ):
+        super(VQModel, self).__init__()  # not VQModel's own, which has one number of blocks for all levels
+        widths = list(block_out_channels)
+        depths = [layers_per_block] * len(widths) if isinstance(layers_per_block, int) else list(layers_per_block)
+        if len(depths) != len(widths):
+            raise ValueError(f"layers_per_block has {len(depths)} entries and block_out_channels {len(widths)}")
+        if not set(attention_levels) <= set(range(len(widths))):
+            raise ValueError(f"attention_levels is {list(attention_levels)}; there are levels 0 to {len(widths) - 1}")
+        common = {"block_out_channels": widths, "norm_num_groups": norm_num_groups}
+        self.encoder = Encoder(in_channels, latent_channels, down_block_types=(), double_z=False, **common)
+        self.decoder = Decoder(latent_channels, out_channels, up_block_types=(), **common)
+        for level, depth in enumerate(depths):
+            self.encoder.down_blocks.append(self._down(level, depth, widths, level in attention_levels))
+        for level in reversed(range(len(widths))):
+            self.decoder.up_blocks.append(self._up(level, depths[level] + 1, widths, level in attention_levels))
+        self.quant_conv = nn.Conv2d(latent_channels, vq_embed_dim, 1)
+        self.quantize = NearestCode(num_vq_embeddings, vq_embed_dim, beta=0.25)
+        self.post_quant_conv = nn.Conv2d(vq_embed_dim, latent_channels, 1)
+        for module in self.modules():
+            for name in ("nonlinearity", "conv_act"):
+                if hasattr(module, name):
+                    setattr(module, name, Swish())
+
+    def _down(self, level: int, depth: int, widths: list[int], attend: bool) -> nn.Module:
+        options = {
+            "in_channels": widths[max(0, level - 1)],
+            "out_channels": widths[level],
+            "num_layers": depth,
+            "resnet_groups": self.config.norm_num_groups,
+            "downsample_padding": 0,  # the block itself pads on the right and below only
+        }
+        if attend:  # the block knows no last level: it down-samples by type
+            block = AttnDownEncoderBlock2D(
+                **options, add_downsample=level < len(widths) - 1, attention_head_dim=widths[level]
+            )
+        else:
+            block = DownEncoderBlock2D(**options, add_downsample=level < len(widths) - 1)
+        return block
+
+    def _up(self, level: int, depth: int, widths: list[int], attend: bool) -> nn.Module:
+        options = {
+            "in_channels": widths[min(len(widths) - 1, level + 1)],
+            "out_channels": widths[level],
+            "num_layers": depth,
+            "resnet_groups": self.config.norm_num_groups,
+            "add_upsample": level > 0,
+        }
+        block = AttnUpDecoderBlock2D(**options, attention_head_dim=widths[level]) if attend else UpDecoderBlock2D(**options)
+        if level > 0:
+            block.upsamplers = nn.ModuleList([Upsample(widths[level])])
+        return block
+
+    @property
+    def factor(self) -> int:
+        """How many times smaller than the image the latent is."""
+        return 2 ** (len(self.config.block_out_channels) - 1)
+
+    def decode(
+        self, h: Tensor, force_not_quantize: bool = False, return_dict: bool = True
+    ) -> DecoderOutput | tuple[Tensor, Tensor]:
+        """(B, C, h, w) -> image (B, 3, H, W), quantised first; and the codebook loss."""
+        loss = torch.zeros((), device=h.device, dtype=h.dtype)
+        if not force_not_quantize:
+            h, loss, _ = self.quantize(h)
+        image = self.decoder(self.post_quant_conv(h))
+        return DecoderOutput(sample=image, commit_loss=loss) if return_dict else (image, loss)
