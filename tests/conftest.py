@@ -86,6 +86,10 @@ class Parity:
         """The constructor arguments of a network, as the official configuration has them."""
         return json.loads((self.folder / "index.json").read_text())["configs"][name]["params"]
 
+    def facts(self) -> dict[str, Any]:
+        """Counts and settings that go with the vectors."""
+        return json.loads((self.folder / "index.json").read_text())["facts"]
+
     def parameters(self, name: str) -> dict[str, list[int]]:
         """Names and shapes of a network's parameters, derived entries left out."""
         entries = json.loads((self.folder / "manifests" / f"{name}.json").read_text())["state_dict"]

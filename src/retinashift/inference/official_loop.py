@@ -71,13 +71,35 @@ def tile_starts(length: int, tile: int, stride: int) -> list[int]:
 
 def _sample(pipeline: ResShiftPipeline, given: list[Tensor], draw: Draw) -> Tensor:
     """Image and perhaps mask, (1, C, h, w) in [-1, 1], through the whole chain: (1, 3, h*scale, w*scale), clamped."""
-    net, scheduler, scale = pipeline.denoiser, pipeline.scheduler, pipeline.config.scale
+    net, scale = pipeline.denoiser, pipeline.config.scale
     height, width = given[0].shape[-2:]
     lq, *mask = (pad_to_multiple(x, net.size_multiple * net.lq_ratio) for x in given)
     y0 = pipeline.codec.encode(upsample_bicubic(lq, scale, "torch")).latents  # (1, C, h', w')
-    scheduler.set_timesteps(pipeline.config.default_steps)
+    pipeline.scheduler.set_timesteps(pipeline.config.default_steps)
+    x0 = run_chain(pipeline, y0, lq, mask[0] if mask else None, draw)
+    return pipeline.codec.decode(x0).sample[..., : height * scale, : width * scale].clamp(-1, 1)
+
+
+def run_chain(
+    pipeline: ResShiftPipeline,
+    y0: Tensor,
+    lq: Tensor,
+    mask: Tensor | None,
+    draw: Draw,
+    report: Callable[[dict[str, Tensor]], None] | None = None,
+) -> Tensor:
+    """The loop over the scheduler's timesteps, from y0 to x0, both (B, C, h, w).
+
+    Args:
+        lq, mask: the condition in [-1, 1], see `SwinUNet.forward`.
+        draw: T + 1 draws, see `official_upscale`.
+        report: called after each step with {"x_t", "x0"}, the state and the estimate.
+    """
+    net, scheduler = pipeline.denoiser, pipeline.scheduler
     x_t = scheduler.init_noise(y0, noise=draw(y0.shape).to(y0))
     for t in scheduler.timesteps.tolist():
-        prediction = net(scheduler.scale_model_input(x_t, t), t, lq, *mask).sample
-        x_t = scheduler.step(prediction, t, x_t, y0, noise=draw(y0.shape).to(y0)).prev_sample
-    return pipeline.codec.decode(x_t).sample[..., : height * scale, : width * scale].clamp(-1, 1)
+        prediction = net(scheduler.scale_model_input(x_t, t), t, lq, mask).sample
+        x_t, x0 = scheduler.step(prediction, t, x_t, y0, noise=draw(y0.shape).to(y0), return_dict=False)
+        if report is not None:
+            report({"x_t": x_t, "x0": x0})
+    return x_t

@@ -15,6 +15,7 @@ import torch
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.autoencoders.vae import Decoder, DecoderOutput, Encoder, VectorQuantizer
 from diffusers.models.autoencoders.vq_model import VQModel
+from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.unets.unet_2d_blocks import (
     AttnDownEncoderBlock2D,
     AttnUpDecoderBlock2D,
@@ -96,7 +97,8 @@ class VQCodec(VQModel):
         norm_num_groups: int = 32,
         scaling_factor: float = 1.0,
     ):
-        super(VQModel, self).__init__()  # not VQModel's own, which has one number of blocks for all levels
+        # not VQModel's own, which has one number of blocks for all levels; and diffusers finds by this name how to load
+        ModelMixin.__init__(self)
         widths = list(block_out_channels)
         depths = [layers_per_block] * len(widths) if isinstance(layers_per_block, int) else list(layers_per_block)
         if len(depths) != len(widths):
@@ -119,38 +121,32 @@ class VQCodec(VQModel):
                     setattr(module, name, Swish())
 
     def _down(self, level: int, depth: int, widths: list[int], attend: bool) -> nn.Module:
-        options = {
-            "in_channels": widths[max(0, level - 1)],
-            "out_channels": widths[level],
-            "num_layers": depth,
-            "resnet_groups": self.config.norm_num_groups,
-            "downsample_padding": 0,  # the block itself pads on the right and below only
-        }
-        if attend:  # the block knows no last level: it down-samples by type
-            block = AttnDownEncoderBlock2D(
-                **options, add_downsample=level < len(widths) - 1, attention_head_dim=widths[level]
-            )
-        else:
-            block = DownEncoderBlock2D(**options, add_downsample=level < len(widths) - 1)
-        return block
+        kind, more = (
+            (AttnDownEncoderBlock2D, {"attention_head_dim": widths[level]}) if attend else (DownEncoderBlock2D, {})
+        )
+        return kind(
+            in_channels=widths[max(0, level - 1)],
+            out_channels=widths[level],
+            num_layers=depth,
+            resnet_groups=self.config.norm_num_groups,
+            add_downsample=level < len(widths) - 1,
+            downsample_padding=0,  # the block itself pads, on the right and below only
+            **more,
+        )
 
     def _up(self, level: int, depth: int, widths: list[int], attend: bool) -> nn.Module:
-        options = {
-            "in_channels": widths[min(len(widths) - 1, level + 1)],
-            "out_channels": widths[level],
-            "num_layers": depth,
-            "resnet_groups": self.config.norm_num_groups,
-            "add_upsample": level > 0,
-        }
-        block = AttnUpDecoderBlock2D(**options, attention_head_dim=widths[level]) if attend else UpDecoderBlock2D(**options)
+        kind, more = (AttnUpDecoderBlock2D, {"attention_head_dim": widths[level]}) if attend else (UpDecoderBlock2D, {})
+        block = kind(
+            in_channels=widths[min(len(widths) - 1, level + 1)],
+            out_channels=widths[level],
+            num_layers=depth,
+            resnet_groups=self.config.norm_num_groups,
+            add_upsample=level > 0,
+            **more,
+        )
         if level > 0:
             block.upsamplers = nn.ModuleList([Upsample(widths[level])])
         return block
-
-    @property
-    def factor(self) -> int:
-        """How many times smaller than the image the latent is."""
-        return 2 ** (len(self.config.block_out_channels) - 1)
 
     def decode(
         self, h: Tensor, force_not_quantize: bool = False, return_dict: bool = True
