@@ -17,7 +17,15 @@ INSIDE = 5
 
 
 def published_psnr(sr: np.ndarray, hr: np.ndarray, border: int = 0, luma: bool = False) -> float:
-    """dB. sr, hr: (H, W, 3) uint8. `border`: pixels left out on every side. `luma`: Y alone. ValueError as `psnr_rgb`."""
+    """Peak signal-to-noise ratio in dB.
+
+    Args:
+        sr, hr: (H, W, 3) uint8.
+        border: pixels left out on every side.
+        luma: Y alone, rounded to 8 bit.
+
+    Raises ValueError as `psnr_rgb`.
+    """
     return psnr_rgb(*(_compared(picture, border, luma) for picture in (sr, hr)))
 
 

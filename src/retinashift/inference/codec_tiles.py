@@ -38,7 +38,7 @@ def encode(codec: VQModel, image: Tensor, side: int | None = None) -> Tensor:
 
 def decode(codec: VQModel, latent: Tensor, side: int | None = None) -> Tensor:
     """The latent (B, C, h, w), quantised first -> (B, 3, h*f, w*f) in about [-1, 1]. `side` as in `encode`."""
-    tiles = _tiles(*latent.shape[-2:], side)
+    tiles = _tiles(latent.shape[-2], latent.shape[-1], side)
     return _faded(lambda part: codec.decode(part).sample, latent, tiles, 1, latent_factor(codec))
 
 
@@ -48,7 +48,7 @@ def latent_factor(codec: VQModel) -> int:
 
 
 def _tiles(height: int, width: int, side: int | None) -> list[Tile]:
-    """None if the picture is taken as a whole."""
+    """No tiles if the picture is taken as a whole."""
     if side is None and height * width <= WHOLE_UP_TO:
         return []
     if side is not None and side < 2 * MARGIN:

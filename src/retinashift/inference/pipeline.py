@@ -29,14 +29,13 @@ from retinashift.models.swin_unet import SwinUNet, pad_to_multiple
 from retinashift.models.vq import VQCodec
 
 Denoiser = LightNet | SwinUNet
-Codec = VQModel | VQCodec
 Picture = Image.Image | np.ndarray | Tensor
 Mask = Image.Image | np.ndarray
 OutputType = Literal["np", "pil", "pt"]
 
 WHOLE_UP_TO, TILE_SIZE = 512 * 512, 384  # input pixels: 0.5 GB of activations at 64 channels, and tiles of that order
 
-# A checkpoint names its classes; only these are loaded, whatever the file says.
+# A checkpoint names its classes; only these, which are imported above, are loaded, whatever the file says.
 ALLOWED_COMPONENTS = {
     "denoiser": (["retinashift.models.light_net", "LightNet"], ["retinashift.models.swin_unet", "SwinUNet"]),
     "scheduler": (["retinashift.diffusion.scheduler", "ResShiftScheduler"],),
@@ -95,7 +94,7 @@ class ResShiftPipeline(DiffusionPipeline):
         self,
         denoiser: Denoiser,
         scheduler: ResShiftScheduler,
-        codec: Codec | None = None,
+        codec: VQModel | VQCodec | None = None,
         scale: int = 4,
         upsampling: str = "pillow",
         default_steps: int = 1,

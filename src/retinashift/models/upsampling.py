@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+BAND = 2**20  # values of one band of rows, by which large inputs are worked on
 FOLD_FROM = 16 * 16  # pixels of the input; below, adding the kernels up costs more than it saves
 
 
@@ -18,21 +21,27 @@ def upsample_conv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """
     if x.shape[-2] * x.shape[-1] < FOLD_FROM:
         return F.conv2d(F.interpolate(x, scale_factor=2.0, mode="nearest"), weight, bias, padding=1)
-    batch, _, height, width = x.shape
-    padded = F.pad(x, (1, 1, 1, 1))
-    rows = _folded(weight, 2)
-    phases = [
-        F.conv2d(padded[:, :, a : a + height + 1, b : b + width + 1], kernel, bias)  # (B, C', H, W)
-        for a, columns in enumerate(rows)
-        for b, kernel in enumerate(_folded(columns, 3))
-    ]
+    kernels = [kernel for columns in _folded(weight, 2) for kernel in _folded(columns, 3)]
     if torch.is_grad_enabled():
-        out = torch.stack(phases, dim=2)  # (B, C', 4, H, W)
-        return F.pixel_shuffle(out.flatten(1, 2), 2)
+        parts = torch.stack(list(_phases(F.pad(x, (1, 1, 1, 1)), kernels, bias)), dim=2)  # (B, C', 4, H, W)
+        return F.pixel_shuffle(parts.flatten(1, 2), 2)
+    batch, channels, height, width = x.shape
     out = x.new_empty(batch, weight.shape[0], 2 * height, 2 * width)
-    for phase, part in enumerate(phases):
-        out[:, :, phase // 2 :: 2, phase % 2 :: 2] = part
+    rows = max(1, BAND // (channels * width))
+    for top in range(0, height, rows):
+        bottom = min(height, top + rows)
+        band = x[:, :, max(0, top - 1) : min(height, bottom + 1)]
+        padded = F.pad(band, (1, 1, top == 0, bottom == height))  # zeros beyond the picture, neighbours inside
+        for number, phase in enumerate(_phases(padded, kernels, bias)):
+            out[:, :, 2 * top + number // 2 : 2 * bottom : 2, number % 2 :: 2] = phase
     return out
+
+
+def _phases(padded: Tensor, kernels: list[Tensor], bias: Tensor | None) -> Iterator[Tensor]:
+    """The four pixels that each pixel becomes, row by row; padded: (B, C, H + 2, W + 2), each phase (B, C', H, W)."""
+    for number, kernel in enumerate(kernels):
+        a, b = divmod(number, 2)
+        yield F.conv2d(padded[:, :, a : padded.shape[2] - 1 + a, b : padded.shape[3] - 1 + b], kernel, bias)
 
 
 def _folded(kernel: Tensor, dim: int) -> tuple[Tensor, Tensor]:

@@ -1,8 +1,8 @@
 """VQCodec: diffusers' `VQModel`, able to hold every official autoencoder, and lean.
 
 What it adds: a number of residual blocks for each level (the f8 autoencoder for faces has 1, 2, 3, 4), attention
-inside levels, a search for the nearest code that never holds the matrix of all distances, and upsampling in less than
-half of the multiplications. Names of its tensors and its calls are those of `VQModel`.
+inside levels, a search for the nearest code that never holds the matrix of all distances, norms and convolutions in
+bands of rows, and upsampling in less than half of the multiplications. Names of its tensors and its calls are those of `VQModel`.
 
 Source: Esser, Rombach, Ommer, "Taming Transformers" (CVPR 2021); Rombach et al., "Latent Diffusion" (CVPR 2022).
 """
@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.autoencoders.vae import Decoder, DecoderOutput, Encoder, VectorQuantizer
-from diffusers.models.autoencoders.vq_model import VQModel
+from diffusers.models.autoencoders.vq_model import VQEncoderOutput, VQModel
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.unets.unet_2d_blocks import (
     AttnDownEncoderBlock2D,
@@ -26,7 +27,8 @@ from torch import Tensor, nn
 
 from retinashift.models.upsampling import Upsample
 
-DISTANCES = 2**22  # of one chunk of the search: 16 MiB
+DISTANCES = 2**20  # of one chunk of the search: 4 MiB
+BAND = 2**20  # values of one band of rows: 4 MiB
 
 
 def nearest_codes(z: Tensor, codes: Tensor) -> Tensor:
@@ -57,11 +59,55 @@ class NearestCode(VectorQuantizer):
         return quantised.permute(0, 3, 1, 2), loss, (None, None, indices)
 
 
-class Swish(nn.Module):
-    """x * sigmoid(x), in the memory of x where no gradient needs it."""
+def conv_of_norm(x: Tensor, norm: nn.GroupNorm, conv: nn.Conv2d, added_to: Tensor | None = None) -> Tensor:
+    """conv3x3(silu(norm(x))), (B, C, H, W) -> (B, C', H, W), in bands of rows where no gradient is asked for.
 
-    def forward(self, x: Tensor) -> Tensor:
-        return nn.functional.silu(x, inplace=not torch.is_grad_enabled())
+    With `added_to`, (B, C', H, W), it is the sum of both, which then lies in the memory of `added_to`.
+
+    The statistics are those of the whole x, so bands change nothing; but neither the normalised x nor the copies that
+    a convolution makes for itself exist as a whole, and a band stays in the processor's cache.
+    """
+    batch, channels, height, width = x.shape
+    rows = max(1, BAND // (channels * width))
+    if torch.is_grad_enabled():
+        h = conv(F.silu(norm(x)))
+        return h if added_to is None else added_to + h
+    variance, mean = torch.var_mean(x.float().reshape(batch, norm.num_groups, -1), dim=2, correction=0)  # (B, groups)
+    deviation = (variance + norm.eps).rsqrt()
+    gain, offset = (v.repeat_interleave(channels // norm.num_groups, dim=1) for v in (deviation, -mean * deviation))
+    gain = norm.weight * gain  # (B, C)
+    offset = norm.weight * offset + norm.bias
+    gain, offset = (v.to(x.dtype)[:, :, None, None] for v in (gain, offset))
+    out = x.new_empty(batch, conv.out_channels, height, width) if added_to is None else added_to
+    for top in range(0, height, rows):
+        bottom = min(height, top + rows)
+        first, last = max(0, top - 1), min(height, bottom + 1)
+        band = F.silu(torch.addcmul(offset, x[:, :, first:last], gain), inplace=True)  # (B, C, rows + 2, W)
+        band = F.pad(band, (0, 0, top == 0, bottom == height))  # zeros beyond the picture, neighbours inside
+        band = F.conv2d(band, conv.weight, conv.bias, padding=(0, 1))  # (B, C', rows, W)
+        if added_to is None:
+            out[:, :, top:bottom] = band
+        else:
+            out[:, :, top:bottom] += band
+    return out
+
+
+class ResBlock(nn.Module):
+    """x + conv(silu(norm(conv(silu(norm(x)))))), (B, C, H, W) -> (B, C', H, W); diffusers' names."""
+
+    def __init__(self, channels: int, channels_out: int, groups: int):
+        super().__init__()
+        self.norm1 = nn.GroupNorm(groups, channels, eps=1e-6)
+        self.conv1 = nn.Conv2d(channels, channels_out, 3, padding=1)
+        self.norm2 = nn.GroupNorm(groups, channels_out, eps=1e-6)
+        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1)
+        if channels != channels_out:
+            self.conv_shortcut = nn.Conv2d(channels, channels_out, 1)
+
+    def forward(self, x: Tensor, temb: Tensor | None = None) -> Tensor:
+        """`temb` is not used; diffusers' blocks hand one over. Where no gradient is asked for, x may be overwritten."""
+        h = conv_of_norm(x, self.norm1, self.conv1)
+        return conv_of_norm(h, self.norm2, self.conv2, self.conv_shortcut(x) if hasattr(self, "conv_shortcut") else x)
 
 
 class VQCodec(VQModel):
@@ -115,10 +161,10 @@ class VQCodec(VQModel):
         self.quant_conv = nn.Conv2d(latent_channels, vq_embed_dim, 1)
         self.quantize = NearestCode(num_vq_embeddings, vq_embed_dim, beta=0.25)
         self.post_quant_conv = nn.Conv2d(vq_embed_dim, latent_channels, 1)
-        for module in self.modules():
-            for name in ("nonlinearity", "conv_act"):
-                if hasattr(module, name):
-                    setattr(module, name, Swish())
+        for module in list(self.modules()):
+            if hasattr(module, "resnets"):
+                blocks = [ResBlock(r.in_channels, r.out_channels, norm_num_groups) for r in module.resnets]
+                module.resnets = nn.ModuleList(blocks)
 
     def _down(self, level: int, depth: int, widths: list[int], attend: bool) -> nn.Module:
         kind, more = (
@@ -148,6 +194,11 @@ class VQCodec(VQModel):
             block.upsamplers = nn.ModuleList([Upsample(widths[level])])
         return block
 
+    def encode(self, x: Tensor, return_dict: bool = True) -> VQEncoderOutput | tuple[Tensor]:
+        """(B, 3, H, W) in [-1, 1] -> the latent (B, C, H/f, W/f), not quantised."""
+        latents = self.quant_conv(self.encoder(x.contiguous()))  # a picture's channels may lie innermost
+        return VQEncoderOutput(latents=latents) if return_dict else (latents,)
+
     def decode(
         self, h: Tensor, force_not_quantize: bool = False, return_dict: bool = True
     ) -> DecoderOutput | tuple[Tensor, Tensor]:
@@ -155,5 +206,5 @@ class VQCodec(VQModel):
         loss = torch.zeros((), device=h.device, dtype=h.dtype)
         if not force_not_quantize:
             h, loss, _ = self.quantize(h)
-        image = self.decoder(self.post_quant_conv(h))
+        image = self.decoder(self.post_quant_conv(h.contiguous()))
         return DecoderOutput(sample=image, commit_loss=loss) if return_dict else (image, loss)
