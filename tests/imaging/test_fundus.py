@@ -6,7 +6,7 @@ from PIL import Image
 from scipy import ndimage
 
 from retinashift.imaging.files import find_images, read_image
-from retinashift.imaging.fundus import field_of_view
+from retinashift.imaging.fundus import field_box, field_of_view
 
 
 def disc(height=120, width=140, radius=50):
@@ -87,3 +87,26 @@ def test_fields_of_every_camera_fill_what_such_a_camera_shows(shared, folder, le
     for path, relative in find_images([shared / "data" / folder]):
         if len(relative.parts) == 1:  # labels lie in folders of their own
             assert least < field_of_view(read_image(path).pixels).mean() < most, path.name
+
+
+def eye_in_the_dark(height=120, width=160, radius=45):
+    y, x = np.mgrid[:height, :width]
+    return np.where((y - 60) ** 2 + (x - 80) ** 2 <= radius**2, 90, 3).astype(np.uint8)
+
+
+def test_the_box_holds_the_eye_and_no_more():
+    assert field_box(eye_in_the_dark()) == (slice(15, 106), slice(35, 126))
+
+
+def test_bright_things_outside_the_eye_are_kept_but_specks_are_not():
+    eye = eye_in_the_dark()
+    eye[5, 5] = 200
+    assert field_box(eye) == (slice(15, 106), slice(35, 126))
+    eye[4:10, 140:150] = 200
+    assert field_box(eye) == (slice(4, 106), slice(35, 150))
+
+
+@pytest.mark.parametrize("radius", [0, 5])
+def test_a_frame_without_an_eye_is_taken_whole(radius):
+    assert field_box(eye_in_the_dark(radius=radius)) == (slice(0, 120), slice(0, 160))
+    assert field_box(np.full((30, 40, 3), 90, np.uint8)) == (slice(0, 30), slice(0, 40))

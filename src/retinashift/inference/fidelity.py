@@ -7,10 +7,17 @@ has measured, the coarse structure, and leaves the estimated detail as it is.
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
+from retinashift.imaging.degradation import bicubic_pillow
 from retinashift.models.codec import upsample_bicubic
+
+REACH = 4
+"""How far, in low-resolution pixels, one back-projection looks: two for the reduction, two for the enlargement."""
 
 
 def back_project(sr: Tensor, lr: Tensor, scale: int, iterations: int) -> Tensor:
@@ -29,3 +36,17 @@ def back_project(sr: Tensor, lr: Tensor, scale: int, iterations: int) -> Tensor:
         reduced = F.interpolate(sr, scale_factor=1 / scale, mode="bicubic", antialias=True, align_corners=False)
         sr = (sr + upsample_bicubic(lr - reduced, scale)).clamp(-1, 1)
     return sr
+
+
+def consistency(sr: np.ndarray, lr: np.ndarray, scale: int) -> float:
+    """PSNR in dB between a result that is reduced again by `bicubic-pillow` and its input; inf if they are equal.
+
+    Args:
+        sr: (scale H, scale W) or (scale H, scale W, 3).
+        lr: (H, W) or (H, W, 3), of the dtype of `sr`: uint8, uint16, or float in [0, 1], which is measured in 16 bit.
+    """
+    if sr.dtype.kind == "f":
+        sr, lr = ((pixels * 65535).round().astype(np.uint16) for pixels in (sr, lr))
+    peak = float(np.iinfo(sr.dtype).max)
+    error = float(np.mean((bicubic_pillow(sr, scale).astype(np.float64) - lr) ** 2))
+    return 10 * math.log10(peak**2 / error) if error else math.inf

@@ -8,33 +8,39 @@ from dataclasses import dataclass, replace
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from diffusers.models.autoencoders.vq_model import VQModel
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.utils import BaseOutput
-from PIL import Image
 from torch import Tensor
 
-from retinashift.diffusion.noise import stream_generator
+from retinashift.diffusion.noise import noise_window, stream_generator
 from retinashift.diffusion.scheduler import ResShiftScheduler
 from retinashift.inference import codec_tiles
-from retinashift.inference.fidelity import back_project
-from retinashift.inference.tiling import Tile, denoise_by_tiles, plan_tiles
+from retinashift.inference.fidelity import REACH, back_project, consistency
+from retinashift.inference.memory import free_for_tiles
+from retinashift.inference.pictures import (
+    Canvas,
+    Mask,
+    OutputType,
+    Picture,
+    Prepared,
+    as_list,
+    as_masks,
+    masked,
+    prepare,
+)
+from retinashift.inference.regions import Box, cut, grid_within, run_tiles
 from retinashift.models.codec import PixelCodec, Upsampling, upsample_bicubic
 from retinashift.models.light_net import LightNet
 from retinashift.models.swin_unet import SwinUNet, pad_to_multiple
 from retinashift.models.vq import VQCodec
 
 Denoiser = LightNet | SwinUNet
-Picture = Image.Image | np.ndarray | Tensor
-Mask = Image.Image | np.ndarray
-OutputType = Literal["np", "pil", "pt"]
-
-WHOLE_UP_TO, TILE_SIZE = 512 * 512, 384  # input pixels: 0.5 GB of activations at 64 channels, and tiles of that order
-
+Report = Callable[[dict[str, Any]], None]
 # A checkpoint names its classes; only these, which are imported above, are loaded, whatever the file says.
 ALLOWED_COMPONENTS = {
     "denoiser": (["retinashift.models.light_net", "LightNet"], ["retinashift.models.swin_unet", "SwinUNet"]),
@@ -49,23 +55,35 @@ class CheckpointError(ValueError):
 
 @dataclass
 class SRResult(BaseOutput):
-    """`images`: one per input, scale times its size, in the form that `output_type` names."""
+    """What came of each input.
+
+    `images`: scale times its size, in the form that `output_type` names. `consistency`: PSNR in dB between the result,
+    reduced again, and the input; see `fidelity.consistency`. `deviations`: the samples' standard deviation of each
+    pixel, (H, W) float32 in [0, 1], or None where `ensemble_size` is 1; see `uncertainty`. `eyes`: the part of the
+    input, in its pixels, that the network saw.
+    """
 
     images: list[Any]
+    consistency: list[float]
+    deviations: list[np.ndarray | None]
+    eyes: list[Box]
 
 
 @dataclass(frozen=True)
-class _Prepared:
-    """One input as the chain sees it: `lr` (1, 3, h, w) in [-1, 1]; `grey` and `levels` tell how to go back.
+class _Job:
+    """One picture: what is known of it, what is to be done, and where it goes."""
 
-    `mask` (1, 1, h, w), 1 where the picture is to be filled in and -1 elsewhere, or None.
-    """
-
-    lr: Tensor
-    grey: bool
-    levels: int | None
-    """255 or 65535 for integer pictures, None for float ones."""
-    mask: Tensor | None = None
+    given: Prepared
+    eye: Box
+    margin: int
+    tiles: list[Box]
+    seed: int
+    members: int
+    back_projections: int
+    canvas: Canvas
+    deviation: np.ndarray | None
+    report: Report | None
+    where: dict[str, Any]
 
 
 class ResShiftPipeline(DiffusionPipeline):
@@ -81,6 +99,7 @@ class ResShiftPipeline(DiffusionPipeline):
             estimate with the least squared error, and the most faithful; all T steps draw a sample.
         back_projections: how often results are brought into line with their input when the caller names no number;
             see `fidelity`.
+        only_eye: whether the dark surround is left out when the caller does not say; see `imaging.fundus.field_box`.
 
     >>> pipe = ResShiftPipeline.from_shipped()
     >>> pipe(np.zeros((16, 12, 3), np.uint8)).images[0].shape
@@ -99,13 +118,18 @@ class ResShiftPipeline(DiffusionPipeline):
         upsampling: str = "pillow",
         default_steps: int = 1,
         back_projections: int = 0,
+        only_eye: bool = False,
     ):
         super().__init__()
         if upsampling not in get_args(Upsampling):
             raise ValueError(f"upsampling is {upsampling!r}; allowed are {', '.join(get_args(Upsampling))}")
         self.register_modules(denoiser=denoiser, scheduler=scheduler, codec=codec)
         self.register_to_config(
-            scale=scale, upsampling=upsampling, default_steps=default_steps, back_projections=back_projections
+            scale=scale,
+            upsampling=upsampling,
+            default_steps=default_steps,
+            back_projections=back_projections,
+            only_eye=only_eye,
         )
         self.pixel_codec = PixelCodec(scale)
 
@@ -141,8 +165,10 @@ class ResShiftPipeline(DiffusionPipeline):
         ensemble_size: int = 1,
         output_type: OutputType = "np",
         back_projections: int | None = None,
+        only_eye: bool | None = None,
+        memory: int | None = None,
         tile_size: int | None = None,
-        callback: Callable[[dict[str, Any]], None] | None = None,
+        callback: Report | None = None,
         mask: Mask | Sequence[Mask] | None = None,
     ) -> SRResult:
         """Enlarge one picture or several.
@@ -158,87 +184,150 @@ class ResShiftPipeline(DiffusionPipeline):
             output_type: "np" (the input's depth; float for float), "pil" (8 bit), "pt" (float (3, H, W) in [0, 1]).
             back_projections: how often the result is brought into line with the input, so that it gives the input when
                 it is reduced again; 0 leaves the network's own estimate, None is the checkpoint's default.
-            tile_size: side of the tiles, in input pixels, by which the network is run; None tiles pictures above
-                512x512 alone. Tiles bound memory and change nothing but the last bits (see `tiling`). Only for
-                denoisers that state a `receptive_radius`: group norms look at the whole picture.
-            callback: called after each step with {"image", "member", "step", "steps", "x0", "x_t"}.
+            only_eye: give the network only the rectangle that holds the eye, and enlarge the dark surround bicubically.
+                None is the checkpoint's default.
+            memory: the most bytes that the process may hold at its peak (on a GPU: of the GPU); None is what it holds
+                and half of what is free. A picture that needs more is computed by tiles, which changes nothing but
+                the last bits (see `regions`). Only for denoisers that state a `receptive_radius`: group norms look
+                at the whole picture.
+            tile_size: side of the tiles, in input pixels, instead of what `memory` allows.
+            callback: called after each step with {"image", "tile", "tiles", "member", "step", "steps", "x0", "x_t"};
+                the two tensors are those of the tile.
             mask: for checkpoints that fill in (inpainting), one for each picture, (H, W): anything but 0 is filled in,
                 and all else comes back as it was.
 
         Raises:
             ValueError: an argument outside what is allowed, named.
+            MemoryError: `memory` is too small, or there is too little, even for the smallest tile.
         """
         # 1. Check
-        images = _as_list(image)
+        images = as_list(image)
         if output_type not in ("np", "pil", "pt"):
             raise ValueError(f"output_type is {output_type!r}; allowed are np, pil, pt")
         if ensemble_size < 1:
             raise ValueError(f"ensemble_size is {ensemble_size}; it must be at least 1")
-        if tile_size is not None and not (tile_size >= 1 and hasattr(self.denoiser, "receptive_radius")):
+        if tile_size is not None and not (tile_size >= 1 and self._is_local):
             raise ValueError(f"tile_size is {tile_size}; at least 1, and only for LightNet, can be tiled")
-        masks = _as_masks(mask, images, takes_mask=getattr(self.denoiser, "takes_mask", False))
+        masks = as_masks(mask, images, takes_mask=getattr(self.denoiser, "takes_mask", False))
         seeds = _noise_seeds(generator, len(images))
         self.scheduler.set_timesteps(num_inference_steps or self.config.default_steps)
+        times = self.config.back_projections if back_projections is None else back_projections
+        only_eye = self.config.only_eye if only_eye is None else only_eye
+        result = SRResult(images=[], consistency=[], deviations=[], eyes=[])
         # 2. Sample, image by image: sizes may differ, and activations of one image already fill a processor
-        results = []
         for number, (picture, hole, seed) in enumerate(zip(images, masks, seeds, strict=True)):
-            prepared = _masked(_prepare(picture, self._execution_device, self.denoiser.dtype), hole)
-            given = self._whole_latents(prepared)  # prepared.lr, perhaps extended to the right and below
-            y0 = self._encode(given.lr)  # (1, C, h', w')
-            total = torch.zeros((), device=y0.device)
-            for member in range(ensemble_size):
-                report = None
-                if callback is not None:
-                    where = {"image": number, "member": member, "steps": self.scheduler.num_inference_steps}
-                    report = lambda state, where=where: callback(where | state)  # noqa: E731
-                x0 = self._sample(given, y0, stream_generator(seed, member), tile_size, report)
-                total = total + self._decode(x0, prepared.lr).float()  # (1, 3, H, W) in [-1, 1]
-            times = self.config.back_projections if back_projections is None else back_projections
-            sr = back_project(total / ensemble_size, prepared.lr.float(), self.config.scale, times)
+            given = masked(prepare(picture, self._execution_device, self.denoiser.dtype), hole)
+            scale, frame = self.config.scale, given.frame
+            eye = given.eye() if only_eye and hole is None else frame
+            margin = self._margin(times)
+            job = _Job(
+                given=given,
+                eye=eye,
+                margin=margin,
+                tiles=self._tiles(given, eye, margin, memory, tile_size),
+                seed=seed,
+                members=ensemble_size,
+                back_projections=times,
+                canvas=Canvas(given, scale, output_type),
+                deviation=None if ensemble_size == 1 else np.zeros(frame.scaled(scale).shape, np.float32),
+                report=callback,
+                where={"image": number},
+            )
+            for side in eye.around(frame):
+                job.canvas.put(side, self._enlarge(given, side))
+            run_tiles(job.tiles, partial(self._paint, job), halve=self._is_local)
+            result.images.append(job.canvas.finished())
+            result.consistency.append(consistency(job.canvas.pixels, job.canvas.in_form(given.lr[0]), scale))
+            result.deviations.append(job.deviation)
+            result.eyes.append(eye)
+        return result
+
+    def _paint(self, job: _Job, tile: Box) -> None:
+        """Compute one tile and put it where it belongs."""
+        read = tile.widened(job.margin, job.eye)
+        mean, deviation = self._reconstruct(job, tile, read)
+        rows, columns = tile.inside(read).scaled(self.config.scale).slices
+        job.canvas.put(tile, mean[:, rows, columns])
+        if job.deviation is not None:
+            job.deviation[tile.scaled(self.config.scale).slices] = deviation[rows, columns].cpu().numpy()
+
+    def _reconstruct(self, job: _Job, tile: Box, read: Box) -> tuple[Tensor, Tensor]:
+        """Mean (3, H, W) in about [-1, 1] and standard deviation (H, W) in units of [0, 1] of the samples of one tile.
+
+        They are added up as they come (Welford, 1962), so that memory does not grow with their number.
+        """
+        prepared = job.given.window(read)
+        given = self._whole_latents(prepared)  # prepared.lr, perhaps extended to the right and below
+        y0 = self._encode(given.lr)  # (1, C, h', w')
+        mean = squares = torch.zeros((), device=y0.device)
+        where = job.where | {"tile": job.tiles.index(tile) if tile in job.tiles else -1, "tiles": len(job.tiles)}
+        for member in range(job.members):
+            report = None
+            if job.report is not None:
+                report = partial(_tell, job.report, where | {"member": member})
+            x0 = self._sample(given, y0, read, stream_generator(job.seed, member).initial_seed(), report)
+            sample = self._decode(x0, prepared.lr).float()  # (1, 3, H, W)
+            sample = back_project(sample, prepared.lr.float(), self.config.scale, job.back_projections)
             if prepared.mask is not None:
-                sr = torch.where(prepared.mask > 0, sr, prepared.lr.float())
-            results.append(_finish(sr[0], prepared, output_type))
-        return SRResult(images=results)
+                sample = torch.where(prepared.mask > 0, sample, prepared.lr.float())
+            step = sample[0] - mean
+            mean = mean + step / (member + 1)  # (3, H, W)
+            squares = squares + step * (sample[0] - mean)  # (3, H, W)
+        variance = squares.mean(0) / max(1, job.members - 1)  # (H, W)
+        return mean, variance.sqrt() / 2
 
-    def _sample(
-        self,
-        given: _Prepared,
-        y0: Tensor,
-        generator: torch.Generator,
-        tile_size: int | None,
-        report: Callable[[dict[str, Any]], None] | None,
-    ) -> Tensor:
-        """The chain from y0 to x0, both (1, C, h, w)."""
+    def _sample(self, given: Prepared, y0: Tensor, box: Box, seed: int, report: Report | None) -> Tensor:
+        """The chain from y0 to x0, both (1, C, h, w), of the part of the picture that `box` names."""
+        height, width = y0.shape[-2:]
+        rows, columns = range(box.top, box.top + height), range(box.left, box.left + width)
 
-        def draw() -> Tensor:
+        def draw(number: int) -> Tensor:
             # drawn on the CPU in float32, so that the noise is the same on every device and in every dtype
-            return torch.randn(y0.shape, generator=generator).to(y0)
+            return noise_window(seed, number, y0.shape[1], rows, columns).to(y0)
 
-        lr = given.lr
-        tiles = self._tiles(lr, tile_size)
         timesteps = self.scheduler.timesteps.tolist()
-        x_t = self.scheduler.init_noise(y0, noise=draw())
+        x_t = self.scheduler.init_noise(y0, noise=draw(0))
         for number, t in enumerate(timesteps):
             scaled = self.scheduler.scale_model_input(x_t, t)
-            if tiles:
-                denoise = partial(_predict, self.denoiser, t)
-                prediction = denoise_by_tiles(denoise, scaled, lr, tiles)
-            else:
-                prediction = _predict(self.denoiser, t, scaled, lr, given.mask)
-            x_t, x0 = self.scheduler.step(prediction, t, x_t, y0, noise=draw(), return_dict=False)
+            prediction = _predict(self.denoiser, t, scaled, given.lr, given.mask)
+            noise = draw(1 + number) if number < len(timesteps) - 1 else None  # the last step adds none
+            x_t, x0 = self.scheduler.step(prediction, t, x_t, y0, noise=noise, return_dict=False)
             if report is not None:
-                report({"step": number, "x0": x0, "x_t": x_t})
+                report({"step": number, "steps": len(timesteps), "x0": x0, "x_t": x_t})
         return x_t
 
-    def _tiles(self, lr: Tensor, tile_size: int | None) -> list[Tile]:
-        """The tiles of one picture; none if it is to be denoised as a whole."""
-        height, width = lr.shape[-2:]
-        margin = getattr(self.denoiser, "receptive_radius", None)
-        if margin is None or (tile_size is None and height * width <= WHOLE_UP_TO):
-            return []
-        return plan_tiles(height, width, tile_size or TILE_SIZE, margin)
+    @property
+    def _is_local(self) -> bool:
+        """Whether a part of the picture can be computed by itself."""
+        return self.codec is None and hasattr(self.denoiser, "receptive_radius")
 
-    def _whole_latents(self, prepared: _Prepared) -> _Prepared:
+    def _margin(self, back_projections: int) -> int:
+        """How far beyond what it keeps a tile has to read, in pixels of the input."""
+        if not self._is_local:
+            return 0
+        return self.scheduler.num_inference_steps * self.denoiser.receptive_radius + back_projections * REACH
+
+    def _tiles(
+        self, given: Prepared, eye: Box, margin: int, memory: int | None, tile_size: int | None
+    ) -> list[Box]:
+        """The parts in which a picture is computed: one, if it fits."""
+        if not self._is_local:
+            return [eye]
+        if tile_size is not None:
+            return cut(eye, -(-eye.height // tile_size), -(-eye.width // tile_size))
+        free = free_for_tiles(self._execution_device, memory, Canvas.bytes_for(given, self.config.scale))
+        largest = free // self.denoiser.bytes_per_position
+        return cut(eye, *grid_within(eye.height, eye.width, margin, largest))
+
+    def _enlarge(self, given: Prepared, box: Box) -> Tensor:
+        """A part of the picture by interpolation alone, (3, h*scale, w*scale)."""
+        scale, reach = self.config.scale, 3
+        read = box.widened(reach, given.frame)
+        enlarged = upsample_bicubic(given.window(read).lr, scale, self.config.upsampling)[0]  # (3, H, W)
+        rows, columns = box.inside(read).scaled(scale).slices
+        return enlarged[:, rows, columns]
+
+    def _whole_latents(self, prepared: Prepared) -> Prepared:
         """A learned codec and the network need whole blocks of pixels; pictures are extended by reflection."""
         if self.codec is None:
             return prepared
@@ -260,6 +349,10 @@ class ResShiftPipeline(DiffusionPipeline):
         image = self.pixel_codec.decode(x0) if self.codec is None else codec_tiles.decode(self.codec, x0)
         height, width = (side * self.config.scale for side in lr.shape[-2:])
         return image[..., :height, :width]
+
+
+def _tell(report: Report, where: dict[str, Any], state: dict[str, Any]) -> None:
+    report(where | state)
 
 
 def _predict(denoiser: Denoiser, t: int, sample: Tensor, lq: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -286,43 +379,6 @@ def _check_index(folder: Path) -> None:
             raise CheckpointError(f"{folder} lacks the folder {name}")
 
 
-def _as_list(image: Picture | Sequence[Picture]) -> list[Picture]:
-    if isinstance(image, (Image.Image, np.ndarray)):
-        return [image]
-    if isinstance(image, Tensor) and image.ndim == 3:
-        return [image]
-    return list(image)
-
-
-def _as_masks(
-    mask: Mask | Sequence[Mask] | None, images: list[Picture], takes_mask: bool
-) -> Sequence[np.ndarray | None]:
-    """One (H, W) bool array for each image, or None for each."""
-    if takes_mask != (mask is not None):
-        wanted = "fills in, so a mask is needed" if takes_mask else "does not fill in, so a mask means nothing to it"
-        raise ValueError(f"this checkpoint {wanted}")
-    if mask is None:
-        return [None] * len(images)
-    masks = [np.asarray(m) for m in ([mask] if isinstance(mask, (Image.Image, np.ndarray)) else mask)]
-    for array in masks:
-        if array.ndim != 2:
-            raise ValueError(f"a mask has shape {array.shape}; (H, W) is needed")
-    if len(masks) != len(images):
-        raise ValueError(f"{len(masks)} masks were given for {len(images)} images; give one each")
-    return [array != 0 for array in masks]
-
-
-def _masked(prepared: _Prepared, hole: np.ndarray | None) -> _Prepared:
-    """The hole black, as in training, and beside it as 1 and -1."""
-    if hole is None:
-        return prepared
-    if hole.shape != prepared.lr.shape[-2:]:
-        height, width = prepared.lr.shape[-2:]
-        raise ValueError(f"the mask is {hole.shape[1]}x{hole.shape[0]} and its image {width}x{height}")
-    mask = torch.from_numpy(hole)[None, None].to(prepared.lr.device)
-    return replace(prepared, lr=prepared.lr.masked_fill(mask, -1), mask=mask.to(prepared.lr) * 2 - 1)
-
-
 def _noise_seeds(generator: torch.Generator | list[torch.Generator] | None, count: int) -> list[int]:
     """One number per image from which its noise streams come."""
     if isinstance(generator, list):
@@ -336,46 +392,3 @@ def _noise_seeds(generator: torch.Generator | list[torch.Generator] | None, coun
 
 def _draw_seed(generator: torch.Generator) -> int:
     return int(torch.randint(2**62, (), generator=generator, device=generator.device))
-
-
-def _prepare(picture: Picture, device: torch.device, dtype: torch.dtype) -> _Prepared:
-    """Any accepted picture as a (1, 3, h, w) tensor in [-1, 1]."""
-    if isinstance(picture, Image.Image):
-        if picture.mode not in ("L", "RGB", "I;16"):
-            raise ValueError(f"image mode is {picture.mode}; L, RGB and I;16 are supported (convert it first)")
-        picture = np.asarray(picture)
-    if isinstance(picture, np.ndarray):
-        levels = {"uint8": 255, "uint16": 65535}.get(picture.dtype.name)
-        if levels is None and picture.dtype.kind != "f":
-            raise ValueError(f"image is {picture.dtype}; uint8, uint16 and float in [0, 1] are supported")
-        grey = picture.ndim == 2
-        if not grey and (picture.ndim != 3 or picture.shape[2] != 3):
-            raise ValueError(f"image has shape {picture.shape}; (H, W) and (H, W, 3) are supported")
-        array = picture.astype(np.float32) / (levels or 1)
-        tensor = torch.from_numpy(array)[None] if grey else torch.from_numpy(array).permute(2, 0, 1)
-    else:
-        if picture.ndim != 3 or picture.shape[0] != 3 or not picture.is_floating_point():
-            raise ValueError(
-                f"tensor is {tuple(picture.shape)} {picture.dtype}; float (3, H, W) in [0, 1] is supported"
-            )
-        tensor, levels, grey = picture.float(), None, False
-    if min(tensor.shape[-2:]) < 1:
-        raise ValueError(f"image is {tensor.shape[-1]}x{tensor.shape[-2]}; it is empty")
-    if levels is None and not bool(((tensor >= 0) & (tensor <= 1)).all()):
-        raise ValueError(f"float image spans {tensor.min():.3g}..{tensor.max():.3g}; it must lie in [0, 1]")
-    lr = (tensor.expand(3, -1, -1)[None] * 2 - 1).to(device, dtype)  # (1, 3, h, w)
-    return _Prepared(lr, grey, levels)
-
-
-def _finish(image: Tensor, prepared: _Prepared, output_type: OutputType) -> Any:
-    """(3, H, W) in about [-1, 1] -> the output form, clamped to what the form can hold."""
-    image = (image / 2 + 0.5).clamp(0, 1).cpu()
-    if output_type == "pt":
-        return image
-    array = image.mean(0).numpy() if prepared.grey else image.permute(1, 2, 0).numpy()
-    if output_type == "pil":
-        return Image.fromarray((array * 255).round().astype(np.uint8))
-    if prepared.levels is None:
-        return np.ascontiguousarray(array)
-    dtype = np.uint8 if prepared.levels == 255 else np.uint16
-    return (array * prepared.levels).round().astype(dtype)
