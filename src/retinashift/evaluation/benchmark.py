@@ -44,6 +44,7 @@ class Column:
     heading: str
     decimals: int
     better: Literal["more", "less", "none"] = "more"
+    table: Literal["fidelity", "detail"] = "detail"
 
     def text(self, scores: Scores) -> str:
         value = getattr(scores, self.score)
@@ -51,14 +52,15 @@ class Column:
 
 
 COLUMNS = (
-    Column("psnr_rgb", "PSNR dB", 2), Column("psnr_rgb_fov", "PSNR fov", 2), Column("psnr_y_fov", "PSNR-Y fov", 2),
-    Column("ssim_y_fov", "SSIM-Y fov", 4), Column("ms_ssim_y_fov", "MS-SSIM fov", 4),
-    Column("st_lpips_fov", "ST-LPIPS fov", 4, "less"), Column("lpips_alex", "LPIPS", 4, "less"),
-    Column("vessel_dice", "vessels", 3), Column("vessel_thin", "thin", 3),
+    Column("psnr_rgb", "PSNR dB", 2, table="fidelity"), Column("psnr_rgb_fov", "PSNR fov", 2, table="fidelity"),
+    Column("psnr_y_fov", "PSNR-Y fov", 2, table="fidelity"), Column("ssim_y_fov", "SSIM-Y fov", 4, table="fidelity"),
+    Column("consistency", "consistency dB", 2, table="fidelity"),
+    Column("wall_seconds", "seconds", 2, "less", "fidelity"), Column("cpu_seconds", "CPU s", 2, "less", "fidelity"),
+    Column("peak_mib", "MiB", 0, "less", "fidelity"),
+    Column("ms_ssim_y_fov", "MS-SSIM fov", 4), Column("st_lpips_fov", "ST-LPIPS fov", 4, "less"),
+    Column("lpips_alex", "LPIPS", 4, "less"), Column("vessel_dice", "vessels", 3), Column("vessel_thin", "thin", 3),
     Column("label_dice", "label Dice", 3), Column("label_auc", "label AUC", 4), Column("label_thin", "label thin", 3),
-    Column("sharpness", "sharpness", 2, "none"), Column("consistency", "consistency dB", 2),
-    Column("wall_seconds", "seconds", 2, "less"), Column("cpu_seconds", "CPU s", 2, "less"),
-    Column("peak_mib", "MiB", 0, "less"),
+    Column("sharpness", "sharpness", 2, "none"),
 )  # fmt: skip
 
 
@@ -215,9 +217,9 @@ class Report:
         means = self.means().values()
         return [column for column in COLUMNS if any(getattr(mean, column.score) is not None for mean in means)]
 
-    def table(self) -> list[list[str]]:
+    def table(self, which: Literal["fidelity", "detail"] = "fidelity") -> list[list[str]]:
         """The means as text, heading first. "fov" is the field of view; "-" is not measured."""
-        columns = self.columns()
+        columns = [column for column in self.columns() if column.table == which]
         lines = [[name, *(column.text(mean) for column in columns)] for name, mean in self.means().items()]
         return [["method", *(column.heading for column in columns)], *lines]
 

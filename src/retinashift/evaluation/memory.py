@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 from pathlib import Path
 from types import TracebackType
 
@@ -13,7 +15,7 @@ _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 class PeakMemory:
     """Context that measures: `mib` is the GPU's allocations where there is one, else what Linux saw this process take.
 
-    The latter counts what libraries keep, so the first call of a method shows more than later ones. Elsewhere, and
+    The latter is what came on top of what the process held when it had given back what it did not need. Elsewhere, and
     where the system does not let the mark be reset, `mib` is None.
     """
 
@@ -25,6 +27,7 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats()
             return self
         try:
+            _give_back()
             _RESET.write_text("5")  # sets the high-water mark to what is held now
             self._start = _field("VmRSS")
         except OSError:
@@ -36,6 +39,14 @@ class PeakMemory:
             self.mib = torch.cuda.max_memory_allocated() / 2**20
         elif self._start is not None:
             self.mib = max(0.0, _field("VmHWM") - self._start) / 1024
+
+
+def _give_back() -> None:
+    """Freed memory goes back to the system, where the C library is one that keeps it; else it would hide the peak."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _field(name: str) -> float:

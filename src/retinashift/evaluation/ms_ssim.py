@@ -36,19 +36,36 @@ def ms_ssim_y(sr: np.ndarray, hr: np.ndarray, mask: np.ndarray | None = None) ->
     if min(sr.shape[:2]) < SMALLEST:
         raise ValueError(f"pictures are {sr.shape[1]}x{sr.shape[0]}; MS-SSIM needs at least {SMALLEST}x{SMALLEST}")
     x, y = luma_studio(sr), luma_studio(hr)
-    inside = np.ones(x.shape, bool) if mask is None else mask
+    inside: np.ndarray = np.ones(x.shape, bool) if mask is None else mask
     product = 1.0
     for scale, weight in enumerate(WEIGHTS):
         if scale:
-            x, y, inside = _halve(x).mean((1, 3)), _halve(y).mean((1, 3)), _halve(inside).all((1, 3))
+            x, y, inside = _halve(x).mean((1, 3)), _halve(y).mean((1, 3)), _halve_mask(inside)
         similarity, contrast = _ssim_maps(x, y)
-        reach = SSIM_WINDOW // 2
-        counted = inside[reach:-reach, reach:-reach]
+        counted = _counted(inside)
         if not counted.any():
             raise ValueError(f"the field of view is too small for scale {scale + 1} of MS-SSIM")
         chosen = similarity if scale == len(WEIGHTS) - 1 else contrast
         product *= max(0.0, float(chosen[counted].mean())) ** weight
     return product
+
+
+def fits(mask: np.ndarray) -> bool:
+    """Whether a mask, (H, W) bool with both sides at least 176, holds a window at every scale."""
+    for _ in WEIGHTS[1:]:
+        if not _counted(mask).any():
+            return False
+        mask = _halve_mask(mask)
+    return bool(_counted(mask).any())
+
+
+def _counted(mask: np.ndarray) -> np.ndarray:
+    reach = SSIM_WINDOW // 2
+    return mask[reach:-reach, reach:-reach]
+
+
+def _halve_mask(mask: np.ndarray) -> np.ndarray:
+    return np.all(_halve(mask), axis=(1, 3))
 
 
 def _ssim_maps(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from retinashift.evaluation.metrics import check_pair
 from retinashift.models.st_lpips import SMALLEST, ShiftTolerantLPIPS
 
+ST_LPIPS_SMALLEST = SMALLEST
 LPIPS_SMALLEST = 64
 """Shortest side in pixels that AlexNet's strides leave something of."""
 

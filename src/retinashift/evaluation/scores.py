@@ -120,8 +120,10 @@ def measure(sr: np.ndarray, subject: Subject, metrics: Sequence[Metric]) -> Meas
     }
     shortest = min(sr.shape[:2])
     if "ms-ssim" in metrics and shortest >= ms_ssim.SMALLEST:
-        found |= {"ms_ssim_y": ms_ssim.ms_ssim_y(sr, hr), "ms_ssim_y_fov": ms_ssim.ms_ssim_y(sr, hr, field)}
-    if "st-lpips" in metrics and shortest >= perceptual.SMALLEST:
+        found["ms_ssim_y"] = ms_ssim.ms_ssim_y(sr, hr)
+        if ms_ssim.fits(field):
+            found["ms_ssim_y_fov"] = ms_ssim.ms_ssim_y(sr, hr, field)
+    if "st-lpips" in metrics and shortest >= perceptual.ST_LPIPS_SMALLEST:
         whole, inside = perceptual.st_lpips(sr, hr, [None, field])
         found |= {"st_lpips": whole, "st_lpips_fov": inside}
     if "lpips" in metrics and shortest >= perceptual.LPIPS_SMALLEST:

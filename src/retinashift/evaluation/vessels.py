@@ -14,7 +14,7 @@ from scipy import fft, ndimage
 from skimage.morphology import skeletonize
 
 SIGMAS = (1.2, 1.8, 2.7)
-"""Half widths of the filters in pixels of a field `REFERENCE_WIDTH` wide; other fields scale them."""
+"""Half widths of the filters in pixels of a field up to `REFERENCE_WIDTH` wide; wider ones scale them."""
 ELONGATION = 2.5
 """Length over width of a filter."""
 ORIENTATIONS = 16
@@ -48,7 +48,7 @@ def vesselness(rgb: np.ndarray, field: np.ndarray) -> np.ndarray:
     Gaussians of Freeman and Adelson, IEEE PAMI 13(9), 1991, several scales normalised after Lindeberg.
     """
     green = (rgb if rgb.ndim == 2 else rgb[..., 1]).astype(np.float32)
-    unit = _width(field) / REFERENCE_WIDTH
+    unit = _unit(field)
     contrast = _contrast(green, field, BACKGROUND_SIGMA * unit)
     best = _strongest_line(contrast, [unit * sigma for sigma in SIGMAS])
     return np.where(field, best, 0).astype(np.float32)  # (H, W)
@@ -78,7 +78,7 @@ def vessel_map(rgb: np.ndarray, field: np.ndarray, level: float | None = None) -
     if level is None:
         level = float(np.quantile(soft[field], 1 - VESSEL_SHARE))
     vessels = (soft > level) & field
-    speck = round(30 * (_width(field) / REFERENCE_WIDTH) ** 2)
+    speck = round(30 * _unit(field) ** 2)
     return VesselMap(soft, _without_specks(vessels, speck), level)
 
 
@@ -164,10 +164,11 @@ def _strongest_line(contrast: np.ndarray, sigmas: list[float]) -> np.ndarray:
     return best[: contrast.shape[0], : contrast.shape[1]]
 
 
-def _width(field: np.ndarray) -> float:
-    """Pixels across the field: the longer side of its box."""
+def _unit(field: np.ndarray) -> float:
+    """How much larger the filters are than for DRIVE: by the longer side of the field's box, never smaller."""
     rows, columns = np.flatnonzero(field.any(1)), np.flatnonzero(field.any(0))
-    return float(max(rows[-1] - rows[0], columns[-1] - columns[0]) + 1)
+    across = max(rows[-1] - rows[0], columns[-1] - columns[0]) + 1
+    return max(1.0, float(across) / REFERENCE_WIDTH)  # a pixel's detail is the finest, and small pictures are crops
 
 
 def _without_specks(vessels: np.ndarray, pixels: int) -> np.ndarray:
