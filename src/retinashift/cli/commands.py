@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from retinashift import __version__
+from retinashift.cli.contact_sheet import degradations
 from retinashift.cli.import_official import import_weights
 
 if TYPE_CHECKING:
@@ -236,6 +237,7 @@ def demo(
 
 
 app.command("import")(import_weights)
+app.command("degradations")(degradations)
 
 
 def _load(checkpoint: str, device: str) -> ResShiftPipeline:
