@@ -65,3 +65,20 @@ def test_a_missing_file_and_a_malformed_override_are_told(tmp_path):
         TrainConfig.load(tmp_path / "none.yaml")
     with pytest.raises(ConfigError, match="key.key=value"):
         load(tmp_path, "data: {path: a}", "run.steps")
+
+
+def test_degradation_ranges_are_read_from_lists_and_given_back(tmp_path):
+    path = tmp_path / "s.yaml"
+    path.write_text("data: {path: x}\ndegradation: {kind: realistic, noise: [0.001, 1e-2], second_order: 0.5}\n")
+    config = TrainConfig.load(path)
+    assert config.degradation.noise == (0.001, 0.01)
+    path.write_text(config.to_yaml())
+    assert TrainConfig.load(path) == config
+    for wrong, reason in (
+        ("degradation.noise=0.1", "degradation.noise is 0.1; 2 values"),
+        ("degradation.noise=[0.2, 0.1]", "0 < least <= most"),
+        ("degradation.grain=1", "unknown setting degradation.grain"),
+        ("data={path: x, layout: pairs, lr_path: y}", "given LR/HR pairs bring"),
+    ):
+        with pytest.raises(ConfigError, match=reason):
+            TrainConfig.load(path, [wrong])

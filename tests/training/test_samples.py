@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from retinashift.imaging.degradation import bicubic_pillow
+from retinashift.imaging.realistic import DegradationSettings
 from retinashift.training.config import CropSettings, Source
 from retinashift.training.samples import bicubic_reduce, make_batch
 from retinashift.training.sources import DataError, PhotographSet, list_source
@@ -70,3 +71,14 @@ def test_given_pairs_are_cut_at_the_same_place(tmp_path):
 def test_a_photograph_smaller_than_the_crop_is_named(pool):
     with pytest.raises(DataError, match=r"eye\d.png is 96x96, smaller than crop.size 128"):
         make_batch(pool, CropSettings(size=128), 4, 0, range(1))
+
+
+def test_realistic_inputs_follow_seed_and_position_and_leave_hr_alone(pool):
+    settings, poor = CropSettings(size=64), DegradationSettings(kind="realistic", second_order=0.5)
+    plain = make_batch(pool, settings, 4, 5, range(4))
+    whole, part = make_batch(pool, settings, 4, 5, range(4), poor), make_batch(pool, settings, 4, 5, range(2, 4), poor)
+    assert torch.equal(whole.hr, plain.hr)
+    assert torch.equal(whole.lr[2:], part.lr)
+    assert whole.lr.shape == plain.lr.shape
+    assert not torch.equal(whole.lr, plain.lr)
+    assert torch.allclose(whole.lr * 255, (whole.lr * 255).round(), atol=1e-4)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from retinashift import __version__
+from retinashift.cli.contact_sheet import degradations
 from retinashift.cli.import_official import import_weights
 
 if TYPE_CHECKING:
@@ -138,29 +139,52 @@ def evaluate(
         list[int] | None, typer.Option(help="Network calls to score; may be repeated. Default: the checkpoint's.")
     ] = None,
     seeds: Annotated[str, typer.Option(help="Seeds of the samples that are averaged, by commas.")] = "0,1,2",
+    metrics: Annotated[
+        str,
+        typer.Option(
+            help="Beside PSNR, SSIM and consistency: ms-ssim, vessels, spectrum, st-lpips, lpips, by commas; or none. "
+            "Default: the first three. The last two need the extra lpips, and seconds a photograph."
+        ),
+    ] = "",
+    against: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=FOLDER: results of another method, named like the photographs; may be repeated."),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="Folder of manual vessel labels; without it, looked for as STARE and DRIVE have them."),
+    ] = None,
     json_path: Annotated[Path | None, typer.Option("--json", help="Write rows, means and protocol here.")] = None,
+    csv_path: Annotated[Path | None, typer.Option("--csv", help="Write one line for each photograph here.")] = None,
+    html_path: Annotated[
+        Path | None, typer.Option("--html", help="Write one page with tables, plots and crops here.")
+    ] = None,
     limit: Annotated[int, typer.Option(min=0, help="Score the first so many photographs only; 0 is all.")] = 0,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the JSON file.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
     device: Device = "auto",
     checkpoint: Checkpoint = "",
 ) -> None:
     """Score a checkpoint beside nearest, bicubic and Lanczos (protocol: bicubic-pillow, 8 bit, docs/data-card.md)."""
     from rich.console import Console
 
-    from retinashift.cli.evaluation import run_evaluation
+    from retinashift.cli.evaluation import Outputs, TestSet, parse_against, parse_metrics, run_evaluation
 
-    if json_path is not None and json_path.exists() and not overwrite:
-        raise FileExistsError(f"{json_path} exists already; give --overwrite, or another name")
+    outputs = Outputs(json_path, csv_path, html_path)
+    outputs.check(overwrite)
+    test_set = TestSet(data, limit, labels, parse_against(against or []))
+    chosen = parse_metrics(metrics)
     try:
         seed_list = [int(seed) for seed in seeds.split(",")]
     except ValueError:
         raise ValueError(f"--seeds is {seeds!r}; whole numbers by commas are expected, such as 0,1,2") from None
     pipeline = _load(checkpoint, device)
     with _progress() as progress:
-        report = run_evaluation(pipeline, data, steps or [pipeline.config.default_steps], seed_list, limit, progress)
-    if json_path is not None:
-        report.save(json_path)
-    Console().print(_table(report.table()))
+        counts = steps or [pipeline.config.default_steps]
+        report = run_evaluation(pipeline, test_set, counts, seed_list, chosen, outputs, progress)
+    console = Console()
+    for table in (report.table("fidelity"), report.table("detail")):
+        if len(table[0]) > 1:
+            console.print(_table(table))
 
 
 @app.command()
@@ -213,6 +237,7 @@ def demo(
 
 
 app.command("import")(import_weights)
+app.command("degradations")(degradations)
 
 
 def _load(checkpoint: str, device: str) -> ResShiftPipeline:

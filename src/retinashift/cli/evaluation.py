@@ -1,32 +1,124 @@
-"""The evaluate command: a test set's photographs through the baselines and a checkpoint."""
+"""The evaluate command: a test set's photographs through the baselines, a checkpoint and the results of others."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
 from rich.progress import Progress
 
-from retinashift.evaluation.benchmark import Method, Report, baseline, evaluate
-from retinashift.imaging.files import ImageError
+from retinashift.evaluation.benchmark import Method, Report, Results, baseline, evaluate
+from retinashift.evaluation.gallery import Gallery
+from retinashift.evaluation.labels import find_label, read_label
+from retinashift.evaluation.report import save_html
+from retinashift.evaluation.scores import DEFAULT_METRICS, Metric
+from retinashift.imaging.files import ImageError, read_image
 from retinashift.inference.pipeline import ResShiftPipeline
-from retinashift.training.sources import FileRef, list_files
+from retinashift.training.sources import FileRef, list_files, stem_path
+
+SHOWN = 4
+"""Photographs with crops in the page."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Files to write; None for none."""
+
+    json: Path | None = None
+    csv: Path | None = None
+    html: Path | None = None
+
+    def check(self, overwrite: bool) -> None:
+        """FileExistsError for one that exists, unless it may be replaced; FileNotFoundError where its folder is not."""
+        for path in (self.json, self.csv, self.html):
+            if path is None:
+                continue
+            if path.exists() and not overwrite:
+                raise FileExistsError(f"{path} exists already; give --overwrite, or another name")
+            if not path.absolute().parent.is_dir():
+                raise FileNotFoundError(f"the folder {path.absolute().parent} does not exist; make it, or name another")
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """Photographs to score, and where their labels and others' results are."""
+
+    data: str
+    limit: int = 0
+    """First so many photographs; 0 is all."""
+    labels: Path | None = None
+    """Folder of labels; None looks where STARE and DRIVE have them."""
+    against: dict[str, Path] = field(default_factory=dict)
+    """Folders of results by the name of what made them."""
+
+
+def parse_metrics(text: str) -> tuple[Metric, ...]:
+    """"vessels,st-lpips" as a tuple; "none" is none of them, "" the default. ValueError for an unknown one."""
+    if not text:
+        return DEFAULT_METRICS
+    given = [name.strip() for name in text.split(",")] if text != "none" else []
+    for name in given:
+        if name not in get_args(Metric):
+            raise ValueError(f"--metrics has {name!r}; allowed are {', '.join(get_args(Metric))}, or none")
+    return tuple(dict.fromkeys(metric for metric in get_args(Metric) if metric in given))
+
+
+def parse_against(given: list[str]) -> dict[str, Path]:
+    """NAME=DIR each. ValueError for another form, a name twice, or a folder that is not there."""
+    found: dict[str, Path] = {}
+    for text in given:
+        name, equals, folder = text.partition("=")
+        if not (name and equals and folder):
+            raise ValueError(f"--against {text}: the form is NAME=FOLDER")
+        if name in found:
+            raise ValueError(f"--against has the name {name} twice")
+        found[name] = Path(folder).expanduser()
+        if not found[name].is_dir():
+            raise ValueError(f"--against {name}: there is no folder {folder}")
+    return found
 
 
 def run_evaluation(
-    pipeline: ResShiftPipeline, data: str, steps: list[int], seeds: list[int], limit: int, progress: Progress
+    pipeline: ResShiftPipeline,
+    test_set: TestSet,
+    steps: list[int],
+    seeds: list[int],
+    metrics: tuple[Metric, ...],
+    outputs: Outputs,
+    progress: Progress,
 ) -> Report:
-    """Score every photograph under `data` (first `limit` if positive). ImageError for one that is not 8 bit."""
-    refs = list_files(data)
-    refs = refs[:limit] if limit else refs
+    """Score the photographs and write the files. ImageError for a photograph that is not 8 bit."""
+    refs = list_files(test_set.data)
+    refs = refs[: test_set.limit] if test_set.limit else refs
     scale = pipeline.config.scale
-    methods = [baseline(name, scale) for name in ("nearest", "bicubic", "lanczos")]
+    methods: list[Method | Results] = [baseline(name, scale) for name in ("nearest", "bicubic", "lanczos")]
+    methods += [_others(name, folder, refs) for name, folder in test_set.against.items()]
     methods += [_ours(pipeline, count) for count in steps]
+    labels = {ref.name: path for ref in refs if (path := _label(ref, test_set.labels)) is not None}
+    shown = [refs[i].name for i in np.linspace(0, len(refs) - 1, min(SHOWN, len(refs))).astype(int)]
+    gallery = Gallery(frozenset(shown))
     task = progress.add_task("Evaluating", total=len(refs))
-    return evaluate(
-        _read(refs), methods, scale=scale, seeds=seeds, on_progress=lambda done: progress.update(task, completed=done)
+    report = evaluate(
+        _read(refs),
+        methods,
+        scale=scale,
+        seeds=seeds,
+        metrics=metrics,
+        label=lambda image: read_label(labels[image]) if image in labels else None,
+        on_progress=lambda done: progress.update(task, completed=done),
+        on_result=gallery.add if outputs.html is not None else None,
     )
+    if outputs.json is not None:
+        report.save(outputs.json)
+    if outputs.csv is not None:
+        report.save_csv(outputs.csv)
+    if outputs.html is not None:
+        save_html(report, gallery, outputs.html, f"Super-resolution of {Path(test_set.data).absolute().name}")
+    return report
 
 
 def _ours(pipeline: ResShiftPipeline, steps: int) -> Method:
@@ -34,6 +126,35 @@ def _ours(pipeline: ResShiftPipeline, steps: int) -> Method:
         return pipeline(lr, num_inference_steps=steps, generator=torch.Generator().manual_seed(seed)).images[0]
 
     return Method(f"retinashift, {steps} step{'s' if steps > 1 else ''}", run, stochastic=True)
+
+
+def _others(name: str, folder: Path, refs: list[FileRef]) -> Results:
+    """Results matched by name, suffix apart, in sub-folders like the photographs'. ValueError names one missing."""
+    files: dict[str, FileRef] = {}
+    for ref in list_files(folder):
+        former = files.setdefault(stem_path(ref.name), ref)
+        if former is not ref:
+            raise ValueError(f"{folder} holds both {former.name} and {ref.name}; keep one of that name")
+    missing = [ref.name for ref in refs if stem_path(ref.name) not in files]
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise ValueError(f"--against {name}: {folder} has no result named {stem_path(missing[0])} (any type){more}")
+
+    def read(image: str) -> np.ndarray:
+        path = files[stem_path(image)].path
+        pixels = read_image(path).pixels
+        if pixels.dtype != np.uint8:
+            raise ImageError(f"{path} is {pixels.dtype}; the protocol scores 8-bit results")
+        return np.ascontiguousarray(np.repeat(pixels[..., None], 3, 2) if pixels.ndim == 2 else pixels)
+
+    return Results(name, read)
+
+
+def _label(ref: FileRef, folder: Path | None) -> Path | None:
+    """Labels lie in folders, never in the zip, which has none; a named folder serves both."""
+    if ref.member and folder is None:
+        return None
+    return find_label(ref.path if not ref.member else Path(ref.name), folder)
 
 
 def _read(refs: list[FileRef]) -> Iterator[tuple[str, np.ndarray]]:

@@ -2,23 +2,66 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from retinashift import __version__
-from retinashift.evaluation.metrics import SSIM_WINDOW, consistency, psnr_rgb, psnr_y, ssim_y
+from retinashift.evaluation.intervals import COVERAGE, RESAMPLES, Interval, bootstrap_mean, paired_difference
+from retinashift.evaluation.memory import PeakMemory
+from retinashift.evaluation.metrics import SSIM_WINDOW
+from retinashift.evaluation.scores import (
+    DEFAULT_METRICS,
+    SCORES,
+    Measured,
+    Metric,
+    Scores,
+    Subject,
+    mean_scores,
+    measure,
+    prepare,
+)
+from retinashift.evaluation.vessels import ORIENTATIONS, REFERENCE_WIDTH, SIGMAS, THIN, VESSEL_SHARE
 from retinashift.imaging.degradation import DEGRADATION, Enlargement, bicubic_pillow, crop_to_multiple, enlarge
 from retinashift.imaging.files import replace_file
 from retinashift.imaging.fundus import DARKEST_FIELD, SURROUND_FACTOR, field_of_view
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the tables."""
+
+    score: str
+    heading: str
+    decimals: int
+    better: Literal["more", "less", "none"] = "more"
+    table: Literal["fidelity", "detail"] = "detail"
+
+    def text(self, scores: Scores) -> str:
+        value = getattr(scores, self.score)
+        return "-" if value is None else f"{value:.{self.decimals}f}"
+
+
+COLUMNS = (
+    Column("psnr_rgb", "PSNR dB", 2, table="fidelity"), Column("psnr_rgb_fov", "PSNR fov", 2, table="fidelity"),
+    Column("psnr_y_fov", "PSNR-Y fov", 2, table="fidelity"), Column("ssim_y_fov", "SSIM-Y fov", 4, table="fidelity"),
+    Column("consistency", "consistency dB", 2, table="fidelity"),
+    Column("wall_seconds", "seconds", 2, "less", "fidelity"), Column("cpu_seconds", "CPU s", 2, "less", "fidelity"),
+    Column("peak_mib", "MiB", 0, "less", "fidelity"),
+    Column("ms_ssim_y_fov", "MS-SSIM fov", 4), Column("st_lpips_fov", "ST-LPIPS fov", 4, "less"),
+    Column("lpips_alex", "LPIPS", 4, "less"), Column("vessel_dice", "vessels", 3), Column("vessel_thin", "thin", 3),
+    Column("label_dice", "label Dice", 3), Column("label_auc", "label AUC", 4), Column("label_thin", "label thin", 3),
+    Column("sharpness", "sharpness", 2, "none"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -32,19 +75,21 @@ class Method:
 
 
 @dataclass(frozen=True)
-class Scores:
-    """dB, SSIM, and seconds of a method's `run`. inf where pictures are equal."""
+class Results:
+    """A method's pictures that exist already: `read(image)` returns uint8, as a `Method` would for that photograph."""
 
-    psnr_rgb: float
-    psnr_rgb_fov: float
-    psnr_y: float
-    psnr_y_fov: float
-    ssim_y: float
-    ssim_y_fov: float
-    consistency: float
-    cpu_seconds: float
-    """Of this process, all its threads."""
-    wall_seconds: float
+    name: str
+    read: Callable[[str], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Result:
+    """One reconstruction and its scores, for whoever wants to draw it."""
+
+    subject: Subject
+    method: str
+    sr: np.ndarray
+    measured: Measured
 
 
 @dataclass(frozen=True)
@@ -65,11 +110,48 @@ class Report:
     scale: int
     seeds: tuple[int, ...]
     rows: tuple[Row, ...]
+    metrics: tuple[Metric, ...] = DEFAULT_METRICS
+    reference: str = ""
+    """Method that the others are compared with, pair by pair; "" is the first that is stochastic, else the last."""
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(row.method for row in self.rows))
+
+    @property
+    def compared_with(self) -> str:
+        """Name of the reference."""
+        return self.reference or next((row.method for row in self.rows if row.seeds), self.methods[-1])
+
+    def values(self, method: str, score: str) -> list[float | None]:
+        """A score by photograph, in their order."""
+        return [getattr(row.scores, score) for row in self.rows if row.method == method]
 
     def means(self) -> dict[str, Scores]:
         """Mean over photographs by method, in the order of methods; one infinite score makes it infinite."""
-        names = dict.fromkeys(row.method for row in self.rows)
-        return {name: _mean([row.scores for row in self.rows if row.method == name]) for name in names}
+        return {name: mean_scores([row.scores for row in self.rows if row.method == name]) for name in self.methods}
+
+    def intervals(self) -> dict[str, dict[str, Interval]]:
+        """Mean and bootstrap interval by method and score, over the photographs that have the score."""
+        found: dict[str, dict[str, Interval]] = {}
+        for method in self.methods:
+            values = {name: [v for v in self.values(method, name) if v is not None] for name in SCORES}
+            found[method] = {name: bootstrap_mean(known) for name, known in values.items() if known}
+        return found
+
+    def differences(self) -> dict[str, dict[str, Interval]]:
+        """Reference less each other method, by score: paired by photograph, those left out that lack one of the two."""
+        found: dict[str, dict[str, Interval]] = {}
+        for method in self.methods:
+            if method == self.compared_with:
+                continue
+            found[method] = {}
+            for name in SCORES:
+                both = zip(self.values(self.compared_with, name), self.values(method, name), strict=True)
+                pairs = [(ours, other) for ours, other in both if ours is not None and other is not None]
+                if pairs:
+                    found[method][name] = paired_difference(*zip(*pairs, strict=True))
+        return found
 
     def protocol(self) -> dict[str, Any]:
         """What the figures depend on, in words and versions."""
@@ -86,17 +168,28 @@ class Report:
             "field_of_view": f"full-range BT.601 luma above {SURROUND_FACTOR} x the 99th percentile of the corners, at "
             f"least {DARKEST_FIELD:g}; largest component, holes filled, eroded by 4 pixels",
             "consistency": f"PSNR between the input and the result reduced by {DEGRADATION}",
-            "seconds": "cpu_seconds of the process, wall_seconds by the clock; a photograph each",
-            "means": 'over seeds, then over photographs; "inf" where pictures are equal',
+            **_metric_protocol(self.metrics),
+            "seconds": "cpu_seconds of the process, wall_seconds by the clock; a photograph each; results that were "
+            "read from a folder have none",
+            "peak_mib": "of memory beyond what the process held before, a photograph; where the system tells it",
+            "means": 'over seeds, then over photographs that have the score; "inf" where pictures are equal, null '
+            "where there is nothing to measure",
+            "intervals": f"{COVERAGE:.0%} percentile bootstrap over photographs, {RESAMPLES} draws, seed 0",
+            "differences": f"{self.compared_with} less the method, paired by photograph",
             "versions": {"retinashift": __version__}
             | {name: version(name) for name in ("torch", "numpy", "pillow", "scipy", "scikit-image")},
         }
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data: `protocol`, `means` by method, `rows`. Infinite numbers are the string "inf": JSON has none."""
+        """Plain data: `protocol`, `means`, `intervals` and `differences` by method, `rows`.
+
+        Infinite numbers are the string "inf": JSON has none. What was not measured is null, or left out.
+        """
         return {
             "protocol": self.protocol(),
             "means": {name: _finite(scores) for name, scores in self.means().items()},
+            "intervals": _plain(self.intervals()),
+            "differences": _plain(self.differences()),
             "rows": [
                 {"image": row.image, "method": row.method, "seeds": list(row.seeds)} | _finite(row.scores)
                 for row in self.rows
@@ -108,19 +201,27 @@ class Report:
         text = json.dumps(self.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
         replace_file(Path(path), (text + "\n").encode())
 
-    def table(self) -> list[list[str]]:
-        """The means as text, heading first. "fov" is the field of view."""
-        heading = ["method", "PSNR dB", "PSNR fov", "PSNR-Y fov", "SSIM-Y fov", "consistency dB", "seconds", "CPU s"]
-        return [
-            heading,
-            *(
-                [name]
-                + [f"{value:.2f}" for value in (mean.psnr_rgb, mean.psnr_rgb_fov, mean.psnr_y_fov)]
-                + [f"{mean.ssim_y_fov:.4f}", f"{mean.consistency:.2f}"]
-                + [f"{mean.wall_seconds:.2f}", f"{mean.cpu_seconds:.2f}"]
-                for name, mean in self.means().items()
-            ),
-        ]
+    def save_csv(self, path: str | Path) -> None:
+        """Write one line for each photograph and method; empty where there is no score. As `save` otherwise."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["image", "method", "seeds", *SCORES])
+        for row in self.rows:
+            values = [getattr(row.scores, name) for name in SCORES]
+            seeds = " ".join(map(str, row.seeds))
+            writer.writerow([row.image, row.method, seeds, *("" if v is None else repr(v) for v in values)])
+        replace_file(Path(path), text.getvalue().encode())
+
+    def columns(self) -> list[Column]:
+        """Those of the table that some method has a score in."""
+        means = self.means().values()
+        return [column for column in COLUMNS if any(getattr(mean, column.score) is not None for mean in means)]
+
+    def table(self, which: Literal["fidelity", "detail"] = "fidelity") -> list[list[str]]:
+        """The means as text, heading first. "fov" is the field of view; "-" is not measured."""
+        columns = [column for column in self.columns() if column.table == which]
+        lines = [[name, *(column.text(mean) for column in columns)] for name, mean in self.means().items()]
+        return [["method", *(column.heading for column in columns)], *lines]
 
 
 def baseline(name: Enlargement, scale: int) -> Method:
@@ -130,11 +231,14 @@ def baseline(name: Enlargement, scale: int) -> Method:
 
 def evaluate(
     photographs: Iterable[tuple[str, np.ndarray]],
-    methods: Sequence[Method],
+    methods: Sequence[Method | Results],
     *,
     scale: int,
     seeds: Sequence[int],
+    metrics: Sequence[Metric] = DEFAULT_METRICS,
+    label: Callable[[str], np.ndarray | None] = lambda image: None,
     on_progress: Callable[[int], object] | None = None,
+    on_result: Callable[[Result], object] | None = None,
 ) -> Report:
     """Score methods over photographs.
 
@@ -144,10 +248,14 @@ def evaluate(
         methods: with names of their own.
         scale: whole number, at least 1.
         seeds: for stochastic methods, at least one.
+        metrics: beside PSNR, SSIM and consistency.
+        label: an observer's vessels for the name of a photograph, (H, W) bool of its uncropped size, or None.
         on_progress: called after each photograph with the number done.
+        on_result: called with each reconstruction; of a stochastic method with that of the first seed.
 
     Raises:
-        ValueError: no photograph, method or seed; a name twice; or, named, a picture that cannot be scored.
+        ValueError: no photograph, method or seed; a name twice; a metric whose extra is not installed; or, named, a
+            picture or label that cannot be scored.
     """
     names = [method.name for method in methods]
     if not names or not seeds:
@@ -155,50 +263,87 @@ def evaluate(
     for kind, values in (("method", names), ("seed", list(seeds))):
         if len(set(values)) < len(values):
             raise ValueError(f"a {kind} is given twice: {', '.join(map(str, values))}")
+    prepare(metrics)
     rows: list[Row] = []
     done = 0
     for image, pixels in photographs:
-        try:
-            hr = crop_to_multiple(pixels, scale)
-            lr = bicubic_pillow(hr, scale)
-            field = field_of_view(hr)
-        except ValueError as error:
-            raise ValueError(f"{image}: {error}") from error
+        subject = _subject(image, pixels, scale, label)
         for method in methods:
-            used = tuple(seeds) if method.stochastic else ()
-            try:
-                scores = [_score(method, hr, lr, field, scale, seed) for seed in used or (seeds[0],)]
-            except ValueError as error:
-                raise ValueError(f"{image}, {method.name}: {error}") from error
-            rows.append(Row(image, method.name, used, _mean(scores)))
+            used = tuple(seeds) if isinstance(method, Method) and method.stochastic else ()
+            scores = []
+            for seed in used or (seeds[0],):
+                try:
+                    result = _result(method, subject, seed, metrics)
+                except ValueError as error:
+                    raise ValueError(f"{image}, {method.name}: {error}") from error
+                scores.append(result.measured.scores)
+                if on_result is not None and len(scores) == 1:
+                    on_result(result)
+            rows.append(Row(image, method.name, used, mean_scores(scores)))
         done += 1
         if on_progress is not None:
             on_progress(done)
     if not rows:
         raise ValueError("no photograph was given; at least one is needed")
-    return Report(scale, tuple(seeds), tuple(rows))
+    return Report(scale, tuple(seeds), tuple(rows), tuple(metrics))
 
 
-def _score(method: Method, hr: np.ndarray, lr: np.ndarray, field: np.ndarray, scale: int, seed: int) -> Scores:
-    wall, cpu = time.perf_counter(), time.process_time()
-    sr = method.run(lr, seed)
-    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    return Scores(
-        psnr_rgb=psnr_rgb(sr, hr),
-        psnr_rgb_fov=psnr_rgb(sr, hr, field),
-        psnr_y=psnr_y(sr, hr),
-        psnr_y_fov=psnr_y(sr, hr, field),
-        ssim_y=ssim_y(sr, hr),
-        ssim_y_fov=ssim_y(sr, hr, field),
-        consistency=consistency(sr, lr, scale),
-        cpu_seconds=cpu,
-        wall_seconds=wall,
-    )
+def _subject(image: str, pixels: np.ndarray, scale: int, label: Callable[[str], np.ndarray | None]) -> Subject:
+    try:
+        hr = crop_to_multiple(pixels, scale)
+        truth = label(image)
+        if truth is not None:
+            if truth.shape != pixels.shape[:2]:
+                height, width = truth.shape
+                raise ValueError(f"its label is {width}x{height}, the photograph {pixels.shape[1]}x{pixels.shape[0]}")
+            truth = crop_to_multiple(truth, scale)
+        return Subject(image, hr, bicubic_pillow(hr, scale), field_of_view(hr), scale, truth)
+    except ValueError as error:
+        raise ValueError(f"{image}: {error}") from error
 
 
-def _mean(scores: Sequence[Scores]) -> Scores:
-    return Scores(*(fmean(getattr(score, field.name) for score in scores) for field in fields(Scores)))
+def _result(method: Method | Results, subject: Subject, seed: int, metrics: Sequence[Metric]) -> Result:
+    if isinstance(method, Results):
+        sr = method.read(subject.image)
+        return Result(subject, method.name, sr, measure(sr, subject, metrics))
+    with PeakMemory() as memory:
+        wall, cpu = time.perf_counter(), time.process_time()
+        sr = method.run(subject.lr, seed)
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    measured = measure(sr, subject, metrics)
+    scores = replace(measured.scores, cpu_seconds=cpu, wall_seconds=wall, peak_mib=memory.mib)
+    return Result(subject, method.name, sr, replace(measured, scores=scores))
 
 
-def _finite(scores: Scores) -> dict[str, float | str]:
-    return {name: "inf" if math.isinf(value) else value for name, value in asdict(scores).items()}
+def _metric_protocol(metrics: Sequence[Metric]) -> dict[str, str]:
+    """What the optional scores depend on, of those that were taken."""
+    said = {
+        "ms-ssim": {"ms_ssim_y": "five scales, windows inside the frame, on the same luma"},
+        "vessels": {
+            "vessels": f"green channel over its background; oriented second derivatives of Gaussians, {ORIENTATIONS} "
+            f"directions, sigma {', '.join(map(str, SIGMAS))} pixels in a field of {REFERENCE_WIDTH}; a vessel is what "
+            f"exceeds the level of the strongest {VESSEL_SHARE:.0%} of the photograph's field, without specks",
+            "vessel_dice": "vessels of the result and of the photograph, in the field of view",
+            "vessel_thin": f"share found of the photograph's centre lines at most {THIN:g} pixels wide",
+            "label_dice, label_auc, label_thin": "the same and the area under the ROC curve against manual labels",
+        },
+        "spectrum": {
+            "sharpness": "power over the photograph's in the octave above the input's Nyquist frequency; Hann window, "
+            "inner square of the field, on the same luma"
+        },
+        "st-lpips": {"st_lpips": "ST-LPIPS, AlexNet, weights of stlpips_pytorch 0.0.2, mean of the map"},
+        "lpips": {"lpips_alex": "LPIPS 0.1, AlexNet, through torchmetrics, whole frame"},
+    }
+    return {key: text for metric in metrics for key, text in said[metric].items()}
+
+
+def _plain(intervals: dict[str, dict[str, Interval]]) -> dict[str, dict[str, list[float]]]:
+    """[mean, low, high] by method and score; what is not finite is left out."""
+    return {
+        method: {name: [i.mean, i.low, i.high] for name, i in scores.items() if math.isfinite(i.mean)}
+        for method, scores in intervals.items()
+    }
+
+
+def _finite(scores: Scores) -> dict[str, float | str | None]:
+    return {name: "inf" if value is not None and math.isinf(value) else value for name, value in asdict(scores).items()}

@@ -30,13 +30,13 @@ def psnr_rgb(sr: np.ndarray, hr: np.ndarray, mask: np.ndarray | None = None) -> 
     >>> round(psnr_rgb(np.full((4, 4, 3), 101, np.uint8), np.full((4, 4, 3), 100, np.uint8)), 2)
     48.13
     """
-    _check(sr, hr, mask)
+    check_pair(sr, hr, mask)
     return _psnr(sr.astype(np.float64), hr.astype(np.float64), mask)
 
 
 def psnr_y(sr: np.ndarray, hr: np.ndarray, mask: np.ndarray | None = None) -> float:
     """`psnr_rgb` on the luma of `luma_studio`, with the peak 255 that is customary for it."""
-    _check(sr, hr, mask)
+    check_pair(sr, hr, mask)
     return _psnr(luma_studio(sr), luma_studio(hr), mask)
 
 
@@ -58,7 +58,7 @@ def ssim_y(sr: np.ndarray, hr: np.ndarray, mask: np.ndarray | None = None) -> fl
 
     Source: Wang, Bovik, Sheikh, Simoncelli, "Image quality assessment", IEEE TIP 13(4), 2004; as in scikit-image.
     """
-    _check(sr, hr, mask)
+    check_pair(sr, hr, mask)
     if min(sr.shape[:2]) < SSIM_WINDOW:
         raise ValueError(f"pictures are {sr.shape[1]}x{sr.shape[0]}; SSIM needs at least {SSIM_WINDOW}x{SSIM_WINDOW}")
     _, similarity = structural_similarity(
@@ -86,7 +86,7 @@ def consistency(sr: np.ndarray, lr: np.ndarray, scale: int) -> float:
     expected = (lr.shape[0] * scale, lr.shape[1] * scale, *lr.shape[2:])
     if sr.shape != expected:
         raise ValueError(f"the reconstruction has shape {sr.shape}; x{scale} of an input {lr.shape} is {expected}")
-    _check(sr, sr, None)
+    check_pair(sr, sr, None)
     return psnr_rgb(bicubic_pillow(sr, scale), lr)
 
 
@@ -112,7 +112,8 @@ def _psnr(a: np.ndarray, b: np.ndarray, mask: np.ndarray | None) -> float:
     return 10 * math.log10(255**2 / error) if error else math.inf
 
 
-def _check(sr: np.ndarray, hr: np.ndarray, mask: np.ndarray | None) -> None:
+def check_pair(sr: np.ndarray, hr: np.ndarray, mask: np.ndarray | None) -> None:
+    """ValueError unless both are uint8, (H, W) or (H, W, 3), of one shape, and the mask is bool and not empty."""
     if sr.shape != hr.shape:
         raise ValueError(f"pictures of shapes {sr.shape} and {hr.shape} cannot be compared; they must be equal")
     if not (sr.ndim == 2 or (sr.ndim == 3 and sr.shape[2] == 3)) or 0 in sr.shape:

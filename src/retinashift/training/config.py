@@ -14,6 +14,8 @@ from typing import Any, Literal
 
 import yaml
 
+from retinashift.imaging.realistic import DegradationSettings
+
 
 class ConfigError(ValueError):
     """A setting that cannot be used; the message names it, what is allowed, and how to mend it."""
@@ -136,6 +138,7 @@ class TrainConfig:
     data: Source
     validation: Source | None = None
     crop: CropSettings = field(default_factory=CropSettings)
+    degradation: DegradationSettings = field(default_factory=DegradationSettings)
     chain: ChainSettings = field(default_factory=ChainSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
     optim: OptimSettings = field(default_factory=OptimSettings)
@@ -146,6 +149,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.crop.size % self.chain.scale:
             raise ConfigError(f"crop.size is {self.crop.size}; it must be a multiple of chain.scale {self.chain.scale}")
+        if self.data.layout == "pairs" and self.degradation.kind != "bicubic-pillow":
+            raise ConfigError("degradation.kind makes the LR image, which given LR/HR pairs bring; set bicubic-pillow")
         altered = self.crop.rescale_min, self.crop.rescale_max, self.crop.blur_sigma_max
         if self.data.layout == "pairs" and altered != (1, 1, 0):
             raise ConfigError(
@@ -212,6 +217,11 @@ def _build(cls: Any, value: Any, where: str) -> Any:
         if value not in allowed:
             raise ConfigError(f"{where} is {value!r}; allowed are {', '.join(map(str, allowed))}")
         return value
+    if origin is tuple:
+        kinds = typing.get_args(cls)
+        if not isinstance(value, (list, tuple)) or len(value) != len(kinds):
+            raise ConfigError(f"{where} is {value!r}; {len(kinds)} values are expected, such as [0.5, 2.0]")
+        return tuple(_build(kind, item, where) for kind, item in zip(kinds, value, strict=True))
     if dataclasses.is_dataclass(cls) and isinstance(cls, type):
         if not isinstance(value, dict):
             raise ConfigError(f"{where or 'the file'} must be a mapping, not {value!r}")
@@ -223,7 +233,13 @@ def _build(cls: Any, value: Any, where: str) -> Any:
         for key in required:
             if key not in value:
                 raise ConfigError(f"setting {_join(where, key)} is missing")
-        return cls(**{key: _build(hints[key], item, _join(where, key)) for key, item in value.items()})
+        settings = {key: _build(hints[key], item, _join(where, key)) for key, item in value.items()}
+        try:
+            return cls(**settings)
+        except ConfigError:
+            raise
+        except ValueError as error:  # of settings that live beside what they set
+            raise ConfigError(str(error)) from None
     if origin is dict:
         if not isinstance(value, dict):
             raise ConfigError(f"{where} must be a mapping, not {value!r}")

@@ -10,11 +10,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from retinashift.diffusion.noise import stream_generator
+from retinashift.imaging.realistic import DegradationSettings, realistic
 from retinashift.training.config import CropSettings
 from retinashift.training.sources import DataError, PhotographSet
 
@@ -49,7 +51,11 @@ class Batch:
 
 
 def make_sample(
-    photographs: PhotographSet, settings: CropSettings, scale: int, generator: torch.Generator
+    photographs: PhotographSet,
+    settings: CropSettings,
+    scale: int,
+    generator: torch.Generator,
+    degradation: DegradationSettings | None = None,
 ) -> tuple[Tensor, Tensor]:
     """One (hr, lr) sample; DataError if a photograph is smaller than the crop."""
     for _ in range(4):
@@ -64,12 +70,22 @@ def make_sample(
     if settings.blur_sigma_max and _uniform(generator) < 0.5:
         hr = _blur(hr, _uniform(generator) * settings.blur_sigma_max)
     hr = quantise(hr)
+    if degradation is not None and degradation.kind == "realistic":
+        return hr, _degrade(hr, scale, degradation, generator)
     return hr, bicubic_reduce(hr[None], scale)[0]  # (3, S, S), (3, S/scale, S/scale)
 
 
-def make_batch(photographs: PhotographSet, settings: CropSettings, scale: int, seed: int, positions: range) -> Batch:
+def make_batch(
+    photographs: PhotographSet,
+    settings: CropSettings,
+    scale: int,
+    seed: int,
+    positions: range,
+    degradation: DegradationSettings | None = None,
+) -> Batch:
     """The samples at `positions` of the endless stream that `seed` defines."""
-    pairs = [make_sample(photographs, settings, scale, stream_generator(seed, position)) for position in positions]
+    streams = [stream_generator(seed, position) for position in positions]
+    pairs = [make_sample(photographs, settings, scale, stream, degradation) for stream in streams]
     hr, lr = zip(*pairs, strict=True)
     return Batch(torch.stack(hr), torch.stack(lr))
 
@@ -98,6 +114,14 @@ def _cut(
             0, 1
         )
     return crop, None
+
+
+def _degrade(hr: Tensor, scale: int, settings: DegradationSettings, generator: torch.Generator) -> Tensor:
+    """(3, S, S) in [0, 1] -> (3, S/scale, S/scale), by way of the CPU: a camera is no matter of tensors."""
+    chance = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
+    pixels = hr.mul(255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+    lr = realistic(np.ascontiguousarray(pixels), scale, settings, chance)
+    return _unit(torch.from_numpy(lr).permute(2, 0, 1).contiguous()).to(hr.device)
 
 
 def _unit(pixels: Tensor) -> Tensor:

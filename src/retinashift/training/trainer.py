@@ -145,7 +145,10 @@ class Trainer:
         for micro in range(count):
             start = ((step * count + micro) * processes + rank) * size
             positions = range(start, start + size)
-            make = partial(make_batch, self.photographs, config.crop, config.chain.scale, config.run.seed, positions)
+            make = partial(
+                make_batch, self.photographs, config.crop, config.chain.scale, config.run.seed, positions,
+                degradation=config.degradation,
+            )  # fmt: skip
             batches.append(pool.submit(make).result if config.run.workers else make)
         return batches
 
@@ -246,7 +249,7 @@ class Trainer:
         if self.validation is None or record is None:
             return
         with self._averaged_weights():
-            scores, picture = validate(self.pipeline, self.validation, self.config.run.seed)
+            scores, picture = validate(self.pipeline, self.validation, self.config.run.seed, self.config.degradation)
             record.write("validation", self.position.step, scores)
             record.picture("validation/lr_sr_hr", self.position.step, picture)
             self.report("validation", {"step": self.position.step, **scores})

@@ -10,12 +10,20 @@ import torch
 from retinashift.evaluation.metrics import psnr_rgb
 from retinashift.imaging.degradation import bicubic_pillow, crop_to_multiple, enlarge
 from retinashift.imaging.fundus import field_of_view
+from retinashift.imaging.realistic import DegradationSettings, realistic
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.training.sources import PhotographSet
 
 
-def validate(pipeline: ResShiftPipeline, photographs: PhotographSet, seed: int) -> tuple[dict[str, Any], np.ndarray]:
+def validate(
+    pipeline: ResShiftPipeline,
+    photographs: PhotographSet,
+    seed: int,
+    degradation: DegradationSettings | None = None,
+) -> tuple[dict[str, Any], np.ndarray]:
     """Mean PSNR in dB (RGB, field of view, 8 bit) with the default number of steps, and a picture to look at.
+
+    Realistic inputs are not to be given back: they hold noise, so there is no back-projection.
 
     Returns:
         {"psnr", "psnr_bicubic", "gain"} and one crop of the first photograph as bicubic | result | HR, (H, W, 3) uint8.
@@ -26,8 +34,15 @@ def validate(pipeline: ResShiftPipeline, photographs: PhotographSet, seed: int) 
     for index in range(len(photographs)):
         hr = crop_to_multiple(_uint8(photographs.hr(index)), scale)
         given = photographs.lr(index)
-        lr = bicubic_pillow(hr, scale) if given is None else _uint8(given)
-        sr = pipeline(lr, generator=torch.Generator().manual_seed(seed)).images[0]
+        real = degradation is not None and degradation.kind == "realistic"
+        if given is not None:
+            lr = _uint8(given)
+        elif degradation is not None and real:
+            lr = realistic(hr, scale, degradation, np.random.default_rng((seed, index)))
+        else:
+            lr = bicubic_pillow(hr, scale)
+        generator = torch.Generator().manual_seed(seed)
+        sr = pipeline(lr, generator=generator, back_projections=0 if real else None).images[0]
         plain = enlarge(lr, scale, "bicubic")
         mask = field_of_view(hr)
         scores.append((psnr_rgb(sr, hr, mask), psnr_rgb(plain, hr, mask)))

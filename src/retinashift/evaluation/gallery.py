@@ -1,0 +1,120 @@
+"""Crops for the report: each method beside the photograph, where it errs, and the vessels it lost or made up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy import ndimage
+
+from retinashift.evaluation.benchmark import Result
+from retinashift.evaluation.scores import Subject
+from retinashift.imaging.degradation import enlarge
+
+CROP = 120
+"""Side of a crop in pixels of the photograph."""
+BRIGHTEST_ERROR = 24
+"""Grey levels that the error map shows as its brightest colour."""
+AGREED, MISSED, INVENTED = (228, 228, 228), (64, 132, 255), (255, 138, 30)
+"""Colours of vessels found in both, in the photograph alone, in the result alone."""
+_STOPS = np.array([(0, 0, 8), (60, 15, 110), (170, 40, 110), (245, 110, 60), (255, 240, 190)], np.float64)
+
+
+@dataclass(frozen=True)
+class Panel:
+    """What a method made of a crop: three pictures, (CROP, CROP, 3) uint8."""
+
+    picture: np.ndarray
+    error: np.ndarray
+    vessels: np.ndarray | None
+    psnr: float | None
+    """Of the whole field of view, dB."""
+
+
+@dataclass
+class Exhibit:
+    """One photograph's crop."""
+
+    image: str
+    place: tuple[int, int]
+    """Row and column of its corner."""
+    hr: np.ndarray
+    lr: np.ndarray
+    """Enlarged by repetition to the size of `hr`."""
+    hr_vessels: np.ndarray | None = None
+    panels: dict[str, Panel] = field(default_factory=dict)
+
+
+@dataclass
+class Gallery:
+    """Collects exhibits of the images that it is to show, and the power spectra of all. Give `add` to `evaluate`.
+
+    The crop lies where plain bicubic errs most inside the field: not chosen by eye, and the same for every method.
+    """
+
+    shown: frozenset[str]
+    exhibits: dict[str, Exhibit] = field(default_factory=dict)
+    power: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    """By method: the power relative to the photograph's, (BANDS,), one for each photograph."""
+
+    def add(self, result: Result) -> None:
+        subject, measured = result.subject, result.measured
+        if measured.power is not None and subject.power is not None:
+            relative = measured.power / np.maximum(subject.power, 1e-9)
+            self.power.setdefault(result.method, []).append(relative)
+        if subject.image not in self.shown:
+            return
+        exhibit = self.exhibits.get(subject.image)
+        if exhibit is None:
+            exhibit = self.exhibits[subject.image] = _exhibit(subject, measured.vessels is not None)
+        window = _window(exhibit.place, subject.hr)
+        sr, hr = (_rgb(pixels[window]) for pixels in (result.sr, subject.hr))
+        error = np.abs(sr.astype(int) - hr).mean(2)
+        vessels = None
+        if measured.vessels is not None:
+            vessels = _compare(measured.vessels.vessels[window], subject.vessels.vessels[window])
+        exhibit.panels[result.method] = Panel(sr, error_colours(error), vessels, measured.scores.psnr_rgb_fov)
+
+
+def error_colours(error: np.ndarray) -> np.ndarray:
+    """(H, W) grey levels -> (H, W, 3) uint8, black for none to pale yellow from `BRIGHTEST_ERROR` on."""
+    at = np.clip(error / BRIGHTEST_ERROR, 0, 1) * (len(_STOPS) - 1)
+    channels = [np.interp(at, np.arange(len(_STOPS)), _STOPS[:, c]) for c in range(3)]
+    return np.stack(channels, -1).round().astype(np.uint8)
+
+
+def _exhibit(subject: Subject, with_vessels: bool) -> Exhibit:
+    bicubic = enlarge(subject.lr, subject.scale, "bicubic")
+    error = np.abs(_rgb(bicubic).astype(np.float32) - _rgb(subject.hr)).mean(2) * subject.field
+    side = min(CROP, *error.shape)
+    around = ndimage.uniform_filter(error, side, mode="constant")
+    inside = ndimage.uniform_filter(subject.field.astype(np.float32), side, mode="constant")
+    around *= inside > 0.98 * inside.max()  # the edge of the aperture is sharper than any vessel
+    row, column = np.unravel_index(around.argmax(), around.shape)
+    place = (
+        int(np.clip(row - side // 2, 0, error.shape[0] - side)),
+        int(np.clip(column - side // 2, 0, error.shape[1] - side)),
+    )
+    window = _window(place, subject.hr)
+    lr = enlarge(subject.lr, subject.scale, "nearest")[window]
+    exhibit = Exhibit(subject.image, place, _rgb(subject.hr[window]), _rgb(lr))
+    if with_vessels:
+        own = subject.vessels.vessels[window]
+        exhibit.hr_vessels = _compare(own, own)
+    return exhibit
+
+
+def _window(place: tuple[int, int], hr: np.ndarray) -> tuple[slice, slice]:
+    side = min(CROP, *hr.shape[:2])
+    return slice(place[0], place[0] + side), slice(place[1], place[1] + side)
+
+
+def _compare(found: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    colours = np.full((*truth.shape, 3), 18, np.uint8)
+    for where, colour in ((found & truth, AGREED), (truth & ~found, MISSED), (found & ~truth, INVENTED)):
+        colours[where] = colour
+    return colours
+
+
+def _rgb(pixels: np.ndarray) -> np.ndarray:
+    return pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, 2)

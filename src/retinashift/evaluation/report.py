@@ -1,0 +1,275 @@
+"""The report as one HTML page that needs nothing else: tables, plots, crops. It loads no script, font or picture."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from retinashift.evaluation.benchmark import Column, Report
+from retinashift.evaluation.gallery import (
+    AGREED,
+    BRIGHTEST_ERROR,
+    CROP,
+    INVENTED,
+    MISSED,
+    Exhibit,
+    Gallery,
+    error_colours,
+)
+from retinashift.evaluation.intervals import Interval
+from retinashift.evaluation.plots import COLOURS, curve_plot, strip_plot
+from retinashift.evaluation.spectrum import BANDS
+from retinashift.imaging.files import replace_file
+
+PLOTTED = (
+    "psnr_rgb_fov", "ssim_y_fov", "ms_ssim_y_fov", "st_lpips_fov", "vessel_dice", "vessel_thin", "label_dice",
+    "label_auc", "consistency",
+)  # fmt: skip
+_STYLE = """
+body{font:15px/1.5 system-ui,sans-serif;color:#1c2430;background:#fff}
+body{max-width:1240px;margin:2rem auto;padding:0 1.2rem}
+h1{font-size:1.6rem;margin:0 0 .2rem}h2{font-size:1.15rem;margin:2.2rem 0 .5rem}p{max-width:60rem;margin:.4rem 0}
+.note{color:#556070;font-size:.9rem}.scroll{overflow-x:auto}
+table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.86rem}
+th,td{padding:.25rem .55rem;text-align:right;border-bottom:1px solid #e3e7ec;white-space:nowrap}
+th:first-child,td:first-child{text-align:left}thead th{border-bottom:2px solid #1c2430;vertical-align:bottom}
+td small{display:block;color:#6b7684;font-size:.75rem}
+td.best{font-weight:650}td.gain{color:#0f6b3c}td.loss{color:#a8321a}
+svg{font:12px system-ui,sans-serif;max-width:100%;height:auto}
+svg .t{font-size:13px;font-weight:600}svg .g{stroke:#e3e7ec}
+.scroll+.scroll{margin-top:1rem}
+.plots{display:flex;flex-wrap:wrap;gap:1.2rem 2rem}
+.crops td,.crops th{border:0;padding:.15rem;text-align:center;white-space:normal;font-weight:500;font-size:.82rem}
+.crops th:first-child{text-align:right;padding-right:.6rem;color:#556070}
+.crops img{display:block;width:180px;image-rendering:pixelated;border-radius:3px}
+.key{display:inline-block;width:.9em;height:.9em;border-radius:2px;margin:0 .3em 0 1em}
+.key{vertical-align:-.1em;border:1px solid #999}
+details{margin:1.2rem 0}summary{cursor:pointer;font-weight:600}
+@media print{details{break-inside:avoid}}
+"""
+
+
+def save_html(report: Report, gallery: Gallery, path: str | Path, title: str) -> None:
+    """Write the page, whole or not at all; one that exists is replaced.
+
+    Args:
+        report: of `evaluate`.
+        gallery: whose `add` was given to `evaluate`.
+        path: of the page.
+        title: its heading, such as the name of the test set.
+    """
+    replace_file(Path(path), render_html(report, gallery, title).encode())
+
+
+def render_html(report: Report, gallery: Gallery, title: str) -> str:
+    """The page as text. Whatever is a name is escaped."""
+    colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(report.methods)}
+    count = len(dict.fromkeys(row.image for row in report.rows))
+    protocol = report.protocol()
+    intro = (
+        f"{count} photograph{'s' if count > 1 else ''}, x{report.scale}, degradation {protocol['degradation']}, "
+        f"seeds {', '.join(map(str, report.seeds))}. Made by RetinaShift {protocol['versions']['retinashift']}."
+    )
+    body = [
+        f"<h1>{escape(title)}</h1><p class=note>{escape(intro)} For research, not for diagnosis.</p>",
+        _means(report),
+        _differences(report),
+        _strips(report, colours),
+        _spectrum(report, gallery, colours),
+        *([_crops(report, gallery)] if gallery.exhibits else []),
+        _rows(report),
+        _protocol(report),
+    ]
+    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
+    head = f"<head>{head}<style>{_STYLE}</style></head>"
+    return f'<!doctype html><html lang="en">{head}<body>{"".join(body)}</body></html>'
+
+
+def _means(report: Report) -> str:
+    return (
+        "<h2>Means</h2><p class=note>Small: 95 % bootstrap interval over photographs. Bold: the best of a column. "
+        "fov: the field of view alone. vessels: Dice of the vessels found in the result and in the photograph; thin: "
+        "share of its thin vessels found; label: the same against an observer. sharpness: power in the octave that the "
+        "input lacks, 1 is the photograph's.</p>" + "".join(_means_table(report, half) for half in _halves(report))
+    )
+
+
+def _means_table(report: Report, columns: list[Column]) -> str:
+    means, intervals = report.means(), report.intervals()
+    best = {column.score: _best(column, [getattr(mean, column.score) for mean in means.values()]) for column in columns}
+    lines = []
+    for name, mean in means.items():
+        cells = []
+        for column in columns:
+            value, interval = getattr(mean, column.score), intervals[name].get(column.score)
+            mark = ' class="best"' if value is not None and value == best[column.score] else ""
+            cells.append(f"<td{mark}>{column.text(mean)}{_between(column, interval)}</td>")
+        lines.append(f"<tr><td>{escape(name)}</td>{''.join(cells)}</tr>")
+    return _table(columns, lines)
+
+
+def _differences(report: Report) -> str:
+    tables = [
+        _differences_table(report, [column for column in half if column.better != "none"]) for half in _halves(report)
+    ]
+    if len(report.methods) == 1:
+        return ""
+    return (
+        f"<h2>{escape(report.compared_with)} less the others</h2><p class=note>Differences paired by photograph, with "
+        "their 95 % interval. Green: better, the interval leaves no doubt; red: worse; black: could be either.</p>"
+        + "".join(tables)
+    )
+
+
+def _differences_table(report: Report, columns: list[Column]) -> str:
+    lines = []
+    for name, scores in report.differences().items():
+        cells = []
+        for column in columns:
+            interval = scores.get(column.score)
+            if interval is None or not math.isfinite(interval.mean):
+                cells.append("<td>-</td>")
+                continue
+            sign = 1 if column.better == "more" else -1
+            worst, finest = sorted((sign * interval.low, sign * interval.high))
+            mark = ' class="gain"' if worst > 0 else ' class="loss"' if finest < 0 else ""
+            text = f"{interval.mean:+.{column.decimals}f}"
+            cells.append(f"<td{mark}>{text}{_between(column, interval)}</td>")
+        lines.append(f"<tr><td>less {escape(name)}</td>{''.join(cells)}</tr>")
+    return _table(columns, lines)
+
+
+def _halves(report: Report) -> list[list[Column]]:
+    """The columns of the two tables, so that each fits a page; an empty one is left out."""
+    halves = ([c for c in report.columns() if c.table == which] for which in ("fidelity", "detail"))
+    return [half for half in halves if half]
+
+
+def _strips(report: Report, colours: dict[str, str]) -> str:
+    intervals = report.intervals()
+    plots = []
+    for column in report.columns():
+        if column.score in PLOTTED:
+            values = {
+                name: [v for v in report.values(name, column.score) if v is not None] for name in report.methods
+            }
+            means = {name: scores[column.score] for name, scores in intervals.items() if column.score in scores}
+            arrow = "less is better" if column.better == "less" else "more is better"
+            plots.append(strip_plot(f"{column.heading} ({arrow})", values, means, colours))
+    return (
+        "<h2>Photographs</h2><p class=note>A stroke is a photograph, the disk their mean, the bar its interval.</p>"
+        f"<div class=plots>{''.join(plots)}</div>"
+    )
+
+
+def _spectrum(report: Report, gallery: Gallery, colours: dict[str, str]) -> str:
+    if not gallery.power:
+        return ""
+    frequency = (np.arange(BANDS) + 0.5) / (2 * BANDS)
+    # the geometric mean: a ratio of 2 and one of 1/2 are equally far off
+    curves = {name: np.exp(np.log(np.maximum(power, 1e-9)).mean(0)) for name, power in gallery.power.items()}
+    plot = curve_plot(
+        "Power of the result over the photograph's", frequency.tolist(),
+        {name: curve.tolist() for name, curve in curves.items()}, colours,
+        x_label="cycles a pixel", y_range=(0.0, 1.6), marks={0.5 / report.scale: "input's limit"},
+    )  # fmt: skip
+    return (
+        "<h2>Sharpness</h2><p class=note>1 is as much detail as the photograph has; below is blur, above is noise or "
+        "invention. It does not say that the detail is in its place.</p>" + plot
+    )
+
+
+def _crops(report: Report, gallery: Gallery) -> str:
+    scale_bar = error_colours(np.linspace(0, BRIGHTEST_ERROR, 96)[None].repeat(10, 0))
+    parts = [
+        f"<h2>Crops</h2><p class=note>{CROP} pixels of the photograph, where bicubic errs most; samples of the first "
+        f"seed. Error: mean over channels, {_image(scale_bar, 'colours', 'width:96px;display:inline')} 0 to "
+        f"{BRIGHTEST_ERROR} grey levels. Vessels:{_key(AGREED)}found in both{_key(MISSED)}lost"
+        f"{_key(INVENTED)}not in the photograph.</p>"
+    ]
+    return "".join([*parts, *(_exhibit(report, exhibit) for exhibit in gallery.exhibits.values())])
+
+
+def _exhibit(report: Report, exhibit: Exhibit) -> str:
+    names = [name for name in report.methods if name in exhibit.panels and name != "nearest"]
+    panels = [exhibit.panels[name] for name in names]
+    psnr = [f"<br><small>{p.psnr:.2f} dB in the field</small>" if p.psnr is not None else "" for p in panels]
+    heads = "".join(f"<th>{escape(name)}{text}</th>" for name, text in zip(names, psnr, strict=True))
+    lines = [f"<tr><th></th><th>input</th>{heads}<th>photograph</th></tr>"]
+    pictures = [exhibit.lr, *(panel.picture for panel in panels), exhibit.hr]
+    lines.append(_picture_row("picture", pictures))
+    lines.append(_picture_row("error", [None, *(panel.error for panel in panels), None]))
+    if exhibit.hr_vessels is not None:
+        lines.append(_picture_row("vessels", [None, *(panel.vessels for panel in panels), exhibit.hr_vessels]))
+    row, column = exhibit.place
+    return (
+        f"<h3>{escape(exhibit.image)} <small class=note>at {column}, {row}</small></h3>"
+        f"<div class=scroll><table class=crops>{''.join(lines)}</table></div>"
+    )
+
+
+def _picture_row(what: str, pictures: Sequence[np.ndarray | None]) -> str:
+    cells = "".join(f"<td>{'' if picture is None else _image(picture, what)}</td>" for picture in pictures)
+    return f"<tr><th>{what}</th>{cells}</tr>"
+
+
+def _rows(report: Report) -> str:
+    columns = report.columns()
+    lines = [
+        f"<tr><td>{escape(row.image)}</td><td>{escape(row.method)}</td>"
+        + "".join(f"<td>{column.text(row.scores)}</td>" for column in columns)
+        + "</tr>"
+        for row in report.rows
+    ]
+    return f"<details><summary>Every photograph</summary>{_table(columns, lines, ('photograph', 'method'))}</details>"
+
+
+def _protocol(report: Report) -> str:
+    lines = [
+        f"<tr><td>{escape(str(key))}</td><td style='text-align:left;white-space:normal'>{escape(_say(value))}</td></tr>"
+        for key, value in report.protocol().items()
+    ]
+    return f"<details open><summary>Protocol</summary><table>{''.join(lines)}</table></details>"
+
+
+def _table(columns: list[Column], lines: list[str], first: tuple[str, ...] = ("method",)) -> str:
+    heads = "".join(f"<th>{escape(text)}</th>" for text in (*first, *(column.heading for column in columns)))
+    return f"<div class=scroll><table><thead><tr>{heads}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+
+
+def _best(column: Column, values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    if not known or column.better == "none" or len(set(known)) == 1:
+        return None
+    return max(known) if column.better == "more" else min(known)
+
+
+def _between(column: Column, interval: Interval | None) -> str:
+    if interval is None or not math.isfinite(interval.mean) or column.score.endswith(("seconds", "mib")):
+        return ""
+    return f"<small>{interval.low:.{column.decimals}f} to {interval.high:.{column.decimals}f}</small>"
+
+
+def _say(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {item}" for key, item in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _key(colour: tuple[int, int, int]) -> str:
+    return f'<span class=key style="background:rgb{colour}"></span>'
+
+
+def _image(pixels: np.ndarray, alt: str, style: str = "") -> str:
+    """A PNG inside the page."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    source = base64.b64encode(buffer.getvalue()).decode()
+    return f'<img alt="{escape(alt)}" style="{style}" src="data:image/png;base64,{source}">'

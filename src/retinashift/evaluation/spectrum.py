@@ -1,0 +1,67 @@
+"""Sharpness by frequency: the power of a reconstruction beside that of the photograph."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import fft
+
+from retinashift.evaluation.metrics import luma_studio
+
+BANDS = 32
+"""Rings of equal width from 0 to half a cycle a pixel."""
+
+
+def radial_power(pixels: np.ndarray, field: np.ndarray) -> np.ndarray:
+    """Mean power of the luma in rings of frequency.
+
+    It is taken in the largest square of the field's box that a circle of it would hold, so that the edge of the
+    aperture stays out, with its mean subtracted and faded at its border by a Hann window.
+
+    Args:
+        pixels: (H, W, 3) or (H, W), uint8.
+        field: (H, W) bool.
+
+    Returns:
+        (BANDS,) float64; ring i is around (i + 0.5) / (2 BANDS) cycles a pixel.
+
+    Raises:
+        ValueError: the square is less than 32 pixels wide.
+    """
+    window = _inner_square(field)
+    square = luma_studio(pixels[window])
+    if min(square.shape) < 32:
+        raise ValueError(f"the field of view holds a square of {min(square.shape)} pixels; a spectrum needs 32")
+    height, width = square.shape
+    faded = (square - square.mean()) * np.hanning(height)[:, None] * np.hanning(width)
+    power = np.abs(fft.fft2(faded)) ** 2  # (h, w)
+    radius = np.hypot(fft.fftfreq(height)[:, None], fft.fftfreq(width))
+    ring = np.minimum((radius * 2 * BANDS).astype(int), BANDS)  # the corners, beyond half a cycle, come last
+    sums, counts = (np.bincount(ring.ravel(), weights, BANDS + 1)[:BANDS] for weights in (power.ravel(), None))
+    return sums / counts
+
+
+def sharpness(sr: np.ndarray, hr: np.ndarray, scale: int) -> float:
+    """Power of `sr` over that of `hr` in the octave above what the input can hold; 1 is as sharp as the photograph.
+
+    Below 1 is blurred, above 1 is sharper or noisier than the eye was. Whether the detail is in its place, it does not
+    say.
+
+    Args:
+        sr, hr: (BANDS,), of `radial_power`.
+        scale: of the enlargement; the octave is 1/(2 scale) to 1/scale cycles a pixel, at most one half.
+
+    Returns:
+        At least 0; nan if the photograph has nothing there.
+    """
+    frequency = (np.arange(BANDS) + 0.5) / (2 * BANDS)
+    octave = (frequency >= 0.5 / scale) & (frequency < max(1 / scale, 0.5 / scale + 1 / BANDS))
+    weight = frequency[octave]  # a ring's area
+    reference = float((hr[octave] * weight).sum())
+    return float((sr[octave] * weight).sum()) / reference if reference else float("nan")
+
+
+def _inner_square(field: np.ndarray) -> tuple[slice, slice]:
+    rows, columns = np.flatnonzero(field.any(1)), np.flatnonzero(field.any(0))
+    side = int(min(rows[-1] - rows[0], columns[-1] - columns[0]) / np.sqrt(2))
+    top, left = ((line[0] + line[-1] - side) // 2 for line in (rows, columns))
+    return slice(top, top + side + 1), slice(left, left + side + 1)

@@ -1,0 +1,179 @@
+"""Vessels: a map of them by oriented line filters, and how well two maps agree.
+
+A classical filter and no network, so that it has learned nothing, is the same for everybody, and can be read. It sees
+a vessel as a line in the green channel that is darker than its surroundings by a few per cent. Its constants were
+chosen on the photographs of DRIVE and STARE themselves, never on a reconstruction of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import fft, ndimage
+from skimage.morphology import skeletonize
+
+SIGMAS = (1.2, 1.8, 2.7)
+"""Half widths of the filters in pixels of a field up to `REFERENCE_WIDTH` wide; wider ones scale them."""
+ELONGATION = 2.5
+"""Length over width of a filter."""
+ORIENTATIONS = 16
+NORMALISATION = 1.5
+"""Power of sigma that makes scales comparable; for lines, after Lindeberg, IJCV 30(2), 1998. 2 would hide thin ones."""
+REFERENCE_WIDTH = 540
+"""Pixels across the field of DRIVE."""
+BACKGROUND_SIGMA = 10.0
+"""Blur of the background, in the same pixels: wider than any vessel."""
+VESSEL_SHARE = 0.12
+"""Share of the field that counts as vessel in the photograph: what observers marked on DRIVE and STARE, about."""
+THIN = 3.0
+"""Pixels; vessels up to this width are the thin ones."""
+
+
+def vesselness(rgb: np.ndarray, field: np.ndarray) -> np.ndarray:
+    """How much each pixel looks like a vessel.
+
+    The background is divided out, so that the result is a contrast and does not depend on the illumination. Then the
+    second derivative across a line is taken along ellipses in `ORIENTATIONS` directions and at the scales `SIGMAS`,
+    and the largest is kept.
+
+    Args:
+        rgb: (H, W, 3) or (H, W), uint8; of colours the green channel is used.
+        field: (H, W) bool, see `field_of_view`.
+
+    Returns:
+        (H, W) float32, at least 0; 0 outside the field.
+
+    Source: the matched filters of Chaudhuri et al., IEEE TMI 8(3), 1989, with the elongated second derivatives of
+    Gaussians of Freeman and Adelson, IEEE PAMI 13(9), 1991, several scales normalised after Lindeberg.
+    """
+    green = (rgb if rgb.ndim == 2 else rgb[..., 1]).astype(np.float32)
+    unit = _unit(field)
+    contrast = _contrast(green, field, BACKGROUND_SIGMA * unit)
+    best = _strongest_line(contrast, [unit * sigma for sigma in SIGMAS])
+    return np.where(field, best, 0).astype(np.float32)  # (H, W)
+
+
+@dataclass(frozen=True)
+class VesselMap:
+    """A soft map and the vessels in it."""
+
+    soft: np.ndarray
+    """(H, W) float32, of `vesselness`."""
+    vessels: np.ndarray
+    """(H, W) bool."""
+    level: float
+    """Vesselness from which a pixel is a vessel."""
+
+
+def vessel_map(rgb: np.ndarray, field: np.ndarray, level: float | None = None) -> VesselMap:
+    """Vessels of a picture: `vesselness` above a level, without specks.
+
+    Args:
+        rgb, field: as for `vesselness`.
+        level: of the photograph that a result is compared with, so that contrast which is lost counts as lost; None
+            takes the one that `VESSEL_SHARE` of the field exceeds.
+    """
+    soft = vesselness(rgb, field)
+    if level is None:
+        level = float(np.quantile(soft[field], 1 - VESSEL_SHARE))
+    vessels = (soft > level) & field
+    speck = round(30 * _unit(field) ** 2)
+    return VesselMap(soft, _without_specks(vessels, speck), level)
+
+
+def dice(a: np.ndarray, b: np.ndarray, field: np.ndarray) -> float:
+    """Dice of two masks inside the field: 1 where they are equal, empty ones too; 0 where they share nothing.
+
+    Args:
+        a, b, field: (H, W) bool.
+
+    >>> a = np.array([[True, True, False]])
+    >>> dice(a, np.array([[False, True, True]]), np.ones((1, 3), bool))
+    0.5
+    """
+    total = int((a & field).sum() + (b & field).sum())
+    return 2 * int((a & b & field).sum()) / total if total else 1.0
+
+
+def area_under_curve(soft: np.ndarray, truth: np.ndarray, field: np.ndarray) -> float:
+    """Area under the ROC curve: the chance that a vessel pixel has the higher value; ties count half.
+
+    Args:
+        soft: (H, W) float. truth, field: (H, W) bool.
+
+    Raises:
+        ValueError: only vessels, or none, inside the field.
+    """
+    values, positive = soft[field], truth[field]
+    vessels = int(positive.sum())
+    others = positive.size - vessels
+    if not vessels or not others:
+        raise ValueError("the labels show nothing but vessel, or none, inside the field of view")
+    _, where, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks = np.cumsum(counts) - (counts - 1) / 2  # middle rank of equal values, from 1
+    return float((ranks[where][positive].sum() - vessels * (vessels + 1) / 2) / (vessels * others))
+
+
+def thin_sensitivity(found: np.ndarray, truth: np.ndarray, field: np.ndarray) -> float | None:
+    """Share of the centre lines of thin vessels (width at most `THIN` pixels) of `truth` that `found` covers.
+
+    The width is twice the distance from the centre line to the nearest pixel outside, less one.
+
+    Args:
+        found, truth, field: (H, W) bool.
+
+    Returns:
+        0 to 1; None where the truth has no thin vessel.
+    """
+    lines = skeletonize(truth) & field
+    width = 2 * ndimage.distance_transform_edt(truth) - 1
+    thin = lines & (width <= THIN)
+    return float(found[thin].mean()) if thin.any() else None
+
+
+def _contrast(green: np.ndarray, field: np.ndarray, sigma: float) -> np.ndarray:
+    """Green over its background, less one; outside the field that of the nearest pixel within, faded to 0."""
+    weight = ndimage.gaussian_filter(field.astype(np.float32), sigma)
+    background = ndimage.gaussian_filter(np.where(field, green, 0), sigma) / np.maximum(weight, 1e-3)
+    contrast = np.where(field, green / np.maximum(background, 4) - 1, 0)
+    distance, nearest = ndimage.distance_transform_edt(~field, return_indices=True)
+    beyond = contrast[tuple(nearest)] * np.exp(-distance / sigma)  # no edge, where the filters would see a line
+    return np.where(field, contrast, beyond).astype(np.float32)  # (H, W)
+
+
+def _strongest_line(contrast: np.ndarray, sigmas: list[float]) -> np.ndarray:
+    """Largest response of the oriented filters, at least 0; computed through the Fourier transform, where they are."""
+    margin = int(np.ceil(4 * ELONGATION * max(sigmas)))  # the transform is periodic
+    height, width = (fft.next_fast_len(side + margin, real=True) for side in contrast.shape)
+    padded = np.zeros((height, width), np.float32)
+    padded[: contrast.shape[0], : contrast.shape[1]] = contrast
+    spectrum = fft.rfft2(padded)  # (height, width / 2 + 1)
+    y = (2 * np.pi * fft.fftfreq(height)[:, None]).astype(np.float32)  # radians a pixel
+    x = (2 * np.pi * fft.rfftfreq(width)[None]).astype(np.float32)
+    best = np.zeros(padded.shape, np.float32)
+    for angle in np.arange(ORIENTATIONS) * (np.pi / ORIENTATIONS):
+        across = np.cos(angle) * x + np.sin(angle) * y
+        along = np.cos(angle) * y - np.sin(angle) * x
+        for sigma in sigmas:
+            square = (sigma * across) ** 2
+            # sigma^1.5 times the second derivative of a Gaussian, transformed: positive on dark lines
+            ellipse = np.exp(-0.5 * (square + (ELONGATION * sigma * along) ** 2))
+            transfer = -(sigma ** (NORMALISATION - 2)) * square * ellipse
+            np.maximum(best, fft.irfft2(transfer * spectrum, s=padded.shape), out=best)
+    return best[: contrast.shape[0], : contrast.shape[1]]
+
+
+def _unit(field: np.ndarray) -> float:
+    """How much larger the filters are than for DRIVE: by the longer side of the field's box, never smaller."""
+    rows, columns = np.flatnonzero(field.any(1)), np.flatnonzero(field.any(0))
+    across = max(rows[-1] - rows[0], columns[-1] - columns[0]) + 1
+    return max(1.0, float(across) / REFERENCE_WIDTH)  # a pixel's detail is the finest, and small pictures are crops
+
+
+def _without_specks(vessels: np.ndarray, pixels: int) -> np.ndarray:
+    """Connected pieces of at least so many pixels, neighbours at corners counted."""
+    pieces, _ = ndimage.label(vessels, structure=np.ones((3, 3), bool))
+    sizes = np.bincount(pieces.ravel())
+    sizes[0] = 0
+    return sizes[pieces] >= max(1, pixels)

@@ -1,0 +1,38 @@
+"""The contact sheet shows every step, is the same for the same seed, and replaces nothing unasked."""
+
+import sys
+
+import numpy as np
+import pytest
+import skimage.data
+from PIL import Image
+
+from retinashift import cli
+from retinashift.cli.contact_sheet import LABELS, SIDE, draw_sheet
+from retinashift.imaging.realistic import STEPS, DegradationSettings
+
+
+def test_every_step_has_a_row_and_the_sheet_follows_the_seed():
+    hr = skimage.data.retina()[400:800, 400:800]
+    first, again, other = (draw_sheet(hr, DegradationSettings(), seed) for seed in (0, 0, 1))
+    assert set(LABELS) == set(STEPS)
+    assert first.shape[0] > (len(STEPS) + 2) * SIDE
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+    with pytest.raises(ValueError, match="at least 200"):
+        draw_sheet(hr[:100], DegradationSettings(), 0)
+
+
+def test_the_command_writes_a_png_and_replaces_none(tmp_path, monkeypatch, capsys):
+    settings = tmp_path / "s.yaml"
+    settings.write_text("data: {path: x}\ndegradation: {kind: realistic, noise: [0.1, 0.2], second_order: 0.5}\n")
+    words = ["retinashift", "degradations", "-o", str(tmp_path / "sheet.png"), "--config", str(settings)]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as done:
+        cli.main()
+    assert not done.value.code
+    assert Image.open(tmp_path / "sheet.png").size[0] > 4 * SIDE
+    with pytest.raises(SystemExit) as done:
+        cli.main()
+    assert done.value.code == 1
+    assert "exists already" in capsys.readouterr().err

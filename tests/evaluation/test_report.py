@@ -1,0 +1,79 @@
+"""The page holds everything it needs, shows every method, and takes names for what they are: text."""
+
+import base64
+import io
+import re
+
+import numpy as np
+import pytest
+import skimage.data
+from PIL import Image
+
+from retinashift.evaluation.benchmark import Method, baseline, evaluate
+from retinashift.evaluation.gallery import AGREED, CROP, MISSED, Gallery, error_colours
+from retinashift.evaluation.report import render_html, save_html
+from retinashift.imaging.degradation import enlarge
+
+NAMES = ("eye <1>.png", "eye 2.png")
+
+
+@pytest.fixture(scope="module")
+def made():
+    hr = skimage.data.retina()[500:740, 400:700].copy()
+    smooth = Method("smooth & slow", lambda lr, seed: enlarge(lr, 4, "lanczos"), stochastic=True)
+    gallery = Gallery(frozenset(NAMES[:1]))
+    report = evaluate(
+        [(NAMES[0], hr), (NAMES[1], hr[::-1])], [baseline("bicubic", 4), smooth], scale=4, seeds=[0, 1],
+        on_result=gallery.add,
+    )  # fmt: skip
+    return report, gallery
+
+
+def test_the_page_loads_nothing_from_elsewhere_and_runs_nothing(made):
+    page = render_html(*made, "Test set")
+    assert not re.search(r"<script|<link|<iframe|@import|url\(|https?://|\son\w+=", page)
+    assert set(re.findall(r'src="([^,"]+),', page)) == {"data:image/png;base64"}
+
+
+def test_names_are_escaped(made):
+    page = render_html(*made, "A <b> title")
+    assert "eye &lt;1&gt;.png" in page
+    assert "smooth &amp; slow" in page
+    assert "<b>" not in page
+
+
+def test_every_method_has_its_figures_and_its_crops(made):
+    report, gallery = made
+    page = render_html(report, gallery, "t")
+    for mean in report.means().values():
+        assert f"{mean.psnr_rgb_fov:.2f}" in page
+    # input, photograph, its vessels, and picture, error and vessels of two methods; and the bar of colours
+    pictures = [Image.open(io.BytesIO(base64.b64decode(code))) for code in re.findall(r"base64,([^\"]+)", page)]
+    assert sum(picture.size == (CROP, CROP) for picture in pictures) == 9
+    assert len(pictures) == 10
+    assert page.count("<svg") == page.count("</svg>") >= 5
+    difference = report.differences()["bicubic"]["psnr_rgb_fov"]
+    assert f"{difference.mean:+.2f}" in page
+
+
+def test_the_crop_lies_where_bicubic_errs_and_shows_the_pixels_themselves(made):
+    _, gallery = made
+    (exhibit,) = gallery.exhibits.values()
+    hr = skimage.data.retina()[500:740, 400:700]
+    row, column = exhibit.place
+    assert np.array_equal(exhibit.hr, hr[row : row + CROP, column : column + CROP])
+    seen = {tuple(colour) for colour in exhibit.panels["bicubic"].vessels.reshape(-1, 3)}
+    assert {AGREED, MISSED} <= seen
+    assert len(gallery.power["bicubic"]) == 2
+
+
+def test_no_error_is_black_and_a_large_one_pale():
+    black, pale = error_colours(np.array([[0.0, 24.0]]))[0]
+    assert black.max() < 16
+    assert pale.min() > 180
+
+
+def test_the_file_is_written_whole(made, tmp_path):
+    save_html(*made, tmp_path / "page.html", "t")
+    assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
+    assert (tmp_path / "page.html").read_text("utf-8").endswith("</html>")

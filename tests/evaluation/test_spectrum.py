@@ -1,0 +1,51 @@
+"""The spectrum sees what a filter takes away, in the frequencies where it takes it."""
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from retinashift.evaluation.spectrum import BANDS, radial_power, sharpness
+
+SIDE = 256
+WHOLE = np.ones((SIDE, SIDE), bool)
+
+
+@pytest.fixture
+def noise():
+    return (128 + 20 * np.random.default_rng(0).standard_normal((SIDE, SIDE))).clip(0, 255).astype(np.uint8)
+
+
+def test_white_noise_has_the_same_power_everywhere(noise):
+    power = radial_power(noise, WHOLE)
+    assert power.shape == (BANDS,)
+    assert power[2:].std() / power[2:].mean() < 0.2
+
+
+def test_a_gaussian_takes_the_power_its_transform_says(noise):
+    blurred = ndimage.gaussian_filter(noise.astype(float), 1.5)
+    spread = 128 + (blurred - blurred.mean()) * 2
+    ratio = radial_power(spread.round().astype(np.uint8), WHOLE) / radial_power(noise, WHOLE) / 4
+    frequency = (np.arange(BANDS) + 0.5) / (2 * BANDS)
+    expected = np.exp(-((2 * np.pi * frequency * 1.5) ** 2))
+    assert np.allclose(ratio[2:10], expected[2:10], rtol=0.12)
+
+
+def test_equal_pictures_are_as_sharp_and_blurred_ones_less(retina):
+    field = np.ones(retina.shape[:2], bool)
+    power = radial_power(retina, field)
+    assert sharpness(power, power, 4) == 1
+    blurred = ndimage.gaussian_filter(retina, (2, 2, 0))
+    assert sharpness(radial_power(blurred, field), power, 4) < 0.2
+
+
+def test_sharpness_is_of_the_octave_above_the_inputs_limit():
+    frequency = (np.arange(BANDS) + 0.5) / (2 * BANDS)
+    hr = np.ones(BANDS)
+    sr = np.where((frequency > 0.125) & (frequency < 0.25), 0.5, 7.0)
+    assert sharpness(sr, hr, 4) == pytest.approx(0.5)
+    assert np.isnan(sharpness(sr, np.zeros(BANDS), 4))
+
+
+def test_a_field_too_small_is_named():
+    with pytest.raises(ValueError, match="needs 32"):
+        radial_power(np.zeros((40, 40), np.uint8), np.ones((40, 40), bool))
