@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-FileFormat = Literal["PNG", "JPEG", "TIFF", "PPM"]
+FileFormat = Literal["PNG", "JPEG", "TIFF", "PPM", "WebP", "DICOM"]
 
 MAX_PIXELS = 100_000_000
 """Default limit of width x height. The largest fundus cameras deliver a quarter of it."""
@@ -34,6 +34,8 @@ class Photograph:
     """EXIF without its Orientation tag and thumbnail, as a TIFF structure (no "Exif" prefix)."""
     dpi: tuple[float, float] | None = None
     """Pixels per inch, across and down."""
+    provenance: str = ""
+    """A line that encoders write into the file (see `provenance`); never taken over from a file that is read."""
 
     def __post_init__(self) -> None:
         if self.pixels.dtype not in (np.uint8, np.uint16):
