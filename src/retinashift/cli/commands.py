@@ -71,7 +71,12 @@ def upscale(
     log: Annotated[
         Path | None, typer.Option(help="Append one line of JSON for each file: outcome, time, error, provenance.")
     ] = None,
-    page: Annotated[int, typer.Option(min=0, help="Page of files with several, from 1; 0 refuses such files.")] = 0,
+    page: Annotated[
+        int, typer.Option(min=0, help="Page (DICOM: frame) of files with several, from 1; 0 refuses such files.")
+    ] = 0,
+    deidentify: Annotated[
+        bool, typer.Option("--deidentify", help="Take the person out of DICOM headers (not out of the pixels).")
+    ] = False,
     max_pixels: Annotated[
         int, typer.Option(min=1, help="Refuse pictures of more pixels (width x height) before they are decoded.")
     ] = 100_000_000,
@@ -81,7 +86,7 @@ def upscale(
     device: Device = "auto",
     checkpoint: Checkpoint = "",
 ) -> None:
-    """Enlarge photographs: PNG, JPEG, TIFF, WebP, PPM; bit depth, names and sub-folders are kept."""
+    """Enlarge photographs: PNG, JPEG, TIFF, WebP, PPM, DICOM; bit depth, names and sub-folders are kept."""
     from retinashift.inference.jobs import plan_jobs
 
     jobs = plan_jobs(inputs, out, file_format=file_format, overwrite=overwrite, resume=resume, sidecar=sidecar)
@@ -98,6 +103,7 @@ def upscale(
         back_projections=None if consistency else 0,
         page=page or None,
         max_pixels=max_pixels,
+        deidentify=deidentify,
         overwrite=overwrite,
         resume=resume,
         sidecar=sidecar,

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from retinashift.imaging.dicom import decode_dicom
+from retinashift.imaging.dicom_derived import encode_dicom, provenance_of_dicom
 from retinashift.imaging.exif import fit_exif
 from retinashift.imaging.jpeg import decode_jpeg, encode_jpeg, provenance_of_jpeg
 from retinashift.imaging.photograph import MAX_PIXELS, FileFormat, ImageError, Photograph
@@ -28,23 +30,26 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-READ_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".ppm.gz", ".pgm.gz")
+READ_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".ppm.gz", ".pgm.gz", ".dcm")
 """What `find_images` looks for in folders, in any case."""
 
 _FORMAT_OF_SUFFIX: dict[str, FileFormat] = {
     ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF", ".ppm": "PPM", ".pgm": "PPM",
-    ".webp": "WebP",
+    ".webp": "WebP", ".dcm": "DICOM",
 }  # fmt: skip
 _DECODERS: dict[FileFormat, Callable[[bytes, int], Photograph]] = {
     "PNG": decode_png, "JPEG": decode_jpeg, "PPM": decode_ppm, "WebP": decode_webp,
 }  # fmt: skip
-_PAGED_DECODERS: dict[FileFormat, Callable[[bytes, int, int | None], Photograph]] = {"TIFF": decode_tiff}
+_PAGED_DECODERS: dict[FileFormat, Callable[[bytes, int, int | None], Photograph]] = {
+    "TIFF": decode_tiff, "DICOM": decode_dicom,
+}  # fmt: skip
 _ENCODERS: dict[FileFormat, Callable[[Photograph], bytes]] = {
     "PNG": encode_png, "JPEG": encode_jpeg, "TIFF": encode_tiff, "PPM": encode_ppm, "WebP": encode_webp,
+    "DICOM": encode_dicom,
 }  # fmt: skip
 _PROVENANCE: dict[FileFormat, Callable[[bytes], str]] = {
     "PNG": provenance_of_png, "JPEG": provenance_of_jpeg, "TIFF": provenance_of_tiff, "PPM": provenance_of_ppm,
-    "WebP": provenance_of_webp,
+    "WebP": provenance_of_webp, "DICOM": provenance_of_dicom,
 }  # fmt: skip
 _READ_MAGIC: tuple[tuple[bytes, FileFormat], ...] = (
     (SIGNATURE, "PNG"), (b"\xff\xd8\xff", "JPEG"), (b"II*\0", "TIFF"), (b"MM\0*", "TIFF"), (b"II+\0", "TIFF"),
@@ -53,9 +58,9 @@ _READ_MAGIC: tuple[tuple[bytes, FileFormat], ...] = (
 _REFUSED_MAGIC = (
     (0, b"GIF8", "GIF"), (0, b"BM", "BMP"), (4, b"ftyp", "HEIF or AVIF"), (0, b"%PDF", "PDF"),
     (0, b"%!PS", "PostScript"), (0, b"\xc5\xd0\xd3\xc6", "PostScript"), (0, b"<svg", "SVG"),
-    (0, b"<?xml", "XML or SVG"), (4, b"jP  ", "JPEG 2000"), (128, b"DICM", "DICOM"), (0, b"PK\x03\x04", "zip"),
+    (0, b"<?xml", "XML or SVG"), (4, b"jP  ", "JPEG 2000"), (0, b"PK\x03\x04", "zip"),
 )  # fmt: skip
-_READ_FORMATS = "PNG, JPEG, TIFF, WebP and PPM"
+_READ_FORMATS = "PNG, JPEG, TIFF, WebP, PPM and DICOM"
 _HEADROOM = 64 * 2**20  # bytes of metadata beside 8 bytes a pixel, the most that RGBA of 16 bit takes
 
 
@@ -227,6 +232,8 @@ def find_images(inputs: Sequence[str | Path]) -> list[tuple[Path, Path]]:
 def _sniff(data: bytes, name: str) -> FileFormat:
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WebP"
+    if data[128:132] == b"DICM":  # before the others: the 128 bytes in front of it may look like anything
+        return "DICOM"
     for magic, file_format in _READ_MAGIC:
         if data.startswith(magic):
             return file_format
@@ -253,7 +260,8 @@ def _with_metadata(image: Photograph | np.ndarray, like: Photograph | None, scal
         logger.warning("the ICC profile is left out: it is for another number of colours")
         icc = None
     dpi = None if like.dpi is None else (like.dpi[0] * scale, like.dpi[1] * scale)
-    return replace(photograph, icc=icc, dpi=dpi, exif=fit_exif(like.exif, width, height, dpi))
+    exif = fit_exif(like.exif, width, height, dpi)
+    return replace(photograph, icc=icc, dpi=dpi, exif=exif, dicom=like.dicom, frame=like.frame)
 
 
 def _expand(given: str | Path) -> list[tuple[Path, Path]]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
 
 FileFormat = Literal["PNG", "JPEG", "TIFF", "PPM", "WebP", "DICOM"]
 
@@ -36,6 +39,10 @@ class Photograph:
     """Pixels per inch, across and down."""
     provenance: str = ""
     """A line that encoders write into the file (see `provenance`); never taken over from a file that is read."""
+    dicom: Dataset | None = None
+    """Header of the DICOM object that the picture was read from, without its pixels."""
+    frame: int = 1
+    """Which of the object's frames it is."""
 
     def __post_init__(self) -> None:
         if self.pixels.dtype not in (np.uint8, np.uint16):

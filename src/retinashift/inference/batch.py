@@ -18,6 +18,7 @@ import torch
 
 from retinashift import __version__
 from retinashift.imaging.degradation import enlarge, psnr_of_reduced
+from retinashift.imaging.dicom_deidentify import deidentify
 from retinashift.imaging.files import (
     MAX_PIXELS,
     ImageError,
@@ -55,6 +56,8 @@ class BatchOptions:
     page: int | None = None
     """Of files with several, from 1."""
     max_pixels: int = MAX_PIXELS
+    deidentify: bool = False
+    """Take the person out of DICOM headers; files of other formats are then refused."""
     overwrite: bool = False
     resume: bool = False
     """Leave a result as it is that this very work has written before."""
@@ -147,7 +150,10 @@ def _record(pipeline: ResShiftPipeline, options: BatchOptions) -> Provenance:
         input="",
         ensemble=options.ensemble_size,
         back_projections=config.back_projections if options.back_projections is None else options.back_projections,
-        options={} if options.page is None else {"page": options.page},
+        options={
+            **({} if options.page is None else {"page": options.page}),
+            **({"deidentified": True} if options.deidentify else {}),
+        },
         device=pipeline.device.type,
         versions={
             "retinashift": __version__,
@@ -166,7 +172,19 @@ def _read(job: Job, record: Provenance, options: BatchOptions) -> _Read:
         return _Read(None, _former_result(job, record, options))
     if derived:
         logger.warning("%s is a result of super-resolution itself", job.source)
-    return _Read(decode_image(data, str(job.source), options.max_pixels, options.page), record)
+    photograph = decode_image(data, str(job.source), options.max_pixels, options.page)
+    if options.deidentify:
+        photograph = _deidentified(photograph, job.source)
+    return _Read(photograph, record)
+
+
+def _deidentified(photograph: Photograph, source: Path) -> Photograph:
+    if photograph.dicom is None:
+        raise ImageError(f"{source} is {photograph.format}; --deidentify is for DICOM, run the others without it")
+    try:
+        return replace(photograph, dicom=deidentify(photograph.dicom))
+    except ImageError as error:
+        raise ImageError(f"{source}: {error}") from None
 
 
 def _former_result(job: Job, record: Provenance, options: BatchOptions) -> Provenance:

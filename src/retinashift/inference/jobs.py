@@ -10,7 +10,7 @@ from typing import Literal
 from retinashift.imaging.files import ImageError, find_images
 
 OutputFormat = Literal["same", "png", "tiff"]
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".dcm")
 
 
 @dataclass(frozen=True)
