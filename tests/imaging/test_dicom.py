@@ -2,6 +2,7 @@
 
 import io
 import struct
+import sys
 import zlib
 
 import imagecodecs
@@ -198,3 +199,10 @@ def test_sequences_nested_300_deep_are_refused_before_they_are_parsed(retina, sy
     nested = (head + b"\xfe\xff\0\xe0\xff\xff\xff\xff") * 300
     with pytest.raises(ImageError, match=f"deeper than {MAX_DEPTH}"):
         decode_dicom(data[:start] + nested + data[start:], LIMIT)
+
+
+def test_without_pydicom_one_line_tells_what_to_install(retina, monkeypatch):
+    data = written(photography(retina))
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    with pytest.raises(ImageError, match=r"pip install 'retinashift\[dicom\]'"):
+        decode_dicom(data, LIMIT)

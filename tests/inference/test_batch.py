@@ -142,3 +142,9 @@ def test_a_ramp_of_16_bit_loses_no_value_to_8_bit(tmp_path, tiny_pipeline):
     pixels = read_image(tmp_path / "out.tif").pixels
     assert len(np.unique(ramp)) == 128 * 128
     assert len(np.unique(pixels)) > 128 * 128
+
+
+def test_de_identification_is_not_promised_for_other_formats(folder, tiny_pipeline):
+    outcome = next(upscale_files(tiny_pipeline(), jobs_in(folder, "out"), BatchOptions(deidentify=True)))
+    assert "--deidentify is for DICOM" in outcome.error
+    assert not (folder / "out").exists()
