@@ -20,7 +20,7 @@ from retinashift.diffusion.scheduler import ResShiftScheduler
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.models.light_net import LightNet
 
-COMMANDS = ("upscale", "train", "evaluate", "info", "demo")
+COMMANDS = ("upscale", "train", "evaluate", "info", "demo", "inspect")
 
 
 @dataclass
@@ -145,6 +145,38 @@ def test_a_bad_file_is_named_at_the_end_and_the_others_are_written(photographs, 
     assert "Traceback" not in done.stderr
     left = [p.name for p in (tmp_path / "out").rglob("*") if p.is_file()]
     assert len(left) == 4
+
+
+def test_a_run_is_logged_resumed_and_inspected(photographs, tmp_path, checkpoint):
+    run = ("upscale", photographs, "-o", tmp_path / "out", "-c", checkpoint, "--log", tmp_path / "log", "--workers", 2)
+    (photographs / "broken.png").write_bytes(b"rubbish")
+    assert retinashift(*run, "--sidecar").returncode == 1
+    (photographs / "broken.png").unlink()
+    again = retinashift(*run, "--resume")
+    assert again.returncode == 0, again.stderr
+    assert "0 of 4 written" in again.stderr
+    assert "4 were there already" in again.stderr
+    statuses = [json.loads(line)["status"] for line in (tmp_path / "log").read_text().splitlines()]
+    assert sorted(statuses) == ["failed"] + ["skipped"] * 4 + ["written"] * 4
+    results = sorted(p for p in (tmp_path / "out").rglob("*") if p.is_file() and p.suffix != ".json")
+    told = retinashift("inspect", *results)
+    assert told.returncode == 0, told.stderr
+    assert told.stdout.count("Super-resolved") == 4
+    for line in retinashift("inspect", "--json", *results).stdout.splitlines():
+        assert json.loads(line)["provenance"]["scale"] == 4
+    original = retinashift("inspect", photographs / "b.ppm")
+    assert original.returncode == 1
+    assert "no record" in original.stdout
+
+
+def test_ctrl_c_ends_the_run_with_whole_files_and_says_how_to_go_on(photographs, tmp_path, checkpoint):
+    with mock.patch("retinashift.cli.upscaling.append_line", side_effect=KeyboardInterrupt):
+        done = retinashift(
+            "upscale", photographs, "-o", tmp_path / "out", "-c", checkpoint, "--log", tmp_path / "log"
+        )
+    assert done.returncode == 130
+    assert "--resume goes on" in done.stderr
+    assert not [p for p in (tmp_path / "out").rglob("*") if p.suffix == ".tmp"]
 
 
 def test_nothing_to_do_and_wrong_inputs_are_one_line(tmp_path, checkpoint, photographs):

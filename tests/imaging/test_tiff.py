@@ -121,3 +121,23 @@ def test_a_file_without_its_last_bytes_is_refused(retina):
     data = tiff(retina)  # the pixels come last
     with pytest.raises(ImageError, match="pixels are missing"):
         decode_tiff(data[:-1], LIMIT)
+
+
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+@pytest.mark.parametrize("bigtiff", [False, True])
+def test_a_chosen_page_comes_with_its_own_metadata(byteorder, bigtiff):
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer, byteorder=byteorder, bigtiff=bigtiff) as writer:
+        for page in (1, 2, 3):
+            turned = [(274, 3, 1, 6 if page == 3 else 1, True), (271, 2, 0, f"Camera {page}", True)]
+            resolution = {"resolution": (300, 100 + page), "resolutionunit": "INCH"}
+            writer.write(np.full((6, 9), page, np.uint16), extratags=turned, metadata=None, **resolution)
+    for page, shape, dpi in ((1, (6, 9), (300, 101)), (2, (6, 9), (300, 102)), (3, (9, 6), (103, 300))):
+        photograph = decode_tiff(buffer.getvalue(), LIMIT, page)
+        assert photograph.pixels.shape == shape
+        assert (photograph.pixels == page).all()
+        assert photograph.dpi == dpi
+        assert f"Camera {page}".encode() in photograph.exif
+    for page, reason in ((None, "choose one with --page"), (0, "without a page 0"), (4, "without a page 4")):
+        with pytest.raises(ImageError, match=reason):
+            decode_tiff(buffer.getvalue(), LIMIT, page)

@@ -1,10 +1,14 @@
 """Files through the pipeline: depth, grey, alpha and metadata stay; a failure is told and stops nothing."""
 
+import json
+
 import numpy as np
 import pytest
 
-from retinashift.imaging.files import read_image, write_image
-from retinashift.inference.batch import upscale_files
+from retinashift.imaging.files import find_provenance, read_image, write_image
+from retinashift.imaging.provenance import digest
+from retinashift.inference.batch import BatchOptions, upscale_files
+from retinashift.inference.fingerprint import checkpoint_hash
 from retinashift.inference.jobs import Job
 
 
@@ -13,7 +17,7 @@ def upscale(tmp_path, tiny_pipeline):
     def run(pixels, name="eye.png"):
         source, target = tmp_path / name, tmp_path / "out" / name
         write_image(source, pixels)
-        outcome = next(iter(upscale_files(tiny_pipeline(), [Job(source, target)], steps=None, seed=0)))
+        outcome = next(iter(upscale_files(tiny_pipeline(), [Job(source, target)])))
         assert outcome.error == ""
         return read_image(target).pixels
 
@@ -41,7 +45,7 @@ def test_failures_are_told_and_the_next_file_is_done(tmp_path, tiny_pipeline):
     write_image(tmp_path / "good.png", np.zeros((4, 4, 3), np.uint8))
     (tmp_path / "bad.png").write_bytes(b"no image")
     jobs = [Job(tmp_path / name, tmp_path / "out" / name) for name in ("bad.png", "missing.png", "good.png")]
-    outcomes = list(upscale_files(tiny_pipeline(), jobs, steps=None, seed=0))
+    outcomes = list(upscale_files(tiny_pipeline(), jobs))
     assert [bool(outcome.error) for outcome in outcomes] == [True, True, False]
     assert "bad.png" in outcomes[0].error
     assert "\n" not in outcomes[0].error
@@ -51,6 +55,96 @@ def test_failures_are_told_and_the_next_file_is_done(tmp_path, tiny_pipeline):
 def test_a_format_that_cannot_hold_the_picture_is_an_error_and_writes_nothing(tmp_path, tiny_pipeline):
     write_image(tmp_path / "deep.png", np.zeros((4, 4, 3), np.uint16))
     job = Job(tmp_path / "deep.png", tmp_path / "out" / "deep.jpg")
-    outcome = next(iter(upscale_files(tiny_pipeline(), [job], steps=None, seed=0)))
+    outcome = next(iter(upscale_files(tiny_pipeline(), [job])))
     assert outcome.error
-    assert not any((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    rng = np.random.default_rng(0)
+    for number in range(5):
+        write_image(tmp_path / f"{number}.png", rng.integers(0, 256, (6 + number, 9, 3), dtype=np.uint8))
+    (tmp_path / "2.png").write_bytes(b"no image")
+    return tmp_path
+
+
+def jobs_in(folder, out):
+    return [Job(folder / f"{number}.png", folder / out / f"{number}.png") for number in range(5)]
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_workers_change_neither_bytes_nor_order_nor_failures(folder, tiny_pipeline):
+    for workers in (1, 2, 7):
+        outcomes = list(upscale_files(tiny_pipeline(), jobs_in(folder, str(workers)), BatchOptions(workers=workers)))
+        assert [bool(outcome.error) for outcome in outcomes] == [False, False, True, False, False]
+        assert [outcome.job.source.name for outcome in outcomes] == [f"{n}.png" for n in range(5)]
+    assert contents(folder / "1") == contents(folder / "2") == contents(folder / "7")
+    alone = Job(folder / "4.png", folder / "alone.png")
+    next(upscale_files(tiny_pipeline(), [alone]))
+    assert alone.target.read_bytes() == (folder / "1" / "4.png").read_bytes()
+
+
+def test_every_result_tells_what_made_it(folder, tiny_pipeline):
+    options = BatchOptions(seed=3, steps=2, sidecar=True)
+    outcome = next(upscale_files(tiny_pipeline(), jobs_in(folder, "out"), options))
+    record = find_provenance(outcome.job.target.read_bytes(), "a")
+    assert record == outcome.record
+    assert (record.seed, record.steps, record.scale) == (3, 2, 4)
+    assert record.input == digest(outcome.job.source.read_bytes())
+    assert record.checkpoint == checkpoint_hash(tiny_pipeline())
+    assert record.checkpoint != checkpoint_hash(tiny_pipeline(trained=False))
+    sidecar = json.loads(outcome.job.target.with_name("0.png.json").read_text())
+    assert sidecar["provenance"]["seed"] == 3
+    assert sidecar["result_sha256"] == digest(outcome.job.target.read_bytes())
+
+
+def test_resume_skips_what_the_same_work_has_written_and_nothing_else(folder, tiny_pipeline):
+    jobs = jobs_in(folder, "out")
+    list(upscale_files(tiny_pipeline(), jobs[:2]))
+    before = contents(folder / "out")
+    outcomes = list(upscale_files(tiny_pipeline(), jobs, BatchOptions(resume=True)))
+    assert [outcome.skipped for outcome in outcomes] == [True, True, False, False, False]
+    assert contents(folder / "out").items() >= before.items()
+    assert outcomes[0].record.consistency_db is not None
+    again = list(upscale_files(tiny_pipeline(), jobs, BatchOptions(resume=True, seed=1)))
+    assert all("not this input's result" in outcome.error for outcome in again if outcome.job.source.name != "2.png")
+    write_image(folder / "0.png", np.zeros((6, 9, 3), np.uint8), overwrite=True)
+    assert "not this input's result" in next(upscale_files(tiny_pipeline(), jobs, BatchOptions(resume=True))).error
+    replaced = next(upscale_files(tiny_pipeline(), jobs, BatchOptions(resume=True, overwrite=True)))
+    assert not replaced.error
+    assert not replaced.skipped
+
+
+def test_closing_early_leaves_whole_files_only(folder, tiny_pipeline):
+    work = upscale_files(tiny_pipeline(), jobs_in(folder, "out"), BatchOptions(workers=2))
+    next(work)
+    work.close()
+    whole = {path.name for path in (folder / "out").iterdir()}
+    assert "0.png" in whole
+    assert all(name.endswith(".png") and read_image(folder / "out" / name) for name in whole)
+
+
+def test_the_log_line_is_json_of_one_line(folder, tiny_pipeline):
+    lines = [outcome.line() for outcome in upscale_files(tiny_pipeline(), jobs_in(folder, "out"))]
+    assert all(line.count("\n") == 1 for line in lines)
+    assert [json.loads(line)["status"] for line in lines] == ["written", "written", "failed", "written", "written"]
+
+
+def test_a_ramp_of_16_bit_loses_no_value_to_8_bit(tmp_path, tiny_pipeline):
+    ramp = np.linspace(0, 65535, 128 * 128).astype(np.uint16).reshape(128, 128)
+    write_image(tmp_path / "ramp.tif", ramp)
+    outcome = next(upscale_files(tiny_pipeline(trained=False), [Job(tmp_path / "ramp.tif", tmp_path / "out.tif")]))
+    assert not outcome.error
+    pixels = read_image(tmp_path / "out.tif").pixels
+    assert len(np.unique(ramp)) == 128 * 128
+    assert len(np.unique(pixels)) > 128 * 128
+
+
+def test_de_identification_is_not_promised_for_other_formats(folder, tiny_pipeline):
+    outcome = next(upscale_files(tiny_pipeline(), jobs_in(folder, "out"), BatchOptions(deidentify=True)))
+    assert "--deidentify is for DICOM" in outcome.error
+    assert not (folder / "out").exists()

@@ -12,6 +12,7 @@ import typer
 from retinashift import __version__
 from retinashift.cli.contact_sheet import degradations
 from retinashift.cli.import_official import import_weights
+from retinashift.cli.inspect import inspect_files
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -62,47 +63,61 @@ def upscale(
     ] = True,
     file_format: Annotated[Literal["same", "png", "tiff"], typer.Option("--format", help="File type.")] = "same",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a former run: what the same settings have written is skipped.")
+    ] = False,
+    sidecar: Annotated[
+        bool, typer.Option("--sidecar", help="Write what made each result into a JSON file beside it, too.")
+    ] = False,
+    log: Annotated[
+        Path | None, typer.Option(help="Append one line of JSON for each file: outcome, time, error, provenance.")
+    ] = None,
+    page: Annotated[
+        int, typer.Option(min=0, help="Page (DICOM: frame) of files with several, from 1; 0 refuses such files.")
+    ] = 0,
+    deidentify: Annotated[
+        bool, typer.Option("--deidentify", help="Take the person out of DICOM headers (not out of the pixels).")
+    ] = False,
+    max_pixels: Annotated[
+        int, typer.Option(min=1, help="Refuse pictures of more pixels (width x height) before they are decoded.")
+    ] = 100_000_000,
+    workers: Annotated[
+        int, typer.Option(min=1, max=16, help="Threads that read ahead and write behind; the bytes stay the same.")
+    ] = 1,
     device: Device = "auto",
     checkpoint: Checkpoint = "",
 ) -> None:
-    """Enlarge photographs: PNG, JPEG, TIFF, PPM; bit depth, names and sub-folders are kept."""
-    from rich.console import Console
-
+    """Enlarge photographs: PNG, JPEG, TIFF, WebP, PPM, DICOM; bit depth, names and sub-folders are kept."""
     from retinashift.inference.jobs import plan_jobs
 
-    jobs = plan_jobs(inputs, out, file_format=file_format, overwrite=overwrite)
+    jobs = plan_jobs(inputs, out, file_format=file_format, overwrite=overwrite, resume=resume, sidecar=sidecar)
+    if log is not None and not log.parent.is_dir():
+        raise FileNotFoundError(f"{log}: the folder {log.parent} does not exist; make it, or name another log")
     pipeline = _load(checkpoint, device)
-    from retinashift.inference.batch import upscale_files
+    from retinashift.cli.upscaling import run_batch
+    from retinashift.inference.batch import BatchOptions
 
-    failures = []
-    with _progress() as progress:
-        task = progress.add_task("Upscaling", total=len(jobs))
-        work = upscale_files(
-            pipeline,
-            jobs,
-            steps=steps or None,
-            seed=seed,
-            ensemble_size=ensemble,
-            back_projections=None if consistency else 0,
-            overwrite=overwrite,
-        )
-        for outcome in work:
-            if outcome.error:
-                failures.append(outcome)
-            progress.advance(task)
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
-    for outcome in failures:
-        # a message may name the file by itself
-        named = "" if str(outcome.job.source) in outcome.error else f"{outcome.job.source}: "
-        console.print(f"failed: {named}{outcome.error}", markup=False)
-    written = [job.target for job in jobs if job not in {o.job for o in failures}]
-    console.print(
-        f"{len(written)} of {len(jobs)} written to {out} (seed {seed}, x{pipeline.config.scale})", markup=False
+    options = BatchOptions(
+        steps=steps or None,
+        seed=seed,
+        ensemble_size=ensemble,
+        back_projections=None if consistency else 0,
+        page=page or None,
+        max_pixels=max_pixels,
+        deidentify=deidentify,
+        overwrite=overwrite,
+        resume=resume,
+        sidecar=sidecar,
+        workers=workers,
     )
-    if any(target.suffix.lower() in (".jpg", ".jpeg") for target in written):
-        console.print("JPEG results were compressed (quality 95); --format png or tiff loses nothing.", markup=False)
-    if failures:
-        raise typer.Exit(1)
+    with _progress() as progress:
+        done = run_batch(pipeline, jobs, options, log, progress)
+    done.tell(out)
+    if done.exit_code:
+        raise typer.Exit(done.exit_code)
+
+
+app.command("inspect")(inspect_files)
 
 
 @app.command()
@@ -193,6 +208,8 @@ def info(checkpoint: Checkpoint = "") -> None:
     import torch
     from rich.console import Console
 
+    from retinashift.inference.fingerprint import checkpoint_hash
+
     pipeline = _load(checkpoint, "cpu")
     scheduler, denoiser = pipeline.scheduler, pipeline.denoiser
     parameters = sum(p.numel() for p in denoiser.parameters())
@@ -203,6 +220,7 @@ def info(checkpoint: Checkpoint = "") -> None:
     rows = [
         ["what", "value"],
         ["checkpoint", checkpoint or "shipped x4"],
+        ["sha256", checkpoint_hash(pipeline)],
         ["scale", f"x{pipeline.config.scale}"],
         ["denoiser", f"{type(denoiser).__name__}, {parameters:,} parameters, {denoiser.dtype}"],
         ["codec", type(pipeline.codec).__name__ if pipeline.codec else "PixelCodec (lossless, no weights)"],

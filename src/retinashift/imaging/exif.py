@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from numbers import Real
+from typing import Any
 
 from PIL import Image
 from PIL.ExifTags import IFD, Base
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +37,34 @@ def load_exif(block: bytes | None) -> Image.Exif:
             logger.warning("damaged EXIF is left out (%s)", error)
             return Image.Exif()
     return exif
+
+
+def load_directory(tiff: bytes, offset: int) -> Image.Exif:
+    """`load_exif` for the page of a TIFF or BigTIFF whose directory lies at `offset`; Pillow's reads the first only."""
+    exif = Image.Exif()
+    try:
+        directory = _directory(tiff, offset)
+        for tag in _KEPT & set(directory):
+            if tag in (IFD.Exif, IFD.GPSInfo):
+                exif.get_ifd(tag).update(_directory(tiff, directory[tag]))
+            else:
+                exif[tag] = directory[tag]
+        exif.tobytes()
+    except Exception as error:  # as in `load_exif`
+        logger.warning("damaged EXIF is left out (%s)", error)
+        return Image.Exif()
+    return exif
+
+
+def _directory(tiff: bytes, offset: int) -> dict[int, Any]:
+    if b"+" in tiff[2:4]:  # BigTIFF, which Pillow recognises in little-endian files only
+        directory = ImageFileDirectory_v2(b"II+\0" + tiff[4:16], prefix=tiff[:2])
+    else:
+        directory = ImageFileDirectory_v2(tiff[:8])
+    file = io.BytesIO(tiff)
+    file.seek(offset)
+    directory.load(file)
+    return dict(directory)
 
 
 def exif_orientation(exif: Image.Exif) -> int:

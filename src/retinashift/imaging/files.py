@@ -12,72 +12,117 @@ from pathlib import Path
 
 import numpy as np
 
+from retinashift.imaging.dicom import decode_dicom
+from retinashift.imaging.dicom_derived import encode_dicom, provenance_of_dicom
 from retinashift.imaging.exif import fit_exif
-from retinashift.imaging.jpeg import decode_jpeg, encode_jpeg
+from retinashift.imaging.jpeg import decode_jpeg, encode_jpeg, provenance_of_jpeg
 from retinashift.imaging.photograph import MAX_PIXELS, FileFormat, ImageError, Photograph
-from retinashift.imaging.png import SIGNATURE, decode_png, encode_png
-from retinashift.imaging.ppm import decode_ppm, encode_ppm
-from retinashift.imaging.tiff import decode_tiff, encode_tiff
+from retinashift.imaging.png import SIGNATURE, decode_png, encode_png, provenance_of_png
+from retinashift.imaging.ppm import decode_ppm, encode_ppm, provenance_of_ppm
+from retinashift.imaging.provenance import Provenance, parse_line
+from retinashift.imaging.tiff import decode_tiff, encode_tiff, provenance_of_tiff
+from retinashift.imaging.webp import decode_webp, encode_webp, provenance_of_webp
 
-__all__ = ["MAX_PIXELS", "ImageError", "Photograph", "decode_image", "find_images", "read_image", "write_image"]
+__all__ = [
+    "MAX_PIXELS", "ImageError", "Photograph", "decode_image", "encode_image", "find_images", "find_provenance",
+    "read_bytes", "read_image", "replace_file", "write_image",
+]  # fmt: skip
 
 logger = logging.getLogger(__name__)
 
-READ_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".ppm", ".pgm", ".ppm.gz", ".pgm.gz")
+READ_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".ppm.gz", ".pgm.gz", ".dcm")
 """What `find_images` looks for in folders, in any case."""
 
 _FORMAT_OF_SUFFIX: dict[str, FileFormat] = {
     ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF", ".ppm": "PPM", ".pgm": "PPM",
+    ".webp": "WebP", ".dcm": "DICOM",
 }  # fmt: skip
 _DECODERS: dict[FileFormat, Callable[[bytes, int], Photograph]] = {
-    "PNG": decode_png, "JPEG": decode_jpeg, "TIFF": decode_tiff, "PPM": decode_ppm,
+    "PNG": decode_png, "JPEG": decode_jpeg, "PPM": decode_ppm, "WebP": decode_webp,
+}  # fmt: skip
+_PAGED_DECODERS: dict[FileFormat, Callable[[bytes, int, int | None], Photograph]] = {
+    "TIFF": decode_tiff, "DICOM": decode_dicom,
 }  # fmt: skip
 _ENCODERS: dict[FileFormat, Callable[[Photograph], bytes]] = {
-    "PNG": encode_png, "JPEG": encode_jpeg, "TIFF": encode_tiff, "PPM": encode_ppm,
+    "PNG": encode_png, "JPEG": encode_jpeg, "TIFF": encode_tiff, "PPM": encode_ppm, "WebP": encode_webp,
+    "DICOM": encode_dicom,
+}  # fmt: skip
+_PROVENANCE: dict[FileFormat, Callable[[bytes], str]] = {
+    "PNG": provenance_of_png, "JPEG": provenance_of_jpeg, "TIFF": provenance_of_tiff, "PPM": provenance_of_ppm,
+    "WebP": provenance_of_webp, "DICOM": provenance_of_dicom,
 }  # fmt: skip
 _READ_MAGIC: tuple[tuple[bytes, FileFormat], ...] = (
     (SIGNATURE, "PNG"), (b"\xff\xd8\xff", "JPEG"), (b"II*\0", "TIFF"), (b"MM\0*", "TIFF"), (b"II+\0", "TIFF"),
     (b"MM\0+", "TIFF"), (b"\x1f\x8b", "PPM"), *((b"P%d" % n, "PPM") for n in range(1, 8)),
 )  # fmt: skip
 _REFUSED_MAGIC = (
-    (0, b"GIF8", "GIF"), (0, b"BM", "BMP"), (8, b"WEBP", "WebP"), (4, b"ftyp", "HEIF or AVIF"), (0, b"%PDF", "PDF"),
-    (0, b"%!PS", "PostScript"), (4, b"jP  ", "JPEG 2000"), (128, b"DICM", "DICOM"), (0, b"PK\x03\x04", "zip"),
+    (0, b"GIF8", "GIF"), (0, b"BM", "BMP"), (4, b"ftyp", "HEIF or AVIF"), (0, b"%PDF", "PDF"),
+    (0, b"%!PS", "PostScript"), (0, b"\xc5\xd0\xd3\xc6", "PostScript"), (0, b"<svg", "SVG"),
+    (0, b"<?xml", "XML or SVG"), (4, b"jP  ", "JPEG 2000"), (0, b"PK\x03\x04", "zip"),
 )  # fmt: skip
+_READ_FORMATS = "PNG, JPEG, TIFF, WebP, PPM and DICOM"
 _HEADROOM = 64 * 2**20  # bytes of metadata beside 8 bytes a pixel, the most that RGBA of 16 bit takes
 
 
-def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Photograph:
-    """Read PNG, JPEG, TIFF or binary PPM/PGM (gzipped too).
+def read_image(path: str | Path, max_pixels: int = MAX_PIXELS, page: int | None = None) -> Photograph:
+    """Read PNG, JPEG, TIFF, WebP or binary PPM/PGM (gzipped too).
 
     Bit depth and channels stay as they are, but palettes become RGB. EXIF orientation is applied.
+
+    Args:
+        path: of the file.
+        max_pixels: limit of width x height, checked in the header, before pixels are decoded.
+        page: of a file with several, from 1; such files are refused without it.
 
     Raises:
         ImageError: missing, above the limit, truncated, damaged or not one of these formats.
     """
+    return decode_image(read_bytes(path, max_pixels), str(path), max_pixels, page)
+
+
+def read_bytes(path: str | Path, max_pixels: int = MAX_PIXELS) -> bytes:
+    """The bytes of a file, if they are no more than that many pixels can take; errors as in `read_image`."""
     path = Path(path)
     try:
         if path.exists() and not path.is_file():
             raise ImageError(f"{path}: a folder or device, not an image file")
         if path.stat().st_size > 8 * max_pixels + _HEADROOM:
             raise ImageError(f"{path}: {path.stat().st_size:,} bytes are more than {max_pixels:,} pixels can take")
-        data = path.read_bytes()
+        return path.read_bytes()
     except FileNotFoundError:
         raise ImageError(f"{path}: no such file") from None
     except OSError as error:
         raise ImageError(f"{path}: cannot be read ({error.strerror})") from None
-    return decode_image(data, str(path), max_pixels)
 
 
-def decode_image(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Photograph:
+def decode_image(data: bytes, name: str, max_pixels: int = MAX_PIXELS, page: int | None = None) -> Photograph:
     """`read_image` for the bytes of a file; `name` is what errors call it."""
     file_format = _sniff(data, name)
     try:
+        if file_format in _PAGED_DECODERS:
+            return _PAGED_DECODERS[file_format](data, max_pixels, page)
+        if page not in (None, 1):
+            raise ImageError(f"page {page} is asked for, but {file_format} has one page only")
         return _DECODERS[file_format](data, max_pixels)
     except ImageError as error:
         raise ImageError(f"{name}: {error}") from None
     except MemoryError:
         raise ImageError(f"{name}: not enough memory to read it") from None
     except Exception as error:  # whatever the four decoders raise on crafted or damaged bytes
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ImageError(f"{name}: truncated or damaged {file_format} ({reason})") from error
+
+
+def find_provenance(data: bytes, name: str) -> Provenance | None:
+    """The record that `encode_image` wrote into a file, from its header; None if there is none.
+
+    Raises:
+        ImageError: damaged, or not a format that is read.
+    """
+    file_format = _sniff(data, name)
+    try:
+        return parse_line(_PROVENANCE[file_format](data))
+    except Exception as error:  # as in `decode_image`
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ImageError(f"{name}: truncated or damaged {file_format} ({reason})") from error
 
@@ -90,38 +135,62 @@ def write_image(
     scale: int = 1,
     overwrite: bool = False,
 ) -> None:
-    """Write an image whole or not at all; the suffix decides the format (.png, .jpg, .tif, .ppm, .pgm).
-
-    PNG and TIFF lose nothing and are recommended; JPEG is written with quality 95, 4:4:4; PPM holds no metadata.
+    """`encode_image`, written whole or not at all.
 
     Args:
         path: in a folder that exists.
-        image: pixels as in `Photograph.pixels`, or a photograph.
-        like: the photograph that ICC, EXIF and resolution are taken from; without it, `image` itself.
-        scale: how much larger `image` is than `like`; the resolution is multiplied by it, so that lengths stay right.
+        image: as in `encode_image`, like `like` and `scale`.
         overwrite: replace a file that exists.
 
     Raises:
-        ImageError: the file exists, its folder does not, or the format cannot hold the image (16 bit or alpha in JPEG,
-            alpha in PPM, colour in .pgm).
+        ImageError: the file exists, its folder does not, or the format cannot hold the image.
         OSError: the disk is full or not writable.
+    """
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise ImageError(f"{path}: exists already; choose another name, or allow overwriting")
+    if not path.parent.is_dir():
+        raise ImageError(f"{path}: the folder {path.parent} does not exist")
+    replace_file(path, encode_image(path, image, like=like, scale=scale))
+
+
+def encode_image(
+    path: str | Path,
+    image: Photograph | np.ndarray,
+    *,
+    like: Photograph | None = None,
+    scale: int = 1,
+    provenance: Provenance | None = None,
+) -> bytes:
+    """The bytes of an image file; the suffix of `path` decides the format (.png, .jpg, .tif, .webp, .ppm, .pgm).
+
+    PNG and TIFF lose nothing and are recommended; WebP loses nothing and holds 8-bit colour only; JPEG is written with
+    quality 95, 4:4:4; PPM holds no metadata but the provenance.
+
+    Args:
+        path: its name and suffix only; nothing is written.
+        image: pixels as in `Photograph.pixels`, or a photograph.
+        like: the photograph that ICC, EXIF and resolution are taken from; without it, `image` itself.
+        scale: how much larger `image` is than `like`; the resolution is multiplied by it, so that lengths stay right.
+        provenance: written into the file, where `find_provenance` finds it.
+
+    Raises:
+        ImageError: another suffix, or the format cannot hold the image (16 bit or alpha in JPEG, alpha in PPM, colour
+            in .pgm, grey or 16 bit in WebP).
     """
     path = Path(path)
     file_format = _FORMAT_OF_SUFFIX.get(path.suffix.lower())
     if file_format is None:
         raise ImageError(f"{path}: the suffix must be one of {', '.join(_FORMAT_OF_SUFFIX)}")
-    if path.exists() and not overwrite:
-        raise ImageError(f"{path}: exists already; choose another name, or allow overwriting")
-    if not path.parent.is_dir():
-        raise ImageError(f"{path}: the folder {path.parent} does not exist")
     try:
         photograph = _with_metadata(image, like, scale)
+        if provenance is not None:
+            photograph = replace(photograph, provenance=provenance.line())
         if path.suffix.lower() == ".pgm" and photograph.channels != 1:
             raise ImageError("PGM holds grey only; write .ppm, PNG or TIFF")
-        data = _ENCODERS[file_format](photograph)
+        return _ENCODERS[file_format](photograph)
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from None
-    replace_file(path, data)
 
 
 def replace_file(path: Path, data: bytes) -> None:
@@ -161,15 +230,19 @@ def find_images(inputs: Sequence[str | Path]) -> list[tuple[Path, Path]]:
 
 
 def _sniff(data: bytes, name: str) -> FileFormat:
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WebP"
+    if data[128:132] == b"DICM":  # before the others: the 128 bytes in front of it may look like anything
+        return "DICOM"
     for magic, file_format in _READ_MAGIC:
         if data.startswith(magic):
             return file_format
     if not data:
         raise ImageError(f"{name}: an empty file")
     for offset, magic, kind in _REFUSED_MAGIC:
-        if data[offset:].startswith(magic):
-            raise ImageError(f"{name}: {kind} is not read here; PNG, JPEG, TIFF and PPM are")
-    raise ImageError(f"{name}: not an image file of a known format; PNG, JPEG, TIFF and PPM are read")
+        if data.startswith(magic, offset):
+            raise ImageError(f"{name}: {kind} is not read here; {_READ_FORMATS} are")
+    raise ImageError(f"{name}: not an image file of a known format; {_READ_FORMATS} are read")
 
 
 def _with_metadata(image: Photograph | np.ndarray, like: Photograph | None, scale: int) -> Photograph:
@@ -187,7 +260,8 @@ def _with_metadata(image: Photograph | np.ndarray, like: Photograph | None, scal
         logger.warning("the ICC profile is left out: it is for another number of colours")
         icc = None
     dpi = None if like.dpi is None else (like.dpi[0] * scale, like.dpi[1] * scale)
-    return replace(photograph, icc=icc, dpi=dpi, exif=fit_exif(like.exif, width, height, dpi))
+    exif = fit_exif(like.exif, width, height, dpi)
+    return replace(photograph, icc=icc, dpi=dpi, exif=exif, dicom=like.dicom, frame=like.frame)
 
 
 def _expand(given: str | Path) -> list[tuple[Path, Path]]:

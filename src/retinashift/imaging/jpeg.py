@@ -6,6 +6,7 @@ import io
 
 import numpy as np
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
 from retinashift.imaging.exif import dump_exif, exif_dpi, exif_orientation, load_exif
 from retinashift.imaging.photograph import ImageError, Photograph, check_size, upright
@@ -20,7 +21,7 @@ def decode_jpeg(data: bytes, max_pixels: int) -> Photograph:
     Raises:
         ImageError: above the limit, CMYK; Pillow's own errors for truncated or damaged files.
     """
-    with Image.open(io.BytesIO(data), formats=["JPEG"]) as picture:
+    with JpegImageFile(io.BytesIO(data)) as picture:  # not Image.open, whose own limit cannot be raised for one file
         check_size(*picture.size, max_pixels)
         if picture.mode not in ("L", "RGB"):
             raise ImageError(f"JPEG in {picture.mode}; convert it to RGB or grey")
@@ -54,8 +55,16 @@ def encode_jpeg(photograph: Photograph) -> bytes:
         settings["exif"] = b"Exif\0\0" + photograph.exif
     if photograph.icc:
         settings["icc_profile"] = photograph.icc
+    if photograph.provenance:
+        settings["comment"] = photograph.provenance.encode()
     Image.fromarray(photograph.pixels).save(buffer, "JPEG", quality=QUALITY, subsampling=0, **settings)
     return buffer.getvalue()
+
+
+def provenance_of_jpeg(data: bytes) -> str:
+    """The comment, or ""."""
+    with JpegImageFile(io.BytesIO(data)) as picture:
+        return bytes(picture.info.get("comment", b"")).decode("latin-1")
 
 
 def _jfif_dpi(picture: Image.Image) -> tuple[float, float] | None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-FileFormat = Literal["PNG", "JPEG", "TIFF", "PPM"]
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+FileFormat = Literal["PNG", "JPEG", "TIFF", "PPM", "WebP", "DICOM"]
 
 MAX_PIXELS = 100_000_000
 """Default limit of width x height. The largest fundus cameras deliver a quarter of it."""
@@ -34,6 +37,12 @@ class Photograph:
     """EXIF without its Orientation tag and thumbnail, as a TIFF structure (no "Exif" prefix)."""
     dpi: tuple[float, float] | None = None
     """Pixels per inch, across and down."""
+    provenance: str = ""
+    """A line that encoders write into the file (see `provenance`); never taken over from a file that is read."""
+    dicom: Dataset | None = None
+    """Header of the DICOM object that the picture was read from, without its pixels."""
+    frame: int = 1
+    """Which of the object's frames it is."""
 
     def __post_init__(self) -> None:
         if self.pixels.dtype not in (np.uint8, np.uint16):

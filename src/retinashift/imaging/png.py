@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterator
 
 import imagecodecs
 
 from retinashift.imaging.exif import dump_exif, exif_dpi, exif_orientation, load_exif
 from retinashift.imaging.photograph import ImageError, Photograph, check_size, upright
+from retinashift.imaging.provenance import KEYWORD
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _MAX_ICC_BYTES = 16 * 2**20
@@ -46,6 +48,8 @@ def encode_png(photograph: Photograph) -> bytes:
         chunks.append((b"pHYs", struct.pack(">IIB", *(min(round(v / _INCH), 2**31 - 1) for v in photograph.dpi), 1)))
     if photograph.exif:
         chunks.append((b"eXIf", photograph.exif))
+    if photograph.provenance:  # keyword, not compressed, no language, no translated keyword
+        chunks.append((b"iTXt", KEYWORD.encode() + bytes(5) + photograph.provenance.encode()))
     end_of_header = len(SIGNATURE) + 12 + 13
     metadata = b"".join(
         struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
@@ -53,17 +57,33 @@ def encode_png(photograph: Photograph) -> bytes:
     return data[:end_of_header] + metadata + data[end_of_header:]
 
 
+def provenance_of_png(data: bytes) -> str:
+    """The text of our chunk, or ""."""
+    prefix = KEYWORD.encode() + bytes(5)
+    for kind, body in _walk(data):
+        if kind == b"iTXt" and body.startswith(prefix):
+            return body[len(prefix) :].decode()
+    return ""
+
+
 def _read_chunks(data: bytes) -> dict[bytes, bytes]:
-    """Chunk bodies by type, pixel data apart, up to IEND."""
+    """The first chunk body of each type, pixel data apart."""
     chunks: dict[bytes, bytes] = {}
+    for kind, body in _walk(data):
+        chunks.setdefault(kind, body)
+    return chunks
+
+
+def _walk(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Type and body of each chunk up to IEND, in order, pixel data apart."""
     position = len(SIGNATURE)
     while position + 12 <= len(data):
         (length,) = struct.unpack_from(">I", data, position)
         kind = data[position + 4 : position + 8]
         if kind == b"IEND":
-            return chunks
+            return
         if kind != b"IDAT":
-            chunks.setdefault(kind, data[position + 8 : position + 8 + length])
+            yield kind, data[position + 8 : position + 8 + length]
         position += 12 + length
     raise ImageError("truncated PNG")
 

@@ -11,6 +11,7 @@ from retinashift.imaging.photograph import ImageError, Photograph, check_size
 
 _SPACE = rb"(?:\s|#[^\n]*\n)"
 _HEADER = re.compile(rb"P([56])" + 3 * (_SPACE + rb"+(\d{1,9})") + rb"\s")
+_COMMENT = re.compile(rb"P[56]\n# ([^\n]*)\n")
 _MAX_HEADER = 4096
 
 
@@ -50,7 +51,15 @@ def encode_ppm(photograph: Photograph) -> bytes:
     height, width = photograph.pixels.shape[:2]
     kind, maxval = 5 if photograph.channels == 1 else 6, np.iinfo(photograph.pixels.dtype).max
     dtype = np.uint8 if photograph.pixels.dtype == np.uint8 else ">u2"
-    return f"P{kind}\n{width} {height}\n{maxval}\n".encode() + photograph.pixels.astype(dtype).tobytes()
+    comment = f"# {photograph.provenance}\n" if photograph.provenance else ""
+    header = f"P{kind}\n{comment}{width} {height}\n{maxval}\n".encode()
+    return header + photograph.pixels.astype(dtype).tobytes()
+
+
+def provenance_of_ppm(data: bytes) -> str:
+    """The comment behind the magic number, or ""."""
+    comment = _COMMENT.match(_unpack(data, _MAX_HEADER))
+    return comment[1].decode("latin-1") if comment else ""
 
 
 def _unpack(data: bytes, limit: int) -> bytes:

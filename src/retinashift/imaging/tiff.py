@@ -13,36 +13,47 @@ from PIL import TiffTags
 from PIL.ExifTags import IFD, Base
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from retinashift.imaging.exif import DESCRIPTIVE, dump_exif, exif_dpi, exif_orientation, load_exif
+from retinashift.imaging.exif import DESCRIPTIVE, dump_exif, exif_dpi, exif_orientation, load_directory, load_exif
 from retinashift.imaging.photograph import ImageError, Photograph, check_size, upright
 
 # Decoders that stop at the size the page promises. JPEG inside TIFF does not: its own header may claim any size.
 _COMPRESSIONS = {1: "none", 5: "LZW", 8: "deflate", 32946: "deflate", 32773: "PackBits", 50000: "Zstandard"}
 _PHOTOMETRICS = {1: "grey", 2: "RGB"}
 _PREMULTIPLIED = 1
+MAX_PAGE = 10_000
+"""A chain of directories is followed no further."""
 _STRIP_BYTES = 2**20
 _MAX_STRIPS_BYTES = 2**32 - 2**26  # leaves room for the directory
 
 
-def decode_tiff(data: bytes, max_pixels: int) -> Photograph:
-    """One page, 8 or 16 bit, grey or RGB, with or without alpha; strips or tiles, either byte order.
+def decode_tiff(data: bytes, max_pixels: int, number: int | None = None) -> Photograph:
+    """One page, 8 or 16 bit, grey or RGB, with or without alpha; strips or tiles, either byte order, BigTIFF too.
+
+    Args:
+        data: the file.
+        max_pixels: limit of width x height.
+        number: of the page, from 1; None allows a file of one page only.
 
     Raises:
-        ImageError: above the limit, several pages, truncated, or a kind of TIFF that is not read; tifffile's own
-            errors for damaged files.
+        ImageError: above the limit, several pages and none chosen, no such page, truncated, or a kind of TIFF that is
+            not read; tifffile's own errors for damaged files.
     """
     with tifffile.TiffFile(io.BytesIO(data)) as file:
-        page = file.pages.first
+        if number is None and _has_page(file, 2):
+            raise ImageError("TIFF with several pages; choose one with --page, the first is 1")
+        number = 1 if number is None else number
+        if not 1 <= number <= MAX_PAGE or not _has_page(file, number):
+            raise ImageError(f"TIFF without a page {number}")
+        page = file.pages[number - 1]
+        assert isinstance(page, tifffile.TiffPage)  # frames, which know less, come only from series
         _check_page(page, len(data), max_pixels)
-        if _has_second_page(file):
-            raise ImageError("TIFF with several pages; save the page you want as a file of its own")
         stored = page.asarray(maxworkers=1)
         if page.planarconfig == 2 and page.samplesperpixel > 1:
             stored = np.moveaxis(stored, 0, -1)
         shape = (page.imagelength, page.imagewidth, *([page.samplesperpixel] if page.samplesperpixel > 1 else []))
         stored = stored.reshape(shape).astype(stored.dtype.newbyteorder("="), copy=False)
         icc = page.iccprofile
-    exif = load_exif(data)
+        exif = load_directory(data, page.offset)
     orientation = exif_orientation(exif)
     dpi = exif_dpi(exif)
     for tag in (Base.XResolution, Base.YResolution, Base.ResolutionUnit):  # they have a place of their own in a TIFF
@@ -82,6 +93,13 @@ def encode_tiff(photograph: Photograph) -> bytes:
     return header + directory.tobytes(8) + b"".join(strips)
 
 
+def provenance_of_tiff(data: bytes) -> str:
+    """The tag ProcessingSoftware of the first page, or ""."""
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        tag = file.pages.first.tags.get(Base.ProcessingSoftware)
+        return str(tag.value) if tag else ""
+
+
 def _pack_strip(pixels: np.ndarray) -> bytes:
     """(rows, W) or (rows, W, C): differences along the row, modulo the range of the type, deflated."""
     difference = pixels.astype(pixels.dtype.newbyteorder("<"))
@@ -103,6 +121,8 @@ def _describe(photograph: Photograph) -> ImageFileDirectory_v2:
     if photograph.icc:
         directory.tagtype[Base.InterColorProfile] = TiffTags.UNDEFINED
         directory[Base.InterColorProfile] = photograph.icc
+    if photograph.provenance:
+        directory[Base.ProcessingSoftware] = photograph.provenance
     if photograph.dpi:
         directory[Base.XResolution], directory[Base.YResolution] = photograph.dpi
         directory[Base.ResolutionUnit] = 2  # inch
@@ -134,9 +154,9 @@ def _check_page(page: tifffile.TiffPage, file_bytes: int, max_pixels: int) -> No
         raise ImageError("truncated TIFF: pixels are missing")
 
 
-def _has_second_page(file: tifffile.TiffFile) -> bool:
+def _has_page(file: tifffile.TiffFile, number: int) -> bool:
     try:
-        file.pages[1]
+        file.pages[number - 1]
     except IndexError:
         return False
     return True

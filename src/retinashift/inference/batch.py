@@ -1,62 +1,271 @@
-"""Files in, files out: read, enlarge and write one after the other."""
+"""Files in, files out: while one is enlarged, the next are read and the last are written."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import json
+import logging
+import platform
+import time
+from collections import deque
+from collections.abc import Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from retinashift.imaging.degradation import enlarge
-from retinashift.imaging.files import Photograph, read_image, write_image
-from retinashift.inference.jobs import Job
+from retinashift import __version__
+from retinashift.imaging.degradation import enlarge, psnr_of_reduced
+from retinashift.imaging.dicom_deidentify import deidentify
+from retinashift.imaging.files import (
+    MAX_PIXELS,
+    ImageError,
+    Photograph,
+    decode_image,
+    encode_image,
+    find_provenance,
+    read_bytes,
+    replace_file,
+)
+from retinashift.imaging.provenance import Provenance, digest
+from retinashift.inference.fingerprint import checkpoint_hash
+from retinashift.inference.jobs import Job, sidecar_of
 from retinashift.inference.pipeline import ResShiftPipeline
+
+logger = logging.getLogger(__name__)
+
+_EXPECTED = (ValueError, OSError, MemoryError, RuntimeError)  # RuntimeError: torch out of memory
+
+
+@dataclass(frozen=True)
+class BatchOptions:
+    """How files are read, enlarged and written.
+
+    Raises:
+        ValueError: `workers` below 1.
+    """
+
+    steps: int | None = None
+    """Network calls a sample; None is the checkpoint's default."""
+    seed: int = 0
+    """Every file starts from it, so its result does not depend on the files beside it."""
+    ensemble_size: int = 1
+    back_projections: int | None = None
+    page: int | None = None
+    """Of files with several, from 1."""
+    max_pixels: int = MAX_PIXELS
+    deidentify: bool = False
+    """Take the person out of DICOM headers; files of other formats are then refused."""
+    overwrite: bool = False
+    resume: bool = False
+    """Leave a result as it is that this very work has written before."""
+    sidecar: bool = False
+    """Write the account of each result into a JSON file beside it, too."""
+    workers: int = 1
+    """Threads that read ahead, and as many that write behind. They change the speed and the memory, not the bytes."""
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise ValueError(f"workers is {self.workers}; at least 1 is needed")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job: `error` is "" if it was written."""
+    """What became of a job: `error` is "" if its result is there."""
 
     job: Job
     error: str = ""
+    skipped: bool = False
+    """The result was there already."""
+    record: Provenance | None = None
+    seconds: float = 0.0
+    """From the end of reading to the end of writing."""
+
+    def line(self) -> str:
+        """One line of JSON for a log, with the time of now."""
+        status = "failed" if self.error else "skipped" if self.skipped else "written"
+        values = {
+            "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "status": status,
+            "source": str(self.job.source),
+            "target": str(self.job.target),
+            "seconds": round(self.seconds, 3),
+        }
+        if self.error:
+            values["error"] = self.error
+        if self.record is not None:
+            values["provenance"] = asdict(self.record)
+        return json.dumps(values) + "\n"
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A file that has been read; `photograph` is None if its result is there already."""
+
+    photograph: Photograph | None
+    record: Provenance
 
 
 def upscale_files(
-    pipeline: ResShiftPipeline,
-    jobs: Sequence[Job],
-    *,
-    steps: int | None,
-    seed: int,
-    ensemble_size: int = 1,
-    back_projections: int | None = None,
-    overwrite: bool = False,
-) -> Iterator[Outcome]:
-    """Run the jobs in order. A file that fails does not stop the others.
+    pipeline: ResShiftPipeline, jobs: Sequence[Job], options: BatchOptions | None = None
+) -> Generator[Outcome, None, None]:
+    """Run the jobs, and tell the outcome of each, in their order. A file that fails does not stop the others.
 
-    Every file starts from the same seed, so its result does not depend on the files beside it.
+    Results are written whole or not at all, also when the iterator is closed or the process interrupted: writing that
+    has begun is finished, the rest is dropped.
     """
-    for job in jobs:
-        try:
-            photograph = read_image(job.source)
-            colour, alpha = _split_alpha(photograph)
-            result = pipeline(
-                colour,
-                num_inference_steps=steps,
-                generator=torch.Generator().manual_seed(seed),
-                ensemble_size=ensemble_size,
-                back_projections=back_projections,
-            )
-            scale = pipeline.config.scale
-            pixels = result.images[0]
-            if alpha is not None:  # a mask is geometry, not retina: it is interpolated
-                pixels = np.dstack([pixels, enlarge(alpha, scale, "bicubic")])
-            job.target.parent.mkdir(parents=True, exist_ok=True)
-            write_image(job.target, pixels, like=photograph, scale=scale, overwrite=overwrite)
-        except (ValueError, OSError, MemoryError) as error:
-            yield Outcome(job, " ".join(str(error).split()) or type(error).__name__)
-        else:
-            yield Outcome(job)
+    options = options or BatchOptions()
+    record = _record(pipeline, options)
+    readers = ThreadPoolExecutor(options.workers, thread_name_prefix="read")
+    writers = ThreadPoolExecutor(options.workers, thread_name_prefix="write")
+    waiting = deque(jobs)
+    reading: deque[tuple[Job, Future[_Read]]] = deque()
+    writing: deque[Future[Outcome]] = deque()
+    try:
+        while waiting or reading or writing:
+            while waiting and len(reading) < options.workers:
+                job = waiting.popleft()
+                reading.append((job, readers.submit(_read, job, record, options)))
+            if reading:
+                job, future = reading.popleft()
+                writing.append(_upscale(pipeline, job, future, options, writers))
+            # a result waits for its writer in memory, so there are no more of them than writers
+            while writing and (len(writing) > options.workers or not (waiting or reading) or writing[0].done()):
+                yield writing.popleft().result()
+    finally:
+        readers.shutdown(wait=True, cancel_futures=True)
+        writers.shutdown(wait=True, cancel_futures=True)
+
+
+def _record(pipeline: ResShiftPipeline, options: BatchOptions) -> Provenance:
+    """What is the same for all files of a run."""
+    config = pipeline.config
+    return Provenance(
+        scale=config.scale,
+        checkpoint=checkpoint_hash(pipeline),
+        steps=options.steps or config.default_steps,
+        seed=options.seed,
+        input="",
+        ensemble=options.ensemble_size,
+        back_projections=config.back_projections if options.back_projections is None else options.back_projections,
+        options={
+            **({} if options.page is None else {"page": options.page}),
+            **({"deidentified": True} if options.deidentify else {}),
+        },
+        device=pipeline.device.type,
+        versions={
+            "retinashift": __version__,
+            "torch": str(torch.__version__),
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+    )
+
+
+def _read(job: Job, record: Provenance, options: BatchOptions) -> _Read:
+    data = read_bytes(job.source, options.max_pixels)
+    derived = find_provenance(data, str(job.source)) is not None
+    record = replace(record, input=digest(data), input_was_super_resolved=derived)
+    if job.target.exists() and not options.overwrite:
+        return _Read(None, _former_result(job, record, options))
+    if derived:
+        logger.warning("%s is a result of super-resolution itself", job.source)
+    photograph = decode_image(data, str(job.source), options.max_pixels, options.page)
+    if options.deidentify:
+        photograph = _deidentified(photograph, job.source)
+    return _Read(photograph, record)
+
+
+def _deidentified(photograph: Photograph, source: Path) -> Photograph:
+    if photograph.dicom is None:
+        raise ImageError(f"{source} is {photograph.format}; --deidentify is for DICOM, run the others without it")
+    try:
+        return replace(photograph, dicom=deidentify(photograph.dicom))
+    except ImageError as error:
+        raise ImageError(f"{source}: {error}") from None
+
+
+def _former_result(job: Job, record: Provenance, options: BatchOptions) -> Provenance:
+    """The account of a result that need not be computed again; ImageError if it is not this very work's."""
+    data = job.target.read_bytes()
+    former = find_provenance(data, str(job.target)) if options.resume else None
+    if former is None or not former.same_work(record):
+        raise ImageError(
+            f"{job.target} exists already and is not this input's result with these settings; "
+            "give --overwrite to replace it, or another folder with -o"
+        )
+    if options.sidecar and not sidecar_of(job.target).exists():
+        _write_sidecar(job, data, former)
+    return former
+
+
+def _upscale(
+    pipeline: ResShiftPipeline, job: Job, future: Future[_Read], options: BatchOptions, writers: ThreadPoolExecutor
+) -> Future[Outcome]:
+    """Wait for the file, enlarge it, and hand it to a writer."""
+    done: Future[Outcome] = Future()
+    try:
+        read = future.result()
+        started = time.perf_counter()
+        if read.photograph is None:
+            done.set_result(Outcome(job, skipped=True, record=read.record))
+            return done
+        pixels = _enlarge(pipeline, read.photograph, options)
+        return writers.submit(_write, job, read.photograph, pixels, read.record, options, started)
+    except _EXPECTED as error:
+        done.set_result(Outcome(job, _one_line(error)))
+        return done
+
+
+def _enlarge(pipeline: ResShiftPipeline, photograph: Photograph, options: BatchOptions) -> np.ndarray:
+    colour, alpha = _split_alpha(photograph)
+    result = pipeline(
+        colour,
+        num_inference_steps=options.steps,
+        generator=torch.Generator().manual_seed(options.seed),
+        ensemble_size=options.ensemble_size,
+        back_projections=options.back_projections,
+    )
+    pixels = result.images[0]
+    if alpha is not None:  # a mask is geometry, not retina: it is interpolated
+        pixels = np.dstack([pixels, enlarge(alpha, pipeline.config.scale, "bicubic")])
+    return pixels
+
+
+def _write(
+    job: Job, photograph: Photograph, pixels: np.ndarray, record: Provenance, options: BatchOptions, started: float
+) -> Outcome:
+    try:
+        colours = 1 if photograph.channels < 3 else 3
+        figure = psnr_of_reduced(pixels, photograph.pixels, record.scale, colours)
+        record = replace(record, consistency_db=None if figure == float("inf") else round(figure, 2))
+        data = encode_image(job.target, pixels, like=photograph, scale=record.scale, provenance=record)
+        job.target.parent.mkdir(parents=True, exist_ok=True)
+        if job.target.exists() and not options.overwrite:
+            raise ImageError(f"{job.target} exists already; give --overwrite to replace it")
+        replace_file(job.target, data)
+        if options.sidecar:
+            _write_sidecar(job, data, record)
+    except _EXPECTED as error:
+        return Outcome(job, _one_line(error))
+    return Outcome(job, record=record, seconds=time.perf_counter() - started)
+
+
+def _write_sidecar(job: Job, data: bytes, record: Provenance) -> None:
+    values = {
+        "source": job.source.name,
+        "result": job.target.name,
+        "result_sha256": digest(data),
+        "written": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "provenance": json.loads(record.line()),
+    }
+    replace_file(sidecar_of(job.target), (json.dumps(values, indent=2) + "\n").encode())
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _split_alpha(photograph: Photograph) -> tuple[np.ndarray, np.ndarray | None]:
@@ -66,3 +275,9 @@ def _split_alpha(photograph: Photograph) -> tuple[np.ndarray, np.ndarray | None]
         return pixels, None
     colour = pixels[..., 0] if pixels.shape[2] == 2 else pixels[..., :3]
     return np.ascontiguousarray(colour), np.ascontiguousarray(pixels[..., -1])
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append to a log, whole lines only: one write, flushed."""
+    with path.open("a", encoding="utf-8") as log:
+        log.write(line)

@@ -10,7 +10,7 @@ from typing import Literal
 from retinashift.imaging.files import ImageError, find_images
 
 OutputFormat = Literal["same", "png", "tiff"]
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".ppm", ".pgm")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".dcm")
 
 
 @dataclass(frozen=True)
@@ -21,12 +21,24 @@ class Job:
     target: Path
 
 
+def sidecar_of(target: Path) -> Path:
+    """The JSON file beside a result; the whole name is kept, so that a.png and a.tif have one each."""
+    return target.with_name(f"{target.name}.json")
+
+
 def plan_jobs(
-    inputs: Sequence[str | Path], out: Path, *, file_format: OutputFormat = "same", overwrite: bool = False
+    inputs: Sequence[str | Path],
+    out: Path,
+    *,
+    file_format: OutputFormat = "same",
+    overwrite: bool = False,
+    resume: bool = False,
+    sidecar: bool = False,
 ) -> list[Job]:
     """Pair every input with its output, keeping names and sub-folders under `out`.
 
-    `out` is a folder, or a file name if there is one input file and `out` ends like an image.
+    `out` is a folder, or a file name if there is one input file and `out` ends like an image. With `resume`, outputs
+    may exist: whether they are what would be written is seen when their input is read.
 
     Raises:
         ImageError: nothing found, two inputs with one output, an output that exists or is its own input, or results of
@@ -39,7 +51,10 @@ def plan_jobs(
     _refuse_former_results(inputs, [source for source, _ in found], out)
     jobs = [Job(source, out if one_file else out / _renamed(relative, file_format)) for source, relative in found]
     _refuse_clashes(jobs)
-    existing = [job.target for job in jobs if job.target.exists()]
+    outputs = [job.target for job in jobs if not resume]
+    if sidecar:  # one that lies beside its result belongs to it
+        outputs += [sidecar_of(job.target) for job in jobs if not (resume and job.target.exists())]
+    existing = [path for path in outputs if path.exists()]
     if existing and not overwrite:
         more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
         raise ImageError(f"{existing[0]}{more} exists already; give --overwrite to replace, or another folder with -o")

@@ -1,0 +1,87 @@
+"""What made a picture, in a form that goes into the picture's own file: one line of JSON.
+
+The line holds no time and no name: the same photograph, checkpoint and settings give the same bytes, and a file's name
+can be a patient's. It stands in PNG as an iTXt chunk, in TIFF and WebP as the EXIF tag ProcessingSoftware, in JPEG and
+PPM as a comment, in DICOM as a contributing equipment.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+KEYWORD = "retinashift"
+"""First key of the line, and the keyword of the PNG chunk; its value is the version of this layout."""
+LAYOUT = 1
+NOTE = (
+    "Super-resolved: detail finer than the pixels of the input is estimated, not observed. For research, not diagnosis."
+)
+MAX_LINE = 3000
+"""Characters; the line must fit the header of a PPM, which readers search within 4096 bytes."""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """The account of one result."""
+
+    scale: int
+    checkpoint: str
+    """SHA-256 of weights and chain, as `retinashift info` prints it."""
+    steps: int
+    seed: int
+    input: str
+    """SHA-256 of the file that was read."""
+    ensemble: int = 1
+    back_projections: int = 0
+    options: dict[str, Any] = field(default_factory=dict)
+    """Whatever else decides the pixels, such as the page of a TIFF."""
+    device: str = "cpu"
+    versions: dict[str, str] = field(default_factory=dict)
+    """Of retinashift and of the libraries that compute."""
+    consistency_db: float | None = None
+    """PSNR between the input and the result reduced bicubically, before any lossy compression; None if they are
+    equal."""
+    input_was_super_resolved: bool = False
+
+    def line(self) -> str:
+        """One line of ASCII, the same for equal records.
+
+        >>> Provenance(4, "c0", 1, 0, "1f").line()[:17]
+        '{"retinashift": 1'
+        """
+        return json.dumps({KEYWORD: LAYOUT, "note": NOTE, **asdict(self)})
+
+    def same_work(self, other: Provenance) -> bool:
+        """Whether both come from the same input by the same checkpoint, settings, device and versions."""
+        return replace(self, consistency_db=None) == replace(other, consistency_db=None)
+
+
+def parse_line(text: str) -> Provenance | None:
+    """The record in a line, or None if it is another program's or a later layout's text.
+
+    >>> record = Provenance(4, "c0", 1, 0, "1f", consistency_db=70.5)
+    >>> parse_line(record.line()) == record, parse_line("a comment")
+    (True, None)
+    """
+    if len(text) > MAX_LINE or not text.lstrip().startswith("{"):
+        return None
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(values, dict) or values.pop(KEYWORD, None) != LAYOUT:
+        return None
+    values.pop("note", None)
+    if not set(values) <= {f.name for f in fields(Provenance)}:
+        return None
+    try:
+        return Provenance(**values)
+    except TypeError:  # a record without what every record has
+        return None
+
+
+def digest(data: bytes) -> str:
+    """SHA-256 in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
