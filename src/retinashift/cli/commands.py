@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from retinashift import __version__
+from retinashift.cli.app import app_command
 from retinashift.cli.import_official import import_weights
+from retinashift.cli.schedule import schedule
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -213,6 +215,8 @@ def demo(
 
 
 app.command("import")(import_weights)
+app.command("app")(app_command)
+app.command()(schedule)
 
 
 def _load(checkpoint: str, device: str) -> ResShiftPipeline:
