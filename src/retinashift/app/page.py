@@ -105,6 +105,13 @@ def build_page(model: Model, shelf: Shelf, settings: PageSettings, sample: tuple
             raise gr.Error(str(error), print_exception=False) from None
         return str(target), photo["account"]
 
+    def forget(request: gr.Request) -> None:
+        cancel(request)
+        shelf.drop_session(str(request.session_hash))
+
+    for handler in (enlarge, cancel, forget):  # gradio looks the class up, and its name is known in here only
+        handler.__annotations__["request"] = gr.Request
+
     with gr.Blocks(title="RetinaShift", analytics_enabled=False, delete_cache=(600, 3600), fill_width=True) as page:
         status = gr.HTML(_status(model))
         with gr.Tab("Look"), gr.Row():
@@ -137,7 +144,7 @@ def build_page(model: Model, shelf: Shelf, settings: PageSettings, sample: tuple
         mode.change(lambda m: 1 if m == "faithful" else _trained(model), mode, steps, queue=False, **private)
         timer = gr.Timer(1.0)
         timer.tick(lambda: (_status(model), gr.Timer(active=not model.loaded)), None, [status, timer], **private)
-        page.unload(lambda request: None)
+        page.unload(forget)
         photograph, account = gr.File(visible=False), gr.JSON(visible=False)
         result = gr.File(visible=False)
         gr.Button(visible=False).click(upscale, [photograph, steps, seed, consistency, file_format], [result, account],

@@ -26,13 +26,21 @@ class Shelf:
         self.jobs.mkdir()
         self._lock = threading.Lock()
         self._finished: dict[str, list[dict[str, Any]]] = {}
+        self._session: dict[str, str] = {}
 
     def new(self, session: str) -> tuple[str, Path]:
         """A token and the folder of a new job."""
         token = secrets.token_urlsafe(24)
         folder = self.jobs / token
         folder.mkdir()
+        with self._lock:
+            self._session[token] = session
         return token, folder
+
+    def drop_session(self, session: str) -> None:
+        """Delete what a page has made, when it is closed."""
+        for token in [t for t, owner in self._session.copy().items() if owner == session]:
+            self.drop(token)
 
     def finish(self, token: str, photos: list[dict[str, Any]]) -> None:
         with self._lock:
@@ -44,6 +52,7 @@ class Shelf:
     def drop(self, token: str) -> None:
         with self._lock:
             self._finished.pop(token, None)
+            self._session.pop(token, None)
         shutil.rmtree(self.jobs / token, ignore_errors=True)
 
     def for_gradio(self, file: Path) -> Path:
