@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from retinashift import __version__
+from retinashift.cli.app import app_command
 from retinashift.cli.contact_sheet import degradations
 from retinashift.cli.import_official import import_weights
 from retinashift.cli.inspect import inspect_files
+from retinashift.cli.schedule import schedule
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -256,6 +258,8 @@ def demo(
 
 app.command("import")(import_weights)
 app.command("degradations")(degradations)
+app.command("app")(app_command)
+app.command()(schedule)
 
 
 def _load(checkpoint: str, device: str) -> ResShiftPipeline:

@@ -1,0 +1,182 @@
+"""The page itself: controls at the left, the viewer at the right, a method tab, and the endpoint for programs."""
+
+from __future__ import annotations
+
+import html
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from retinashift.app.jobs import Cancelled, JobSettings, run_job
+from retinashift.app.model import Model
+from retinashift.app.settings import PageSettings
+from retinashift.app.shelf import Shelf
+
+CSS = """
+body,.gradio-container{background:#14171a!important} .gradio-container{max-width:none!important;padding:8px 16px!important}
+.rs-bar{height:8px;background:#2a2f35;border-radius:4px;overflow:hidden}.rs-bar i{display:block;height:100%;background:#5b9ab8}
+.rs-note{color:#aab0b6;font-size:13px;padding:2px 0}.rs-bad{color:#f0a38f} footer{display:none!important}
+.rs-empty{color:#8b9299;padding:120px 24px;text-align:center;background:#000;border-radius:6px}
+"""
+EMPTY = '<div class="rs-empty">Drop photographs at the left, or take the sample, and press Enlarge.</div>'
+
+
+def build_page(model: Model, shelf: Shelf, settings: PageSettings, sample: tuple[Path, Path]) -> Any:
+    """The gradio Blocks. `sample` is a small photograph and its original."""
+    import gradio as gr
+
+    running: dict[str, threading.Event] = {}
+
+    def enlarge(
+        files: list[str] | None, steps: float, seed: float, consistency: bool, samples: float, file_format: str,
+        reference: str | None, take_sample: bool, request: gr.Request,
+    ) -> Iterator[tuple[str, Any]]:  # fmt: skip
+        uploads, truth = [Path(f) for f in files or []], Path(reference) if reference else None
+        if take_sample:
+            uploads, truth = [sample[0]], sample[1]
+        try:
+            if not uploads:
+                raise ValueError("no photograph was given: drop one, or take the sample")
+            if len(uploads) > settings.max_files:
+                raise ValueError(f"{len(uploads)} photographs are above the limit of {settings.max_files} in one job")
+            chosen = JobSettings(_whole(steps), _whole(seed), consistency, _whole(samples), file_format)  # type: ignore[arg-type]
+        except ValueError as error:
+            yield _bad(str(error)), gr.skip()
+            return
+        session = str(request.session_hash)
+        cancelled = running[session] = threading.Event()
+        token, folder = shelf.new(session)
+        state: dict[str, Any] = {"progress": (0.0, "waiting")}
+
+        def work() -> None:
+            try:
+                state["photos"] = run_job(
+                    model, uploads, chosen, folder, lambda f, t: state.update(progress=(f, t)), cancelled, truth
+                )
+            except Cancelled:
+                state["error"] = "cancelled"
+            except ValueError as error:
+                state["error"] = str(error)
+            except Exception:  # the reason goes to the terminal, not to the page
+                state["error"] = "the job failed; the terminal of the page tells more"
+                raise
+
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        try:
+            while thread.is_alive():
+                yield _progress(*state["progress"]), gr.skip()
+                thread.join(0.15)
+        finally:
+            cancelled.set() if thread.is_alive() else None  # the browser has gone
+        if "photos" not in state:
+            shelf.drop(token)
+            yield _bad(state.get("error", "the job failed")), gr.skip()
+            return
+        shelf.finish(token, state["photos"])
+        job = html.escape(json.dumps({"token": token, "photos": state["photos"]}))
+        yield _progress(1.0, "done"), f'<retina-viewer data-job="{job}"></retina-viewer>'
+
+    def cancel(request: gr.Request) -> None:
+        event = running.get(str(request.session_hash))
+        if event is not None:
+            event.set()
+
+    def upscale(
+        photograph: str, steps: float = 1, seed: float = 0, consistency: bool = True, file_format: str = "same"
+    ) -> tuple[str, dict]:
+        """Enlarge one photograph. Returns the image file and the account that the JSON sidecar holds."""
+        try:
+            if not photograph:
+                raise ValueError("no photograph was given")
+            chosen = JobSettings(_whole(steps), _whole(seed), consistency, 0, file_format)  # type: ignore[arg-type]
+            token, folder = shelf.new("api")
+            try:
+                (photo,) = run_job(model, [Path(photograph)], chosen, folder, lambda *_: None, threading.Event())
+                if "error" in photo:
+                    raise ValueError(photo["error"])
+                target = shelf.for_gradio(folder / "0" / photo["saved"])
+            finally:
+                shelf.drop(token)
+        except ValueError as error:
+            raise gr.Error(str(error), print_exception=False) from None
+        return str(target), photo["account"]
+
+    def forget(request: gr.Request) -> None:
+        cancel(request)
+        shelf.drop_session(str(request.session_hash))
+
+    for handler in (enlarge, cancel, forget):  # gradio looks the class up, and its name is known in here only
+        handler.__annotations__["request"] = gr.Request
+
+    with gr.Blocks(title="RetinaShift", analytics_enabled=False, delete_cache=(600, 3600), fill_width=True) as page:
+        status = gr.HTML(_status(model))
+        with gr.Tab("Look"), gr.Row():
+            with gr.Column(scale=1, min_width=270):
+                files = gr.File(label="Photographs", file_count="multiple", height=130, elem_id="photographs")
+                mode = gr.Radio(["faithful", "realistic"], value="faithful", label="Mode", elem_id="mode",
+                    info="faithful: one step, invents least; realistic: the whole chain, partly invented")  # fmt: skip
+                steps = gr.Slider(1, 4, 1, step=1, label="Steps")
+                seed = gr.Number(0, label="Seed", precision=0, minimum=0)
+                consistency = gr.Checkbox(True, label="In line with the input (consistency)")
+                samples = gr.Slider(0, 16, 0, step=1, label="Uncertainty: samples (0: none)", elem_id="samples")
+                file_format = gr.Dropdown(["same", "png", "tiff"], value="same", label="File type")
+                reference = gr.File(label="HR reference (optional)", height=90)
+                with gr.Row():
+                    go = gr.Button("Enlarge", variant="primary", elem_id="go", min_width=80)
+                    stop = gr.Button("Cancel", elem_id="stop", min_width=80)
+                take = gr.Button("Use the sample", elem_id="sample")
+            with gr.Column(scale=4, min_width=420):
+                progress = gr.HTML(elem_id="progress")
+                viewer = gr.HTML(EMPTY)
+        from retinashift.app.method import build_method
+
+        build_method(model, shelf)
+        inputs = [files, steps, seed, consistency, samples, file_format, reference]
+        private: Any = {"api_visibility": "private", "show_progress": "hidden"}
+        no, yes = gr.State(False), gr.State(True)
+        go.click(enlarge, [*inputs, no], [progress, viewer], concurrency_limit=settings.max_waiting + 4, **private)
+        take.click(enlarge, [*inputs, yes], [progress, viewer], concurrency_limit=settings.max_waiting + 4, **private)
+        stop.click(cancel, queue=False, **private)
+        mode.change(lambda m: 1 if m == "faithful" else _trained(model), mode, steps, queue=False, **private)
+        timer = gr.Timer(1.0)
+        timer.tick(lambda: (_status(model), gr.Timer(active=not model.loaded)), None, [status, timer], **private)
+        page.unload(forget)
+        photograph, account = gr.File(visible=False), gr.JSON(visible=False)
+        result = gr.File(visible=False)
+        gr.Button(visible=False).click(upscale, [photograph, steps, seed, consistency, file_format], [result, account],
+            api_name="upscale", concurrency_limit=settings.max_waiting + 4)  # fmt: skip
+    page.queue(max_size=2 * settings.max_waiting, api_open=False)
+    return page
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != int(value):
+        raise ValueError(f"{value!r} is no whole number")
+    return int(value)
+
+
+def _trained(model: Model) -> int:
+    return int(model.pipeline().scheduler.config.num_train_timesteps)
+
+
+def _progress(fraction: float, text: str) -> str:
+    return (
+        f'<div class="rs-bar" role="progressbar" aria-valuenow="{round(100 * fraction)}">'
+        f'<i style="width:{100 * fraction:.1f}%"></i></div><div class="rs-note">{html.escape(text)}</div>'
+    )
+
+
+def _bad(text: str) -> str:
+    return f'<div class="rs-note rs-bad" role="alert">{html.escape(text)}</div>'
+
+
+def _status(model: Model) -> str:
+    busy = "" if model.loaded else f" ({time.strftime('%H:%M:%S')})"
+    return (
+        '<div class="rs-note"><b style="color:#e6e8ea;font-size:17px">RetinaShift</b> &nbsp; for research, not for '
+        f"diagnosis &nbsp;·&nbsp; {html.escape(model.status)}{busy}</div>"
+    )

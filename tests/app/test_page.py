@@ -1,0 +1,121 @@
+"""The page in a real browser."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from retinashift.imaging.files import read_image
+from retinashift.inference.batch import upscale_files
+from retinashift.inference.jobs import plan_jobs
+from retinashift.inference.pipeline import ResShiftPipeline
+
+WAIT = 60_000  # milliseconds; a job takes a second on an idle machine
+
+
+@pytest.fixture
+def photograph(tmp_path, retina):
+    file = tmp_path / "<img src=x onerror=alert(1)>.png"
+    Image.fromarray(retina[:48, :64]).save(file)
+    return file
+
+
+def shot(view, name: str) -> None:
+    if os.environ.get("RETINASHIFT_SHOTS"):
+        view.screenshot(path=str(Path(os.environ["RETINASHIFT_SHOTS"]) / name))
+
+
+def test_a_person_uploads_runs_looks_and_takes_away_the_bytes_of_the_command_line(page, browser, photograph, tmp_path):
+    view, elsewhere, dialogs = browser.new_page(), [], []
+    view.on("request", lambda r: elsewhere.append(r.url) if not r.url.startswith((page.address, "data:", "blob:")) else 0)
+    view.on("dialog", lambda d: (dialogs.append(d.message), d.dismiss()))
+    view.goto(page.address)
+    view.locator("#photographs input[type=file]").set_input_files(str(photograph))
+    view.wait_for_selector("#photographs .file-preview", timeout=WAIT)
+    view.locator("#samples input[type=number]").fill("2")
+    view.locator("#samples input[type=number]").press("Tab")
+    view.locator("#go").click()
+    view.wait_for_selector("retina-viewer[data-ready]", timeout=WAIT)
+    viewer = view.locator("retina-viewer")
+    pixels = "e => { const c = e.shadowRoot.querySelector('canvas'); return c.toDataURL(); }"
+    first = viewer.evaluate(pixels)
+    shot(view, "small.png")
+    box = viewer.locator("canvas").bounding_box()
+    middle = box["y"] + box["height"] / 2
+    view.mouse.move(box["x"] + box["width"] / 2, middle)
+    view.mouse.down()
+    view.mouse.move(box["x"] + box["width"] / 2 + 80, middle, steps=3)
+    view.mouse.up()
+    assert viewer.evaluate("e => e.s.split") > 0.55
+    moved = viewer.evaluate(pixels)
+    assert moved != first
+    assert viewer.locator("#legend").inner_text() == ""
+    viewer.locator("#overlay").click()
+    assert "not calibrated" in viewer.locator("#legend").inner_text()
+    assert viewer.evaluate(pixels) != moved
+    for button in ("difference", "red", "z4"):
+        before = viewer.evaluate(pixels)
+        viewer.locator(f"#{button}").click()
+        assert viewer.evaluate(pixels) != before or button == "red"
+    with view.expect_download() as download:
+        viewer.get_by_text("Download image").click()
+    (job,) = plan_jobs([photograph], tmp_path / "out")
+    (outcome,) = upscale_files(ResShiftPipeline.from_shipped(), [job], steps=1, seed=0)
+    assert outcome.error == ""
+    assert download.value.path().read_bytes() == job.target.read_bytes()
+    assert dialogs == []
+    assert elsewhere == []
+    view.close()
+
+
+def test_the_sample_is_shown_beside_its_original(page, browser):
+    view = browser.new_page()
+    view.goto(page.address)
+    view.locator("#sample").click()
+    view.wait_for_selector("retina-viewer[data-ready]", timeout=WAIT)
+    text = view.locator("retina-viewer table").inner_text()
+    assert "PSNR" in text
+    assert "consistency" in text
+    shot(view, "sample_1280.png")
+    view.locator("retina-viewer #error").click()
+    shot(view, "error_1280.png")
+    view.set_viewport_size({"width": 820, "height": 1180})
+    view.wait_for_timeout(300)
+    shot(view, "tablet.png")
+    view.close()
+
+
+def test_two_people_at_once_get_their_own_results(page, browser, tmp_path, retina):
+    views = []
+    for level in (40, 200):
+        file = tmp_path / f"level{level}.png"
+        Image.fromarray(np.full((24, 24, 3), level, np.uint8)).save(file)
+        view = browser.new_page()
+        view.goto(page.address)
+        view.locator("#photographs input[type=file]").set_input_files(str(file))
+        view.wait_for_selector("#photographs .file-preview", timeout=WAIT)
+        views.append((level, view))
+    for _, view in views:
+        view.locator("#go").click()
+    for level, view in views:
+        view.wait_for_selector("retina-viewer[data-ready]", timeout=WAIT)
+        with view.expect_download() as download:
+            view.locator("retina-viewer").get_by_text("Download image").click()
+        saved = tmp_path / f"saved{level}.png"
+        download.value.save_as(saved)
+        assert abs(int(read_image(saved).pixels.mean()) - level) <= 2
+        view.close()
+
+
+def test_the_method_tab_draws_the_schedule(page, browser):
+    view = browser.new_page()
+    view.goto(page.address)
+    view.get_by_role("tab", name="Method").click()
+    view.locator("#curve").click()
+    view.wait_for_selector("img[alt=schedule]", timeout=WAIT)
+    shot(view, "method.png")
+    view.close()
