@@ -2,7 +2,8 @@
 
 What it adds: a number of residual blocks for each level (the f8 autoencoder for faces has 1, 2, 3, 4), attention
 inside levels, a search for the nearest code that never holds the matrix of all distances, norms and convolutions in
-bands of rows, and upsampling in less than half of the multiplications. Names of its tensors and its calls are those of `VQModel`.
+bands of rows, and upsampling in less than half of the multiplications. Its calls and the names of its tensors are those
+of `VQModel`.
 
 Source: Esser, Rombach, Ommer, "Taming Transformers" (CVPR 2021); Rombach et al., "Latent Diffusion" (CVPR 2022).
 """

@@ -8,6 +8,7 @@ they cost a GPU no synchronisation; the pixels never leave the device.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -42,10 +43,11 @@ def quantise(image: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Batch:
-    """`hr` (B, 3, S, S) and `lr` (B, 3, S/scale, S/scale), float32 in [0, 1]."""
+    """`hr` (B, 3, S, S) and `lr` (B, 3, S/scale, S/scale), float32 in [0, 1], of the samples at `positions`."""
 
     hr: Tensor
     lr: Tensor
+    positions: Sequence[int]
 
 
 def make_sample(
@@ -67,11 +69,13 @@ def make_sample(
     return hr, bicubic_reduce(hr[None], scale)[0]  # (3, S, S), (3, S/scale, S/scale)
 
 
-def make_batch(photographs: PhotographSet, settings: CropSettings, scale: int, seed: int, positions: range) -> Batch:
+def make_batch(
+    photographs: PhotographSet, settings: CropSettings, scale: int, seed: int, positions: Sequence[int]
+) -> Batch:
     """The samples at `positions` of the endless stream that `seed` defines."""
     pairs = [make_sample(photographs, settings, scale, stream_generator(seed, position)) for position in positions]
     hr, lr = zip(*pairs, strict=True)
-    return Batch(torch.stack(hr), torch.stack(lr))
+    return Batch(torch.stack(hr), torch.stack(lr), positions)
 
 
 def _cut(
