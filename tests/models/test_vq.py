@@ -7,8 +7,9 @@ import torch
 from diffusers.models.autoencoders.vq_model import VQModel
 from torch import nn
 
-from retinashift.models import vq
-from retinashift.models.vq import ResBlock, VQCodec, conv_of_norm, nearest_codes
+from retinashift.models import banded, vq
+from retinashift.models.banded import conv_of_norm
+from retinashift.models.vq import ResBlock, VQCodec, nearest_codes
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -82,7 +83,7 @@ def test_bands_of_rows_change_nothing(monkeypatch, rows, channels_out):
     x = random(2, 32, 10, 7)
     with torch.enable_grad():
         expected = block(x.clone()).detach()
-    monkeypatch.setattr(vq, "BAND", rows * 32 * 7)
+    monkeypatch.setattr(banded, "BAND", rows * 32 * 7)
     torch.testing.assert_close(block(x.clone()), expected, atol=1e-4, rtol=1e-5)
     turned = x.permute(0, 1, 3, 2)  # not contiguous
     expected = block.conv1(nn.functional.silu(block.norm1(turned)))
