@@ -80,22 +80,21 @@ def measure(folder: Path, size: int, dtype: torch.dtype) -> dict[str, Any]:
 
     from retinashift.inference.pipeline import ResShiftPipeline
 
-    imported = stages.take("import")
+    stages.take("import")
     pipeline = ResShiftPipeline.from_pretrained(folder, **({} if dtype == torch.float32 else {"torch_dtype": dtype}))
-    loaded = stages.take("load")
+    stages.take("load")
     pipeline._encode = stages.around("encode", pipeline._encode)
     pipeline.denoiser.forward = stages.around("step", pipeline.denoiser.forward)
     pipeline._decode = stages.around("decode", pipeline._decode)
     sr = pipeline(np.asarray(Image.open(picture)), generator=torch.Generator().manual_seed(0)).images[0]
     Image.fromarray(sr).save(picture.with_name("sr.png"))
     stages.take("write")
-    del imported, loaded
     return {
         "size": size,
         "rows": stages.rows,
         "cpu_seconds": time.process_time() - started,
-        "upscale_seconds": sum(r["cpu_seconds"] for r in stages.rows if r["stage"] in ("encode", "step", "decode", "write")),
-        "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        "upscale_seconds": sum(r["cpu_seconds"] for r in stages.rows if r["stage"] not in ("import", "load")),
+        "peak_gib": max(row["peak_gib"] for row in stages.rows),
         "convolution_gflops": speed,
     }
 
@@ -151,7 +150,8 @@ def convolution_gflops(repeats: int = 10) -> float:
 
 def show(figures: dict[str, Any], options: argparse.Namespace) -> None:
     size, threads = figures["size"], options.threads
-    print(f"{size}x{size} -> {4 * size}x{4 * size}, {options.precision}, {threads} thread(s), torch {torch.__version__}")
+    what = f"{size}x{size} -> {4 * size}x{4 * size}"
+    print(f"{what}, {options.precision}, {threads} thread(s), torch {torch.__version__}")
     for stage in ("import", "load", "encode", "step", "decode", "write"):
         rows = [row for row in figures["rows"] if row["stage"] == stage]
         seconds = [row["cpu_seconds"] for row in rows]

@@ -11,6 +11,7 @@ import torch
 from diffusers.models.embeddings import get_timestep_embedding
 from torch import Tensor
 
+from retinashift.models import banded, swin_unet
 from retinashift.models.swin_unet import (
     ResBlock,
     SwinBlock,
@@ -345,7 +346,21 @@ def test_half_precision_stays_near_and_in_its_type():
 def test_the_whole_network_is_one_graph():
     net = tiny(channel_mult=[1], num_res_blocks=1, attention_resolutions=[16])
     compiled = torch.compile(net, backend="eager", fullgraph=True, dynamic=False)
-    assert torch.equal(compiled(*inputs(13, 16)).sample, net(*inputs(13, 16)).sample)
+    # compiled, the plain operations are used instead of bands
+    torch.testing.assert_close(compiled(*inputs(13, 16)).sample, net(*inputs(13, 16)).sample, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("mask", ["official", "swin"])
+@torch.no_grad()
+def test_working_on_few_tokens_at_once_changes_nothing(monkeypatch, mask):
+    net = tiny(attention_mask=mask)
+    expected = net(*inputs(16, 24)).sample
+    with torch.enable_grad():
+        plain = net(*inputs(16, 24)).sample.detach()
+    monkeypatch.setattr(swin_unet, "AT_ONCE", 5 * 16)  # five windows, not a whole row of them
+    monkeypatch.setattr(banded, "BAND", 1000)
+    for other in (net(*inputs(16, 24)).sample, plain):
+        torch.testing.assert_close(other, expected, atol=2e-5, rtol=0)
 
 
 # refusals

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from retinashift.models import upsampling
+from retinashift.models import banded, upsampling
 from retinashift.models.upsampling import upsample_conv
 
 
@@ -22,7 +22,7 @@ def random(*shape: int, seed: int = 0) -> torch.Tensor:
 @pytest.mark.parametrize("rows", [1, 3, 1000])
 @torch.no_grad()
 def test_it_equals_repetition_and_convolution(monkeypatch, height, width, rows):
-    monkeypatch.setattr(upsampling, "BAND", rows * 4 * width)
+    monkeypatch.setattr(banded, "BAND", rows * 4 * width)
     monkeypatch.setattr(upsampling, "FOLD_FROM", 0)
     x, weight, bias = random(2, 4, height, width), random(6, 4, 3, 3, seed=1), random(6, seed=2)
     torch.testing.assert_close(upsample_conv(x, weight, bias), plain(x, weight, bias))

@@ -7,8 +7,9 @@ import torch
 from diffusers.models.autoencoders.vq_model import VQModel
 from torch import nn
 
-from retinashift.models import vq
-from retinashift.models.vq import ResBlock, VQCodec, conv_of_norm, nearest_codes
+from retinashift.models import banded, vq
+from retinashift.models.banded import conv_of_norm
+from retinashift.models.vq import ResBlock, VQCodec, nearest_codes
 
 
 def random(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -18,7 +19,8 @@ def random(*shape: int, seed: int = 0) -> torch.Tensor:
 def tiny(**changes) -> VQCodec:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return VQCodec(**({"block_out_channels": [32, 64], "layers_per_block": 1, "num_vq_embeddings": 16} | changes)).eval()
+        options = {"block_out_channels": [32, 64], "layers_per_block": 1, "num_vq_embeddings": 16}
+        return VQCodec(**(options | changes)).eval()
 
 
 @torch.no_grad()
@@ -81,10 +83,11 @@ def test_bands_of_rows_change_nothing(monkeypatch, rows, channels_out):
     x = random(2, 32, 10, 7)
     with torch.enable_grad():
         expected = block(x.clone()).detach()
-    monkeypatch.setattr(vq, "BAND", rows * 32 * 7)
+    monkeypatch.setattr(banded, "BAND", rows * 32 * 7)
     torch.testing.assert_close(block(x.clone()), expected, atol=1e-4, rtol=1e-5)
-    torch.testing.assert_close(conv_of_norm(x.permute(0, 1, 3, 2), block.norm1, block.conv1),
-                               block.conv1(nn.functional.silu(block.norm1(x.permute(0, 1, 3, 2)))), atol=1e-4, rtol=1e-5)  # fmt: skip
+    turned = x.permute(0, 1, 3, 2)  # not contiguous
+    expected = block.conv1(nn.functional.silu(block.norm1(turned)))
+    torch.testing.assert_close(conv_of_norm(turned, block.norm1, block.conv1), expected, atol=1e-4, rtol=1e-5)
 
 
 @torch.no_grad()
@@ -115,7 +118,8 @@ def test_saving_and_loading_is_exact(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"), [({"layers_per_block": [1]}, "layers_per_block has 1"), ({"attention_levels": [2]}, "levels 0 to 1")]
+    ("changes", "said"),
+    [({"layers_per_block": [1]}, "layers_per_block has 1"), ({"attention_levels": [2]}, "levels 0 to 1")],
 )
 def test_numbers_that_do_not_fit_are_named(changes, said):
     with pytest.raises(ValueError, match=said):

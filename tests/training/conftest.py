@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageDraw
 
 
@@ -23,6 +24,27 @@ def photographs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("photographs")
     for seed in range(6):
         draw_fundus(seed).save(folder / f"eye{seed}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def swin_checkpoint(tmp_path_factory):
+    """A small official-style checkpoint: a Swin U-Net with the official mask on the latents of a codec with a codebook."""
+    from retinashift.diffusion.scheduler import ResShiftScheduler
+    from retinashift.inference.pipeline import ResShiftPipeline
+    from retinashift.models.swin_unet import SwinUNet
+    from retinashift.models.vq import VQCodec
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        denoiser = SwinUNet(
+            image_size=8, model_channels=32, channel_mult=[1], num_res_blocks=[1], attention_resolutions=[8],
+            num_head_channels=16, swin_embed_dim=32, window_size=4, mlp_ratio=2, lq_size=8, attention_mask="official",
+        )  # fmt: skip
+        codec = VQCodec(block_out_channels=[32, 32, 32], layers_per_block=1, num_vq_embeddings=32)
+    folder = tmp_path_factory.mktemp("official_style") / "start"
+    pipeline = ResShiftPipeline(denoiser, ResShiftScheduler(4), codec, upsampling="torch", default_steps=4)
+    pipeline.save_pretrained(folder)
     return folder
 
 

@@ -1,10 +1,14 @@
 """From settings to parts: fresh weights depend on the seed alone, and a checkpoint must fit the settings."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from retinashift.training.build import build_pipeline, resolved
 from retinashift.training.config import ConfigError, TrainConfig
+
+PROJECT = Path(__file__).resolve().parents[2]
 
 
 def build(smoke_settings, write_settings, *overrides):
@@ -38,13 +42,35 @@ def test_a_starting_point_brings_its_chain_and_denoiser_into_the_settings(smoke_
 
 @pytest.mark.parametrize(
     ("override", "message"),
-    [("chain.scale=2", "chain.scale is 2"), ("chain.kappa=1", "chain.kappa is 1"), ("model.kind=swin", "leave one")],
+    [
+        ("chain.scale=2", "chain.scale is 2"),
+        ("chain.kappa=1", "chain.kappa is 1"),
+        ("model.kind=swin", "model.kind is swin"),
+    ],
 )
 def test_settings_that_contradict_the_starting_point_are_named(smoke_settings, write_settings, override, message):
     del smoke_settings["model"]
     config = TrainConfig.load(write_settings(smoke_settings), ["init_from=shipped", override])
     with pytest.raises(ConfigError, match=message):
         resolved(config, build_pipeline(config))
+
+
+def test_settings_that_agree_with_the_starting_point_are_accepted(smoke_settings, write_settings):
+    del smoke_settings["model"]
+    pipeline = build_pipeline(TrainConfig.load(write_settings(smoke_settings), ["init_from=shipped"]))
+    width = pipeline.denoiser.config.width
+    agreeing = [f"model.options.width={width}", f"chain.kappa={pipeline.scheduler.config.kappa}", "init_from=shipped"]
+    settled = resolved(TrainConfig.load(write_settings(smoke_settings), agreeing), pipeline)
+    assert settled.model.options["width"] == width
+    for wrong, said in ((f"width={width + 1}", f"has {width}"), ("colour=3", "has no such option")):
+        config = TrainConfig.load(write_settings(smoke_settings), ["init_from=shipped", f"model.options.{wrong}"])
+        with pytest.raises(ConfigError, match=said):
+            resolved(config, pipeline)
+
+
+def test_the_recipe_of_the_shipped_checkpoint_can_go_on_from_it():
+    config = TrainConfig.load(PROJECT / "configs" / "x4.yaml", ["init_from=shipped"])
+    assert resolved(config, build_pipeline(config)).model.kind == "light"
 
 
 def test_a_wrong_chain_is_named(smoke_settings, write_settings):

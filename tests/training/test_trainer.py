@@ -230,28 +230,3 @@ def test_a_run_that_ends_by_the_clock_finishes_its_cosine(smoke_settings, write_
     last = events(run)[-1]
     assert last["lr"] < 0.2 * config.optim.lr
     assert (run / "checkpoint" / "model_index.json").is_file()
-
-
-def test_a_checkpoint_with_a_learned_codec_is_fine_tuned_and_its_codec_stays(smoke_settings, write_settings, tmp_path):
-    from diffusers.models.autoencoders.vq_model import VQModel
-
-    from retinashift.diffusion.scheduler import ResShiftScheduler
-    from retinashift.models.swin_unet import SwinUNet
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        denoiser = SwinUNet(
-            image_size=8, model_channels=32, channel_mult=[1], num_res_blocks=[1], attention_resolutions=[8],
-            num_head_channels=16, swin_embed_dim=32, window_size=4, mlp_ratio=2, lq_size=8,
-        )  # fmt: skip
-        codec = VQModel(
-            block_out_channels=(16, 16, 16), down_block_types=("DownEncoderBlock2D",) * 3,
-            up_block_types=("UpDecoderBlock2D",) * 3, latent_channels=3, num_vq_embeddings=32, norm_num_groups=8,
-        )  # fmt: skip
-    start = tmp_path / "start"
-    ResShiftPipeline(denoiser, ResShiftScheduler(4), codec, upsampling="torch").save_pretrained(start)
-    del smoke_settings["model"]
-    tuned = train(TrainConfig.load(write_settings(smoke_settings), [f"init_from={start}"]))
-    name = "diffusion_pytorch_model.safetensors"
-    assert not equal(load_file(start / "denoiser" / name), load_file(tuned / "denoiser" / name))
-    assert equal(load_file(start / "codec" / name), load_file(tuned / "codec" / name))

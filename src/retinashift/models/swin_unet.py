@@ -22,12 +22,14 @@ from diffusers.models.embeddings import get_timestep_embedding
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
+from retinashift.models.banded import conv_of_norm, plain
 from retinashift.models.output import DenoiserOutput
-from retinashift.models.upsampling import Upsample
+from retinashift.models.upsampling import Downsample, Upsample
 
 AttentionMask = Literal["swin", "official"]
 
 GROUPS = 32  # of every group norm
+AT_ONCE = 2**14  # tokens that attention and its network take at once without gradients: what is between them is large
 
 
 def to_windows(x: Tensor, window: int) -> Tensor:
@@ -87,10 +89,21 @@ class WindowAttention(nn.Module):
 
     def forward(self, x: Tensor, masked: Tensor | None = None) -> Tensor:
         """x: (B*N, n, C) -> the same. masked: (N, n, n) bool, true where a token must not look, or None."""
+        bias = self.position_bias()[None]  # (1, heads, n, n)
+        windows = AT_ONCE // self.window**2
+        if plain() or len(x) <= windows:
+            return self._attend(x, bias, masked)
+        for first in range(0, len(x), windows):  # the input is not needed again, so its memory takes the output
+            here = slice(first, first + windows)
+            part = None if masked is None else masked[torch.arange(first, min(len(x), here.stop)) % len(masked)]
+            x[here] = self._attend(x[here], bias, part)
+        return x
+
+    def _attend(self, x: Tensor, bias: Tensor, masked: Tensor | None) -> Tensor:
         windows, tokens, channels = x.shape
         qkv = self.qkv(x).view(windows, tokens, 3, self.heads, channels // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (B*N, heads, n, d)
-        bias = self.position_bias().to(q.dtype)[None]  # (1, heads, n, n)
+        bias = bias.to(q.dtype)
         if masked is not None:
             bias = bias - 100.0 * masked[:, None].to(q.dtype)  # (N, heads, n, n)
             bias = bias.repeat(windows // len(masked), 1, 1, 1)  # (B*N, heads, n, n)
@@ -126,7 +139,12 @@ class SwinBlock(nn.Module):
         if self.shift:
             h = h.roll((self.shift, self.shift), dims=(1, 2))
         x = x + h.permute(0, 3, 1, 2)  # (B, C, H, W)
-        return x + self.mlp(self.norm2(x))
+        h, rows = self.norm2(x), max(1, AT_ONCE // width)
+        if plain() or height <= rows:
+            return x + self.mlp(h)
+        for top in range(0, height, rows):
+            x[:, :, top : top + rows] += self.mlp(h[:, :, top : top + rows])
+        return x
 
 
 class SwinLayer(nn.Module):
@@ -169,17 +187,6 @@ class SwinLayer(nn.Module):
         return self.patch_unembed(self.blocks(self.patch_embed(x)))
 
 
-class Downsample(nn.Module):
-    """Half the size by a strided convolution, or by the mean if not `learned`: (B, C, H, W) -> (B, C, H/2, W/2)."""
-
-    def __init__(self, channels: int, learned: bool = True):
-        super().__init__()
-        self.op = nn.Conv2d(channels, channels, 3, stride=2, padding=1) if learned else nn.AvgPool2d(2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.op(x)
-
-
 def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
     """The same layer, which now starts with an output of zero."""
     for parameter in layer.parameters():
@@ -209,7 +216,7 @@ class ResBlock(nn.Module):
         self.in_layers = nn.Sequential(
             nn.GroupNorm(GROUPS, channels), nn.SiLU(), nn.Conv2d(channels, channels_out, 3, padding=1)
         )
-        self.resample = resample if resample is not None else nn.Identity()
+        self.resample = nn.Identity() if resample is None else resample
         self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(time_channels, channels_out * (2 if scale_shift else 1)))
         last = zeroed(nn.Conv2d(channels_out, channels_out, 3, padding=1))  # an untrained block passes its input on
         self.out_layers = nn.Sequential(nn.GroupNorm(GROUPS, channels_out), nn.SiLU(), nn.Dropout(dropout), last)
@@ -219,14 +226,20 @@ class ResBlock(nn.Module):
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         norm_in, activation, conv_in = self.in_layers
         norm_out, _, dropout, conv_out = self.out_layers
-        h = conv_in(self.resample(activation(norm_in(x))))  # (B, C', H', W')
+        if isinstance(self.resample, nn.Identity):
+            h = conv_of_norm(x, norm_in, conv_in)
+        else:
+            h = conv_in(self.resample(activation(norm_in(x))))  # (B, C', H', W')
         time = self.emb_layers(time)[:, :, None, None]  # (B, 2*C' or C', 1, 1)
+        skip = self.skip_connection(self.resample(x))
         if self.scale_shift:
             scale, shift = time.chunk(2, dim=1)
+            if not (dropout.p and self.training):
+                return skip + conv_of_norm(h, norm_out, conv_out, scale, shift)
             h = norm_out(h) * (1 + scale) + shift
         else:
             h = norm_out(h + time)
-        return self.skip_connection(self.resample(x)) + conv_out(dropout(activation(h)))
+        return skip + conv_out(dropout(activation(h)))
 
 
 class Stage(nn.ModuleList):

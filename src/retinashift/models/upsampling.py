@@ -1,4 +1,4 @@
-"""Doubling the size by repetition and convolving with 3x3, in less than half of the multiplications."""
+"""Twice and half the size. Doubling by repetition and convolving takes less than half of the multiplications here."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-BAND = 2**20  # values of one band of rows, by which large inputs are worked on
+from retinashift.models.banded import bands, plain
+
 FOLD_FROM = 16 * 16  # pixels of the input; below, adding the kernels up costs more than it saves
 
 
@@ -22,14 +23,12 @@ def upsample_conv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     if x.shape[-2] * x.shape[-1] < FOLD_FROM:
         return F.conv2d(F.interpolate(x, scale_factor=2.0, mode="nearest"), weight, bias, padding=1)
     kernels = [kernel for columns in _folded(weight, 2) for kernel in _folded(columns, 3)]
-    if torch.is_grad_enabled():
+    if plain():
         parts = torch.stack(list(_phases(F.pad(x, (1, 1, 1, 1)), kernels, bias)), dim=2)  # (B, C', 4, H, W)
         return F.pixel_shuffle(parts.flatten(1, 2), 2)
     batch, channels, height, width = x.shape
     out = x.new_empty(batch, weight.shape[0], 2 * height, 2 * width)
-    rows = max(1, BAND // (channels * width))
-    for top in range(0, height, rows):
-        bottom = min(height, top + rows)
+    for top, bottom in bands(height, channels * width):
         band = x[:, :, max(0, top - 1) : min(height, bottom + 1)]
         padded = F.pad(band, (1, 1, top == 0, bottom == height))  # zeros beyond the picture, neighbours inside
         for number, phase in enumerate(_phases(padded, kernels, bias)):
@@ -61,3 +60,14 @@ class Upsample(nn.Module):
         if isinstance(self.conv, nn.Conv2d):
             return upsample_conv(x, self.conv.weight, self.conv.bias)
         return F.interpolate(x, scale_factor=2.0, mode="nearest")
+
+
+class Downsample(nn.Module):
+    """Half the size by a strided convolution, or by the mean if not `learned`: (B, C, H, W) -> (B, C, H/2, W/2)."""
+
+    def __init__(self, channels: int, learned: bool = True):
+        super().__init__()
+        self.op = nn.Conv2d(channels, channels, 3, stride=2, padding=1) if learned else nn.AvgPool2d(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.op(x)

@@ -2,7 +2,8 @@
 
 What it adds: a number of residual blocks for each level (the f8 autoencoder for faces has 1, 2, 3, 4), attention
 inside levels, a search for the nearest code that never holds the matrix of all distances, norms and convolutions in
-bands of rows, and upsampling in less than half of the multiplications. Names of its tensors and its calls are those of `VQModel`.
+bands of rows, and upsampling in less than half of the multiplications. Its calls and the names of its tensors are those
+of `VQModel`.
 
 Source: Esser, Rombach, Ommer, "Taming Transformers" (CVPR 2021); Rombach et al., "Latent Diffusion" (CVPR 2022).
 """
@@ -12,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.autoencoders.vae import Decoder, DecoderOutput, Encoder, VectorQuantizer
 from diffusers.models.autoencoders.vq_model import VQEncoderOutput, VQModel
@@ -25,10 +25,10 @@ from diffusers.models.unets.unet_2d_blocks import (
 )
 from torch import Tensor, nn
 
+from retinashift.models.banded import conv_of_norm
 from retinashift.models.upsampling import Upsample
 
 DISTANCES = 2**20  # of one chunk of the search: 4 MiB
-BAND = 2**20  # values of one band of rows: 4 MiB
 
 
 def nearest_codes(z: Tensor, codes: Tensor) -> Tensor:
@@ -59,39 +59,6 @@ class NearestCode(VectorQuantizer):
         return quantised.permute(0, 3, 1, 2), loss, (None, None, indices)
 
 
-def conv_of_norm(x: Tensor, norm: nn.GroupNorm, conv: nn.Conv2d, added_to: Tensor | None = None) -> Tensor:
-    """conv3x3(silu(norm(x))), (B, C, H, W) -> (B, C', H, W), in bands of rows where no gradient is asked for.
-
-    With `added_to`, (B, C', H, W), it is the sum of both, which then lies in the memory of `added_to`.
-
-    The statistics are those of the whole x, so bands change nothing; but neither the normalised x nor the copies that
-    a convolution makes for itself exist as a whole, and a band stays in the processor's cache.
-    """
-    batch, channels, height, width = x.shape
-    rows = max(1, BAND // (channels * width))
-    if torch.is_grad_enabled():
-        h = conv(F.silu(norm(x)))
-        return h if added_to is None else added_to + h
-    variance, mean = torch.var_mean(x.float().reshape(batch, norm.num_groups, -1), dim=2, correction=0)  # (B, groups)
-    deviation = (variance + norm.eps).rsqrt()
-    gain, offset = (v.repeat_interleave(channels // norm.num_groups, dim=1) for v in (deviation, -mean * deviation))
-    gain = norm.weight * gain  # (B, C)
-    offset = norm.weight * offset + norm.bias
-    gain, offset = (v.to(x.dtype)[:, :, None, None] for v in (gain, offset))
-    out = x.new_empty(batch, conv.out_channels, height, width) if added_to is None else added_to
-    for top in range(0, height, rows):
-        bottom = min(height, top + rows)
-        first, last = max(0, top - 1), min(height, bottom + 1)
-        band = F.silu(torch.addcmul(offset, x[:, :, first:last], gain), inplace=True)  # (B, C, rows + 2, W)
-        band = F.pad(band, (0, 0, top == 0, bottom == height))  # zeros beyond the picture, neighbours inside
-        band = F.conv2d(band, conv.weight, conv.bias, padding=(0, 1))  # (B, C', rows, W)
-        if added_to is None:
-            out[:, :, top:bottom] = band
-        else:
-            out[:, :, top:bottom] += band
-    return out
-
-
 class ResBlock(nn.Module):
     """x + conv(silu(norm(conv(silu(norm(x)))))), (B, C, H, W) -> (B, C', H, W); diffusers' names."""
 
@@ -107,7 +74,8 @@ class ResBlock(nn.Module):
     def forward(self, x: Tensor, temb: Tensor | None = None) -> Tensor:
         """`temb` is not used; diffusers' blocks hand one over. Where no gradient is asked for, x may be overwritten."""
         h = conv_of_norm(x, self.norm1, self.conv1)
-        return conv_of_norm(h, self.norm2, self.conv2, self.conv_shortcut(x) if hasattr(self, "conv_shortcut") else x)
+        shortcut = self.conv_shortcut(x) if hasattr(self, "conv_shortcut") else x
+        return conv_of_norm(h, self.norm2, self.conv2, added_to=shortcut)
 
 
 class VQCodec(VQModel):

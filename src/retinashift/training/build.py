@@ -7,12 +7,15 @@ from dataclasses import asdict, replace
 
 import torch
 from diffusers.models.autoencoders.vq_model import VQModel
+from torch import nn
 
 from retinashift.diffusion.scheduler import ResShiftScheduler
 from retinashift.inference.pipeline import CheckpointError, Denoiser, ResShiftPipeline
 from retinashift.models.light_net import LightNet
 from retinashift.models.swin_unet import SwinUNet
 from retinashift.training.config import ChainSettings, ConfigError, ModelSettings, TrainConfig
+from retinashift.training.decoder import CodecDecoder
+from retinashift.training.lora import add_lora
 
 # Arguments of the denoisers that follow from the scale and are not settings.
 _COMPUTED = {"light": ("factor",), "swin": ("in_channels", "out_channels")}
@@ -73,9 +76,23 @@ def resolved(config: TrainConfig, pipeline: ResShiftPipeline) -> TrainConfig:
     computed = _COMPUTED["light" if isinstance(denoiser, LightNet) else "swin"]
     options = {n: v for n, v in denoiser.config.items() if not n.startswith("_") and n not in computed}
     model = ModelSettings("light" if isinstance(denoiser, LightNet) else "swin", options)
-    if config.model not in (ModelSettings(), model):
-        raise ConfigError("model is given, but init_from brings its own denoiser; leave one of them out")
+    if config.model != ModelSettings():
+        _check_model(config.model, model)
     return replace(config, chain=chain, model=model)
+
+
+def _check_model(given: ModelSettings, brought: ModelSettings) -> None:
+    """ConfigError unless what was given of the denoiser is what the checkpoint has."""
+    if given.kind != brought.kind:
+        raise ConfigError(
+            f"model.kind is {given.kind}, but the checkpoint of init_from has {brought.kind}; leave model out"
+        )
+    for name, value in given.options.items():
+        if name not in brought.options or brought.options[name] != value:
+            has = f"has {brought.options[name]}" if name in brought.options else "has no such option"
+            raise ConfigError(
+                f"model.options.{name} is {value}, but the checkpoint of init_from {has}; leave it out"
+            )
 
 
 def build_denoiser(settings: ModelSettings, scale: int) -> Denoiser:
@@ -106,6 +123,22 @@ def build_scheduler(settings: ChainSettings) -> ResShiftScheduler:
         )
     except ValueError as error:
         raise ConfigError(f"chain: {error}") from None
+
+
+def trained_part(pipeline: ResShiftPipeline, config: TrainConfig) -> nn.Module:
+    """What is trained: the denoiser, perhaps with adapters, or the codec's decoder. Raises ConfigError."""
+    if config.tune == "decoder":
+        if pipeline.codec is None:
+            raise ConfigError("tune is decoder, but the checkpoint of init_from has the lossless PixelCodec")
+        return CodecDecoder(pipeline.codec)
+    if config.lora.rank:
+        if not isinstance(pipeline.denoiser, SwinUNet):
+            raise ConfigError("lora.rank is given, but only SwinUNet takes adapters; set it to 0")
+        try:
+            add_lora(pipeline.denoiser, config.lora.rank, config.lora.alpha or config.lora.rank, config.run.seed)
+        except ValueError as error:
+            raise ConfigError(f"lora: {error}") from None
+    return pipeline.denoiser
 
 
 def frozen_codec(pipeline: ResShiftPipeline, device: torch.device) -> VQModel | None:

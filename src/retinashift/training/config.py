@@ -87,8 +87,36 @@ class ModelSettings:
 
 
 @dataclass(frozen=True)
+class LossSettings:
+    """What is minimised: mse * squared error + lpips * LPIPS. The papers: 1 and 1; faces and filling in: 1 and 10."""
+
+    mse: float = 256.0
+    """Of values in [-1, 1]; 256 counts errors in units of 1/16, about the size of residuals, and so starts near 1."""
+    lpips: float = 0.0
+    """Between decoded estimate and photograph, by VGG16; needs the extra `lpips` and weights that are downloaded."""
+
+    def __post_init__(self) -> None:
+        if min(self.mse, self.lpips) < 0 or self.mse + self.lpips <= 0:
+            raise ConfigError(f"loss.mse is {self.mse} and loss.lpips {self.lpips}; 0 or more, and not both 0")
+
+
+@dataclass(frozen=True)
+class LoraSettings:
+    """Adapters beside frozen weights (Swin U-Net only); needs the extra `lora`."""
+
+    rank: int = 0
+    """0 trains all weights."""
+    alpha: float = 0.0
+    """Adapters count alpha / rank times; 0 is the rank itself."""
+
+    def __post_init__(self) -> None:
+        if self.rank < 0 or self.alpha < 0:
+            raise ConfigError(f"lora.rank is {self.rank} and lora.alpha {self.alpha}; 0 or more")
+
+
+@dataclass(frozen=True)
 class OptimSettings:
-    """AdamW with a cosine schedule."""
+    """AdamW, its learning rate and the average of the weights."""
 
     batch_size: int = 8
     """Samples of one forward pass of one process."""
@@ -97,11 +125,18 @@ class OptimSettings:
     lr: float = 1e-3
     lr_end: float = 1e-6
     warmup_steps: int = 100
+    schedule: Literal["cosine", "published"] = "cosine"
+    """cosine: over the whole run, times a linear warm-up. published: that of the official training, see
+    `published_rate`; it counts steps, so run.minutes must be 0."""
+    beta2: float = 0.99
+    """Memory of the squared gradients; the papers have 0.999."""
     weight_decay: float = 0.0
     clip: float = 1.0
     """Largest gradient norm; 0 switches clipping off."""
     ema: float = 0.999
     """Decay of the averaged weights, which are the ones that are validated and shipped."""
+    ema_warmup: bool = True
+    """The decay rises from 0.1, so that the start is soon forgotten; the papers have it constant."""
     weighting: Literal["plain", "bound"] = "plain"
     """plain: the mean squared error. bound: weighted as in the evidence bound, to mean weight 1."""
     last_step_share: float = 0.0
@@ -123,6 +158,8 @@ class RunSettings:
     save_every: int = 500
     keep: int = 2
     """Complete states kept; the best by validation is kept besides."""
+    sample_pool: int = 0
+    """If positive, the run takes this many samples again and again, and a learned codec encodes each of them once."""
     workers: int = 0
     """Threads that prepare samples ahead."""
     cache_gib: float = 4.0
@@ -141,12 +178,20 @@ class TrainConfig:
     degradation: DegradationSettings = field(default_factory=DegradationSettings)
     chain: ChainSettings = field(default_factory=ChainSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
+    loss: LossSettings = field(default_factory=LossSettings)
+    lora: LoraSettings = field(default_factory=LoraSettings)
     optim: OptimSettings = field(default_factory=OptimSettings)
     run: RunSettings = field(default_factory=RunSettings)
     init_from: str = ""
     """A checkpoint folder to start from, or "shipped"; its denoiser, schedule and codec replace `model` and `chain`."""
+    tune: Literal["denoiser", "decoder"] = "denoiser"
+    """decoder: of the learned codec that `init_from` brings; the denoiser stays as it is."""
 
     def __post_init__(self) -> None:
+        if self.optim.schedule == "published" and self.run.minutes:
+            raise ConfigError("optim.schedule published counts steps; set run.minutes to 0")
+        if self.tune == "decoder" and (self.lora.rank or not self.init_from):
+            raise ConfigError("tune: decoder needs a checkpoint with a learned codec in init_from, and lora.rank 0")
         if self.crop.size % self.chain.scale:
             raise ConfigError(f"crop.size is {self.crop.size}; it must be a multiple of chain.scale {self.chain.scale}")
         if self.data.layout == "pairs" and self.degradation.kind != "bicubic-pillow":

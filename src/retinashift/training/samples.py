@@ -8,6 +8,7 @@ they cost a GPU no synchronisation; the pixels never leave the device.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,10 +45,11 @@ def quantise(image: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Batch:
-    """`hr` (B, 3, S, S) and `lr` (B, 3, S/scale, S/scale), float32 in [0, 1]."""
+    """`hr` (B, 3, S, S) and `lr` (B, 3, S/scale, S/scale), float32 in [0, 1], of the samples at `positions`."""
 
     hr: Tensor
     lr: Tensor
+    positions: Sequence[int]
 
 
 def make_sample(
@@ -80,14 +82,14 @@ def make_batch(
     settings: CropSettings,
     scale: int,
     seed: int,
-    positions: range,
+    positions: Sequence[int],
     degradation: DegradationSettings | None = None,
 ) -> Batch:
     """The samples at `positions` of the endless stream that `seed` defines."""
     streams = [stream_generator(seed, position) for position in positions]
     pairs = [make_sample(photographs, settings, scale, stream, degradation) for stream in streams]
     hr, lr = zip(*pairs, strict=True)
-    return Batch(torch.stack(hr), torch.stack(lr))
+    return Batch(torch.stack(hr), torch.stack(lr), positions)
 
 
 def _cut(

@@ -25,8 +25,13 @@ from retinashift.diffusion.noise import stream_generator
 from retinashift.diffusion.scheduler import ResShiftScheduler
 from retinashift.imaging.files import replace_file
 from retinashift.models.codec import upsample_bicubic
-from retinashift.training.build import build_pipeline, frozen_codec, resolved
+from retinashift.models.lpips import LPIPS
+from retinashift.training.averaging import average
+from retinashift.training.build import build_pipeline, frozen_codec, resolved, trained_part
 from retinashift.training.config import ConfigError, TrainConfig
+from retinashift.training.latents import LatentCache
+from retinashift.training.lora import merged, save_adapter
+from retinashift.training.losses import combined, perceptual_error, squared_error
 from retinashift.training.records import RunRecord
 from retinashift.training.samples import Batch, make_batch
 from retinashift.training.sources import PhotographSet, list_source
@@ -44,11 +49,26 @@ class TrainingError(ValueError):
 
 
 def learning_rate(config: TrainConfig, step: int, progress: float) -> float:
-    """Linear warm-up, then a cosine from lr to lr_end as `progress` goes from 0 to 1."""
+    """Linear warm-up times a cosine from lr to lr_end as `progress` goes from 0 to 1; or `published_rate`."""
     optim = config.optim
+    if optim.schedule == "published":
+        return published_rate(step, optim.lr, optim.lr_end, config.run.steps, optim.warmup_steps)
     warm = min(1.0, (step + 1) / max(1, optim.warmup_steps))
     cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
     return warm * (optim.lr_end + (optim.lr - optim.lr_end) * cosine)
+
+
+def published_rate(step: int, base: float, last: float, steps: int, warmup: int) -> float:
+    """The learning rate of the official training at a step counted from 0.
+
+    It is set after a step for the next one, so the first step runs at the full rate; then a linear warm-up, and a
+    cosine from `base` to `last` over what remains.
+    """
+    if step == 0:
+        return base
+    if step <= warmup:
+        return base * step / warmup
+    return last + (base - last) * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
 
 
 def no_report(event: str, values: dict[str, Any]) -> None:
@@ -74,21 +94,23 @@ class Trainer:
         self.validation = self._open(config.validation) if config.validation else None
         state = self._resume()
 
-        denoiser = self.pipeline.denoiser
+        trained = trained_part(self.pipeline, config)
         if state is not None:
-            denoiser.load_state_dict(state.model)
-        self.ema = {name: value.detach().clone().to(self.device) for name, value in denoiser.state_dict().items()}
+            trained.load_state_dict(state.model)
+        self.ema = {name: value.detach().clone().to(self.device) for name, value in trained.state_dict().items()}
         layout = torch.channels_last if config.run.channels_last else torch.contiguous_format
-        denoiser = denoiser.to(self.device, memory_format=layout).train()
-        self.raw = denoiser
+        trained = trained.to(self.device).to(memory_format=layout).train()  # type: ignore[call-overload]
+        self.raw = trained
+        self.lpips = LPIPS.pretrained().to(self.device) if config.loss.lpips else None
+        self.cache = LatentCache() if config.run.sample_pool and self.codec is not None else None
         optimizer = torch.optim.AdamW(
-            denoiser.parameters(),
+            [parameter for parameter in trained.parameters() if parameter.requires_grad],
             lr=config.optim.lr,
-            betas=(0.9, 0.99),
+            betas=(0.9, config.optim.beta2),
             weight_decay=config.optim.weight_decay,
             fused=self.device.type == "cuda",
         )
-        compiled = torch.compile(denoiser, dynamic=False) if config.run.compile else denoiser
+        compiled = torch.compile(trained, dynamic=False) if config.run.compile else trained
         self.model, self.optimizer = self.accelerator.prepare(compiled, optimizer)
         if state is not None:
             self.ema = {name: value.to(self.device) for name, value in state.ema.items()}
@@ -113,7 +135,8 @@ class Trainer:
         step, losses = first, []
         with ThreadPoolExecutor(max(1, config.run.workers)) as pool:
             pending = self._prepare(step, pool)
-            while (progress := self._progress(step, time.monotonic() - started)) < 1:
+            progress = self._progress(step, time.monotonic() - started)
+            while progress < 1:
                 batches = pending
                 pending = self._prepare(step + 1, pool)
                 rate = learning_rate(config, step, progress)
@@ -124,7 +147,8 @@ class Trainer:
                 if step % config.run.log_every == 0 or step == config.run.steps:
                     self._log(record, losses, rate, (step - first) / max(1e-9, seconds - self._resumed_seconds))
                     losses = []
-                ending = self._progress(step, seconds) >= 1
+                progress = self._progress(step, seconds)  # asked once a step: by the clock it may end at any moment
+                ending = progress >= 1
                 if step % config.run.validate_every == 0 or ending:
                     self._validate(record)
                 if step % config.run.save_every == 0 or ending:
@@ -144,7 +168,7 @@ class Trainer:
         batches: list[Callable[[], Batch]] = []
         for micro in range(count):
             start = ((step * count + micro) * processes + rank) * size
-            positions = range(start, start + size)
+            positions = [p % (config.run.sample_pool or p + 1) for p in range(start, start + size)]
             make = partial(
                 make_batch, self.photographs, config.crop, config.chain.scale, config.run.seed, positions,
                 degradation=config.degradation,
@@ -171,21 +195,38 @@ class Trainer:
         return total
 
     def _loss(self, batch: Batch, step: int, micro: int) -> Tensor:
-        """Squared error of the prediction at random steps of the chain, averaged over the micro-batch.
-
-        Measured in units of 1/16 of [-1, 1], about the size of the residuals, so that it starts near 1.
-        """
-        config, scheduler = self.config, self.scheduler
-        lq = (batch.lr * 2 - 1).to(self.device)  # (B, 3, h, w)
-        with torch.no_grad():
-            x0 = self._encode((batch.hr * 2 - 1).to(self.device))  # (B, C, h', w')
-            y0 = self._encode(upsample_bicubic(lq, config.chain.scale, self.pipeline.config.upsampling))
+        """What the settings weigh together, at random steps of the chain, averaged over the micro-batch."""
+        loss, scheduler = self.config.loss, self.scheduler
+        lq, hr = ((image * 2 - 1).to(self.device) for image in (batch.lr, batch.hr))  # (B, 3, h, w), (B, 3, H, W)
+        x0, y0 = self._latents(batch, lq, hr)  # (B, C, h', w')
+        if self.config.tune == "decoder":
+            image = self.model(x0)  # (B, 3, H, W)
+            errors = (image.float() - hr).square().mean(dim=(1, 2, 3))  # (B,)
+            perceptual = perceptual_error(self.lpips, None, image, hr) if self.lpips else None
+            return combined(errors, perceptual, loss.mse, loss.lpips).mean()
         timesteps, noise = self._draw(step, micro, x0)  # (B,), as x0
         x_t = scheduler.add_noise(x0, noise, timesteps, y0)
         prediction = self.model(scheduler.scale_model_input(x_t, timesteps), timesteps, lq=lq).sample
-        target = scheduler.target(x0, y0, noise, timesteps)
-        error = (prediction.float() - target).square().mean(dim=(1, 2, 3)) * 16**2  # (B,)
-        return (self.loss_weight[timesteps] * error).mean()
+        errors = squared_error(scheduler, prediction, x0, y0, noise, timesteps)  # (B,)
+        perceptual = None
+        if self.lpips:
+            estimate = scheduler.predict_x0(prediction, timesteps, x_t, y0)  # (B, C, h', w')
+            if self.codec is None:
+                estimate = self.pipeline.pixel_codec.decode(estimate)
+            perceptual = perceptual_error(self.lpips, self.codec, estimate, hr)
+        return combined(self.loss_weight[timesteps] * errors, perceptual, loss.mse, loss.lpips).mean()
+
+    @torch.no_grad()
+    def _latents(self, batch: Batch, lq: Tensor, hr: Tensor) -> tuple[Tensor, Tensor]:
+        """x0 and y0 of a batch, from the cache if there is one."""
+
+        def encode(rows: slice) -> tuple[Tensor, Tensor]:
+            enlarged = upsample_bicubic(lq[rows], self.config.chain.scale, self.pipeline.config.upsampling)
+            return self._encode(hr[rows]), self._encode(enlarged)
+
+        if self.cache is None:
+            return encode(slice(None))
+        return self.cache.latents(batch.positions, lambda i: encode(slice(i, i + 1)), self.device)
 
     def _draw(self, step: int, micro: int, like: Tensor) -> tuple[Tensor, Tensor]:
         """Steps of the chain (B,) and noise (as `like`) of this micro-batch."""
@@ -201,12 +242,11 @@ class Trainer:
     def _encode(self, image: Tensor) -> Tensor:
         return self.pipeline.pixel_codec.encode(image) if self.codec is None else self.codec.encode(image).latents
 
-    @torch.no_grad()
     def _average(self, step: int) -> None:
-        """Exponential average of the weights; the decay rises from 0.1, so that the start is soon forgotten."""
-        decay = min(self.config.optim.ema, (1 + step) / (10 + step))
-        current = self.raw.state_dict()
-        torch._foreach_lerp_(list(self.ema.values()), [current[name] for name in self.ema], 1 - decay)
+        """Exponential average of the weights, with or without a decay that rises from 0.1."""
+        optim = self.config.optim
+        rising = (1 + step) / (10 + step) if optim.ema_warmup else 1.0
+        average(self.ema, self.raw.state_dict(), min(optim.ema, rising))
 
     def _progress(self, step: int, seconds: float) -> float:
         """Share of the schedule that is done, by steps or by the clock; the main process's clock counts."""
@@ -273,12 +313,20 @@ class Trainer:
         self.report("saved", {"step": self.position.step})
 
     def _export(self, folder: Path) -> None:
+        """The checkpoint; adapters are merged into it, and lie beside it in a folder of their own."""
+        plain = self.pipeline.denoiser
+        if self.config.lora.rank:
+            self.pipeline.register_modules(denoiser=merged(plain))
         self.pipeline.save_pretrained(folder, safe_serialization=True)
+        if self.config.lora.rank:
+            self.pipeline.register_modules(denoiser=plain)
+            (folder / "adapter").mkdir()
+            save_adapter(plain, folder / "adapter")
         (folder / "training.yaml").write_text(self.config.to_yaml(), encoding="utf-8")
 
     @contextmanager
     def _averaged_weights(self) -> Iterator[None]:
-        """Within it the denoiser holds the averaged weights and is in evaluation mode."""
+        """Within it what is trained holds the averaged weights and is in evaluation mode."""
         kept = {name: value.clone() for name, value in self.raw.state_dict().items()}
         self.raw.load_state_dict(self.ema)
         self.raw.eval()
@@ -313,7 +361,7 @@ class Trainer:
 def _differences(before: TrainConfig, now: TrainConfig) -> list[str]:
     """Names of settings that changed and may not."""
     changed = []
-    for section in ("data", "validation", "crop", "chain", "model", "optim", "init_from"):
+    for section in ("data", "validation", "crop", "chain", "model", "loss", "lora", "optim", "init_from", "tune"):
         if getattr(before, section) != getattr(now, section):
             changed.append(section)
     for name in vars(before.run):

@@ -1,0 +1,78 @@
+"""Group norm, SiLU and a 3x3 convolution as one, in bands of rows: large pictures in little memory.
+
+The statistics are those of the whole, so bands change nothing; but neither the normalised input nor the copies that a
+convolution makes for itself exist as a whole, and a band stays in the processor's cache. Where gradients are asked for,
+or the graph is being compiled, the plain operations are used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+BAND = 2**20  # values of one band: 4 MiB
+
+
+def plain() -> bool:
+    """Whether the plain operations are to be used."""
+    return torch.is_grad_enabled() or torch.compiler.is_compiling()
+
+
+def bands(height: int, row: int) -> Iterator[tuple[int, int]]:
+    """(first, beyond the last) of the bands of rows of `row` values each."""
+    rows = max(1, BAND // row)
+    for top in range(0, height, rows):
+        yield top, min(height, top + rows)
+
+
+def conv_of_norm(
+    x: Tensor,
+    norm: nn.GroupNorm,
+    conv: nn.Conv2d,
+    scale: Tensor | None = None,
+    shift: Tensor | None = None,
+    added_to: Tensor | None = None,
+) -> Tensor:
+    """conv(silu(norm(x) * (1 + scale) + shift)), (B, C, H, W) -> (B, C', H, W).
+
+    Args:
+        conv: 3x3 with padding 1.
+        scale, shift: (B, C, 1, 1), or None.
+        added_to: (B, C', H, W); the result is the sum of both, which may then lie in its memory.
+    """
+    if plain():
+        h = norm(x)
+        if scale is not None and shift is not None:
+            h = h * (1 + scale) + shift
+        h = conv(F.silu(h))
+        return h if added_to is None else added_to + h
+    gain, offset = _affine(x, norm, scale, shift)
+    batch, channels, height, width = x.shape
+    out = x.new_empty(batch, conv.out_channels, height, width) if added_to is None else added_to
+    for top, bottom in bands(height, channels * width):
+        first, last = max(0, top - 1), min(height, bottom + 1)
+        band = F.silu(torch.addcmul(offset, x[:, :, first:last], gain), inplace=True)  # (B, C, rows + 2, W)
+        band = F.pad(band, (0, 0, top == 0, bottom == height))  # zeros beyond the picture, neighbours inside
+        band = F.conv2d(band, conv.weight, conv.bias, padding=(0, 1))  # (B, C', rows, W)
+        if added_to is None:
+            out[:, :, top:bottom] = band
+        else:
+            out[:, :, top:bottom] += band
+    return out
+
+
+def _affine(x: Tensor, norm: nn.GroupNorm, scale: Tensor | None, shift: Tensor | None) -> tuple[Tensor, Tensor]:
+    """gain and offset, (B, C, 1, 1) each: the norm and what follows it are x * gain + offset."""
+    batch, channels = x.shape[:2]
+    variance, mean = torch.var_mean(x.float().reshape(batch, norm.num_groups, -1), dim=2, correction=0)  # (B, groups)
+    deviation = (variance + norm.eps).rsqrt()
+    gain, offset = (v.repeat_interleave(channels // norm.num_groups, dim=1) for v in (deviation, -mean * deviation))
+    gain = norm.weight * gain  # (B, C)
+    offset = norm.weight * offset + norm.bias
+    gain, offset = (v.to(x.dtype)[:, :, None, None] for v in (gain, offset))
+    if scale is not None and shift is not None:
+        gain, offset = gain * (1 + scale), offset * (1 + scale) + shift
+    return gain, offset

@@ -1,0 +1,130 @@
+"""Adapters: they start as nothing, learn, resume, and merge into the same network."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from retinashift.inference.pipeline import ResShiftPipeline
+from retinashift.models.swin_unet import SwinUNet
+from retinashift.training.config import ConfigError, TrainConfig
+from retinashift.training.lora import WEIGHTS, add_lora, load_adapter, merged, save_adapter
+from retinashift.training.trainer import train
+
+LORA = ["lora.rank=4", "optim.lr=0.02", "run.steps=40", "run.save_every=20", "optim.last_step_share=1.0"]
+
+
+def network() -> SwinUNet:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return SwinUNet(
+            image_size=8, model_channels=32, channel_mult=[1], num_res_blocks=[1], attention_resolutions=[8],
+            num_head_channels=16, swin_embed_dim=32, window_size=4, mlp_ratio=2, lq_size=8, attention_mask="official",
+        ).eval()  # fmt: skip
+
+
+def output(net: SwinUNet) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    x, lq = (torch.randn(2, 3, 8, 8, generator=generator) for _ in range(2))
+    with torch.no_grad():
+        return net(x, 2, lq=lq).sample
+
+
+@pytest.fixture
+def peft():
+    return pytest.importorskip("peft", reason="LoRA needs the extra lora")
+
+
+@pytest.fixture
+def adapted(peft) -> SwinUNet:
+    """A network whose adapters have something to say."""
+    net = network()
+    add_lora(net, rank=4, alpha=8)
+    for name, parameter in net.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(len(name)))
+    return net
+
+
+def test_new_adapters_change_nothing_and_alone_are_trained(peft):
+    net, plain = network(), network()
+    add_lora(net, rank=2, alpha=2)
+    assert torch.equal(output(net), output(plain))
+    trained = [name for name, parameter in net.named_parameters() if parameter.requires_grad]
+    assert trained
+    assert all("lora_" in name for name in trained)
+    for part in ("qkv", "proj", "fc1", "fc2", "patch_embed"):
+        assert any(f"{part}." in name for name in trained), part
+
+
+def test_merged_weights_give_the_adapters_output(adapted):
+    plain = merged(adapted)
+    assert plain.state_dict().keys() == network().state_dict().keys()
+    assert (output(plain) - output(network())).abs().max() > 1e-2
+    torch.testing.assert_close(output(plain), output(adapted), atol=1e-5, rtol=1e-5)
+
+
+def test_merging_leaves_the_adapted_network_as_it_is(adapted):
+    before = {name: value.clone() for name, value in adapted.state_dict().items()}
+    merged(adapted)
+    assert all(torch.equal(value, before[name]) for name, value in adapted.state_dict().items())
+
+
+def test_saved_adapters_load_beside_the_same_weights(adapted, tmp_path):
+    save_adapter(adapted, tmp_path)
+    again = network()
+    load_adapter(again, tmp_path)
+    assert torch.equal(output(again), output(adapted))
+
+
+def test_a_run_lowers_the_loss_and_ships_merged_weights_and_adapters(
+    peft, smoke_settings, write_settings, tmp_path, swin_checkpoint
+):
+    del smoke_settings["model"]
+    config = TrainConfig.load(write_settings(smoke_settings), [f"init_from={swin_checkpoint}", *LORA])
+    values = []
+    tuned = train(config, lambda event, said: values.append(said["loss"]) if event == "train" else None)
+    assert np.mean(values[-10:]) < 0.8 * np.mean(values[:10])
+    plain = ResShiftPipeline.from_pretrained(tuned).denoiser
+    beside = ResShiftPipeline.from_pretrained(swin_checkpoint).denoiser
+    frozen = beside.state_dict()
+    load_adapter(beside, tuned / "adapter")
+    torch.testing.assert_close(output(plain), output(beside), atol=1e-5, rtol=1e-5)
+    same = {name for name, value in plain.state_dict().items() if torch.equal(value, frozen[name])}
+    assert any("conv" in name or "in_layers" in name for name in same)
+    assert sum(tensor.numel() for tensor in load_file(tuned / "adapter" / WEIGHTS).values()) < 0.1 * sum(
+        p.numel() for p in plain.parameters()
+    )
+
+
+def test_an_interrupted_run_goes_on_to_the_same_adapters(peft, smoke_settings, write_settings, tmp_path, swin_checkpoint):
+    del smoke_settings["model"]
+    given = write_settings(smoke_settings)
+    short = ["lora.rank=2", "run.steps=6", "run.save_every=3", f"init_from={swin_checkpoint}"]
+
+    class Stop(Exception):
+        pass
+
+    def stop(event, values):
+        if event == "saved" and values["step"] == 3:
+            raise Stop
+
+    whole = train(TrainConfig.load(given, [f"run.out={tmp_path}/whole", *short]))
+    config = TrainConfig.load(given, [f"run.out={tmp_path}/half", *short])
+    with pytest.raises(Stop):
+        train(config, stop)
+    first, second = (load_file(folder / "adapter" / WEIGHTS) for folder in (whole, train(config)))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_adapters_for_another_network_or_without_peft_are_refused(smoke_settings, write_settings, monkeypatch):
+    config = TrainConfig.load(write_settings(smoke_settings), ["lora.rank=2"])
+    with pytest.raises(ConfigError, match="only SwinUNet takes adapters"):
+        train(config)
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(ValueError, match=r"pip install 'retinashift\[lora\]'"):
+        add_lora(network(), 2, 2)

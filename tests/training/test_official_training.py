@@ -1,0 +1,142 @@
+"""Fine-tuning official-style checkpoints: all weights, adapters, the decoder; latents encoded once; published rates."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from retinashift.models.lpips import LPIPS
+from retinashift.models.vq import VQCodec
+from retinashift.training.averaging import average
+from retinashift.training.config import ConfigError, TrainConfig
+from retinashift.training.latents import LatentCache
+from retinashift.training.trainer import published_rate, train
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+@pytest.fixture
+def settings(smoke_settings, write_settings, swin_checkpoint):
+    """Loads the smoke settings for that checkpoint, with overrides."""
+    del smoke_settings["model"]
+    smoke_settings["loss"] = {"mse": 1.0}
+
+    def load(*overrides: str) -> TrainConfig:
+        return TrainConfig.load(write_settings(smoke_settings), [f"init_from={swin_checkpoint}", *overrides])
+
+    return load
+
+
+@pytest.fixture
+def random_lpips(monkeypatch) -> None:
+    """LPIPS with random features, for want of the real ones."""
+
+    def make() -> LPIPS:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            return LPIPS().eval()
+
+    monkeypatch.setattr(LPIPS, "pretrained", make)
+
+
+def state(folder: Path, part: str) -> dict[str, torch.Tensor]:
+    return load_file(folder / part / WEIGHTS)
+
+
+def changed(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> set[str]:
+    assert before.keys() == after.keys()
+    return {name for name in before if not torch.equal(before[name], after[name])}
+
+
+def losses(run: Path) -> list[float]:
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if line["event"] == "train"]
+
+
+def test_all_weights_are_fine_tuned_and_the_codec_stays(settings, swin_checkpoint):
+    tuned = train(settings())
+    assert len(changed(state(swin_checkpoint, "denoiser"), state(tuned, "denoiser"))) > 30
+    assert changed(state(swin_checkpoint, "codec"), state(tuned, "codec")) == set()
+
+
+def test_latents_are_encoded_once_and_the_weights_are_the_same(settings, tmp_path, monkeypatch):
+    encoded: list[int] = []
+    encode = VQCodec.encode
+    monkeypatch.setattr(VQCodec, "encode", lambda self, x, *a: encoded.append(len(x)) or encode(self, x, *a))
+    run = ["run.steps=6", "run.save_every=100", "run.sample_pool=4"]
+    cached = train(settings(f"run.out={tmp_path}/cached", *run))
+    assert sum(encoded) == 2 * 4  # two images for each sample of the pool, in 12 samples of 6 steps
+    monkeypatch.setattr(LatentCache, "latents", fresh_latents)
+    again = train(settings(f"run.out={tmp_path}/again", *run))
+    assert changed(state(cached, "denoiser"), state(again, "denoiser")) == set()
+
+
+def fresh_latents(self, positions, encode, device):
+    """What the cache does, without keeping anything."""
+    pairs = [encode(i) for i in range(len(positions))]
+    return tuple(torch.cat(parts) for parts in zip(*pairs, strict=True))
+
+
+def test_lpips_of_the_decoded_estimate_trains_through_the_frozen_decoder(settings, random_lpips, swin_checkpoint):
+    tuned = train(settings("loss.lpips=1", "loss.mse=0", "run.steps=3", "crop.size=64"))
+    assert len(changed(state(swin_checkpoint, "denoiser"), state(tuned, "denoiser"))) > 30
+    assert changed(state(swin_checkpoint, "codec"), state(tuned, "codec")) == set()
+
+
+def test_the_decoder_alone_is_fine_tuned_and_gets_better(settings, swin_checkpoint):
+    tuned = train(settings("tune=decoder", "run.steps=30", "optim.lr=0.01", "run.save_every=100"))
+    assert changed(state(swin_checkpoint, "denoiser"), state(tuned, "denoiser")) == set()
+    names = changed(state(swin_checkpoint, "codec"), state(tuned, "codec"))
+    assert names
+    assert all(name.startswith(("decoder.", "post_quant_conv.")) for name in names)
+    values = losses(tuned.parent)
+    assert np.mean(values[-5:]) < 0.7 * np.mean(values[:5])
+
+
+def test_tuning_a_decoder_that_is_not_there_is_refused(settings, smoke_settings, write_settings):
+    with pytest.raises(ConfigError, match="tune: decoder needs a checkpoint"):
+        TrainConfig.load(write_settings(smoke_settings), ["tune=decoder"])
+    with pytest.raises(ConfigError, match="lossless PixelCodec"):
+        train(TrainConfig.load(write_settings(smoke_settings), ["tune=decoder", "init_from=shipped"]))
+
+
+# the published training
+
+
+def test_the_average_is_the_published_one_and_copies_what_is_no_float():
+    shadow = {"w": torch.tensor([1.0, 2.0]), "index": torch.tensor([1])}
+    current = {"w": torch.tensor([2.0, 4.0]), "index": torch.tensor([7])}
+    average(shadow, current, 0.9)
+    torch.testing.assert_close(shadow["w"], torch.tensor([1.1, 2.2]))
+    assert shadow["index"].item() == 7
+
+
+def test_without_warm_up_the_average_moves_by_the_same_share_from_the_first_step(settings, swin_checkpoint):
+    tuned = train(settings("run.steps=1", "optim.ema=0.999", "optim.ema_warmup=false", "optim.lr=0.01"))
+    before, after = state(swin_checkpoint, "denoiser"), state(tuned, "denoiser")
+    raw = load_file(tuned.parent / "state" / "00000001" / "model.safetensors")
+    for name in before:
+        torch.testing.assert_close(after[name], before[name].lerp(raw[name], 0.001))
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(("name", "steps", "warmup"), [("lr_small", 60, 12), ("lr_journal", 400_000, 5000)])
+def test_published_rates_equal_the_reference(parity, name, steps, warmup):
+    iterations = parity.vectors("schedules")[f"{name}.iteration"].tolist()
+    rates = [published_rate(iteration - 1, 5e-5, 2e-5, steps, warmup) for iteration in iterations]
+    parity.check("schedules", f"{name}.lr", torch.tensor(rates, dtype=torch.float64), 1e-15)
+
+
+def test_a_run_takes_the_published_rate_where_it_is_told_to(settings):
+    overrides = ["optim.schedule=published", "optim.lr=0.001", "optim.lr_end=0.0001", "optim.warmup_steps=3"]
+    run = train(settings(*overrides)).parent
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    rates = [line["lr"] for line in lines if line["event"] == "train"]
+    assert rates == [published_rate(step, 1e-3, 1e-4, 8, 3) for step in range(8)]
+    with pytest.raises(ConfigError, match="run.minutes to 0"):
+        settings("optim.schedule=published", "run.minutes=1")
