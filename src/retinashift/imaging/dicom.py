@@ -10,6 +10,7 @@ import imagecodecs
 import numpy as np
 
 from retinashift.imaging.dicom_structure import check_structure
+from retinashift.imaging.jpegls import decode_jpegls
 from retinashift.imaging.photograph import ImageError, Photograph, check_size
 
 if TYPE_CHECKING:
@@ -142,7 +143,8 @@ def _decode_frame(coded: bytes, syntax: str, photometric: str) -> np.ndarray:
     if syntax in _LOSSLESS_JPEG:
         pixels = imagecodecs.jpegsof3_decode(coded)
     elif syntax in _JPEG_LS:
-        pixels = imagecodecs.jpegls_decode(coded)
+        width, height = _coded_size(coded)
+        pixels = decode_jpegls(coded, width * height)
     else:
         pixels = imagecodecs.jpeg2k_decode(coded, numthreads=1)  # undoes its own colour transforms
     if photometric in ("YBR_FULL", "YBR_FULL_422"):

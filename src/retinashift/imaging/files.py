@@ -104,8 +104,8 @@ def decode_image(data: bytes, name: str, max_pixels: int = MAX_PIXELS, page: int
         if page not in (None, 1):
             raise ImageError(f"page {page} is asked for, but {file_format} has one page only")
         return _DECODERS[file_format](data, max_pixels)
-    except ImageError as error:
-        raise ImageError(f"{name}: {error}") from None
+    except ImageError as error:  # a value out of a damaged header may hold line breaks
+        raise ImageError(f"{name}: {' '.join(str(error).split())}") from None
     except MemoryError:
         raise ImageError(f"{name}: not enough memory to read it") from None
     except Exception as error:  # whatever the four decoders raise on crafted or damaged bytes
