@@ -14,7 +14,7 @@ from retinashift.inference.batch import upscale_files
 from retinashift.inference.jobs import plan_jobs
 from retinashift.inference.pipeline import ResShiftPipeline
 
-WAIT = 60_000  # milliseconds; a job takes a second on an idle machine
+WAIT = 20_000  # milliseconds; a job takes a second on an idle machine
 
 
 @pytest.fixture
@@ -100,8 +100,10 @@ def test_two_people_at_once_get_their_own_results(page, browser, tmp_path, retin
         view.wait_for_selector("#photographs .file-preview", timeout=WAIT)
         views.append((level, view))
     for _, view in views:
+        view.bring_to_front()  # a hidden tab is not drawn, and what is not drawn cannot be clicked
         view.locator("#go").click()
     for level, view in views:
+        view.bring_to_front()
         view.wait_for_selector("retina-viewer[data-ready]", timeout=WAIT)
         with view.expect_download() as download:
             view.locator("retina-viewer").get_by_text("Download image").click()

@@ -116,7 +116,11 @@ def build_page(model: Model, shelf: Shelf, settings: PageSettings, sample: tuple
         status = gr.HTML(_status(model))
         with gr.Tab("Look"), gr.Row():
             with gr.Column(scale=1, min_width=270):
-                files = gr.File(label="Photographs", file_count="multiple", height=130, elem_id="photographs")
+                files = gr.File(label="Photographs", file_count="multiple", height=120, elem_id="photographs")
+                with gr.Row():
+                    go = gr.Button("Enlarge", variant="primary", elem_id="go", min_width=80)
+                    stop = gr.Button("Cancel", elem_id="stop", min_width=80)
+                take = gr.Button("Use the sample", elem_id="sample")
                 mode = gr.Radio(["faithful", "realistic"], value="faithful", label="Mode", elem_id="mode",
                     info="faithful: one step, invents least; realistic: the whole chain, partly invented")  # fmt: skip
                 steps = gr.Slider(1, 4, 1, step=1, label="Steps")
@@ -125,10 +129,6 @@ def build_page(model: Model, shelf: Shelf, settings: PageSettings, sample: tuple
                 samples = gr.Slider(0, 16, 0, step=1, label="Uncertainty: samples (0: none)", elem_id="samples")
                 file_format = gr.Dropdown(["same", "png", "tiff"], value="same", label="File type")
                 reference = gr.File(label="HR reference (optional)", height=90)
-                with gr.Row():
-                    go = gr.Button("Enlarge", variant="primary", elem_id="go", min_width=80)
-                    stop = gr.Button("Cancel", elem_id="stop", min_width=80)
-                take = gr.Button("Use the sample", elem_id="sample")
             with gr.Column(scale=4, min_width=420):
                 progress = gr.HTML(elem_id="progress")
                 viewer = gr.HTML(EMPTY)

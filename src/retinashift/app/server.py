@@ -154,6 +154,7 @@ def _keep_gradio_quiet(shelf: Shelf) -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     os.environ["GRADIO_TEMP_DIR"] = str(shelf.uploads)
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(shelf.root / "torch")  # torch would leave an empty folder behind
 
 
 def _write_sample(root: Path) -> tuple[Path, Path]:
