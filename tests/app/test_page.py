@@ -31,7 +31,9 @@ def shot(view, name: str) -> None:
 
 def test_a_person_uploads_runs_looks_and_takes_away_the_bytes_of_the_command_line(page, browser, photograph, tmp_path):
     view, elsewhere, dialogs = browser.new_page(), [], []
-    view.on("request", lambda r: elsewhere.append(r.url) if not r.url.startswith((page.address, "data:", "blob:")) else 0)
+    view.on(
+        "request", lambda r: elsewhere.append(r.url) if not r.url.startswith((page.address, "data:", "blob:")) else 0
+    )
     view.on("dialog", lambda d: (dialogs.append(d.message), d.dismiss()))
     view.goto(page.address)
     view.locator("#photographs input[type=file]").set_input_files(str(photograph))

@@ -41,7 +41,11 @@ def call(page, path: str, steps: int = 1) -> tuple[int, bytes]:
     data = [{"path": path, "meta": {"_type": "gradio.FileData"}}, steps, 0, True, "same"]
     status, body = ask(page, "POST", "/gradio_api/call/upscale", json.dumps({"data": data}).encode(),
         Content_Type="application/json")  # fmt: skip
-    return ask(page, "GET", f"/gradio_api/call/upscale/{json.loads(body)['event_id']}") if status == 200 else (status, body)
+    return (
+        ask(page, "GET", f"/gradio_api/call/upscale/{json.loads(body)['event_id']}")
+        if status == 200
+        else (status, body)
+    )
 
 
 @pytest.mark.parametrize(

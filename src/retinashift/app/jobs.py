@@ -91,7 +91,9 @@ def run_job(
         pipeline = model.pipeline()
         trained = pipeline.scheduler.config.num_train_timesteps
         if settings.steps > trained:
-            raise ValueError(f"steps is {settings.steps}; this checkpoint was trained with {trained}, so 1 to {trained}")
+            raise ValueError(
+                f"steps is {settings.steps}; this checkpoint was trained with {trained}, so 1 to {trained}"
+            )
         handle = pipeline.denoiser.register_forward_pre_hook(lambda *_: _stop_if(cancelled))
         try:
             manifests = []

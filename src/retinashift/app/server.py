@@ -19,7 +19,12 @@ from retinashift.app.page import CSS, build_page
 from retinashift.app.settings import PageSettings
 from retinashift.app.shelf import Shelf
 
-_KINDS = {".png": "image/png", ".json": "application/json", ".html": "text/html; charset=utf-8", ".zip": "application/zip"}
+_KINDS = {
+    ".png": "image/png",
+    ".json": "application/json",
+    ".html": "text/html; charset=utf-8",
+    ".zip": "application/zip",
+}
 
 
 def serve(settings: PageSettings, on_start: Callable[[str], None]) -> None:
@@ -144,7 +149,9 @@ def _listen(settings: PageSettings) -> socket.socket:
         listener.bind((settings.host, settings.port))
     except OSError as error:
         listener.close()
-        raise OSError(f"{settings.host}:{settings.port} cannot be opened ({error.strerror}); try another --port") from None
+        raise OSError(
+            f"{settings.host}:{settings.port} cannot be opened ({error.strerror}); try another --port"
+        ) from None
     return listener
 
 

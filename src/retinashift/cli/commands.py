@@ -62,6 +62,7 @@ def upscale(
         bool, typer.Option(help="Bring the result into line with the input: reduced again, it gives the input back.")
     ] = True,
     file_format: Annotated[Literal["same", "png", "tiff"], typer.Option("--format", help="File type.")] = "same",
+    figure: Annotated[bool, typer.Option("--figure", help="Draw each result beside its input, too.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")] = False,
     device: Device = "auto",
     checkpoint: Checkpoint = "",
@@ -72,6 +73,12 @@ def upscale(
     from retinashift.inference.jobs import plan_jobs
 
     jobs = plan_jobs(inputs, out, file_format=file_format, overwrite=overwrite)
+    if figure:
+        from retinashift.cli.figure import figure_path, write_figure
+
+        taken = [path for path in (figure_path(job.target) for job in jobs) if path.exists()]
+        if taken and not overwrite:
+            raise FileExistsError(f"{taken[0]} exists already; give --overwrite to replace it")
     pipeline = _load(checkpoint, device)
     from retinashift.inference.batch import upscale_files
 
@@ -90,6 +97,8 @@ def upscale(
         for outcome in work:
             if outcome.error:
                 failures.append(outcome)
+            elif figure:
+                write_figure(outcome.job.source, outcome.job.target, pipeline.config.scale, overwrite=overwrite)
             progress.advance(task)
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     for outcome in failures:
