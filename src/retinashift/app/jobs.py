@@ -158,7 +158,7 @@ def _photograph(
         }
         saved = f"{Path(name).stem}_x{scale}{job.target.suffix}"
         account = {
-            "note": "Super-resolved: detail finer than the input's pixels is estimated, not observed. Not for diagnosis.",
+            "note": "Super-resolved: detail finer than the input's pixels is estimated, not observed.",
             "source": {"name": name, "sha256": hashlib.sha256(upload.read_bytes()).hexdigest()},
             "result": {"name": saved, "sha256": hashlib.sha256(job.target.read_bytes()).hexdigest()},
             "scale": scale,

@@ -16,9 +16,12 @@ from retinashift.app.settings import PageSettings
 from retinashift.app.shelf import Shelf
 
 CSS = """
-body,.gradio-container{background:#14171a!important} .gradio-container{max-width:none!important;padding:8px 16px!important}
-.rs-bar{height:8px;background:#2a2f35;border-radius:4px;overflow:hidden}.rs-bar i{display:block;height:100%;background:#5b9ab8}
-.rs-note{color:#aab0b6;font-size:13px;padding:2px 0}.rs-bad{color:#f0a38f} footer{display:none!important}
+body,.gradio-container{background:#14171a!important}
+.gradio-container{max-width:none!important;padding:8px 16px!important}
+.rs-bar{height:8px;background:#2a2f35;border-radius:4px;overflow:hidden}
+.rs-bar i{display:block;height:100%;background:#5b9ab8}
+.rs-note{color:#aab0b6;font-size:13px;padding:2px 0}
+.rs-bad{color:#f0a38f} footer{display:none!important}
 .rs-empty{color:#8b9299;padding:120px 24px;text-align:center;background:#000;border-radius:6px}
 """
 EMPTY = '<div class="rs-empty">Drop photographs at the left, or take the sample, and press Enlarge.</div>'
