@@ -66,5 +66,6 @@ def browser(tmp_path_factory):
             str(tmp_path_factory.mktemp("profile")), executable_path=executable, headless=True, args=flags,
             viewport={"width": 1280, "height": 720}, accept_downloads=True,
         )  # fmt: skip
+        context.set_default_timeout(20_000)
         yield context
         context.close()

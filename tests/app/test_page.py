@@ -14,7 +14,7 @@ from retinashift.inference.batch import upscale_files
 from retinashift.inference.jobs import plan_jobs
 from retinashift.inference.pipeline import ResShiftPipeline
 
-WAIT = 60_000  # milliseconds; a job takes a second on an idle machine
+WAIT = 20_000  # milliseconds; a job takes a second on an idle machine
 
 
 @pytest.fixture
@@ -31,7 +31,9 @@ def shot(view, name: str) -> None:
 
 def test_a_person_uploads_runs_looks_and_takes_away_the_bytes_of_the_command_line(page, browser, photograph, tmp_path):
     view, elsewhere, dialogs = browser.new_page(), [], []
-    view.on("request", lambda r: elsewhere.append(r.url) if not r.url.startswith((page.address, "data:", "blob:")) else 0)
+    view.on(
+        "request", lambda r: elsewhere.append(r.url) if not r.url.startswith((page.address, "data:", "blob:")) else 0
+    )
     view.on("dialog", lambda d: (dialogs.append(d.message), d.dismiss()))
     view.goto(page.address)
     view.locator("#photographs input[type=file]").set_input_files(str(photograph))
@@ -100,8 +102,10 @@ def test_two_people_at_once_get_their_own_results(page, browser, tmp_path, retin
         view.wait_for_selector("#photographs .file-preview", timeout=WAIT)
         views.append((level, view))
     for _, view in views:
+        view.bring_to_front()  # a hidden tab is not drawn, and what is not drawn cannot be clicked
         view.locator("#go").click()
     for level, view in views:
+        view.bring_to_front()
         view.wait_for_selector("retina-viewer[data-ready]", timeout=WAIT)
         with view.expect_download() as download:
             view.locator("retina-viewer").get_by_text("Download image").click()

@@ -91,7 +91,9 @@ def run_job(
         pipeline = model.pipeline()
         trained = pipeline.scheduler.config.num_train_timesteps
         if settings.steps > trained:
-            raise ValueError(f"steps is {settings.steps}; this checkpoint was trained with {trained}, so 1 to {trained}")
+            raise ValueError(
+                f"steps is {settings.steps}; this checkpoint was trained with {trained}, so 1 to {trained}"
+            )
         handle = pipeline.denoiser.register_forward_pre_hook(lambda *_: _stop_if(cancelled))
         try:
             manifests = []
@@ -156,7 +158,7 @@ def _photograph(
         }
         saved = f"{Path(name).stem}_x{scale}{job.target.suffix}"
         account = {
-            "note": "Super-resolved: detail finer than the input's pixels is estimated, not observed. Not for diagnosis.",
+            "note": "Super-resolved: detail finer than the input's pixels is estimated, not observed.",
             "source": {"name": name, "sha256": hashlib.sha256(upload.read_bytes()).hexdigest()},
             "result": {"name": saved, "sha256": hashlib.sha256(job.target.read_bytes()).hexdigest()},
             "scale": scale,

@@ -78,7 +78,9 @@ def _strip(model: Model, file: str | None) -> str:
         pipeline(lr, num_inference_steps=count, generator=torch.Generator().manual_seed(0), callback=watch)
         from retinashift.imaging.degradation import enlarge
 
-        frames.insert(0, ("y0, enlarged bicubically", enlarge(np.ascontiguousarray(lr), pipeline.config.scale, "bicubic")))
+        frames.insert(
+            0, ("y0, enlarged bicubically", enlarge(np.ascontiguousarray(lr), pipeline.config.scale, "bicubic"))
+        )
     cells = "".join(
         f'<figure style="margin:0;flex:0 0 190px">{_picture(pixels, name, "width:190px")}'
         f'<figcaption class="rs-note">{name}</figcaption></figure>'

@@ -16,9 +16,12 @@ from retinashift.app.settings import PageSettings
 from retinashift.app.shelf import Shelf
 
 CSS = """
-body,.gradio-container{background:#14171a!important} .gradio-container{max-width:none!important;padding:8px 16px!important}
-.rs-bar{height:8px;background:#2a2f35;border-radius:4px;overflow:hidden}.rs-bar i{display:block;height:100%;background:#5b9ab8}
-.rs-note{color:#aab0b6;font-size:13px;padding:2px 0}.rs-bad{color:#f0a38f} footer{display:none!important}
+body,.gradio-container{background:#14171a!important}
+.gradio-container{max-width:none!important;padding:8px 16px!important}
+.rs-bar{height:8px;background:#2a2f35;border-radius:4px;overflow:hidden}
+.rs-bar i{display:block;height:100%;background:#5b9ab8}
+.rs-note{color:#aab0b6;font-size:13px;padding:2px 0}
+.rs-bad{color:#f0a38f} footer{display:none!important}
 .rs-empty{color:#8b9299;padding:120px 24px;text-align:center;background:#000;border-radius:6px}
 """
 EMPTY = '<div class="rs-empty">Drop photographs at the left, or take the sample, and press Enlarge.</div>'
@@ -116,7 +119,11 @@ def build_page(model: Model, shelf: Shelf, settings: PageSettings, sample: tuple
         status = gr.HTML(_status(model))
         with gr.Tab("Look"), gr.Row():
             with gr.Column(scale=1, min_width=270):
-                files = gr.File(label="Photographs", file_count="multiple", height=130, elem_id="photographs")
+                files = gr.File(label="Photographs", file_count="multiple", height=120, elem_id="photographs")
+                with gr.Row():
+                    go = gr.Button("Enlarge", variant="primary", elem_id="go", min_width=80)
+                    stop = gr.Button("Cancel", elem_id="stop", min_width=80)
+                take = gr.Button("Use the sample", elem_id="sample")
                 mode = gr.Radio(["faithful", "realistic"], value="faithful", label="Mode", elem_id="mode",
                     info="faithful: one step, invents least; realistic: the whole chain, partly invented")  # fmt: skip
                 steps = gr.Slider(1, 4, 1, step=1, label="Steps")
@@ -125,10 +132,6 @@ def build_page(model: Model, shelf: Shelf, settings: PageSettings, sample: tuple
                 samples = gr.Slider(0, 16, 0, step=1, label="Uncertainty: samples (0: none)", elem_id="samples")
                 file_format = gr.Dropdown(["same", "png", "tiff"], value="same", label="File type")
                 reference = gr.File(label="HR reference (optional)", height=90)
-                with gr.Row():
-                    go = gr.Button("Enlarge", variant="primary", elem_id="go", min_width=80)
-                    stop = gr.Button("Cancel", elem_id="stop", min_width=80)
-                take = gr.Button("Use the sample", elem_id="sample")
             with gr.Column(scale=4, min_width=420):
                 progress = gr.HTML(elem_id="progress")
                 viewer = gr.HTML(EMPTY)

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 _STYLE = (
-    "body{background:#14171a;color:#d7dade;font:15px/1.5 system-ui,sans-serif;max-width:1100px;margin:24px auto;padding:0 16px}"
-    "figure{display:inline-block;width:48%;margin:0 1% 12px 0;vertical-align:top}img{width:100%}th{text-align:left;padding-right:16px}"
+    "body{background:#14171a;color:#d7dade;font:15px/1.5 system-ui,sans-serif;"
+    "max-width:1100px;margin:24px auto;padding:0 16px}"
+    "figure{display:inline-block;width:48%;margin:0 1% 12px 0;vertical-align:top}"
+    "img{width:100%}th{text-align:left;padding-right:16px}"
     "td{overflow-wrap:anywhere}"
 )
 
@@ -19,7 +21,8 @@ def report_page(folder: Path, photo: dict[str, Any]) -> str:
     account = photo["account"]
     pictures = "".join(
         f'<figure><img alt="{layer}" src="data:image/png;base64,'
-        f'{base64.b64encode((folder / f"{layer}.png").read_bytes()).decode()}"><figcaption>{layer}</figcaption></figure>'
+        f'{base64.b64encode((folder / f"{layer}.png").read_bytes()).decode()}">'
+        f"<figcaption>{layer}</figcaption></figure>"
         for layer in photo["layers"]
     )
     rows = {**account["settings"], **account["figures"], "quality": photo["quality"]}

@@ -19,7 +19,12 @@ from retinashift.app.page import CSS, build_page
 from retinashift.app.settings import PageSettings
 from retinashift.app.shelf import Shelf
 
-_KINDS = {".png": "image/png", ".json": "application/json", ".html": "text/html; charset=utf-8", ".zip": "application/zip"}
+_KINDS = {
+    ".png": "image/png",
+    ".json": "application/json",
+    ".html": "text/html; charset=utf-8",
+    ".zip": "application/zip",
+}
 
 
 def serve(settings: PageSettings, on_start: Callable[[str], None]) -> None:
@@ -120,8 +125,14 @@ async def _result(shelf: Shelf, path: str, send: Send) -> None:
         await answer(send, 404, "there is no such result (results end with the page)")
         return
     kind = _KINDS.get(Path(name).suffix, "application/octet-stream").encode()
-    headers = [(b"content-type", kind), (b"content-length", str(len(data)).encode()), (b"cache-control", b"no-store"),
-        (b"x-content-type-options", b"nosniff"), (b"content-security-policy", b"default-src 'none'; img-src data: 'self'; style-src 'unsafe-inline'; sandbox")]  # fmt: skip
+    policy = b"default-src 'none'; img-src data: 'self'; style-src 'unsafe-inline'; sandbox"  # a report runs no script
+    headers = [
+        (b"content-type", kind),
+        (b"content-length", str(len(data)).encode()),
+        (b"cache-control", b"no-store"),
+        (b"x-content-type-options", b"nosniff"),
+        (b"content-security-policy", policy),
+    ]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": data})
 
@@ -144,7 +155,9 @@ def _listen(settings: PageSettings) -> socket.socket:
         listener.bind((settings.host, settings.port))
     except OSError as error:
         listener.close()
-        raise OSError(f"{settings.host}:{settings.port} cannot be opened ({error.strerror}); try another --port") from None
+        raise OSError(
+            f"{settings.host}:{settings.port} cannot be opened ({error.strerror}); try another --port"
+        ) from None
     return listener
 
 
@@ -154,6 +167,7 @@ def _keep_gradio_quiet(shelf: Shelf) -> None:
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     os.environ["GRADIO_TEMP_DIR"] = str(shelf.uploads)
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(shelf.root / "torch")  # torch would leave an empty folder behind
 
 
 def _write_sample(root: Path) -> tuple[Path, Path]:

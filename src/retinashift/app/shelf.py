@@ -86,9 +86,9 @@ class Shelf:
                         archive.write(self.jobs / token / number / file, stem)
             return packed.getvalue()
         number, _, file = name.partition("-")
-        photo = good.get(number)
-        if photo is None:
+        if number not in good:
             return None
+        photo = good[number]
         folder = self.jobs / token / number
         if file == "report.html":
             return report_page(folder, photo).encode()

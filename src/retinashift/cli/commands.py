@@ -64,6 +64,7 @@ def upscale(
         bool, typer.Option(help="Bring the result into line with the input: reduced again, it gives the input back.")
     ] = True,
     file_format: Annotated[Literal["same", "png", "tiff"], typer.Option("--format", help="File type.")] = "same",
+    figure: Annotated[bool, typer.Option("--figure", help="Draw each result beside its input, too.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a former run: what the same settings have written is skipped.")
@@ -95,6 +96,12 @@ def upscale(
     jobs = plan_jobs(inputs, out, file_format=file_format, overwrite=overwrite, resume=resume, sidecar=sidecar)
     if log is not None and not log.parent.is_dir():
         raise FileNotFoundError(f"{log}: the folder {log.parent} does not exist; make it, or name another log")
+    if figure:
+        from retinashift.cli.figure import figure_path, write_figure
+
+        taken = [path for path in (figure_path(job.target) for job in jobs) if path.exists()]
+        if taken and not overwrite:
+            raise FileExistsError(f"{taken[0]} exists already; give --overwrite to replace it")
     pipeline = _load(checkpoint, device)
     from retinashift.cli.upscaling import run_batch
     from retinashift.inference.batch import BatchOptions
@@ -114,6 +121,10 @@ def upscale(
     )
     with _progress() as progress:
         done = run_batch(pipeline, jobs, options, log, progress)
+    if figure:
+        for outcome in done.outcomes:
+            if not outcome.error:
+                write_figure(outcome.job.source, outcome.job.target, pipeline.config.scale, overwrite=overwrite)
     done.tell(out)
     if done.exit_code:
         raise typer.Exit(done.exit_code)

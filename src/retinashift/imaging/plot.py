@@ -1,4 +1,4 @@
-"""Curves as a picture, for people who would rather look than read. Drawn by Pillow, so that no plotting library is needed."""
+"""Curves as a picture, drawn by Pillow, so that no plotting library is needed."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ button[aria-pressed=true]{background:#2f5d73;border-color:#5b9ab8}
 button:focus-visible,select:focus-visible,input:focus-visible,canvas:focus-visible,a:focus-visible{outline:2px solid #7cc4e8;outline-offset:1px}
 label{display:inline-flex;gap:6px;align-items:center}
 input[type=range]{width:110px;accent-color:#7cc4e8}
-canvas{display:block;width:100%;height:max(360px,calc(100vh - 330px));background:#000;border-radius:6px;touch-action:none;cursor:grab}
+canvas{display:block;width:100%;height:min(max(360px,calc(100vh - 290px)),75vw);background:#000;border-radius:6px;touch-action:none;cursor:grab}
 .foot{display:flex;flex-wrap:wrap;gap:4px 18px;align-items:center;justify-content:space-between;color:#aab0b6;font-size:13px;padding-top:4px}
 .legend{display:inline-flex;gap:6px;align-items:center}.legend i{width:120px;height:10px;border-radius:2px}
 table{border-collapse:collapse;margin:8px 0;width:100%}th{text-align:left;font-weight:500;color:#aab0b6;padding:3px 14px 3px 0;white-space:nowrap}
