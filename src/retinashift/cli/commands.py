@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from retinashift import __version__
-from retinashift.cli.import_official import import_weights
+from retinashift.cli.import_official import export_weights, import_weights
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -213,6 +213,7 @@ def demo(
 
 
 app.command("import")(import_weights)
+app.command("export")(export_weights)
 
 
 def _load(checkpoint: str, device: str) -> ResShiftPipeline:
