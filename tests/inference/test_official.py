@@ -9,7 +9,7 @@ import torch
 from diffusers.models.autoencoders.vq_model import VQModel
 from torch import Tensor
 
-from retinashift.inference.official import import_official
+from retinashift.inference.official import export_official, import_official
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.models.official import OfficialError
 from retinashift.models.official_releases import RELEASES
@@ -103,6 +103,25 @@ def test_a_deblurring_file_brings_its_decoder(tmp_path):
     torch.save({"state_dict": denoiser_state(lq_size=64)}, denoiser)
     with pytest.raises(OfficialError, match="lacks the entry vae"):
         import_official(denoiser, None, None, tmp_path / "out2")
+
+
+def test_exported_files_are_the_imported_ones_bit_by_bit_and_nothing_is_replaced(files, tmp_path):
+    folder = import_official(*files, None, tmp_path / "out")
+    out = tmp_path / "unet.pth", tmp_path / "vq.pth"
+    export_official(folder, *out)
+    for path, official in zip(out, (denoiser_state(), autoencoder_state()), strict=True):
+        exported = torch.load(path, weights_only=True)
+        assert exported.keys() == official.keys()
+        assert all(torch.equal(exported[name], official[name]) for name in official)
+    with pytest.raises(FileExistsError, match="unet.pth exists already"):
+        export_official(folder, *out)
+
+
+def test_a_checkpoint_without_an_autoencoder_is_not_exported(tiny_pipeline, tmp_path):
+    tiny_pipeline().save_pretrained(tmp_path / "light")
+    with pytest.raises(OfficialError, match="the official code knows no other"):
+        export_official(tmp_path / "light", tmp_path / "a.pth", tmp_path / "b.pth")
+    assert [path.name for path in tmp_path.iterdir()] == ["light"]
 
 
 def test_a_folder_that_exists_is_left_as_it_is(files, tmp_path):

@@ -29,7 +29,7 @@ def photographs(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def swin_checkpoint(tmp_path_factory):
-    """A small official-style checkpoint: a Swin U-Net with the official mask on the latents of a codec with a codebook."""
+    """A small official-style checkpoint: a Swin U-Net with the official mask on latents of a codec with a codebook."""
     from retinashift.diffusion.scheduler import ResShiftScheduler
     from retinashift.inference.pipeline import ResShiftPipeline
     from retinashift.models.swin_unet import SwinUNet

@@ -101,7 +101,9 @@ def test_a_run_lowers_the_loss_and_ships_merged_weights_and_adapters(
     )
 
 
-def test_an_interrupted_run_goes_on_to_the_same_adapters(peft, smoke_settings, write_settings, tmp_path, swin_checkpoint):
+def test_an_interrupted_run_goes_on_to_the_same_adapters(
+    peft, smoke_settings, write_settings, tmp_path, swin_checkpoint
+):
     del smoke_settings["model"]
     given = write_settings(smoke_settings)
     short = ["lora.rank=2", "run.steps=6", "run.save_every=3", f"init_from={swin_checkpoint}"]

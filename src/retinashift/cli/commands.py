@@ -15,6 +15,7 @@ from retinashift.cli.contact_sheet import degradations
 from retinashift.cli.import_official import import_weights
 from retinashift.cli.inspect import inspect_files
 from retinashift.cli.schedule import schedule
+from retinashift.cli.import_official import export_weights, import_weights
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -271,6 +272,7 @@ app.command("import")(import_weights)
 app.command("degradations")(degradations)
 app.command("app")(app_command)
 app.command()(schedule)
+app.command("export")(export_weights)
 
 
 def _load(checkpoint: str, device: str) -> ResShiftPipeline:

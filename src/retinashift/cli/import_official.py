@@ -1,4 +1,4 @@
-"""The import command: official ResShift weights to a checkpoint folder."""
+"""The import and export commands: official ResShift weights to a checkpoint folder and back."""
 
 from __future__ import annotations
 
@@ -26,3 +26,16 @@ def import_weights(
 
     import_official(file, vq, release, out)
     typer.echo(f"checkpoint in {out}; use it with --checkpoint {out}")
+
+
+def export_weights(
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint folder, made by import or fine-tuned from one.")],
+    unet: Annotated[Path, typer.Option("--out", "-o", help="File for the denoiser; it must not exist.")],
+    vq: Annotated[Path, typer.Option("--vq", help="File for the autoencoder; it must not exist.")],
+) -> None:
+    """Write a checkpoint as official ResShift files, for programs that read those. They stay non-commercial."""
+    typer.echo(LICENCE_NOTICE)
+    from retinashift.inference.official import export_official
+
+    export_official(checkpoint, unet, vq)
+    typer.echo(f"denoiser in {unet}, autoencoder in {vq}")

@@ -51,8 +51,8 @@ def _tiles(height: int, width: int, side: int | None) -> list[Tile]:
     """No tiles if the picture is taken as a whole."""
     if side is None and height * width <= WHOLE_UP_TO:
         return []
-    if side is not None and side < 2 * MARGIN:
-        raise ValueError(f"side is {side}; it must be at least {2 * MARGIN}")
+    if side is not None and side < 4 * MARGIN:  # the last ones may keep half of it, and two of three must not overlap
+        raise ValueError(f"side is {side}; it must be at least {4 * MARGIN}")
     return plan_tiles(height, width, side or SIDE, MARGIN)
 
 

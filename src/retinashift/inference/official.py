@@ -8,14 +8,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import torch
 from diffusers.models.autoencoders.vq_model import VQModel
 
 from retinashift.diffusion.scheduler import ResShiftScheduler
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.models.official import OfficialError, load_official_state, read_official
 from retinashift.models.official_releases import LICENCE, LICENCE_NOTICE, RELEASES, RESSHIFT, Release, release_of_file
-from retinashift.models.official_unet import seen_image_size, swin_unet_from_official
-from retinashift.models.official_vq import vq_from_official
+from retinashift.models.official_unet import seen_image_size, swin_unet_from_official, swin_unet_to_official
+from retinashift.models.official_vq import vq_from_official, vq_to_official
 from retinashift.models.swin_unet import SwinUNet
 
 CARD = """\
@@ -37,7 +38,7 @@ tags: [super-resolution, diffusion, resshift]
 | licence | {licence} (non-commercial) |
 | source | {release.source} |
 | denoiser | `{unet_file}`, `SwinUNet`, {unet_parameters:,} parameters |
-| autoencoder | `{vq_file}`, `VQModel`, {vq_parameters:,} parameters; encoding does not quantise, decoding does |
+| autoencoder | `{vq_file}`, `VQCodec`, {vq_parameters:,} parameters; encoding does not quantise, decoding does |
 | training size of the latent | {image_size}, {image_size_from} |
 | chain | T = {release.steps}, kappa {release.kappa:g}, min_noise {release.min_noise:g}, power {release.power:g}, \
 sqrt(eta) up to {release.end:g}; the network predicts x0 |
@@ -90,6 +91,26 @@ def import_official(
     size_from = "as the file shows" if seen else f"as in {release.name}, for the file does not show it"
     _save(pipeline, folder, _card(pipeline, size_from, release, unet_path.name, vq_path.name))
     return folder
+
+
+def export_official(folder: str | Path, unet_path: str | Path, vq_path: str | Path) -> None:
+    """Write a checkpoint's networks as official files: bare state dicts under official names, for `torch.load`.
+
+    Raises:
+        CheckpointError: no checkpoint there. FileExistsError: a file exists.
+        OfficialError: networks that the official code has no class for.
+    """
+    pipeline = ResShiftPipeline.from_pretrained(folder)
+    if not isinstance(pipeline.denoiser, SwinUNet) or pipeline.codec is None:
+        raise OfficialError(f"{folder} is no Swin U-Net on an autoencoder's latents; the official code knows no other")
+    states = {Path(unet_path): swin_unet_to_official(pipeline.denoiser), Path(vq_path): vq_to_official(pipeline.codec)}
+    for path in states:
+        if path.exists():
+            raise FileExistsError(f"{path} exists already; give another name")
+    for path, state in states.items():
+        beside = path.with_name(f".{path.name}.new")
+        torch.save({name: tensor.contiguous() for name, tensor in state.items()}, beside)
+        os.replace(beside, path)
 
 
 def _release(unet_path: Path, name: str | None) -> Release:

@@ -8,10 +8,11 @@ or the graph is being compiled, the plain operations are used.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 BAND = 2**20  # values of one band: 4 MiB
 
@@ -30,8 +31,8 @@ def bands(height: int, row: int) -> Iterator[tuple[int, int]]:
 
 def conv_of_norm(
     x: Tensor,
-    norm: nn.GroupNorm,
-    conv: nn.Conv2d,
+    norm: Any,
+    conv: Any,
     scale: Tensor | None = None,
     shift: Tensor | None = None,
     added_to: Tensor | None = None,
@@ -39,7 +40,7 @@ def conv_of_norm(
     """conv(silu(norm(x) * (1 + scale) + shift)), (B, C, H, W) -> (B, C', H, W).
 
     Args:
-        conv: 3x3 with padding 1.
+        norm, conv: `nn.GroupNorm`; `nn.Conv2d` of 3x3 with padding 1.
         scale, shift: (B, C, 1, 1), or None.
         added_to: (B, C', H, W); the result is the sum of both, which may then lie in its memory.
     """
@@ -64,7 +65,7 @@ def conv_of_norm(
     return out
 
 
-def _affine(x: Tensor, norm: nn.GroupNorm, scale: Tensor | None, shift: Tensor | None) -> tuple[Tensor, Tensor]:
+def _affine(x: Tensor, norm: Any, scale: Tensor | None, shift: Tensor | None) -> tuple[Tensor, Tensor]:
     """gain and offset, (B, C, 1, 1) each: the norm and what follows it are x * gain + offset."""
     batch, channels = x.shape[:2]
     variance, mean = torch.var_mean(x.float().reshape(batch, norm.num_groups, -1), dim=2, correction=0)  # (B, groups)

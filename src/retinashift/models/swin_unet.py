@@ -93,10 +93,9 @@ class WindowAttention(nn.Module):
         windows = AT_ONCE // self.window**2
         if plain() or len(x) <= windows:
             return self._attend(x, bias, masked)
-        for first in range(0, len(x), windows):  # the input is not needed again, so its memory takes the output
-            here = slice(first, first + windows)
-            part = None if masked is None else masked[torch.arange(first, min(len(x), here.stop)) % len(masked)]
-            x[here] = self._attend(x[here], bias, part)
+        for numbers in torch.arange(len(x)).split(windows):  # their memory takes the output
+            here = slice(int(numbers[0]), int(numbers[-1]) + 1)
+            x[here] = self._attend(x[here], bias, None if masked is None else masked[numbers % len(masked)])
         return x
 
     def _attend(self, x: Tensor, bias: Tensor, masked: Tensor | None) -> Tensor:
@@ -226,10 +225,8 @@ class ResBlock(nn.Module):
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         norm_in, activation, conv_in = self.in_layers
         norm_out, _, dropout, conv_out = self.out_layers
-        if isinstance(self.resample, nn.Identity):
-            h = conv_of_norm(x, norm_in, conv_in)
-        else:
-            h = conv_in(self.resample(activation(norm_in(x))))  # (B, C', H', W')
+        still = isinstance(self.resample, nn.Identity)
+        h = conv_of_norm(x, norm_in, conv_in) if still else conv_in(self.resample(activation(norm_in(x))))
         time = self.emb_layers(time)[:, :, None, None]  # (B, 2*C' or C', 1, 1)
         skip = self.skip_connection(self.resample(x))
         if self.scale_shift:
