@@ -20,7 +20,7 @@ from torch import Tensor
 
 from retinashift.diffusion.noise import stream_generator
 from retinashift.diffusion.scheduler import ResShiftScheduler
-from retinashift.inference.fidelity import back_project
+from retinashift.inference.fidelity import back_project, consistency_db
 from retinashift.inference.tiling import Tile, denoise_by_tiles, plan_tiles
 from retinashift.models.codec import PixelCodec, Upsampling, upsample_bicubic
 from retinashift.models.light_net import LightNet
@@ -46,9 +46,13 @@ class CheckpointError(ValueError):
 
 @dataclass
 class SRResult(BaseOutput):
-    """`images`: one per input, scale times its size, in the form that `output_type` names."""
+    """`images`: one per input, scale times its size, in the form that `output_type` names.
+
+    `consistency`: of each, the PSNR in dB between the input and the image reduced again; inf where they are equal.
+    """
 
     images: list[Any]
+    consistency: list[float]
 
 
 @dataclass(frozen=True)
@@ -169,7 +173,7 @@ class ResShiftPipeline(DiffusionPipeline):
         seeds = _noise_seeds(generator, len(images))
         self.scheduler.set_timesteps(num_inference_steps or self.config.default_steps)
         # 2. Sample, image by image: sizes may differ, and activations of one image already fill a processor
-        results = []
+        results, consistency = [], []
         for number, (picture, seed) in enumerate(zip(images, seeds, strict=True)):
             prepared = _prepare(picture, self._execution_device, self.denoiser.dtype)
             y0 = self._encode(prepared.lr)  # (1, C, h', w')
@@ -184,7 +188,8 @@ class ResShiftPipeline(DiffusionPipeline):
             times = self.config.back_projections if back_projections is None else back_projections
             sr = back_project(total / ensemble_size, prepared.lr.float(), self.config.scale, times)
             results.append(_finish(sr[0], prepared, output_type))
-        return SRResult(images=results)
+            consistency.append(_measured_consistency(results[-1], prepared, self.config.scale))
+        return SRResult(images=results, consistency=consistency)
 
     def _sample(
         self,
@@ -324,3 +329,10 @@ def _finish(image: Tensor, prepared: _Prepared, output_type: OutputType) -> Any:
         return np.ascontiguousarray(array)
     dtype = np.uint8 if prepared.levels == 255 else np.uint16
     return (array * prepared.levels).round().astype(dtype)
+
+
+def _measured_consistency(image: Any, prepared: _Prepared, scale: int) -> float:
+    """Of a finished image, in whichever form, with its input."""
+    sr = image.permute(1, 2, 0).numpy() if isinstance(image, Tensor) else np.asarray(image)  # (H, W) or (H, W, 3)
+    lr = (prepared.lr[0].float() / 2 + 0.5).cpu().permute(1, 2, 0).numpy()  # (h, w, 3) in [0, 1]
+    return consistency_db(sr, lr[..., 0] if sr.ndim == 2 else lr, scale)
