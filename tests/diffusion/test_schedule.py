@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from retinashift.diffusion.process import posterior
 from retinashift.diffusion.schedule import kept_steps, sqrt_eta_schedule
 
 GOLDEN_15 = [0.02, 0.11717, 0.1763, 0.23363, 0.29157, 0.35101, 0.41236, 0.47586]
@@ -48,22 +49,30 @@ def test_trailing_steps_keep_the_last_and_leading_steps_are_the_official_ones():
 
 
 @pytest.mark.shared
-def test_schedules_equal_the_reference_vectors(shared):
-    import json
-
-    from safetensors.torch import load_file
-
-    facts = json.loads((shared / "parity" / "index.json").read_text())["facts"]
-    vectors = load_file(shared / "parity" / "vectors" / "schedules.safetensors")
-    compared = 0
-    for name, settings in facts.items():
-        if not name.startswith("schedule_"):
-            continue
+def test_schedules_equal_the_reference_vectors(parity):
+    """Everything that follows from eta, of nine schedules, in float64."""
+    chains = {k.removeprefix("schedule_"): v for k, v in parity.facts().items() if k.startswith("schedule_")}
+    assert len(chains) == 9
+    for name, chain in chains.items():
+        kappa = chain["kappa"]
         sqrt_eta = sqrt_eta_schedule(
-            settings["steps"], kappa=settings["kappa"], power=settings["power"],
-            min_noise=settings["min_noise_level"], end=settings["etas_end"],
-        )  # fmt: skip
-        reference = vectors[f"{name.removeprefix('schedule_')}.sqrt_etas"]
-        assert torch.allclose(sqrt_eta, reference.double(), rtol=1e-6, atol=0), name
-        compared += 1
-    assert compared == 9
+            chain["steps"], kappa=kappa, power=chain["power"], min_noise=chain["min_noise_level"], end=chain["etas_end"]
+        )
+        eta = sqrt_eta**2
+        before = torch.cat([torch.zeros(1, dtype=torch.float64), eta[:-1]])
+        # mean and variance of the posterior for unit x0 and x_t
+        share_of_x0, variance = posterior(torch.zeros_like(eta), torch.ones_like(eta), eta, before, kappa)
+        share_of_x_t, _ = posterior(torch.ones_like(eta), torch.zeros_like(eta), eta, before, kappa)
+        clipped = torch.cat([variance[1:2], variance[1:]])
+        for part, values in {
+            "sqrt_etas": sqrt_eta,
+            "etas": eta,
+            "etas_prev": before,
+            "alpha": eta - before,
+            "posterior_variance": variance,
+            "posterior_variance_clipped": clipped,
+            "posterior_log_variance_clipped": clipped.log(),
+            "posterior_mean_coef1": share_of_x_t,
+            "posterior_mean_coef2": share_of_x0,
+        }.items():
+            parity.check("schedules", f"{name}.{part}", values, 1e-9)

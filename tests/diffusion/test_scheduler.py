@@ -135,21 +135,45 @@ def test_float32_drifts_little_from_float64_over_the_whole_chain():
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("clip", [False, True])
 @pytest.mark.parametrize(("name", "steps", "min_noise"), [("s4", 4, 0.2), ("s15", 15, 0.04)])
-def test_steps_and_input_scaling_equal_the_reference_vectors(shared, kind, clip, name, steps, min_noise):
-    from safetensors.torch import load_file
-
-    stored = load_file(shared / "parity" / "vectors" / "diffusion_ops.safetensors")
-    v = {key.removeprefix(f"{name}."): value for key, value in stored.items() if key.startswith(f"{name}.")}
+def test_steps_equal_the_reference_vectors(parity, kind, clip, name, steps, min_noise):
+    v = parity.vectors("diffusion_ops", f"{name}.")
     official = {"x0": "xstart", "residual": "residual", "noise": "epsilon", "scaled_noise": "epsilon_scale"}[kind]
     scheduler = ResShiftScheduler(steps, kappa=2.0, min_noise=min_noise, prediction_type=kind, clip_x0=clip)
-    prefix = f"p_sample_{official}_clip{int(clip)}"
+    prefix, found = f"{name}.p_sample_{official}_clip{int(clip)}", {"sample": [], "pred_xstart": [], "mean": []}
     for i, t in enumerate(v["t"].tolist()):
         one = {key: v[key][i : i + 1] for key in ("model_output", "x_t", "y", "noise")}
-        result = scheduler.step(one["model_output"], t, one["x_t"], one["y"], noise=one["noise"])
-        scaled = scheduler.scale_model_input(one["x_t"], t)
-        for ours, reference in (
-            (result.prev_sample, v[f"{prefix}.sample"]),
-            (result.pred_original_sample, v[f"{prefix}.pred_xstart"]),
-            (scaled, v["scale_input_latent1_norm1"]),
-        ):
-            assert torch.allclose(ours[0], reference[i], atol=1e-5, rtol=1e-5)
+        step = scheduler.step(one["model_output"], t, one["x_t"], one["y"], noise=one["noise"])
+        still = scheduler.step(one["model_output"], t, one["x_t"], one["y"], noise=0 * one["noise"])
+        found["sample"].append(step.prev_sample)
+        found["pred_xstart"].append(step.pred_original_sample)
+        found["mean"].append(still.prev_sample)
+    for part, values in found.items():
+        relative = "noise" in kind and not clip  # divides by 1 - eta_t, up to fifty-fold
+        parity.check("diffusion_ops", f"{prefix}.{part}", torch.cat(values), 1e-5, relative=relative)
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(("name", "steps", "min_noise"), [("s4", 4, 0.2), ("s15", 15, 0.04)])
+@pytest.mark.parametrize(("scaling", "case"), [("latent", "11"), ("pixel", "01"), ("none", "10")])
+def test_input_scaling_equals_the_reference_vectors(parity, name, steps, min_noise, scaling, case):
+    v = parity.vectors("diffusion_ops", f"{name}.")
+    scheduler = ResShiftScheduler(steps, kappa=2.0, min_noise=min_noise, input_scaling=scaling)
+    scaled = scheduler.scale_model_input(v["x_t"], v["t"])
+    parity.check("diffusion_ops", f"{name}.scale_input_latent{case[0]}_norm{case[1]}", scaled, 1e-5)
+    one_by_one = [scheduler.scale_model_input(v["x_t"][i], t) for i, t in enumerate(v["t"].tolist())]
+    assert torch.equal(torch.stack(one_by_one), scaled)
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(("steps", "count"), [(15, 5), (15, 4), (15, 7), (15, 15), (1000, 15)])
+def test_respacing_equals_the_reference_vectors(parity, steps, count):
+    scheduler = ResShiftScheduler(steps, kappa=2.0, min_noise=0.04, spacing="leading")
+    scheduler.set_timesteps(count)
+    kept = scheduler.timesteps.flip(0)
+    eta = scheduler.eta[kept]
+    before = torch.cat([torch.zeros(1), eta[:-1]])
+    variance = 4 * before / eta * (eta - before)
+    name = f"respace_{steps}to{count}"
+    parity.check("schedules", f"{name}.timestep_map", kept, 0)
+    parity.check("schedules", f"{name}.sqrt_etas", scheduler.sqrt_eta[kept], 1e-12)
+    parity.check("schedules", f"{name}.posterior_variance", variance, 1e-12)

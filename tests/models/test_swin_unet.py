@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers.models.embeddings import get_timestep_embedding
 from torch import Tensor
 
 from retinashift.models.swin_unet import (
@@ -81,8 +82,8 @@ def test_the_official_mask_parts_columns_in_the_last_row_of_windows_only():
 @pytest.mark.shared
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (16, 16), (16, 24), (24, 16)])
 def test_the_official_mask_is_the_published_networks(parity, height, width):
-    expected = parity.vectors("blocks")[f"swin.mask_{height}x{width}"].bool()
-    assert torch.equal(shifted_window_mask(height, width, 8, 4, "official"), expected)
+    mask = shifted_window_mask(height, width, 8, 4, "official")
+    parity.check("blocks", f"swin.mask_{height}x{width}", mask, 0)
 
 
 # attention
@@ -122,7 +123,7 @@ def test_attention_equals_the_formula(kind):
 def test_the_position_bias_reads_the_published_entries(parity):
     attention = WindowAttention(channels=8, window=8, heads=1)
     attention.relative_position_bias_table.data = torch.arange(225.0)[:, None]
-    assert torch.equal(attention.position_bias()[0].long(), parity.vectors("blocks")["swin.relative_position_index"])
+    parity.check("blocks", "swin.relative_position_index", attention.position_bias()[0].long(), 0)
 
 
 def test_weights_that_change_between_calls_change_the_output():
@@ -149,16 +150,15 @@ def test_blocks_equal_the_official_blocks(parity):
     vectors = parity.vectors("blocks")
     for shift, size in itertools.product((0, 4), ("16x16", "16x24")):
         block = load_recipe(parity, SwinBlock(32, 2, 8, shift, 2, "official"))
-        expected = vectors[f"swin.shift{shift}_{size}"]
-        torch.testing.assert_close(block(vectors[f"swin.x_{size}"]), expected, atol=1e-5, rtol=0)
+        parity.check("blocks", f"swin.shift{shift}_{size}", block(vectors[f"swin.x_{size}"]), 1e-5)
     for name, window in (("basiclayer", 4), ("basiclayer_noshift", 8)):
         layer = SwinLayer(64, 32, 8, window, depth=2, heads=2, mlp_ratio=2, attention_mask="official")
-        output = load_recipe(parity, layer)(vectors[f"{name}.x"])
-        torch.testing.assert_close(output, vectors[f"{name}.y"], atol=1e-5, rtol=0)
+        parity.check("blocks", f"{name}.y", load_recipe(parity, layer)(vectors[f"{name}.x"]), 1e-5)
     block = load_recipe(parity, ResBlock(32, 64, 48))
-    torch.testing.assert_close(
-        block(vectors["resblock.x"], vectors["resblock.emb"]), vectors["resblock.y"], atol=1e-5, rtol=0
-    )
+    parity.check("blocks", "resblock.y", block(vectors["resblock.x"], vectors["resblock.emb"]), 1e-5)
+    for width in (32, 160):
+        embedding = get_timestep_embedding(vectors["timestep_embedding.t"], width, True, 0)
+        parity.check("blocks", f"timestep_embedding.dim{width}", embedding, 1e-5)
 
 
 def network(parity: Any, name: str) -> SwinUNet:
@@ -174,18 +174,33 @@ def network(parity: Any, name: str) -> SwinUNet:
 )
 @torch.no_grad()
 def test_outputs_equal_the_official_networks(parity, name):
-    net = network(parity, name).eval()
-    net.load_state_dict(parity.weights(name, net))
-    vectors = parity.vectors("unet", f"{name}.")
-    for case in {key.split(".")[0] for key in vectors}:
+    compare_outputs(parity, name, "unet")
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", ["full_realsr_unet", "full_inpaint_unet", "full_faceir_unet"])
+@torch.no_grad()
+def test_outputs_equal_the_official_networks_at_full_size(parity, name):
+    compare_outputs(parity, name, "unet_full")
+
+
+def compare_outputs(parity: Any, name: str, file: str) -> None:
+    with torch.device("meta"):
+        net = network(parity, name).eval()
+    net.load_state_dict(parity.weights(name, net), assign=True)
+    vectors = parity.vectors(file, f"{name}.")
+    for case in sorted({key.split(".")[0] for key in vectors}):
         given = {key.removeprefix(f"{case}."): value for key, value in vectors.items() if key.startswith(f"{case}.")}
         batch, _, height, width = given["y"].shape
+        sides = height * net.lq_ratio, width * net.lq_ratio
         if "x_seed" in given:
             given["x"] = 1.5 * parity.image(given["x_seed"], batch, net.config.in_channels, height, width)
         if "lq_seed" in given:
-            given["lq"] = parity.image(given["lq_seed"], batch, 3, height * net.lq_ratio, width * net.lq_ratio)
+            given["lq"] = parity.image(given["lq_seed"], batch, 3, *sides)
+        if "mask_seed" in given:
+            given["mask"] = torch.where(parity.image(given["mask_seed"], batch, 1, *sides) > 0, 1.0, -1.0)
         output = net(given["x"], given["t"], given["lq"], mask=given.get("mask")).sample
-        torch.testing.assert_close(output, given["y"], atol=1e-4, rtol=0, msg=lambda text, c=case: f"{c}: {text}")
+        parity.check(file, f"{name}.{case}.y", output, 1e-4)
 
 
 @pytest.mark.shared

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -20,23 +20,26 @@ from torch import Tensor
 
 from retinashift.diffusion.noise import stream_generator
 from retinashift.diffusion.scheduler import ResShiftScheduler
+from retinashift.inference import codec_tiles
 from retinashift.inference.fidelity import back_project, consistency_db
 from retinashift.inference.tiling import Tile, denoise_by_tiles, plan_tiles
 from retinashift.models.codec import PixelCodec, Upsampling, upsample_bicubic
 from retinashift.models.light_net import LightNet
-from retinashift.models.swin_unet import SwinUNet
+from retinashift.models.swin_unet import SwinUNet, pad_to_multiple
+from retinashift.models.vq import VQCodec
 
 Denoiser = LightNet | SwinUNet
 Picture = Image.Image | np.ndarray | Tensor
+Mask = Image.Image | np.ndarray
 OutputType = Literal["np", "pil", "pt"]
 
 WHOLE_UP_TO, TILE_SIZE = 512 * 512, 384  # input pixels: 0.5 GB of activations at 64 channels, and tiles of that order
 
-# A checkpoint names its classes; only these are loaded, whatever the file says.
+# A checkpoint names its classes; only these, which are imported above, are loaded, whatever the file says.
 ALLOWED_COMPONENTS = {
     "denoiser": (["retinashift.models.light_net", "LightNet"], ["retinashift.models.swin_unet", "SwinUNet"]),
     "scheduler": (["retinashift.diffusion.scheduler", "ResShiftScheduler"],),
-    "codec": ([None, None], ["diffusers", "VQModel"]),
+    "codec": ([None, None], ["diffusers", "VQModel"], ["retinashift.models.vq", "VQCodec"]),
 }
 
 
@@ -57,12 +60,16 @@ class SRResult(BaseOutput):
 
 @dataclass(frozen=True)
 class _Prepared:
-    """One input as the chain sees it: `lr` (1, 3, h, w) in [-1, 1]; `grey` and `levels` tell how to go back."""
+    """One input as the chain sees it: `lr` (1, 3, h, w) in [-1, 1]; `grey` and `levels` tell how to go back.
+
+    `mask` (1, 1, h, w), 1 where the picture is to be filled in and -1 elsewhere, or None.
+    """
 
     lr: Tensor
     grey: bool
     levels: int | None
     """255 or 65535 for integer pictures, None for float ones."""
+    mask: Tensor | None = None
 
 
 class ResShiftPipeline(DiffusionPipeline):
@@ -71,7 +78,7 @@ class ResShiftPipeline(DiffusionPipeline):
     Args:
         denoiser: `LightNet` or `SwinUNet`.
         scheduler: the chain.
-        codec: diffusers' `VQModel`, or None for the lossless `PixelCodec` of the same factor as `scale`.
+        codec: `VQCodec` or diffusers' `VQModel`, or None for the lossless `PixelCodec` of the same factor as `scale`.
         scale: enlargement factor.
         upsampling: convention of the bicubic enlargement that is y0; it must be that of training.
         default_steps: number of network calls when the caller names none. One step is the posterior mean: the
@@ -91,7 +98,7 @@ class ResShiftPipeline(DiffusionPipeline):
         self,
         denoiser: Denoiser,
         scheduler: ResShiftScheduler,
-        codec: VQModel | None = None,
+        codec: VQModel | VQCodec | None = None,
         scale: int = 4,
         upsampling: str = "pillow",
         default_steps: int = 1,
@@ -140,6 +147,7 @@ class ResShiftPipeline(DiffusionPipeline):
         back_projections: int | None = None,
         tile_size: int | None = None,
         callback: Callable[[dict[str, Any]], None] | None = None,
+        mask: Mask | Sequence[Mask] | None = None,
     ) -> SRResult:
         """Enlarge one picture or several.
 
@@ -158,6 +166,8 @@ class ResShiftPipeline(DiffusionPipeline):
                 512x512 alone. Tiles bound memory and change nothing but the last bits (see `tiling`). Only for
                 denoisers that state a `receptive_radius`: group norms look at the whole picture.
             callback: called after each step with {"image", "member", "step", "steps", "x0", "x_t"}.
+            mask: for checkpoints that fill in (inpainting), one for each picture, (H, W): anything but 0 is filled in,
+                and all else comes back as it was.
 
         Raises:
             ValueError: an argument outside what is allowed, named.
@@ -170,30 +180,34 @@ class ResShiftPipeline(DiffusionPipeline):
             raise ValueError(f"ensemble_size is {ensemble_size}; it must be at least 1")
         if tile_size is not None and not (tile_size >= 1 and hasattr(self.denoiser, "receptive_radius")):
             raise ValueError(f"tile_size is {tile_size}; at least 1, and only for LightNet, can be tiled")
+        masks = _as_masks(mask, images, takes_mask=getattr(self.denoiser, "takes_mask", False))
         seeds = _noise_seeds(generator, len(images))
         self.scheduler.set_timesteps(num_inference_steps or self.config.default_steps)
         # 2. Sample, image by image: sizes may differ, and activations of one image already fill a processor
         results, consistency = [], []
-        for number, (picture, seed) in enumerate(zip(images, seeds, strict=True)):
-            prepared = _prepare(picture, self._execution_device, self.denoiser.dtype)
-            y0 = self._encode(prepared.lr)  # (1, C, h', w')
+        for number, (picture, hole, seed) in enumerate(zip(images, masks, seeds, strict=True)):
+            prepared = _masked(_prepare(picture, self._execution_device, self.denoiser.dtype), hole)
+            given = self._whole_latents(prepared)  # prepared.lr, perhaps extended to the right and below
+            y0 = self._encode(given.lr)  # (1, C, h', w')
             total = torch.zeros((), device=y0.device)
             for member in range(ensemble_size):
                 report = None
                 if callback is not None:
                     where = {"image": number, "member": member, "steps": self.scheduler.num_inference_steps}
                     report = lambda state, where=where: callback(where | state)  # noqa: E731
-                x0 = self._sample(prepared.lr, y0, stream_generator(seed, member), tile_size, report)
-                total = total + self._decode(x0).float()  # (1, 3, H, W) in [-1, 1]
+                x0 = self._sample(given, y0, stream_generator(seed, member), tile_size, report)
+                total = total + self._decode(x0, prepared.lr).float()  # (1, 3, H, W) in [-1, 1]
             times = self.config.back_projections if back_projections is None else back_projections
             sr = back_project(total / ensemble_size, prepared.lr.float(), self.config.scale, times)
+            if prepared.mask is not None:
+                sr = torch.where(prepared.mask > 0, sr, prepared.lr.float())
             results.append(_finish(sr[0], prepared, output_type))
             consistency.append(_measured_consistency(results[-1], prepared, self.config.scale))
         return SRResult(images=results, consistency=consistency)
 
     def _sample(
         self,
-        lr: Tensor,
+        given: _Prepared,
         y0: Tensor,
         generator: torch.Generator,
         tile_size: int | None,
@@ -205,6 +219,7 @@ class ResShiftPipeline(DiffusionPipeline):
             # drawn on the CPU in float32, so that the noise is the same on every device and in every dtype
             return torch.randn(y0.shape, generator=generator).to(y0)
 
+        lr = given.lr
         tiles = self._tiles(lr, tile_size)
         timesteps = self.scheduler.timesteps.tolist()
         x_t = self.scheduler.init_noise(y0, noise=draw())
@@ -214,7 +229,7 @@ class ResShiftPipeline(DiffusionPipeline):
                 denoise = partial(_predict, self.denoiser, t)
                 prediction = denoise_by_tiles(denoise, scaled, lr, tiles)
             else:
-                prediction = _predict(self.denoiser, t, scaled, lr)
+                prediction = _predict(self.denoiser, t, scaled, lr, given.mask)
             x_t, x0 = self.scheduler.step(prediction, t, x_t, y0, noise=draw(), return_dict=False)
             if report is not None:
                 report({"step": number, "x0": x0, "x_t": x_t})
@@ -228,21 +243,32 @@ class ResShiftPipeline(DiffusionPipeline):
             return []
         return plan_tiles(height, width, tile_size or TILE_SIZE, margin)
 
+    def _whole_latents(self, prepared: _Prepared) -> _Prepared:
+        """A learned codec and the network need whole blocks of pixels; pictures are extended by reflection."""
+        if self.codec is None:
+            return prepared
+        multiple = codec_tiles.latent_factor(self.codec)
+        if isinstance(self.denoiser, SwinUNet):
+            multiple = self.denoiser.size_multiple * self.denoiser.lq_ratio
+        mask = None if prepared.mask is None else pad_to_multiple(prepared.mask, multiple)
+        return replace(prepared, lr=pad_to_multiple(prepared.lr, multiple), mask=mask)
+
     def _encode(self, lr: Tensor) -> Tensor:
         """(1, 3, h, w) -> y0, the enlarged image in the space of the chain."""
         enlarged = upsample_bicubic(lr, self.config.scale, self.config.upsampling)  # (1, 3, h*scale, w*scale)
         if self.codec is None:
             return self.pixel_codec.encode(enlarged)
-        return self.codec.encode(enlarged).latents
+        return codec_tiles.encode(self.codec, enlarged)
 
-    def _decode(self, x0: Tensor) -> Tensor:
-        if self.codec is None:
-            return self.pixel_codec.decode(x0)
-        return self.codec.decode(x0).sample
+    def _decode(self, x0: Tensor, lr: Tensor) -> Tensor:
+        """x0 -> the image of `scale` times the size of `lr`; what was extended is cut off."""
+        image = self.pixel_codec.decode(x0) if self.codec is None else codec_tiles.decode(self.codec, x0)
+        height, width = (side * self.config.scale for side in lr.shape[-2:])
+        return image[..., :height, :width]
 
 
-def _predict(denoiser: Denoiser, t: int, sample: Tensor, lq: Tensor) -> Tensor:
-    return denoiser(sample, t, lq=lq).sample
+def _predict(denoiser: Denoiser, t: int, sample: Tensor, lq: Tensor, mask: Tensor | None = None) -> Tensor:
+    return (denoiser(sample, t, lq=lq) if mask is None else denoiser(sample, t, lq=lq, mask=mask)).sample
 
 
 def _check_index(folder: Path) -> None:
@@ -271,6 +297,35 @@ def _as_list(image: Picture | Sequence[Picture]) -> list[Picture]:
     if isinstance(image, Tensor) and image.ndim == 3:
         return [image]
     return list(image)
+
+
+def _as_masks(
+    mask: Mask | Sequence[Mask] | None, images: list[Picture], takes_mask: bool
+) -> Sequence[np.ndarray | None]:
+    """One (H, W) bool array for each image, or None for each."""
+    if takes_mask != (mask is not None):
+        wanted = "fills in, so a mask is needed" if takes_mask else "does not fill in, so a mask means nothing to it"
+        raise ValueError(f"this checkpoint {wanted}")
+    if mask is None:
+        return [None] * len(images)
+    masks = [np.asarray(m) for m in ([mask] if isinstance(mask, (Image.Image, np.ndarray)) else mask)]
+    for array in masks:
+        if array.ndim != 2:
+            raise ValueError(f"a mask has shape {array.shape}; (H, W) is needed")
+    if len(masks) != len(images):
+        raise ValueError(f"{len(masks)} masks were given for {len(images)} images; give one each")
+    return [array != 0 for array in masks]
+
+
+def _masked(prepared: _Prepared, hole: np.ndarray | None) -> _Prepared:
+    """The hole black, as in training, and beside it as 1 and -1."""
+    if hole is None:
+        return prepared
+    if hole.shape != prepared.lr.shape[-2:]:
+        height, width = prepared.lr.shape[-2:]
+        raise ValueError(f"the mask is {hole.shape[1]}x{hole.shape[0]} and its image {width}x{height}")
+    mask = torch.from_numpy(hole)[None, None].to(prepared.lr.device)
+    return replace(prepared, lr=prepared.lr.masked_fill(mask, -1), mask=mask.to(prepared.lr) * 2 - 1)
 
 
 def _noise_seeds(generator: torch.Generator | list[torch.Generator] | None, count: int) -> list[int]:

@@ -1,7 +1,6 @@
-"""The official autoencoder, VQModelTorch of latent diffusion, as diffusers' `VQModel`: other names, the same network.
+"""The official autoencoder, VQModelTorch of latent diffusion, as our `VQCodec`: other names, the same network.
 
-Encoding does not quantise, decoding does; both are diffusers' defaults. Not every official autoencoder fits: diffusers
-has one number of residual blocks for all levels, so the f8 autoencoder for faces, with 1, 2, 3 and 4, is refused.
+Encoding does not quantise, decoding does; both are also diffusers' defaults.
 """
 
 from __future__ import annotations
@@ -15,17 +14,20 @@ from diffusers.models.autoencoders.vq_model import VQModel
 from torch import Tensor
 
 from retinashift.models.official import OfficialError, check_names, shape_of
+from retinashift.models.vq import VQCodec
 
 # Parts of names, official and diffusers', replaced from the first to the last in both directions: those of the middle
 # stand before the parts of the levels that they contain.
 PARTS = (
     (".mid.block_1.", ".mid_block.resnets.0."),
     (".mid.block_2.", ".mid_block.resnets.1."),
-    (".mid.attn_1.norm.", ".mid_block.attentions.0.group_norm."),
-    (".mid.attn_1.q.", ".mid_block.attentions.0.to_q."),
-    (".mid.attn_1.k.", ".mid_block.attentions.0.to_k."),
-    (".mid.attn_1.v.", ".mid_block.attentions.0.to_v."),
-    (".mid.attn_1.proj_out.", ".mid_block.attentions.0.to_out.0."),
+    (".mid.attn_1.", ".mid_block.attentions.0."),
+    (".attn.", ".attentions."),
+    (".norm.", ".group_norm."),
+    (".q.", ".to_q."),
+    (".k.", ".to_k."),
+    (".v.", ".to_v."),
+    (".proj_out.", ".to_out.0."),
     (".block.", ".resnets."),
     (".downsample.conv.", ".downsamplers.0.conv."),
     (".upsample.conv.", ".upsamplers.0.conv."),
@@ -35,17 +37,14 @@ PARTS = (
     ("decoder.up.", "decoder.up_blocks."),
 )
 UP = re.compile(r"(decoder\.up(?:_blocks)?\.)(\d+)(\..+)")  # official levels count from the finest, diffusers' back
-ATTENTION = re.compile(r".+\.attentions\.0\.to_(?:q|k|v|out\.0)\.weight")  # a 1x1 convolution there, linear here
+ATTENTION = re.compile(r".+\.attentions\.\d+\.to_(?:q|k|v|out\.0)\.weight")  # a 1x1 convolution there, linear here
 
 
-def vq_from_official(state: Mapping[str, Tensor]) -> VQModel:
-    """The autoencoder with these weights, in their dtype, in evaluation mode.
-
-    Raises OfficialError: another network's weights, or an autoencoder that diffusers cannot express.
-    """
+def vq_from_official(state: Mapping[str, Tensor]) -> VQCodec:
+    """The autoencoder with these weights, in their dtype, in evaluation mode. Raises OfficialError."""
     config = vq_config(state)
     with torch.device("meta"):  # only names and shapes: the weights come from the state dict
-        vq = VQModel(**config)
+        vq = VQCodec(**config)
     check_names(state, vq_to_official(vq), "autoencoder")
     renamed = {_to_diffusers(name, levels=len(config["block_out_channels"])): tensor for name, tensor in state.items()}
     vq.load_state_dict(
@@ -56,7 +55,7 @@ def vq_from_official(state: Mapping[str, Tensor]) -> VQModel:
 
 
 def vq_to_official(vq: VQModel) -> dict[str, Tensor]:
-    """The official state dict of an autoencoder; the tensors are views of the weights."""
+    """The official state dict of an autoencoder, ours or diffusers'; the tensors are views of the weights."""
     levels = len(vq.config.block_out_channels)
     state = {}
     for name, tensor in vq.state_dict().items():
@@ -66,7 +65,7 @@ def vq_to_official(vq: VQModel) -> dict[str, Tensor]:
 
 
 def vq_config(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The arguments of diffusers' `VQModel` that these official weights describe. Raises OfficialError."""
+    """The arguments of `VQCodec` that these official weights describe. Raises OfficialError."""
     if "quantize.embedding.weight" not in state:
         kind = "a denoiser" if "input_blocks.0.0.weight" in state else "something else"
         raise OfficialError(f"an autoencoder (VQModelTorch) is expected, and the file holds {kind}")
@@ -76,13 +75,6 @@ def vq_config(state: Mapping[str, Tensor]) -> dict[str, Any]:
     depths = [sum(int(level) == i for level, _ in blocks) for i in range(levels)]
     widths = [shape_of(state, f"encoder.down.{level}.block.0.conv1.weight", 4)[0] for level in range(levels)]
     first_width, in_channels = shape_of(state, "encoder.conv_in.weight", 4)[:2]
-    if any(".attn." in name for name in state):
-        raise OfficialError("the autoencoder has attention inside a level, which diffusers' VQModel has not")
-    if len(set(depths)) > 1:
-        raise OfficialError(
-            f"the autoencoder has {', '.join(map(str, depths))} residual blocks in its levels; diffusers' VQModel has "
-            "the same number in each and cannot hold it"
-        )
     if not widths or first_width != widths[0] or any(width % 32 for width in widths):
         raise OfficialError(
             f"the autoencoder starts with {first_width} channels and has {widths} in its levels; "
@@ -91,14 +83,12 @@ def vq_config(state: Mapping[str, Tensor]) -> dict[str, Any]:
     return {
         "in_channels": in_channels,
         "out_channels": shape_of(state, "decoder.conv_out.weight", 4)[0],
-        "down_block_types": ["DownEncoderBlock2D"] * levels,
-        "up_block_types": ["UpDecoderBlock2D"] * levels,
         "block_out_channels": widths,
-        "layers_per_block": depths[0],
+        "layers_per_block": depths,
+        "attention_levels": [level for level in range(levels) if f"encoder.down.{level}.attn.0.q.weight" in state],
         "latent_channels": shape_of(state, "encoder.conv_out.weight", 4)[0],
         "num_vq_embeddings": codes,
         "vq_embed_dim": code_channels,
-        "scaling_factor": 1.0,
     }
 
 

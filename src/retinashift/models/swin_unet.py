@@ -23,6 +23,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from retinashift.models.output import DenoiserOutput
+from retinashift.models.upsampling import Upsample
 
 AttentionMask = Literal["swin", "official"]
 
@@ -177,17 +178,6 @@ class Downsample(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.op(x)
-
-
-class Upsample(nn.Module):
-    """Twice the size by repetition, then a convolution if `learned`: (B, C, H, W) -> (B, C, 2H, 2W)."""
-
-    def __init__(self, channels: int, learned: bool = True):
-        super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1) if learned else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv(F.interpolate(x, scale_factor=2.0, mode="nearest"))
 
 
 def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
