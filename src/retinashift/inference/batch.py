@@ -30,6 +30,8 @@ def upscale_files(
     seed: int,
     ensemble_size: int = 1,
     back_projections: int | None = None,
+    memory: int | None = None,
+    whole_frame: bool = False,
     overwrite: bool = False,
 ) -> Iterator[Outcome]:
     """Run the jobs in order. A file that fails does not stop the others.
@@ -46,6 +48,8 @@ def upscale_files(
                 generator=torch.Generator().manual_seed(seed),
                 ensemble_size=ensemble_size,
                 back_projections=back_projections,
+                memory=memory,
+                whole_frame=whole_frame,
             )
             scale = pipeline.config.scale
             pixels = result.images[0]

@@ -8,6 +8,7 @@ has measured, the coarse structure, and leaves the estimated detail as it is.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -37,6 +38,33 @@ def back_project(sr: Tensor, lr: Tensor, scale: int, iterations: int) -> Tensor:
         reduced = F.interpolate(sr, scale_factor=1 / scale, mode="bicubic", antialias=True, align_corners=False)
         sr = (sr + upsample_bicubic(lr - reduced, scale)).clamp(-1, 1)
     return sr
+
+
+def back_project_rows(bands: Iterator[Tensor], lr: Tensor, scale: int, iterations: int) -> Iterator[Tensor]:
+    """`back_project` of a picture that comes in bands of rows, top to bottom; the same numbers, a few rows later.
+
+    Args:
+        bands: (1, C, n*scale, w*scale) each.
+        lr, scale, iterations: as in `back_project`.
+    """
+    for _ in range(iterations):
+        bands = _one_iteration(bands, lr, scale)
+    return bands
+
+
+def _one_iteration(bands: Iterator[Tensor], lr: Tensor, scale: int) -> Iterator[Tensor]:
+    halo = 2 * REACH  # a correction is enlarged from corrections around it, each reduced from rows around it
+    height, top, done = lr.shape[-2], 0, 0  # of input rows: all, the first one held, those given out
+    held = lr.new_zeros(*lr.shape[:2], 0, lr.shape[-1] * scale)
+    for rows in bands:
+        held = torch.cat([held, rows], dim=-2)
+        bottom = top + held.shape[-2] // scale
+        ready = bottom if bottom == height else bottom - halo
+        if ready > done:
+            better = back_project(held, lr[..., top:bottom, :], scale, 1)
+            yield better[..., (done - top) * scale : (ready - top) * scale, :]
+            done, first = ready, max(0, ready - halo)
+            held, top = held[..., (first - top) * scale :, :].clone(), first
 
 
 def consistency_db(sr: np.ndarray, lr: np.ndarray, scale: int, strip: int = 64) -> float:

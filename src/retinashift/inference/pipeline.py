@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -18,13 +17,16 @@ from diffusers.utils import BaseOutput
 from PIL import Image
 from torch import Tensor
 
-from retinashift.diffusion.noise import stream_generator
+from retinashift.diffusion.noise import normal_rows
 from retinashift.diffusion.scheduler import ResShiftScheduler
+from retinashift.imaging.fundus import eye_columns
 from retinashift.inference import codec_tiles
-from retinashift.inference.fidelity import back_project, consistency_db
-from retinashift.inference.tiling import Tile, denoise_by_tiles, plan_tiles
+from retinashift.inference.device import spare_memory
+from retinashift.inference.fidelity import back_project_rows, consistency_db
+from retinashift.inference.streaming import LightChain, halving, planned_rows
 from retinashift.models.codec import PixelCodec, Upsampling, upsample_bicubic
 from retinashift.models.light_net import LightNet
+from retinashift.models.light_stream import Needed
 from retinashift.models.swin_unet import SwinUNet, pad_to_multiple
 from retinashift.models.vq import VQCodec
 
@@ -32,8 +34,6 @@ Denoiser = LightNet | SwinUNet
 Picture = Image.Image | np.ndarray | Tensor
 Mask = Image.Image | np.ndarray
 OutputType = Literal["np", "pil", "pt"]
-
-WHOLE_UP_TO, TILE_SIZE = 512 * 512, 384  # input pixels: 0.5 GB of activations at 64 channels, and tiles of that order
 
 # A checkpoint names its classes; only these, which are imported above, are loaded, whatever the file says.
 ALLOWED_COMPONENTS = {
@@ -145,7 +145,8 @@ class ResShiftPipeline(DiffusionPipeline):
         ensemble_size: int = 1,
         output_type: OutputType = "np",
         back_projections: int | None = None,
-        tile_size: int | None = None,
+        memory: int | None = None,
+        whole_frame: bool = False,
         callback: Callable[[dict[str, Any]], None] | None = None,
         mask: Mask | Sequence[Mask] | None = None,
     ) -> SRResult:
@@ -162,9 +163,12 @@ class ResShiftPipeline(DiffusionPipeline):
             output_type: "np" (the input's depth; float for float), "pil" (8 bit), "pt" (float (3, H, W) in [0, 1]).
             back_projections: how often the result is brought into line with the input, so that it gives the input when
                 it is reduced again; 0 leaves the network's own estimate, None is the checkpoint's default.
-            tile_size: side of the tiles, in input pixels, by which the network is run; None tiles pictures above
-                512x512 alone. Tiles bound memory and change nothing but the last bits (see `tiling`). Only for
-                denoisers that state a `receptive_radius`: group norms look at the whole picture.
+            memory: bytes that the process (on a GPU: its part of that) may hold while it works; None is half of what
+                the machine has free. Pictures are computed in bands of rows, so that only the result itself is held
+                whole; less memory means thinner bands and changes nothing but the last bits. A `SwinUNet` looks at the
+                whole picture at once: it takes what it needs.
+            whole_frame: let the network work on the dark surround of the eye too. Without it the surround is the
+                plain bicubic enlargement, and what is inside the eye is the same. For `LightNet`.
             callback: called after each step with {"image", "member", "step", "steps", "x0", "x_t"}.
             mask: for checkpoints that fill in (inpainting), one for each picture, (H, W): anything but 0 is filled in,
                 and all else comes back as it was.
@@ -178,8 +182,9 @@ class ResShiftPipeline(DiffusionPipeline):
             raise ValueError(f"output_type is {output_type!r}; allowed are np, pil, pt")
         if ensemble_size < 1:
             raise ValueError(f"ensemble_size is {ensemble_size}; it must be at least 1")
-        if tile_size is not None and not (tile_size >= 1 and hasattr(self.denoiser, "receptive_radius")):
-            raise ValueError(f"tile_size is {tile_size}; at least 1, and only for LightNet, can be tiled")
+        if memory is not None and memory < 1:
+            raise ValueError(f"memory is {memory}; a number of bytes is needed")
+        scale, budget = self.config.scale, spare_memory(self._execution_device, memory)
         masks = _as_masks(mask, images, takes_mask=getattr(self.denoiser, "takes_mask", False))
         seeds = _noise_seeds(generator, len(images))
         self.scheduler.set_timesteps(num_inference_steps or self.config.default_steps)
@@ -187,61 +192,79 @@ class ResShiftPipeline(DiffusionPipeline):
         results, consistency = [], []
         for number, (picture, hole, seed) in enumerate(zip(images, masks, seeds, strict=True)):
             prepared = _masked(_prepare(picture, self._execution_device, self.denoiser.dtype), hole)
-            given = self._whole_latents(prepared)  # prepared.lr, perhaps extended to the right and below
-            y0 = self._encode(given.lr)  # (1, C, h', w')
-            total = torch.zeros((), device=y0.device)
-            for member in range(ensemble_size):
-                report = None
-                if callback is not None:
-                    where = {"image": number, "member": member, "steps": self.scheduler.num_inference_steps}
-                    report = lambda state, where=where: callback(where | state)  # noqa: E731
-                x0 = self._sample(given, y0, stream_generator(seed, member), tile_size, report)
-                total = total + self._decode(x0, prepared.lr).float()  # (1, 3, H, W) in [-1, 1]
+            needed = self._needed(prepared, whole_frame)
+            canvas = _Canvas(prepared, self.config.scale, output_type)
             times = self.config.back_projections if back_projections is None else back_projections
-            sr = back_project(total / ensemble_size, prepared.lr.float(), self.config.scale, times)
-            if prepared.mask is not None:
-                sr = torch.where(prepared.mask > 0, sr, prepared.lr.float())
-            results.append(_finish(sr[0], prepared, output_type))
-            consistency.append(_measured_consistency(results[-1], prepared, self.config.scale))
+            report = None
+            if callback is not None:
+                where = {"image": number, "steps": self.scheduler.num_inference_steps}
+                report = lambda state, where=where: callback(where | state)  # noqa: E731
+            samples = (
+                back_project_rows(
+                    self._sample(prepared, needed, seed, member, budget, report), prepared.lr.float(), scale, times
+                )
+                for member in range(ensemble_size)
+            )
+            for rows in next(samples) if ensemble_size == 1 else _mean(samples, canvas.shape):
+                canvas.write(rows)
+            results.append(canvas.finished())
+            consistency.append(_measured_consistency(results[-1], prepared, scale))
         return SRResult(images=results, consistency=consistency)
 
     def _sample(
         self,
-        given: _Prepared,
-        y0: Tensor,
-        generator: torch.Generator,
-        tile_size: int | None,
+        prepared: _Prepared,
+        needed: Needed,
+        seed: int,
+        member: int,
+        budget: int,
         report: Callable[[dict[str, Any]], None] | None,
+    ) -> Iterator[Tensor]:
+        """One sample in bands of rows, top to bottom, (1, 3, n, W) float32 in about [-1, 1]."""
+        if not (isinstance(self.denoiser, LightNet) and self.codec is None):
+            return iter([self._sample_whole(prepared, seed, member, report)])
+        steps = _Collected(member, prepared.lr.shape[-2], report)
+        chain = LightChain(
+            self.denoiser,
+            self.scheduler,
+            prepared.lr,
+            needed,
+            self.pixel_codec,
+            self.config.upsampling,
+            seed,
+            member,
+            steps if report is not None else None,
+        )
+        rows = planned_rows(prepared.lr.shape[-1], self.denoiser, budget)
+        return (band.float() for band in halving(chain.bands, rows))
+
+    def _sample_whole(
+        self, prepared: _Prepared, seed: int, member: int, report: Callable[[dict[str, Any]], None] | None
     ) -> Tensor:
-        """The chain from y0 to x0, both (1, C, h, w)."""
+        """One sample of a network that looks at the whole picture, (1, 3, H, W) float32 in about [-1, 1]."""
+        given = self._whole_latents(prepared)  # prepared.lr, perhaps extended to the right and below
+        y0 = self._encode(given.lr)  # (1, C, h', w')
 
-        def draw() -> Tensor:
+        def draw(number: int) -> Tensor:
             # drawn on the CPU in float32, so that the noise is the same on every device and in every dtype
-            return torch.randn(y0.shape, generator=generator).to(y0)
+            _, channels, height, width = y0.shape
+            return normal_rows(seed, (member, number), 0, height, channels, width).to(y0)
 
-        lr = given.lr
-        tiles = self._tiles(lr, tile_size)
-        timesteps = self.scheduler.timesteps.tolist()
-        x_t = self.scheduler.init_noise(y0, noise=draw())
-        for number, t in enumerate(timesteps):
-            scaled = self.scheduler.scale_model_input(x_t, t)
-            if tiles:
-                denoise = partial(_predict, self.denoiser, t)
-                prediction = denoise_by_tiles(denoise, scaled, lr, tiles)
-            else:
-                prediction = _predict(self.denoiser, t, scaled, lr, given.mask)
-            x_t, x0 = self.scheduler.step(prediction, t, x_t, y0, noise=draw(), return_dict=False)
+        x_t = self.scheduler.init_noise(y0, noise=draw(0))
+        for number, t in enumerate(self.scheduler.timesteps.tolist()):
+            prediction = _predict(self.denoiser, t, self.scheduler.scale_model_input(x_t, t), given.lr, given.mask)
+            x_t, x0 = self.scheduler.step(prediction, t, x_t, y0, noise=draw(number + 1), return_dict=False)
             if report is not None:
-                report({"step": number, "x0": x0, "x_t": x_t})
-        return x_t
+                report({"member": member, "step": number, "x0": x0, "x_t": x_t})
+        return self._decode(x_t, prepared.lr).float()
 
-    def _tiles(self, lr: Tensor, tile_size: int | None) -> list[Tile]:
-        """The tiles of one picture; none if it is to be denoised as a whole."""
-        height, width = lr.shape[-2:]
-        margin = getattr(self.denoiser, "receptive_radius", None)
-        if margin is None or (tile_size is None and height * width <= WHOLE_UP_TO):
-            return []
-        return plan_tiles(height, width, tile_size or TILE_SIZE, margin)
+    def _needed(self, prepared: _Prepared, whole_frame: bool) -> Needed:
+        """Where the network is to work: on the eye, or on all that there is."""
+        height, width = prepared.lr.shape[-2:]
+        if whole_frame:
+            return Needed(np.tile(np.array([0, width]), (height, 1)), width)
+        pixels = (prepared.lr[0].float() * 127.5 + 127.5).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+        return Needed(eye_columns(pixels), width)
 
     def _whole_latents(self, prepared: _Prepared) -> _Prepared:
         """A learned codec and the network need whole blocks of pixels; pictures are extended by reflection."""
@@ -372,18 +395,63 @@ def _prepare(picture: Picture, device: torch.device, dtype: torch.dtype) -> _Pre
     return _Prepared(lr, grey, levels)
 
 
-def _finish(image: Tensor, prepared: _Prepared, output_type: OutputType) -> Any:
-    """(3, H, W) in about [-1, 1] -> the output form, clamped to what the form can hold."""
-    image = (image / 2 + 0.5).clamp(0, 1).cpu()
-    if output_type == "pt":
-        return image
-    array = image.mean(0).numpy() if prepared.grey else image.permute(1, 2, 0).numpy()
-    if output_type == "pil":
-        return Image.fromarray((array * 255).round().astype(np.uint8))
-    if prepared.levels is None:
-        return np.ascontiguousarray(array)
-    dtype = np.uint8 if prepared.levels == 255 else np.uint16
-    return (array * prepared.levels).round().astype(dtype)
+class _Canvas:
+    """The finished image, which rows in about [-1, 1] are written into; clamped to what its form can hold."""
+
+    def __init__(self, prepared: _Prepared, scale: int, output_type: OutputType):
+        self.prepared, self.output_type, self.row = prepared, output_type, 0
+        height, width = (side * scale for side in prepared.lr.shape[-2:])
+        self.shape = (3, height, width)
+        self.levels = 255 if output_type == "pil" else prepared.levels
+        if output_type == "pt":
+            self.image: Any = torch.empty(self.shape)
+        else:
+            dtype = {None: np.float32, 255: np.uint8, 65535: np.uint16}[self.levels]
+            self.image = np.empty((height, width) if prepared.grey else (height, width, 3), dtype)
+
+    def write(self, rows: Tensor) -> None:
+        """The next rows, (1, 3, n, W)."""
+        band = (rows[0] / 2 + 0.5).clamp(0, 1).cpu()
+        here = slice(self.row, self.row + band.shape[-2])
+        self.row = here.stop
+        if self.prepared.mask is not None:  # what is not filled in comes back as it was
+            known = (self.prepared.mask[0, :, here] <= 0).cpu()
+            band = torch.where(known, (self.prepared.lr[0, :, here].float() / 2 + 0.5).clamp(0, 1).cpu(), band)
+        if self.output_type == "pt":
+            self.image[:, here] = band
+            return
+        array = band.mean(0).numpy() if self.prepared.grey else band.permute(1, 2, 0).numpy()
+        self.image[here] = array if self.levels is None else np.rint(array * self.levels)
+
+    def finished(self) -> Any:
+        return Image.fromarray(self.image) if self.output_type == "pil" else self.image
+
+
+class _Collected:
+    """The steps of a chain, put together from their rows for a callback that wants them whole."""
+
+    def __init__(self, member: int, height: int, report: Callable[[dict[str, Any]], None] | None):
+        self.member, self.height, self.report = member, height, report
+        self.rows: dict[int, list[tuple[Tensor, Tensor]]] = {}
+
+    def __call__(self, step: int, x0: Tensor, x_t: Tensor) -> None:
+        rows = self.rows.setdefault(step, [])
+        rows.append((x0, x_t))
+        if self.report is not None and sum(x.shape[-2] for x, _ in rows) == self.height:
+            whole = [torch.cat(parts, dim=-2) for parts in zip(*self.rows.pop(step), strict=True)]
+            self.report({"member": self.member, "step": step, "x0": whole[0], "x_t": whole[1]})
+
+
+def _mean(samples: Iterator[Iterator[Tensor]], shape: tuple[int, int, int]) -> Iterator[Tensor]:
+    """The mean of several samples, in bands."""
+    mean = torch.zeros(shape)[None]  # (1, 3, H, W)
+    for number, sample in enumerate(samples, start=1):
+        top = 0
+        for rows in sample:
+            part = mean[..., top : top + rows.shape[-2], :]
+            part += (rows.cpu() - part) / number
+            top += rows.shape[-2]
+    return iter(mean.split(256, dim=-2))
 
 
 def _measured_consistency(image: Any, prepared: _Prepared, scale: int) -> float:
