@@ -6,7 +6,7 @@ from PIL import Image
 from scipy import ndimage
 
 from retinashift.imaging.files import find_images, read_image
-from retinashift.imaging.fundus import field_box, field_of_view
+from retinashift.imaging.fundus import eye_columns, field_of_view
 
 
 def disc(height=120, width=140, radius=50):
@@ -89,24 +89,13 @@ def test_fields_of_every_camera_fill_what_such_a_camera_shows(shared, folder, le
             assert least < field_of_view(read_image(path).pixels).mean() < most, path.name
 
 
-def eye_in_the_dark(height=120, width=160, radius=45):
-    y, x = np.mgrid[:height, :width]
-    return np.where((y - 60) ** 2 + (x - 80) ** 2 <= radius**2, 90, 3).astype(np.uint8)
-
-
-def test_the_box_holds_the_eye_and_no_more():
-    assert field_box(eye_in_the_dark()) == (slice(15, 106), slice(35, 126))
-
-
-def test_bright_things_outside_the_eye_are_kept_but_specks_are_not():
-    eye = eye_in_the_dark()
-    eye[5, 5] = 200
-    assert field_box(eye) == (slice(15, 106), slice(35, 126))
-    eye[4:10, 140:150] = 200
-    assert field_box(eye) == (slice(4, 106), slice(35, 150))
-
-
-@pytest.mark.parametrize("radius", [0, 5])
-def test_a_frame_without_an_eye_is_taken_whole(radius):
-    assert field_box(eye_in_the_dark(radius=radius)) == (slice(0, 120), slice(0, 160))
-    assert field_box(np.full((30, 40, 3), 90, np.uint8)) == (slice(0, 30), slice(0, 40))
+def test_the_eye_has_its_columns_and_a_picture_without_one_has_all():
+    columns = eye_columns(eye(7, 90, noise=1))
+    covered = (np.arange(140) >= columns[:, :1]) & (np.arange(140) < columns[:, 1:])
+    assert (covered | ~disc()).all()
+    assert covered.sum() < 1.15 * disc().sum()
+    everything = np.tile([0, 140], (120, 1))
+    stray = eye()
+    stray[:, :6] = 90
+    for picture in (np.zeros((120, 140), np.uint8), np.full((120, 140), 90, np.uint8), stray):
+        assert np.array_equal(eye_columns(picture), everything)

@@ -1,11 +1,12 @@
 """Back-projection: the result, reduced again, gives the input back; detail and exact results stay."""
 
 import numpy as np
+import pytest
 import torch
 
 from retinashift.evaluation.metrics import consistency
 from retinashift.imaging.degradation import bicubic_pillow, enlarge
-from retinashift.inference.fidelity import back_project
+from retinashift.inference.fidelity import back_project, consistency_db
 
 
 def tensor(pixels):
@@ -48,3 +49,28 @@ def test_a_pipeline_with_back_projection_is_more_consistent(tiny_pipeline, retin
     pipe = tiny_pipeline()
     plain, faithful = (pipe(lr, back_projections=count).images[0] for count in (0, 2))
     assert consistency(faithful, lr, 4) > consistency(plain, lr, 4) + 5
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("shape", [(21, 17), (21, 17, 3)])
+def test_measured_consistency_does_not_depend_on_the_strips_and_is_the_metric(dtype, shape):
+    random, top = np.random.default_rng(0), np.iinfo(dtype).max
+    sr = random.integers(0, top, (84, 68, *shape[2:]), dtype=dtype)
+    lr = random.integers(0, top, shape, dtype=dtype)
+    whole, strips = (consistency_db(sr, lr / np.float32(top), 4, strip) for strip in (64, 5))
+    assert strips == pytest.approx(whole, abs=1e-6)
+    if dtype == np.uint8:
+        assert whole == pytest.approx(consistency(sr, lr, 4), abs=1e-4)
+
+
+def test_a_result_that_gives_its_input_back_has_no_error(retina):
+    assert consistency_db(retina, bicubic_pillow(retina, 4) / np.float32(255), 4) == np.inf
+
+
+def test_every_result_tells_its_consistency(tiny_pipeline, retina):
+    pipe, lr = tiny_pipeline(), bicubic_pillow(retina, 4)
+    result = pipe([lr, lr[:20]], back_projections=2)
+    measured = [consistency(image, small, 4) for image, small in zip(result.images, (lr, lr[:20]), strict=True)]
+    assert result.consistency == pytest.approx(measured, abs=1e-3)
+    for form in ("pil", "pt"):
+        assert pipe(lr, back_projections=2, output_type=form).consistency[0] > 50

@@ -9,10 +9,8 @@ from diffusers.models.autoencoders.vq_model import VQModel
 from PIL import Image
 
 from retinashift.diffusion.scheduler import ResShiftScheduler
-from retinashift.evaluation.metrics import consistency
 from retinashift.imaging.degradation import enlarge
 from retinashift.inference.pipeline import CheckpointError, ResShiftPipeline
-from retinashift.models.codec import upsample_bicubic
 from retinashift.models.swin_unet import SwinUNet
 
 
@@ -217,62 +215,3 @@ def test_shipped_checkpoint_beats_bicubic_on_the_public_retina(retina):
         return np.mean((image.astype(float) - retina) ** 2)
 
     assert error(sr) < 0.85 * error(enlarge(lr, 4, "bicubic"))
-
-
-def eye_in_the_dark():
-    y, x = np.mgrid[:48, :64]
-    texture = np.random.default_rng(0).integers(60, 200, (48, 64, 3))
-    return np.where(((y - 24) ** 2 + (x - 32) ** 2 <= 18**2)[..., None], texture, 2).astype(np.uint8)
-
-
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_only_the_eye_reaches_the_network_and_the_surround_is_interpolated(dtype, tiny_pipeline):
-    pipe, seen = tiny_pipeline(), []
-    lr = eye_in_the_dark().astype(dtype) * (257 if dtype == np.uint16 else 1)
-    result = pipe(lr, 1, only_eye=True, callback=lambda state: seen.append(state["x_t"].shape[-2:]))
-    rows, columns = result.eyes[0].slices
-    assert (rows, columns) == (slice(6, 43), slice(14, 51))
-    assert seen == [(37, 37)]
-    surround = np.ones(result.images[0].shape[:2], bool)
-    surround[4 * 6 : 4 * 43, 4 * 14 : 4 * 51] = False
-    levels = np.iinfo(dtype).max
-    unit = torch.from_numpy(lr.astype(np.float32) / levels).permute(2, 0, 1)[None]
-    plain = upsample_bicubic(unit, 4)[0].clamp(0, 1).permute(1, 2, 0).numpy() * levels
-    assert np.abs(result.images[0] - plain)[surround].max() <= 1
-    far = slice(0, 12)
-    assert (result.images[0][far] == lr[0, 0, 0]).all()
-
-
-def test_inside_the_eye_the_crop_changes_nothing_beyond_the_receptive_radius(tiny_pipeline):
-    pipe, lr = tiny_pipeline(), eye_in_the_dark()
-    whole, cropped = (pipe(lr, 1, only_eye=only).images[0].astype(int) for only in (False, True))
-    inner = slice(4 * 16, 4 * 32), slice(4 * 24, 4 * 40)
-    assert np.abs(whole[inner] - cropped[inner]).max() <= 1
-
-
-def test_a_picture_without_surround_is_computed_whole(tiny_pipeline, retina):
-    result = tiny_pipeline()(retina[:32, :40], 1, only_eye=True)
-    assert result.eyes[0].shape == (32, 40)
-
-
-@pytest.mark.parametrize("output_type", ["np", "pil", "pt"])
-def test_the_consistency_is_that_of_the_result(output_type, tiny_pipeline, retina):
-    lr = retina[:32, :40]
-    result = tiny_pipeline()(lr, 1, output_type=output_type, back_projections=2)
-    if output_type == "pt":
-        assert result.consistency[0] > 55
-        return
-    assert result.consistency[0] == pytest.approx(consistency(np.asarray(result.images[0]), lr, 4))
-
-
-def test_deviations_are_those_of_the_samples_and_only_of_several(tiny_pipeline):
-    pipe = tiny_pipeline()
-    lr = np.random.default_rng(0).random((12, 14, 3)).astype(np.float32) * 0.5 + 0.25
-    pipe.scheduler = ResShiftScheduler(4, kappa=0.5, prediction_type="residual", input_scaling="none")
-    members = []
-    result = pipe(lr, 4, ensemble_size=5, callback=lambda s: s["step"] == 3 and members.append(s["x_t"]))
-    samples = torch.stack([pipe.pixel_codec.decode(x)[0] / 2 + 0.5 for x in members])  # (5, 3, 48, 56)
-    expected = samples.var(0).mean(0).sqrt().numpy()
-    assert np.allclose(result.deviations[0], expected, atol=1e-5)
-    assert np.allclose(result.images[0], samples.mean(0).clamp(0, 1).permute(1, 2, 0).numpy(), atol=1e-5)
-    assert pipe(lr, 4).deviations == [None]

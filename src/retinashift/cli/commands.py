@@ -12,10 +12,9 @@ import typer
 from retinashift import __version__
 from retinashift.cli.app import app_command
 from retinashift.cli.contact_sheet import degradations
-from retinashift.cli.import_official import import_weights
+from retinashift.cli.import_official import export_weights, import_weights
 from retinashift.cli.inspect import inspect_files
 from retinashift.cli.schedule import schedule
-from retinashift.cli.import_official import export_weights, import_weights
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -64,6 +63,10 @@ def upscale(
     consistency: Annotated[
         bool, typer.Option(help="Bring the result into line with the input: reduced again, it gives the input back.")
     ] = True,
+    memory: Annotated[str, typer.Option(help="Memory to keep to, such as 2G; empty: half of what is free.")] = "",
+    whole_frame: Annotated[
+        bool, typer.Option("--whole-frame", help="Let the network work on the dark surround of the eye too.")
+    ] = False,
     file_format: Annotated[Literal["same", "png", "tiff"], typer.Option("--format", help="File type.")] = "same",
     figure: Annotated[bool, typer.Option("--figure", help="Draw each result beside its input, too.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")] = False,
@@ -106,12 +109,15 @@ def upscale(
     pipeline = _load(checkpoint, device)
     from retinashift.cli.upscaling import run_batch
     from retinashift.inference.batch import BatchOptions
+    from retinashift.inference.device import parse_bytes
 
     options = BatchOptions(
         steps=steps or None,
         seed=seed,
         ensemble_size=ensemble,
         back_projections=None if consistency else 0,
+        memory=parse_bytes(memory) if memory else None,
+        whole_frame=whole_frame,
         page=page or None,
         max_pixels=max_pixels,
         deidentify=deidentify,

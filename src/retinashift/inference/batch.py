@@ -53,6 +53,10 @@ class BatchOptions:
     """Every file starts from it, so its result does not depend on the files beside it."""
     ensemble_size: int = 1
     back_projections: int | None = None
+    memory: int | None = None
+    """The most bytes to hold, see `ResShiftPipeline`; None is half of what is free."""
+    whole_frame: bool = False
+    """Let the network work on the dark surround of the eye, too."""
     page: int | None = None
     """Of files with several, from 1."""
     max_pixels: int = MAX_PIXELS
@@ -153,6 +157,7 @@ def _record(pipeline: ResShiftPipeline, options: BatchOptions) -> Provenance:
         options={
             **({} if options.page is None else {"page": options.page}),
             **({"deidentified": True} if options.deidentify else {}),
+            **({"whole_frame": True} if options.whole_frame else {}),
         },
         device=pipeline.device.type,
         versions={
@@ -227,6 +232,8 @@ def _enlarge(pipeline: ResShiftPipeline, photograph: Photograph, options: BatchO
         generator=torch.Generator().manual_seed(options.seed),
         ensemble_size=options.ensemble_size,
         back_projections=options.back_projections,
+        memory=options.memory,
+        whole_frame=options.whole_frame,
     )
     pixels = result.images[0]
     if alpha is not None:  # a mask is geometry, not retina: it is interpolated

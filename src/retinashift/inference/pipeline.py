@@ -3,44 +3,38 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from diffusers.models.autoencoders.vq_model import VQModel
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.utils import BaseOutput
+from PIL import Image
 from torch import Tensor
 
-from retinashift.diffusion.noise import noise_window, stream_generator
+from retinashift.diffusion.noise import normal_rows
 from retinashift.diffusion.scheduler import ResShiftScheduler
+from retinashift.imaging.fundus import eye_columns
 from retinashift.inference import codec_tiles
-from retinashift.inference.fidelity import REACH, back_project, consistency
-from retinashift.inference.memory import free_for_tiles
-from retinashift.inference.pictures import (
-    Canvas,
-    Mask,
-    OutputType,
-    Picture,
-    Prepared,
-    as_list,
-    as_masks,
-    masked,
-    prepare,
-)
-from retinashift.inference.regions import Box, cut, grid_within, run_tiles
+from retinashift.inference.device import spare_memory
+from retinashift.inference.fidelity import back_project_rows, consistency_db
+from retinashift.inference.streaming import LightChain, halving, planned_rows
 from retinashift.models.codec import PixelCodec, Upsampling, upsample_bicubic
 from retinashift.models.light_net import LightNet
+from retinashift.models.light_stream import Needed
 from retinashift.models.swin_unet import SwinUNet, pad_to_multiple
 from retinashift.models.vq import VQCodec
 
 Denoiser = LightNet | SwinUNet
-Report = Callable[[dict[str, Any]], None]
+Picture = Image.Image | np.ndarray | Tensor
+Mask = Image.Image | np.ndarray
+OutputType = Literal["np", "pil", "pt"]
+
 # A checkpoint names its classes; only these, which are imported above, are loaded, whatever the file says.
 ALLOWED_COMPONENTS = {
     "denoiser": (["retinashift.models.light_net", "LightNet"], ["retinashift.models.swin_unet", "SwinUNet"]),
@@ -55,35 +49,27 @@ class CheckpointError(ValueError):
 
 @dataclass
 class SRResult(BaseOutput):
-    """What came of each input.
+    """`images`: one per input, scale times its size, in the form that `output_type` names.
 
-    `images`: scale times its size, in the form that `output_type` names. `consistency`: PSNR in dB between the result,
-    reduced again, and the input; see `fidelity.consistency`. `deviations`: the samples' standard deviation of each
-    pixel, (H, W) float32 in [0, 1], or None where `ensemble_size` is 1; see `uncertainty`. `eyes`: the part of the
-    input, in its pixels, that the network saw.
+    `consistency`: of each, the PSNR in dB between the input and the image reduced again; inf where they are equal.
     """
 
     images: list[Any]
     consistency: list[float]
-    deviations: list[np.ndarray | None]
-    eyes: list[Box]
 
 
 @dataclass(frozen=True)
-class _Job:
-    """One picture: what is known of it, what is to be done, and where it goes."""
+class _Prepared:
+    """One input as the chain sees it: `lr` (1, 3, h, w) in [-1, 1]; `grey` and `levels` tell how to go back.
 
-    given: Prepared
-    eye: Box
-    margin: int
-    tiles: list[Box]
-    seed: int
-    members: int
-    back_projections: int
-    canvas: Canvas
-    deviation: np.ndarray | None
-    report: Report | None
-    where: dict[str, Any]
+    `mask` (1, 1, h, w), 1 where the picture is to be filled in and -1 elsewhere, or None.
+    """
+
+    lr: Tensor
+    grey: bool
+    levels: int | None
+    """255 or 65535 for integer pictures, None for float ones."""
+    mask: Tensor | None = None
 
 
 class ResShiftPipeline(DiffusionPipeline):
@@ -99,7 +85,6 @@ class ResShiftPipeline(DiffusionPipeline):
             estimate with the least squared error, and the most faithful; all T steps draw a sample.
         back_projections: how often results are brought into line with their input when the caller names no number;
             see `fidelity`.
-        only_eye: whether the dark surround is left out when the caller does not say; see `imaging.fundus.field_box`.
 
     >>> pipe = ResShiftPipeline.from_shipped()
     >>> pipe(np.zeros((16, 12, 3), np.uint8)).images[0].shape
@@ -118,18 +103,13 @@ class ResShiftPipeline(DiffusionPipeline):
         upsampling: str = "pillow",
         default_steps: int = 1,
         back_projections: int = 0,
-        only_eye: bool = False,
     ):
         super().__init__()
         if upsampling not in get_args(Upsampling):
             raise ValueError(f"upsampling is {upsampling!r}; allowed are {', '.join(get_args(Upsampling))}")
         self.register_modules(denoiser=denoiser, scheduler=scheduler, codec=codec)
         self.register_to_config(
-            scale=scale,
-            upsampling=upsampling,
-            default_steps=default_steps,
-            back_projections=back_projections,
-            only_eye=only_eye,
+            scale=scale, upsampling=upsampling, default_steps=default_steps, back_projections=back_projections
         )
         self.pixel_codec = PixelCodec(scale)
 
@@ -165,10 +145,9 @@ class ResShiftPipeline(DiffusionPipeline):
         ensemble_size: int = 1,
         output_type: OutputType = "np",
         back_projections: int | None = None,
-        only_eye: bool | None = None,
         memory: int | None = None,
-        tile_size: int | None = None,
-        callback: Report | None = None,
+        whole_frame: bool = False,
+        callback: Callable[[dict[str, Any]], None] | None = None,
         mask: Mask | Sequence[Mask] | None = None,
     ) -> SRResult:
         """Enlarge one picture or several.
@@ -184,150 +163,110 @@ class ResShiftPipeline(DiffusionPipeline):
             output_type: "np" (the input's depth; float for float), "pil" (8 bit), "pt" (float (3, H, W) in [0, 1]).
             back_projections: how often the result is brought into line with the input, so that it gives the input when
                 it is reduced again; 0 leaves the network's own estimate, None is the checkpoint's default.
-            only_eye: give the network only the rectangle that holds the eye, and enlarge the dark surround bicubically.
-                None is the checkpoint's default.
-            memory: the most bytes that the process may hold at its peak (on a GPU: of the GPU); None is what it holds
-                and half of what is free. A picture that needs more is computed by tiles, which changes nothing but
-                the last bits (see `regions`). Only for denoisers that state a `receptive_radius`: group norms look
-                at the whole picture.
-            tile_size: side of the tiles, in input pixels, instead of what `memory` allows.
-            callback: called after each step with {"image", "tile", "tiles", "member", "step", "steps", "x0", "x_t"};
-                the two tensors are those of the tile.
+            memory: bytes that the process (on a GPU: its part of that) may hold while it works; None is half of what
+                the machine has free. Pictures are computed in bands of rows, so that only the result itself is held
+                whole; less memory means thinner bands and changes nothing but the last bits. A `SwinUNet` looks at the
+                whole picture at once: it takes what it needs.
+            whole_frame: let the network work on the dark surround of the eye too. Without it the surround is the
+                plain bicubic enlargement, and what is inside the eye is the same. For `LightNet`.
+            callback: called after each step with {"image", "member", "step", "steps", "x0", "x_t"}.
             mask: for checkpoints that fill in (inpainting), one for each picture, (H, W): anything but 0 is filled in,
                 and all else comes back as it was.
 
         Raises:
             ValueError: an argument outside what is allowed, named.
-            MemoryError: `memory` is too small, or there is too little, even for the smallest tile.
         """
         # 1. Check
-        images = as_list(image)
+        images = _as_list(image)
         if output_type not in ("np", "pil", "pt"):
             raise ValueError(f"output_type is {output_type!r}; allowed are np, pil, pt")
         if ensemble_size < 1:
             raise ValueError(f"ensemble_size is {ensemble_size}; it must be at least 1")
-        if tile_size is not None and not (tile_size >= 1 and self._is_local):
-            raise ValueError(f"tile_size is {tile_size}; at least 1, and only for LightNet, can be tiled")
-        masks = as_masks(mask, images, takes_mask=getattr(self.denoiser, "takes_mask", False))
+        if memory is not None and memory < 1:
+            raise ValueError(f"memory is {memory}; a number of bytes is needed")
+        scale, budget = self.config.scale, spare_memory(self._execution_device, memory)
+        masks = _as_masks(mask, images, takes_mask=getattr(self.denoiser, "takes_mask", False))
         seeds = _noise_seeds(generator, len(images))
         self.scheduler.set_timesteps(num_inference_steps or self.config.default_steps)
-        times = self.config.back_projections if back_projections is None else back_projections
-        only_eye = self.config.only_eye if only_eye is None else only_eye
-        result = SRResult(images=[], consistency=[], deviations=[], eyes=[])
         # 2. Sample, image by image: sizes may differ, and activations of one image already fill a processor
+        results, consistency = [], []
         for number, (picture, hole, seed) in enumerate(zip(images, masks, seeds, strict=True)):
-            given = masked(prepare(picture, self._execution_device, self.denoiser.dtype), hole)
-            scale, frame = self.config.scale, given.frame
-            eye = given.eye() if only_eye and hole is None else frame
-            margin = self._margin(times)
-            job = _Job(
-                given=given,
-                eye=eye,
-                margin=margin,
-                tiles=self._tiles(given, eye, margin, memory, tile_size),
-                seed=seed,
-                members=ensemble_size,
-                back_projections=times,
-                canvas=Canvas(given, scale, output_type),
-                deviation=None if ensemble_size == 1 else np.zeros(frame.scaled(scale).shape, np.float32),
-                report=callback,
-                where={"image": number},
+            prepared = _masked(_prepare(picture, self._execution_device, self.denoiser.dtype), hole)
+            needed = self._needed(prepared, whole_frame)
+            canvas = _Canvas(prepared, self.config.scale, output_type)
+            times = self.config.back_projections if back_projections is None else back_projections
+            report = None
+            if callback is not None:
+                where = {"image": number, "steps": self.scheduler.num_inference_steps}
+                report = lambda state, where=where: callback(where | state)  # noqa: E731
+            samples = (
+                back_project_rows(
+                    self._sample(prepared, needed, seed, member, budget, report), prepared.lr.float(), scale, times
+                )
+                for member in range(ensemble_size)
             )
-            for side in eye.around(frame):
-                job.canvas.put(side, self._enlarge(given, side))
-            run_tiles(job.tiles, partial(self._paint, job), halve=self._is_local)
-            result.images.append(job.canvas.finished())
-            result.consistency.append(consistency(job.canvas.pixels, job.canvas.in_form(given.lr[0]), scale))
-            result.deviations.append(job.deviation)
-            result.eyes.append(eye)
-        return result
+            for rows in next(samples) if ensemble_size == 1 else _mean(samples, canvas.shape):
+                canvas.write(rows)
+            results.append(canvas.finished())
+            consistency.append(_measured_consistency(results[-1], prepared, scale))
+        return SRResult(images=results, consistency=consistency)
 
-    def _paint(self, job: _Job, tile: Box) -> None:
-        """Compute one tile and put it where it belongs."""
-        read = tile.widened(job.margin, job.eye)
-        mean, deviation = self._reconstruct(job, tile, read)
-        rows, columns = tile.inside(read).scaled(self.config.scale).slices
-        job.canvas.put(tile, mean[:, rows, columns])
-        if job.deviation is not None:
-            job.deviation[tile.scaled(self.config.scale).slices] = deviation[rows, columns].cpu().numpy()
+    def _sample(
+        self,
+        prepared: _Prepared,
+        needed: Needed,
+        seed: int,
+        member: int,
+        budget: int,
+        report: Callable[[dict[str, Any]], None] | None,
+    ) -> Iterator[Tensor]:
+        """One sample in bands of rows, top to bottom, (1, 3, n, W) float32 in about [-1, 1]."""
+        if not (isinstance(self.denoiser, LightNet) and self.codec is None):
+            return iter([self._sample_whole(prepared, seed, member, report)])
+        steps = _Collected(member, prepared.lr.shape[-2], report)
+        chain = LightChain(
+            self.denoiser,
+            self.scheduler,
+            prepared.lr,
+            needed,
+            self.pixel_codec,
+            self.config.upsampling,
+            seed,
+            member,
+            steps if report is not None else None,
+        )
+        rows = planned_rows(prepared.lr.shape[-1], self.denoiser, budget)
+        return (band.float() for band in halving(chain.bands, rows))
 
-    def _reconstruct(self, job: _Job, tile: Box, read: Box) -> tuple[Tensor, Tensor]:
-        """Mean (3, H, W) in about [-1, 1] and standard deviation (H, W) in units of [0, 1] of the samples of one tile.
-
-        They are added up as they come (Welford, 1962), so that memory does not grow with their number.
-        """
-        prepared = job.given.window(read)
+    def _sample_whole(
+        self, prepared: _Prepared, seed: int, member: int, report: Callable[[dict[str, Any]], None] | None
+    ) -> Tensor:
+        """One sample of a network that looks at the whole picture, (1, 3, H, W) float32 in about [-1, 1]."""
         given = self._whole_latents(prepared)  # prepared.lr, perhaps extended to the right and below
         y0 = self._encode(given.lr)  # (1, C, h', w')
-        mean = squares = torch.zeros((), device=y0.device)
-        where = job.where | {"tile": job.tiles.index(tile) if tile in job.tiles else -1, "tiles": len(job.tiles)}
-        for member in range(job.members):
-            report = None
-            if job.report is not None:
-                report = partial(_tell, job.report, where | {"member": member})
-            x0 = self._sample(given, y0, read, stream_generator(job.seed, member).initial_seed(), report)
-            sample = self._decode(x0, prepared.lr).float()  # (1, 3, H, W)
-            sample = back_project(sample, prepared.lr.float(), self.config.scale, job.back_projections)
-            if prepared.mask is not None:
-                sample = torch.where(prepared.mask > 0, sample, prepared.lr.float())
-            step = sample[0] - mean
-            mean = mean + step / (member + 1)  # (3, H, W)
-            squares = squares + step * (sample[0] - mean)  # (3, H, W)
-        variance = squares.mean(0) / max(1, job.members - 1)  # (H, W)
-        return mean, variance.sqrt() / 2
-
-    def _sample(self, given: Prepared, y0: Tensor, box: Box, seed: int, report: Report | None) -> Tensor:
-        """The chain from y0 to x0, both (1, C, h, w), of the part of the picture that `box` names."""
-        height, width = y0.shape[-2:]
-        rows, columns = range(box.top, box.top + height), range(box.left, box.left + width)
 
         def draw(number: int) -> Tensor:
             # drawn on the CPU in float32, so that the noise is the same on every device and in every dtype
-            return noise_window(seed, number, y0.shape[1], rows, columns).to(y0)
+            _, channels, height, width = y0.shape
+            return normal_rows(seed, (member, number), 0, height, channels, width).to(y0)
 
-        timesteps = self.scheduler.timesteps.tolist()
         x_t = self.scheduler.init_noise(y0, noise=draw(0))
-        for number, t in enumerate(timesteps):
-            scaled = self.scheduler.scale_model_input(x_t, t)
-            prediction = _predict(self.denoiser, t, scaled, given.lr, given.mask)
-            noise = draw(1 + number) if number < len(timesteps) - 1 else None  # the last step adds none
-            x_t, x0 = self.scheduler.step(prediction, t, x_t, y0, noise=noise, return_dict=False)
+        for number, t in enumerate(self.scheduler.timesteps.tolist()):
+            prediction = _predict(self.denoiser, t, self.scheduler.scale_model_input(x_t, t), given.lr, given.mask)
+            x_t, x0 = self.scheduler.step(prediction, t, x_t, y0, noise=draw(number + 1), return_dict=False)
             if report is not None:
-                report({"step": number, "steps": len(timesteps), "x0": x0, "x_t": x_t})
-        return x_t
+                report({"member": member, "step": number, "x0": x0, "x_t": x_t})
+        return self._decode(x_t, prepared.lr).float()
 
-    @property
-    def _is_local(self) -> bool:
-        """Whether a part of the picture can be computed by itself."""
-        return self.codec is None and hasattr(self.denoiser, "receptive_radius")
+    def _needed(self, prepared: _Prepared, whole_frame: bool) -> Needed:
+        """Where the network is to work: on the eye, or on all that there is."""
+        height, width = prepared.lr.shape[-2:]
+        if whole_frame:
+            return Needed(np.tile(np.array([0, width]), (height, 1)), width)
+        pixels = (prepared.lr[0].float() * 127.5 + 127.5).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+        return Needed(eye_columns(pixels), width)
 
-    def _margin(self, back_projections: int) -> int:
-        """How far beyond what it keeps a tile has to read, in pixels of the input."""
-        if not self._is_local:
-            return 0
-        return self.scheduler.num_inference_steps * self.denoiser.receptive_radius + back_projections * REACH
-
-    def _tiles(
-        self, given: Prepared, eye: Box, margin: int, memory: int | None, tile_size: int | None
-    ) -> list[Box]:
-        """The parts in which a picture is computed: one, if it fits."""
-        if not self._is_local:
-            return [eye]
-        if tile_size is not None:
-            return cut(eye, -(-eye.height // tile_size), -(-eye.width // tile_size))
-        free = free_for_tiles(self._execution_device, memory, Canvas.bytes_for(given, self.config.scale))
-        largest = free // self.denoiser.bytes_per_position
-        return cut(eye, *grid_within(eye.height, eye.width, margin, largest))
-
-    def _enlarge(self, given: Prepared, box: Box) -> Tensor:
-        """A part of the picture by interpolation alone, (3, h*scale, w*scale)."""
-        scale, reach = self.config.scale, 3
-        read = box.widened(reach, given.frame)
-        enlarged = upsample_bicubic(given.window(read).lr, scale, self.config.upsampling)[0]  # (3, H, W)
-        rows, columns = box.inside(read).scaled(scale).slices
-        return enlarged[:, rows, columns]
-
-    def _whole_latents(self, prepared: Prepared) -> Prepared:
+    def _whole_latents(self, prepared: _Prepared) -> _Prepared:
         """A learned codec and the network need whole blocks of pixels; pictures are extended by reflection."""
         if self.codec is None:
             return prepared
@@ -349,10 +288,6 @@ class ResShiftPipeline(DiffusionPipeline):
         image = self.pixel_codec.decode(x0) if self.codec is None else codec_tiles.decode(self.codec, x0)
         height, width = (side * self.config.scale for side in lr.shape[-2:])
         return image[..., :height, :width]
-
-
-def _tell(report: Report, where: dict[str, Any], state: dict[str, Any]) -> None:
-    report(where | state)
 
 
 def _predict(denoiser: Denoiser, t: int, sample: Tensor, lq: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -379,6 +314,43 @@ def _check_index(folder: Path) -> None:
             raise CheckpointError(f"{folder} lacks the folder {name}")
 
 
+def _as_list(image: Picture | Sequence[Picture]) -> list[Picture]:
+    if isinstance(image, (Image.Image, np.ndarray)):
+        return [image]
+    if isinstance(image, Tensor) and image.ndim == 3:
+        return [image]
+    return list(image)
+
+
+def _as_masks(
+    mask: Mask | Sequence[Mask] | None, images: list[Picture], takes_mask: bool
+) -> Sequence[np.ndarray | None]:
+    """One (H, W) bool array for each image, or None for each."""
+    if takes_mask != (mask is not None):
+        wanted = "fills in, so a mask is needed" if takes_mask else "does not fill in, so a mask means nothing to it"
+        raise ValueError(f"this checkpoint {wanted}")
+    if mask is None:
+        return [None] * len(images)
+    masks = [np.asarray(m) for m in ([mask] if isinstance(mask, (Image.Image, np.ndarray)) else mask)]
+    for array in masks:
+        if array.ndim != 2:
+            raise ValueError(f"a mask has shape {array.shape}; (H, W) is needed")
+    if len(masks) != len(images):
+        raise ValueError(f"{len(masks)} masks were given for {len(images)} images; give one each")
+    return [array != 0 for array in masks]
+
+
+def _masked(prepared: _Prepared, hole: np.ndarray | None) -> _Prepared:
+    """The hole black, as in training, and beside it as 1 and -1."""
+    if hole is None:
+        return prepared
+    if hole.shape != prepared.lr.shape[-2:]:
+        height, width = prepared.lr.shape[-2:]
+        raise ValueError(f"the mask is {hole.shape[1]}x{hole.shape[0]} and its image {width}x{height}")
+    mask = torch.from_numpy(hole)[None, None].to(prepared.lr.device)
+    return replace(prepared, lr=prepared.lr.masked_fill(mask, -1), mask=mask.to(prepared.lr) * 2 - 1)
+
+
 def _noise_seeds(generator: torch.Generator | list[torch.Generator] | None, count: int) -> list[int]:
     """One number per image from which its noise streams come."""
     if isinstance(generator, list):
@@ -392,3 +364,98 @@ def _noise_seeds(generator: torch.Generator | list[torch.Generator] | None, coun
 
 def _draw_seed(generator: torch.Generator) -> int:
     return int(torch.randint(2**62, (), generator=generator, device=generator.device))
+
+
+def _prepare(picture: Picture, device: torch.device, dtype: torch.dtype) -> _Prepared:
+    """Any accepted picture as a (1, 3, h, w) tensor in [-1, 1]."""
+    if isinstance(picture, Image.Image):
+        if picture.mode not in ("L", "RGB", "I;16"):
+            raise ValueError(f"image mode is {picture.mode}; L, RGB and I;16 are supported (convert it first)")
+        picture = np.asarray(picture)
+    if isinstance(picture, np.ndarray):
+        levels = {"uint8": 255, "uint16": 65535}.get(picture.dtype.name)
+        if levels is None and picture.dtype.kind != "f":
+            raise ValueError(f"image is {picture.dtype}; uint8, uint16 and float in [0, 1] are supported")
+        grey = picture.ndim == 2
+        if not grey and (picture.ndim != 3 or picture.shape[2] != 3):
+            raise ValueError(f"image has shape {picture.shape}; (H, W) and (H, W, 3) are supported")
+        array = picture.astype(np.float32) / (levels or 1)
+        tensor = torch.from_numpy(array)[None] if grey else torch.from_numpy(array).permute(2, 0, 1)
+    else:
+        if picture.ndim != 3 or picture.shape[0] != 3 or not picture.is_floating_point():
+            raise ValueError(
+                f"tensor is {tuple(picture.shape)} {picture.dtype}; float (3, H, W) in [0, 1] is supported"
+            )
+        tensor, levels, grey = picture.float(), None, False
+    if min(tensor.shape[-2:]) < 1:
+        raise ValueError(f"image is {tensor.shape[-1]}x{tensor.shape[-2]}; it is empty")
+    if levels is None and not bool(((tensor >= 0) & (tensor <= 1)).all()):
+        raise ValueError(f"float image spans {tensor.min():.3g}..{tensor.max():.3g}; it must lie in [0, 1]")
+    lr = (tensor.expand(3, -1, -1)[None] * 2 - 1).to(device, dtype)  # (1, 3, h, w)
+    return _Prepared(lr, grey, levels)
+
+
+class _Canvas:
+    """The finished image, which rows in about [-1, 1] are written into; clamped to what its form can hold."""
+
+    def __init__(self, prepared: _Prepared, scale: int, output_type: OutputType):
+        self.prepared, self.output_type, self.row = prepared, output_type, 0
+        height, width = (side * scale for side in prepared.lr.shape[-2:])
+        self.shape = (3, height, width)
+        self.levels = 255 if output_type == "pil" else prepared.levels
+        if output_type == "pt":
+            self.image: Any = torch.empty(self.shape)
+        else:
+            dtype = {None: np.float32, 255: np.uint8, 65535: np.uint16}[self.levels]
+            self.image = np.empty((height, width) if prepared.grey else (height, width, 3), dtype)
+
+    def write(self, rows: Tensor) -> None:
+        """The next rows, (1, 3, n, W)."""
+        band = (rows[0] / 2 + 0.5).clamp(0, 1).cpu()
+        here = slice(self.row, self.row + band.shape[-2])
+        self.row = here.stop
+        if self.prepared.mask is not None:  # what is not filled in comes back as it was
+            known = (self.prepared.mask[0, :, here] <= 0).cpu()
+            band = torch.where(known, (self.prepared.lr[0, :, here].float() / 2 + 0.5).clamp(0, 1).cpu(), band)
+        if self.output_type == "pt":
+            self.image[:, here] = band
+            return
+        array = band.mean(0).numpy() if self.prepared.grey else band.permute(1, 2, 0).numpy()
+        self.image[here] = array if self.levels is None else np.rint(array * self.levels)
+
+    def finished(self) -> Any:
+        return Image.fromarray(self.image) if self.output_type == "pil" else self.image
+
+
+class _Collected:
+    """The steps of a chain, put together from their rows for a callback that wants them whole."""
+
+    def __init__(self, member: int, height: int, report: Callable[[dict[str, Any]], None] | None):
+        self.member, self.height, self.report = member, height, report
+        self.rows: dict[int, list[tuple[Tensor, Tensor]]] = {}
+
+    def __call__(self, step: int, x0: Tensor, x_t: Tensor) -> None:
+        rows = self.rows.setdefault(step, [])
+        rows.append((x0, x_t))
+        if self.report is not None and sum(x.shape[-2] for x, _ in rows) == self.height:
+            whole = [torch.cat(parts, dim=-2) for parts in zip(*self.rows.pop(step), strict=True)]
+            self.report({"member": self.member, "step": step, "x0": whole[0], "x_t": whole[1]})
+
+
+def _mean(samples: Iterator[Iterator[Tensor]], shape: tuple[int, int, int]) -> Iterator[Tensor]:
+    """The mean of several samples, in bands."""
+    mean = torch.zeros(shape)[None]  # (1, 3, H, W)
+    for number, sample in enumerate(samples, start=1):
+        top = 0
+        for rows in sample:
+            part = mean[..., top : top + rows.shape[-2], :]
+            part += (rows.cpu() - part) / number
+            top += rows.shape[-2]
+    return iter(mean.split(256, dim=-2))
+
+
+def _measured_consistency(image: Any, prepared: _Prepared, scale: int) -> float:
+    """Of a finished image, in whichever form, with its input."""
+    sr = image.permute(1, 2, 0).numpy() if isinstance(image, Tensor) else np.asarray(image)  # (H, W) or (H, W, 3)
+    lr = (prepared.lr[0].float() / 2 + 0.5).cpu().permute(1, 2, 0).numpy()  # (h, w, 3) in [0, 1]
+    return consistency_db(sr, lr[..., 0] if sr.ndim == 2 else lr, scale)

@@ -83,12 +83,6 @@ class LightNet(ModelMixin, ConfigMixin):
         bicubic, read, block, write = 2, 1, 2, 1
         return bicubic + read + self.config.depth * block + write
 
-    @property
-    def bytes_per_position(self) -> int:
-        """What a low-resolution pixel takes at the peak of a forward pass and of the chain around it, measured."""
-        state_channels = self.config.image_channels * self.config.factor**2
-        return 4 * (4 * self.config.width + 3 * state_channels)
-
     def forward(
         self, sample: Tensor, timestep: Tensor | int, lq: Tensor, return_dict: bool = True
     ) -> DenoiserOutput | tuple[Tensor]:

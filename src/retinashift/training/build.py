@@ -45,7 +45,6 @@ def build_pipeline(config: TrainConfig) -> ResShiftPipeline:
         scale=config.chain.scale,
         upsampling=config.chain.upsampling,
         back_projections=2,
-        only_eye=True,
     )
 
 

@@ -1,0 +1,147 @@
+"""The chain of a `LightNet` on a picture of any size: rows of x_T go in at the top, rows of x0 come out below.
+
+Every step is a stage that takes rows from the step before it, so that steps overlap like the bands of a printing
+press: the state is never held whole, nor is the noise, which is drawn where it is used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from retinashift.diffusion.noise import normal_rows
+from retinashift.diffusion.scheduler import ResShiftScheduler
+from retinashift.inference.fidelity import REACH
+from retinashift.models.codec import PixelCodec, Upsampling, upsample_bicubic
+from retinashift.models.light_net import LightNet
+from retinashift.models.light_stream import LightStream, Needed, RowQueue, Rows
+
+BAND_ROWS = 64
+"""More rows at a time are not faster."""
+Observer = Callable[[int, Tensor, Tensor], None]
+
+
+class LightChain:
+    """Samples of one picture.
+
+    Args:
+        net, scheduler: of the checkpoint; the scheduler's steps are set.
+        lr: (1, 3, h, w) in [-1, 1].
+        needed: the columns of each row that the network is to compute. All others are y0, plain enlargement.
+        codec, upsampling: how y0 is made.
+        seed, member: from which the noise comes.
+        observer: told the number of a step and its rows of x0 and x_t, (1, C*f*f, n, w).
+    """
+
+    def __init__(
+        self,
+        net: LightNet,
+        scheduler: ResShiftScheduler,
+        lr: Tensor,
+        needed: Needed,
+        codec: PixelCodec,
+        upsampling: Upsampling,
+        seed: int,
+        member: int,
+        observer: Observer | None = None,
+    ):
+        self.net, self.scheduler, self.lr, self.needed = net, scheduler, lr, needed
+        self.codec, self.upsampling, self.seed, self.member = codec, upsampling, seed, member
+        self.observer = observer
+
+    def bands(self, rows: int) -> Iterator[Tensor]:
+        """The sample, (1, 3, n*f, w*f) in [-1, 1], top to bottom; `rows` of the input are taken at a time."""
+        timesteps = self.scheduler.timesteps.tolist()
+        states = self._start(rows)
+        for number, t in enumerate(timesteps):
+            radius = self.net.receptive_radius * (len(timesteps) - 1 - number)  # what later steps look at
+            states = self._step(states, number, t, self.needed.widened(radius) if radius else self.needed)
+        columns = torch.arange(self.lr.shape[-1], device=self.lr.device)
+        spans = torch.from_numpy(self.needed.columns).to(self.lr.device)  # (h, 2)
+        for x0 in states:
+            span = spans[x0.top : x0.bottom]
+            inside = (columns >= span[:, :1]) & (columns < span[:, 1:])  # (n, w)
+            yield self.codec.decode(torch.where(inside, x0.data, self._y0(x0.top, x0.bottom)))
+
+    def _start(self, rows: int) -> Iterator[Rows]:
+        height = self.lr.shape[-2]
+        for top in range(0, height, rows):
+            bottom = min(top + rows, height)
+            y0 = self._y0(top, bottom)
+            yield Rows(top, 0, self.scheduler.init_noise(y0, noise=self._noise(0, y0, top)))
+
+    def _step(self, states: Iterator[Rows], number: int, t: int, needed: Needed) -> Iterator[Rows]:
+        """x_t -> x_{t-1}."""
+        height, width = self.lr.shape[-2:]
+        stream, waiting = LightStream(self.net, t, needed), RowQueue()
+        final = number == len(self.scheduler.timesteps) - 1
+        for x_t in states:
+            waiting.push(x_t)
+            deviation = self.scheduler.scale_model_input(x_t.data, t) - self._y0(x_t.top, x_t.bottom)
+            lq = self.lr[..., x_t.top : x_t.bottom, :]
+            prediction = stream.push(deviation, lq, x_t.top, x_t.bottom == height)
+            top, bottom = prediction.top, prediction.bottom
+            if bottom == top:
+                continue
+            x, y0 = waiting.take(bottom, 0, width), self._y0(top, bottom)  # (1, C*f*f, n, w)
+            noise = torch.zeros_like(y0) if final else self._noise(number + 1, y0, top)
+            x_prev, x0 = self.scheduler.step(prediction.fitted(0, width), t, x, y0, noise=noise, return_dict=False)
+            if self.observer is not None:
+                self.observer(number, x0, x_prev)
+            yield Rows(top, 0, x_prev)
+
+    def _y0(self, top: int, bottom: int) -> Tensor:
+        """Rows of the enlarged picture in the space of the chain, (1, C*f*f, n, w)."""
+        first, last = max(0, top - REACH), min(self.lr.shape[-2], bottom + REACH)
+        enlarged = upsample_bicubic(self.lr[..., first:last, :], self.codec.factor, self.upsampling)
+        return self.codec.encode(enlarged)[..., top - first : bottom - first, :]
+
+    def _noise(self, draw: int, like: Tensor, top: int) -> Tensor:
+        _, channels, count, width = like.shape
+        return normal_rows(self.seed, (self.member, draw), top, top + count, channels, width).to(like)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, on whichever device."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)  # the CPU's own wording
+    )
+
+
+def halving(bands: Callable[[int], Iterator[Tensor]], rows: int) -> Iterator[Tensor]:
+    """`bands(rows)`; where memory runs out it begins again with half as many rows, and goes on where it was.
+
+    Raises:
+        MemoryError: one row at a time is too much.
+    """
+    given = 0  # rows of the result
+    while True:
+        seen = 0
+        try:
+            for band in bands(rows):
+                top, seen = seen, seen + band.shape[-2]
+                if seen > given:
+                    given, skipped = seen, max(0, given - top)
+                    yield band[..., skipped:, :]
+            return
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            if rows == 1:
+                raise MemoryError("memory does not suffice for one row of the picture; close other programs") from None
+            rows //= 2
+
+
+def planned_rows(width: int, net: LightNet, memory: int) -> int:
+    """How many rows at a time fit into so many bytes, at least 1 and at most `BAND_ROWS`.
+
+    A row takes, for each of its pixels, about six maps of the network's width and eight of the state; measured by
+    `benchmarks/memory.py`. What the layers keep between bands, two or three rows each, is taken off first.
+    """
+    bytes_per_number = torch.finfo(net.dtype).bits // 8
+    state = net.config.image_channels * net.config.factor**2
+    kept = width * bytes_per_number * (net.config.width * (8 * net.config.depth + 6) + 2 * state * net.config.depth)
+    row = width * bytes_per_number * (6 * net.config.width + 8 * state)
+    return max(1, min(BAND_ROWS, (memory - kept) // row))

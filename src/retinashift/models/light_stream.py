@@ -1,0 +1,206 @@
+"""LightNet band by band: the numbers of the whole picture, in memory that does not grow with its height.
+
+A convolution of 3x3 needs one row above and one below each row that it gives. Rows are therefore pushed in from top to
+bottom, every convolution keeps the last two rows of its input, and what comes out lags `lag` rows behind what went in.
+Nothing is computed twice, and there are no borders between bands that could be seen.
+
+Nor is everything computed: a caller who needs some columns of a row only says so, and every layer computes those
+columns and as many around them as the layers after it look at.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers.models.embeddings import get_timestep_embedding
+from torch import Tensor, nn
+
+from retinashift.models.light_net import LightBlock, LightNet
+
+COLUMN_STEP = 32
+"""Extents are widened to multiples of this, because every new shape costs the convolution library a preparation."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Neighbouring rows of a map, of which the columns from `left` on are there: `data` is (1, C, n, m)."""
+
+    top: int
+    left: int
+    data: Tensor
+
+    @property
+    def bottom(self) -> int:
+        return self.top + self.data.shape[-2]
+
+    def fitted(self, left: int, right: int) -> Tensor:
+        """The columns left..right, zero where there are none: (1, C, n, right - left)."""
+        end = self.left + self.data.shape[-1]
+        first = min(max(left, self.left), end)
+        last = max(first, min(right, end))
+        part = self.data[..., first - self.left : last - self.left]
+        if first == last:
+            return self.data.new_zeros(*self.data.shape[:-1], right - left)
+        return F.pad(part, (first - left, right - last)) if first > left or right > last else part
+
+
+@dataclass
+class RowQueue:
+    """Rows that wait, first in, first out."""
+
+    waiting: list[Rows] = field(default_factory=list)
+
+    def push(self, rows: Rows) -> None:
+        if rows.data.shape[-2]:
+            self.waiting.append(rows)
+
+    def take(self, bottom: int, left: int, right: int, *, keep: int = 0) -> Tensor:
+        """All rows above `bottom`, (1, C, n, right - left). They leave the queue, but for the last `keep` of them."""
+        taken, kept = [], []
+        for rows in self.waiting:
+            height = rows.data.shape[-2]
+            count, gone = (min(max(0, end - rows.top), height) for end in (bottom, bottom - keep))
+            if count:
+                taken.append(Rows(rows.top, rows.left, rows.data[..., :count, :]).fitted(left, right))
+            if gone < height:
+                # a copy, or a few rows would keep their whole band in memory
+                kept.append(Rows(rows.top + gone, rows.left, rows.data[..., gone:, :].clone()) if gone else rows)
+        self.waiting = kept
+        return taken[0] if len(taken) == 1 else torch.cat(taken, dim=-2)
+
+
+class Needed:
+    """Which columns of each row of the result are needed.
+
+    Args:
+        columns: (h, 2) whole numbers, start and end of each row's columns; equal where a row is not needed.
+        width: of the map.
+    """
+
+    def __init__(self, columns: np.ndarray, width: int):
+        self.columns, self.width = columns, width
+
+    def extent(self, top: int, bottom: int, radius: int) -> tuple[int, int]:
+        """The columns of rows top..bottom that needed values look at, `radius` away in both directions."""
+        rows = self.columns[max(0, top - radius) : bottom + radius]
+        rows = rows[rows[:, 0] < rows[:, 1]]
+        if not len(rows):
+            return 0, 0
+        left, right = int(rows[:, 0].min()) - radius, int(rows[:, 1].max()) + radius
+        left, right = left // COLUMN_STEP * COLUMN_STEP, -(-right // COLUMN_STEP) * COLUMN_STEP
+        return max(0, left), min(self.width, right)
+
+    def widened(self, radius: int) -> Needed:
+        """What is needed of the input of something that looks `radius` away."""
+        height = len(self.columns)
+        columns = np.zeros_like(self.columns)
+        for row in range(height):
+            near = self.columns[max(0, row - radius) : row + radius + 1]
+            near = near[near[:, 0] < near[:, 1]]
+            if len(near):
+                columns[row] = max(0, near[:, 0].min() - radius), min(self.width, near[:, 1].max() + radius)
+        return Needed(columns, self.width)
+
+
+class _Convolution:
+    """A 3x3 convolution with zero padding, that is given its rows bit by bit. `radius`: see `Needed.extent`."""
+
+    def __init__(self, conv: nn.Conv2d, radius: int, needed: Needed):
+        self.conv, self.radius, self.needed = conv, radius, needed
+        self.queue = RowQueue()
+        self.top = -1  # the first row of the queue: above the picture there is a row of zeros
+
+    def push(self, rows: Rows, last: bool) -> Rows:
+        """The rows that can now be computed; `last`: no more will come."""
+        if self.top == -1 and not self.queue.waiting:
+            self.queue.push(Rows(-1, rows.left, rows.data.new_zeros(*rows.data.shape[:2], 1, rows.data.shape[-1])))
+        self.queue.push(rows)
+        if last:
+            below = rows.data.new_zeros(*rows.data.shape[:2], 1, rows.data.shape[-1])
+            self.queue.push(Rows(rows.bottom, rows.left, below))
+        bottom = rows.bottom + last  # of the rows that are there
+        top, count = self.top + 1, max(0, bottom - self.top - 2)
+        left, right = self.needed.extent(top, top + count, self.radius) if count else (0, 0)
+        if not count:
+            return Rows(top, left, rows.data.new_zeros(1, self.conv.out_channels, 0, 0))
+        self.top = bottom - 2
+        window = self.queue.take(bottom, left - 1, right + 1, keep=2)  # (1, C, count + 2, m + 2)
+        if left == right:
+            return Rows(top, left, rows.data.new_zeros(1, self.conv.out_channels, count, 0))
+        return Rows(top, left, F.conv2d(window, self.conv.weight, self.conv.bias))
+
+
+class _Block:
+    """`LightBlock`, that is given its rows bit by bit."""
+
+    def __init__(self, block: LightBlock, time: Tensor, radius: int, needed: Needed):
+        self.first = _Convolution(block.conv1, radius + 1, needed)
+        self.second = _Convolution(block.conv2, radius, needed)
+        scale, self.shift = block.time(time)[:, :, None, None].chunk(2, dim=1)  # (1, C, 1, 1)
+        self.gain = 1 + scale
+        self.queue = RowQueue()
+
+    def push(self, x: Rows, last: bool) -> Rows:
+        self.queue.push(x)
+        h = self.first.push(x, last)
+        torch.ops.aten.gelu_(h.data.mul_(self.gain).add_(self.shift))  # in place, as the block itself
+        return _plus(self.second.push(h, last), self.queue)
+
+
+class LightStream:
+    """One call of a `LightNet`, rows in and rows out.
+
+    Args:
+        net: the network.
+        timestep: step index.
+        needed: columns of the prediction that are needed; all others come out as anything.
+    """
+
+    def __init__(self, net: LightNet, timestep: int, needed: Needed):
+        factor, width, depth, self.gain = (
+            net.config.factor, net.config.width, net.config.depth, net.config.residual_gain,
+        )  # fmt: skip
+        self.factor, self.lag = factor, 2 * depth + 2
+        step = torch.full((1,), timestep, device=net.device)
+        time = net.time(get_timestep_embedding(step, width).to(net.dtype))  # (1, time_width)
+        self.gate = net.state_gate(time)[:, :, None, None]  # (1, width, 1, 1)
+        self.read_lq = _Convolution(net.read_lq, 2 * depth + 1, needed)
+        self.read_state = _Convolution(net.read_state, 2 * depth + 1, needed)
+        self.blocks = [
+            _Block(block, time, 2 * (depth - 1 - number) + 1, needed)
+            for number, block in enumerate(net.blocks)
+            if isinstance(block, LightBlock)
+        ]
+        self.write = _Convolution(net.write, 0, needed)
+        self.skip = RowQueue()
+
+    def push(self, deviation: Tensor, lq: Tensor, top: int, last: bool) -> Rows:
+        """Rows of the prediction e0 that can now be computed, perhaps none.
+
+        Args:
+            deviation: x_t - y0, the next rows of it, (1, C*f*f, n, w).
+            lq: the same rows of the low-resolution image in [-1, 1], (1, C, n, w).
+            top: the first of these rows.
+            last: no more will come.
+        """
+        seen = self.read_lq.push(Rows(top, 0, lq), last)
+        state = self.read_state.push(Rows(top, 0, deviation * self.gain), last)
+        joined = torch.addcmul(seen.data, self.gate, state.data).contiguous(memory_format=torch.channels_last)
+        h = Rows(seen.top, seen.left, joined)  # else a processor reorders before and after each layer
+        self.skip.push(h)
+        for block in self.blocks:
+            h = block.push(h, last)
+        residual = self.write.push(_plus(h, self.skip), last)
+        return Rows(residual.top, residual.left, residual.data / self.gain)
+
+
+def _plus(rows: Rows, queue: RowQueue) -> Rows:
+    """Rows and those that waited for them, added."""
+    count, width = rows.data.shape[-2:]
+    if not count:
+        return rows
+    rows.data.add_(queue.take(rows.bottom, rows.left, rows.left + width))
+    return rows

@@ -1,0 +1,104 @@
+"""Pictures by bands: the same in bounded memory, also where memory runs out; the network on the eye only."""
+
+import numpy as np
+import pytest
+import torch
+
+from retinashift.imaging.degradation import enlarge
+from retinashift.imaging.fundus import eye_columns
+from retinashift.inference import streaming
+from retinashift.inference.streaming import halving, planned_rows
+
+
+def picture(height=61, width=47):
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def photograph(height=70, width=90):
+    """A disc of noise on black."""
+    rows, columns = np.ogrid[:height, :width]
+    disc = (rows - height / 2) ** 2 + (columns - width / 2) ** 2 < (height / 2 - 5) ** 2
+    return np.where(disc[..., None], picture(height, width) // 2 + 90, 0).astype(np.uint8)
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+@pytest.mark.parametrize("members", [1, 2])
+def test_bands_change_no_grey_level_that_could_be_seen(tiny_pipeline, monkeypatch, steps, members):
+    pipe = tiny_pipeline()
+    whole = pipe(picture(), steps, ensemble_size=members, back_projections=2).images[0].astype(int)
+    monkeypatch.setattr(streaming, "BAND_ROWS", 5)
+    banded = pipe(picture(), steps, ensemble_size=members, back_projections=2).images[0].astype(int)
+    assert np.abs(banded - whole).max() <= 1
+    assert (banded != whole).mean() < 0.001
+
+
+def test_memory_that_runs_out_halves_the_bands_and_the_picture_is_the_same(tiny_pipeline, monkeypatch):
+    pipe = tiny_pipeline()
+    expected = pipe(picture(), 2).images[0].astype(int)
+    real, tried = streaming.LightStream.push, []
+
+    def push(self, deviation, lq, top, last):
+        tried.append(deviation.shape[-2])
+        if deviation.shape[-2] > 10 and top > 0:
+            raise torch.OutOfMemoryError("simulated")
+        return real(self, deviation, lq, top, last)
+
+    monkeypatch.setattr(streaming, "BAND_ROWS", 32)
+    monkeypatch.setattr(streaming.LightStream, "push", push)
+    assert np.abs(pipe(picture(), 2).images[0].astype(int) - expected).max() <= 1
+    assert {32, 16, 8} <= set(tried)
+
+
+def test_halving_goes_on_where_it_was_and_gives_up_at_one_row():
+    def bands(rows):
+        for top in range(0, 20, rows):
+            if rows > 3 and top >= 8:
+                raise MemoryError
+            yield torch.arange(top, min(20, top + rows)).view(1, 1, -1, 1)
+
+    assert torch.cat(list(halving(bands, 8)), dim=-2).flatten().tolist() == list(range(20))
+
+    def never(rows):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+        yield
+
+    with pytest.raises(MemoryError, match="one row of the picture"):
+        next(halving(never, 8))
+
+    def broken(rows):
+        raise RuntimeError("something else")
+        yield
+
+    with pytest.raises(RuntimeError, match="something else"):
+        next(halving(broken, 8))
+
+
+def test_less_memory_means_thinner_bands(tiny_pipeline):
+    net = tiny_pipeline().denoiser
+    counts = [planned_rows(2000, net, memory) for memory in (2**34, 3 * 10**7, 10**7, 0)]
+    assert counts == sorted(counts, reverse=True)
+    assert counts[0] == streaming.BAND_ROWS
+    assert counts[-1] == 1
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_the_eye_is_the_same_without_its_surround_and_the_surround_is_plain_enlargement(tiny_pipeline, steps):
+    pipe, lr = tiny_pipeline(), photograph()
+    eye, whole = (pipe(lr, steps, whole_frame=flag).images[0].astype(int) for flag in (False, True))
+    columns = np.repeat(eye_columns(lr), 4, axis=0) * 4
+    inside = (np.arange(360) >= columns[:, :1]) & (np.arange(360) < columns[:, 1:])
+    assert np.abs(eye - whole)[inside].max() <= 1
+    plain = enlarge(lr, 4, "bicubic")
+    assert (np.abs(eye - plain)[~inside] <= 1).all()
+    assert (eye[:8] == 0).all()
+    assert (whole[~inside] != 0).any()
+
+
+def test_a_picture_without_a_surround_is_treated_whole(tiny_pipeline):
+    pipe = tiny_pipeline()
+    assert np.array_equal(pipe(picture()).images[0], pipe(picture(), whole_frame=True).images[0])
+
+
+def test_memory_without_sense_is_refused(tiny_pipeline):
+    with pytest.raises(ValueError, match="memory is 0"):
+        tiny_pipeline()(picture(), memory=0)
