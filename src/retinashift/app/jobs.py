@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -98,12 +99,16 @@ def run_job(
         try:
             manifests = []
             for number, upload in enumerate(uploads):
-                low, high = number / len(uploads), (number + 1) / len(uploads)
-                span: Report = lambda f, text, low=low, high=high: report(low + f * (high - low), text)  # noqa: E731
+                span = partial(_share, report, number, len(uploads))
                 manifests.append(_photograph(pipeline, model, upload, number, settings, folder, span, reference))
             return manifests
         finally:
             handle.remove()
+
+
+def _share(report: Report, number: int, total: int, done: float, text: str) -> None:
+    """Report the progress of one of several photographs as that of all."""
+    report((number + done) / total, text)
 
 
 def _photograph(
@@ -116,7 +121,7 @@ def _photograph(
     report: Report,
     reference: Path | None,
 ) -> dict[str, Any]:
-    from retinashift.inference.batch import upscale_files
+    from retinashift.inference.batch import BatchOptions, upscale_files
     from retinashift.inference.jobs import plan_jobs
 
     name = safe_name(upload.name)
@@ -135,9 +140,9 @@ def _photograph(
         (outcome,) = upscale_files(
             _Watched(pipeline, watch),  # type: ignore[arg-type]  # it is the pipeline, and watches it
             [job],
-            steps=settings.steps,
-            seed=settings.seed,
-            back_projections=None if settings.consistency else 0,
+            BatchOptions(
+                steps=settings.steps, seed=settings.seed, back_projections=None if settings.consistency else 0
+            ),
         )
         if outcome.error:
             return {"name": name, "error": outcome.error.replace(str(upload), name)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -11,7 +11,7 @@ PAPER, INK, GRID = (20, 23, 26), (215, 218, 222), (58, 64, 71)
 COLOURS = ((124, 196, 232), (240, 178, 102), (150, 214, 150), (222, 142, 190))
 
 
-def draw_curves(curves: dict[str, Sequence[float]], *, across: str, width: int = 1200, height: int = 640) -> np.ndarray:
+def draw_curves(curves: Mapping[str, Sequence[float]], *, across: str, width: int = 1200, height: int = 640) -> np.ndarray:
     """Curves over 1, 2, 3, ..., from 0 to their common maximum.
 
     Args:
@@ -38,7 +38,7 @@ def draw_curves(curves: dict[str, Sequence[float]], *, across: str, width: int =
         x = left + (right - left) * t / (longest - 1)
         draw.text((x, lower + 12), str(t + 1), fill=INK, font=font, anchor="ma")
     draw.text(((left + right) / 2, height - 32), across, fill=INK, font=font, anchor="ma")
-    start = left
+    start = float(left)
     for (name, values), colour in zip(curves.items(), COLOURS, strict=False):
         points = [
             (left + (right - left) * t / (len(values) - 1), lower - (lower - upper) * v / top)
