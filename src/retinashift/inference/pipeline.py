@@ -193,7 +193,7 @@ class ResShiftPipeline(DiffusionPipeline):
         for number, (picture, hole, seed) in enumerate(zip(images, masks, seeds, strict=True)):
             prepared = _masked(_prepare(picture, self._execution_device, self.denoiser.dtype), hole)
             needed = self._needed(prepared, whole_frame)
-            canvas = _Canvas(prepared, self.config.scale, output_type)
+            canvas = _Canvas(prepared, [side * scale for side in prepared.lr.shape[-2:]], output_type)
             times = self.config.back_projections if back_projections is None else back_projections
             report = None
             if callback is not None:
@@ -398,9 +398,9 @@ def _prepare(picture: Picture, device: torch.device, dtype: torch.dtype) -> _Pre
 class _Canvas:
     """The finished image, which rows in about [-1, 1] are written into; clamped to what its form can hold."""
 
-    def __init__(self, prepared: _Prepared, scale: int, output_type: OutputType):
+    def __init__(self, prepared: _Prepared, size: Sequence[int], output_type: OutputType):
         self.prepared, self.output_type, self.row = prepared, output_type, 0
-        height, width = (side * scale for side in prepared.lr.shape[-2:])
+        height, width = size
         self.shape = (3, height, width)
         self.levels = 255 if output_type == "pil" else prepared.levels
         if output_type == "pt":
@@ -425,6 +425,13 @@ class _Canvas:
 
     def finished(self) -> Any:
         return Image.fromarray(self.image) if self.output_type == "pil" else self.image
+
+
+def _finish(image: Tensor, prepared: _Prepared, output_type: OutputType) -> Any:
+    """(3, H, W) in about [-1, 1] -> the output form."""
+    canvas = _Canvas(prepared, image.shape[-2:], output_type)
+    canvas.write(image[None])
+    return canvas.finished()
 
 
 class _Collected:
