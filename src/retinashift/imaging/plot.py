@@ -11,7 +11,9 @@ PAPER, INK, GRID = (20, 23, 26), (215, 218, 222), (58, 64, 71)
 COLOURS = ((124, 196, 232), (240, 178, 102), (150, 214, 150), (222, 142, 190))
 
 
-def draw_curves(curves: Mapping[str, Sequence[float]], *, across: str, width: int = 1200, height: int = 640) -> np.ndarray:
+def draw_curves(
+    curves: Mapping[str, Sequence[float]], *, across: str, width: int = 1200, height: int = 640
+) -> np.ndarray:
     """Curves over 1, 2, 3, ..., from 0 to their common maximum.
 
     Args:
