@@ -123,7 +123,8 @@ def _differences(report: Report) -> str:
         return ""
     return (
         f"<h2>{escape(report.compared_with)} less the others</h2><p class=note>Differences paired by photograph, with "
-        "their 95 % interval. Green: better, the interval leaves no doubt; red: worse; black: could be either.</p>"
+        "their 95 % interval. Green: better throughout the interval; red: worse; black: either. With fewer "
+        "than ten photographs such intervals are too narrow to be relied on.</p>"
         + "".join(tables)
     )
 
