@@ -137,8 +137,8 @@ def halving(bands: Callable[[int], Iterator[Tensor]], rows: int) -> Iterator[Ten
 def planned_rows(width: int, net: LightNet, memory: int) -> int:
     """How many rows at a time fit into so many bytes, at least 1 and at most `BAND_ROWS`.
 
-    A row takes, for each of its pixels, about six maps of the network's width and eight of the state; measured by
-    `benchmarks/memory.py`. What the layers keep between bands, two or three rows each, is taken off first.
+    A row takes, for each of its pixels, about six maps of the network's width and eight of the state: counted
+    from the code, not measured. What the layers keep between bands, two or three rows each, is taken off first.
     """
     bytes_per_number = torch.finfo(net.dtype).bits // 8
     state = net.config.image_channels * net.config.factor**2
