@@ -94,7 +94,7 @@ def test_the_endpoint_answers_and_errors_carry_no_traceback(page):
     assert b"checkpoint_sha256" in body
     _, body = call(page, path, steps=99)
     assert b"event: error" in body
-    assert b"1 to 4" in body
+    assert b"greater than maximum value 4" in body
     assert b"Traceback" not in body
 
 
