@@ -215,3 +215,14 @@ def test_shipped_checkpoint_beats_bicubic_on_the_public_retina(retina):
         return np.mean((image.astype(float) - retina) ** 2)
 
     assert error(sr) < 0.85 * error(enlarge(lr, 4, "bicubic"))
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("steps", [1, 4])
+def test_half_precision_moves_the_shipped_result_by_one_level_at_most(precision, steps, retina):
+    pipe, lr = ResShiftPipeline.from_shipped(), retina[:40, :44]
+    exact = pipe(lr, steps).images[0].astype(int)
+    half = pipe(lr, steps, precision=precision).images[0].astype(int)
+    assert 0 < np.abs(half - exact).max() <= 1
+    with pytest.raises(ValueError, match="allowed are fp32, bf16, fp16"):
+        pipe(lr, steps, precision="fp8")

@@ -67,6 +67,10 @@ def upscale(
     whole_frame: Annotated[
         bool, typer.Option("--whole-frame", help="Let the network work on the dark surround of the eye too.")
     ] = False,
+    precision: Annotated[
+        Literal["fp32", "bf16", "fp16"],
+        typer.Option(help="bf16: half as fast again where the processor has it; values move by one level at most."),
+    ] = "fp32",
     file_format: Annotated[Literal["same", "png", "tiff"], typer.Option("--format", help="File type.")] = "same",
     figure: Annotated[bool, typer.Option("--figure", help="Draw each result beside its input, too.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")] = False,
@@ -118,6 +122,7 @@ def upscale(
         back_projections=None if consistency else 0,
         memory=parse_bytes(memory) if memory else None,
         whole_frame=whole_frame,
+        precision=precision,
         page=page or None,
         max_pixels=max_pixels,
         deidentify=deidentify,

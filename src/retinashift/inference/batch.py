@@ -32,7 +32,7 @@ from retinashift.imaging.files import (
 from retinashift.imaging.provenance import Provenance, digest
 from retinashift.inference.fingerprint import checkpoint_hash
 from retinashift.inference.jobs import Job, sidecar_of
-from retinashift.inference.pipeline import ResShiftPipeline
+from retinashift.inference.pipeline import Precision, ResShiftPipeline
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +57,8 @@ class BatchOptions:
     """The most bytes to hold, see `ResShiftPipeline`; None is half of what is free."""
     whole_frame: bool = False
     """Let the network work on the dark surround of the eye, too."""
+    precision: Precision = "fp32"
+    """Of convolutions and products, see `ResShiftPipeline`."""
     page: int | None = None
     """Of files with several, from 1."""
     max_pixels: int = MAX_PIXELS
@@ -158,6 +160,7 @@ def _record(pipeline: ResShiftPipeline, options: BatchOptions) -> Provenance:
             **({} if options.page is None else {"page": options.page}),
             **({"deidentified": True} if options.deidentify else {}),
             **({"whole_frame": True} if options.whole_frame else {}),
+            **({} if options.precision == "fp32" else {"precision": options.precision}),
         },
         device=pipeline.device.type,
         versions={
@@ -234,6 +237,7 @@ def _enlarge(pipeline: ResShiftPipeline, photograph: Photograph, options: BatchO
         back_projections=options.back_projections,
         memory=options.memory,
         whole_frame=options.whole_frame,
+        precision=options.precision,
     )
     pixels = result.images[0]
     if alpha is not None:  # a mask is geometry, not retina: it is interpolated
