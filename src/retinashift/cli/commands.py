@@ -221,7 +221,7 @@ def evaluate(
     with _progress() as progress:
         counts = steps or [pipeline.config.default_steps]
         report = run_evaluation(pipeline, test_set, counts, seed_list, chosen, outputs, progress)
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 140)  # a file has no edge to wrap at
     for table in (report.table("fidelity"), report.table("detail")):
         if len(table[0]) > 1:
             console.print(_table(table))
