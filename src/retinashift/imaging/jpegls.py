@@ -10,9 +10,12 @@ import numpy as np
 
 from retinashift.imaging.photograph import ImageError
 
+# numpy asks a file for its position, which a pipe does not have: hence the buffer between them.
 _CHILD = (
-    "import sys, imagecodecs, numpy; "
-    "numpy.save(sys.stdout.buffer, imagecodecs.jpegls_decode(sys.stdin.buffer.read()), allow_pickle=False)"
+    "import io, sys, imagecodecs, numpy; "
+    "out = io.BytesIO(); "
+    "numpy.save(out, imagecodecs.jpegls_decode(sys.stdin.buffer.read()), allow_pickle=False); "
+    "sys.stdout.buffer.write(out.getvalue())"
 )
 _SECONDS, _PIXELS_A_SECOND = 10.0, 10**6  # to start the process; a tenth of what an intact stream needs
 
