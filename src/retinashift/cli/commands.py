@@ -69,7 +69,7 @@ def upscale(
     ] = False,
     precision: Annotated[
         Literal["fp32", "bf16", "fp16"],
-        typer.Option(help="bf16: half as fast again where the processor has it; values move by one level at most."),
+        typer.Option(help="bf16: half as fast again where the processor has it, for about one grey level."),
     ] = "fp32",
     file_format: Annotated[Literal["same", "png", "tiff"], typer.Option("--format", help="File type.")] = "same",
     figure: Annotated[bool, typer.Option("--figure", help="Draw each result beside its input, too.")] = False,

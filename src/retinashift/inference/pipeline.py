@@ -173,8 +173,8 @@ class ResShiftPipeline(DiffusionPipeline):
             whole_frame: let the network work on the dark surround of the eye too. Without it the surround is the
                 plain bicubic enlargement, and what is inside the eye is the same. For `LightNet`.
             precision: "bf16" and "fp16" compute convolutions and products in half precision (autocast), all else in
-                float32. With the shipped checkpoint no value moves by more than one of 255 levels, and a processor
-                with such arithmetic is half as fast again.
+                float32. With the shipped checkpoint, on the photograph of the demo, values move by one of 255 levels
+                at most, and a processor with such arithmetic is half as fast again.
             callback: called after each step with {"image", "member", "step", "steps", "x0", "x_t"}.
             mask: for checkpoints that fill in (inpainting), one for each picture, (H, W): anything but 0 is filled in,
                 and all else comes back as it was.
