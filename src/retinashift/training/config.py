@@ -99,14 +99,15 @@ class LossSettings:
     mse: float = 256.0
     """Of values in [-1, 1]; 256 counts errors in units of 1/16, about the size of residuals, and so starts near 1."""
     log: float = 0.0
-    """Of each sample's squared error, as PSNR is: soft crops, whose errors are small, then count as much as sharp ones."""
+    """Of each sample's squared error, as PSNR is: soft crops, whose errors are small, count as much as sharp ones."""
     lpips: float = 0.0
     """Between decoded estimate and photograph, by VGG16; needs the extra `lpips` and weights that are downloaded."""
 
     def __post_init__(self) -> None:
         weights = self.mse, self.log, self.lpips
         if min(weights) < 0 or sum(weights) <= 0:
-            raise ConfigError("loss.mse is {}, loss.log {} and loss.lpips {}; 0 or more, and not all 0".format(*weights))
+            given = "loss.mse is {}, loss.log {} and loss.lpips {}".format(*weights)
+            raise ConfigError(f"{given}; 0 or more, and not all 0")
 
 
 @dataclass(frozen=True)
