@@ -50,7 +50,7 @@ def conv_of_norm(
             h = h * (1 + scale) + shift
         h = conv(F.silu(h))
         return h if added_to is None else added_to + h
-    gain, offset = _affine(x, norm, scale, shift)
+    gain, offset = affine(x, norm, scale, shift)
     batch, channels, height, width = x.shape
     out = x.new_empty(batch, conv.out_channels, height, width) if added_to is None else added_to
     for top, bottom in bands(height, channels * width):
@@ -65,7 +65,9 @@ def conv_of_norm(
     return out
 
 
-def _affine(x: Tensor, norm: Any, scale: Tensor | None, shift: Tensor | None) -> tuple[Tensor, Tensor]:
+def affine(
+    x: Tensor, norm: Any, scale: Tensor | None = None, shift: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """gain and offset, (B, C, 1, 1) each: the norm and what follows it are x * gain + offset."""
     batch, channels = x.shape[:2]
     variance, mean = torch.var_mean(x.float().reshape(batch, norm.num_groups, -1), dim=2, correction=0)  # (B, groups)
