@@ -88,12 +88,17 @@ class ModelSettings:
 
 @dataclass(frozen=True)
 class LossSettings:
-    """What is minimised: mse * squared error + lpips * LPIPS. The papers: 1 and 1; faces and filling in: 1 and 10."""
+    """What is minimised: mse * squared error + lpips * LPIPS.
+
+    The papers: 1 and 1; faces and filling in: 1 and 10; deblurring: 1 and 4 by AlexNet.
+    """
 
     mse: float = 256.0
     """Of values in [-1, 1]; 256 counts errors in units of 1/16, about the size of residuals, and so starts near 1."""
     lpips: float = 0.0
-    """Between decoded estimate and photograph, by VGG16; needs the extra `lpips` and weights that are downloaded."""
+    """Between decoded estimate and photograph; needs the extra `lpips` and weights that are downloaded."""
+    lpips_net: Literal["vgg", "alex"] = "vgg"
+    """VGG16 or AlexNet."""
 
     def __post_init__(self) -> None:
         if min(self.mse, self.lpips) < 0 or self.mse + self.lpips <= 0:
