@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import sys
 from bisect import bisect_right
 from pathlib import Path
 
@@ -19,7 +20,9 @@ _DROP = 4  # MADV_DONTNEED of Linux
 
 
 def give_back() -> None:
-    """Freed memory goes back to the system, where the C library is one that keeps it."""
+    """Freed memory goes back to the system, where the C library is one that keeps it: that of most Linux systems."""
+    if sys.platform != "linux":
+        return
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
