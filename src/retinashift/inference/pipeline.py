@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 from diffusers.models.autoencoders.vq_model import VQModel
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.utils import BaseOutput
-from torch import Tensor
+from torch import Tensor, nn
 
 from retinashift.diffusion.noise import normal_rows
 from retinashift.diffusion.scheduler import ResShiftScheduler
@@ -22,6 +23,7 @@ from retinashift.imaging.fundus import eye_columns
 from retinashift.inference import codec_tiles
 from retinashift.inference.device import spare_memory
 from retinashift.inference.fidelity import back_project_rows
+from retinashift.inference.memory import give_back, release
 from retinashift.inference.pictures import (
     Canvas,
     Mask,
@@ -314,6 +316,8 @@ class ResShiftPipeline(DiffusionPipeline):
         """One sample of a network that looks at the whole picture, (1, 3, H, W) float32 in about [-1, 1]."""
         given = self._whole_latents(prepared)  # prepared.lr, perhaps extended to the right and below
         y0 = self._encode(given.lr)  # (1, C, h', w')
+        if self.codec is not None:
+            self._done(self.codec)
 
         def draw(number: int) -> Tensor:
             # drawn on the CPU in float32, so that the noise is the same on every device and in every dtype
@@ -321,16 +325,27 @@ class ResShiftPipeline(DiffusionPipeline):
             return normal_rows(seed, (member, number), 0, height, channels, width).to(y0)
 
         x_t = self.scheduler.init_noise(y0, noise=draw(0))
-        mean = x_t
-        for number, t in enumerate(self.scheduler.timesteps.tolist()):
-            prediction = _predict(self.denoiser, t, self.scheduler.scale_model_input(x_t, t), given.lr, given.mask)
-            x_t, x0 = self.scheduler.step(prediction, t, x_t, y0, noise=draw(number + 1), return_dict=False)
-            mean = x0 if number == 0 else mean
-            if report is not None:
-                report({"member": member, "step": number, "x0": x0, "x_t": x_t})
+        with self.denoiser.steady() if isinstance(self.denoiser, SwinUNet) else nullcontext():
+            mean = x_t
+            for number, t in enumerate(self.scheduler.timesteps.tolist()):
+                prediction = _predict(self.denoiser, t, self.scheduler.scale_model_input(x_t, t), given.lr, given.mask)
+                x_t, x0 = self.scheduler.step(prediction, t, x_t, y0, noise=draw(number + 1), return_dict=False)
+                mean = x0 if number == 0 else mean
+                if report is not None:
+                    report({"member": member, "step": number, "x0": x0, "x_t": x_t})
         if gain != 1:
             x_t = amplified(x_t, mean, gain)
-        return self._decode(x_t, prepared.lr).float()
+        self._done(self.denoiser)
+        image = self._decode(x_t, prepared.lr).float()
+        if self.codec is not None:
+            self._done(self.codec)
+        return image
+
+    def _done(self, part: nn.Module) -> None:
+        """A part has done its work for a picture: on a CPU its weights and activations make room for the next one's."""
+        if self._execution_device.type == "cpu":
+            release(part)
+            give_back()
 
     def _needed(self, prepared: Prepared, whole_frame: bool) -> Needed:
         """Where the network is to work: on the eye, or on all that there is."""

@@ -93,7 +93,7 @@ class ModelSettings:
 class LossSettings:
     """What is minimised: mse * squared error + log * its logarithm + lpips * LPIPS.
 
-    The papers: mse 1 and lpips 1; for faces and for filling in, 1 and 10.
+    The papers, for mse and lpips: 1 and 1; faces and filling in: 1 and 10; deblurring: 1 and 4 by AlexNet.
     """
 
     mse: float = 256.0
@@ -101,7 +101,9 @@ class LossSettings:
     log: float = 0.0
     """Of each sample's squared error, as PSNR is: soft crops, whose errors are small, count as much as sharp ones."""
     lpips: float = 0.0
-    """Between decoded estimate and photograph, by VGG16; needs the extra `lpips` and weights that are downloaded."""
+    """Between decoded estimate and photograph; needs the extra `lpips` and weights that are downloaded."""
+    lpips_net: Literal["vgg", "alex"] = "vgg"
+    """VGG16 or AlexNet."""
 
     def __post_init__(self) -> None:
         weights = self.mse, self.log, self.lpips

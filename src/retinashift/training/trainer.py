@@ -28,6 +28,7 @@ from retinashift.models.codec import upsample_bicubic
 from retinashift.models.lpips import LPIPS
 from retinashift.training.averaging import average
 from retinashift.training.build import build_pipeline, frozen_codec, resolved, trained_part
+from retinashift.training.card import continued_card
 from retinashift.training.config import ConfigError, TrainConfig
 from retinashift.training.latents import LatentCache
 from retinashift.training.lora import merged, save_adapter
@@ -101,7 +102,7 @@ class Trainer:
         layout = torch.channels_last if config.run.channels_last else torch.contiguous_format
         trained = trained.to(self.device).to(memory_format=layout).train()  # type: ignore[call-overload]
         self.raw = trained
-        self.lpips = LPIPS.pretrained().to(self.device) if config.loss.lpips else None
+        self.lpips = LPIPS.pretrained(config.loss.lpips_net).to(self.device) if config.loss.lpips else None
         self.cache = LatentCache() if config.run.sample_pool and self.codec is not None else None
         optimizer = torch.optim.AdamW(
             [parameter for parameter in trained.parameters() if parameter.requires_grad],
@@ -323,6 +324,9 @@ class Trainer:
             (folder / "adapter").mkdir()
             save_adapter(plain, folder / "adapter")
         (folder / "training.yaml").write_text(self.config.to_yaml(), encoding="utf-8")
+        card = continued_card(Path(self.pipeline.name_or_path)) if self.config.init_from else None
+        if card is not None:
+            (folder / "README.md").write_text(card, encoding="utf-8")
 
     @contextmanager
     def _averaged_weights(self) -> Iterator[None]:
