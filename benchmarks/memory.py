@@ -163,7 +163,7 @@ def seam(sr: np.ndarray, first: int, every: int, neighbours: int = 8) -> float:
 
 def first_border(pipeline: Any, band: int) -> int:
     """Input row at which the first band of the network's last layer ends: it waits for rows that it looks at."""
-    return (band - pipeline.denoiser.receptive_radius) % band
+    return (band - 2 * pipeline.denoiser.config.depth - 2) % band
 
 
 def against_untiled() -> str:

@@ -302,7 +302,7 @@ class ResShiftPipeline(DiffusionPipeline):
             gain,
             steps if report is not None else None,
         )
-        rows = planned_rows(prepared.lr.shape[-1], self.denoiser, budget)
+        rows = planned_rows(prepared.lr.shape[-1], self.denoiser, budget, len(self.scheduler.timesteps))
         return (band.float() for band in halving(chain.bands, rows))
 
     def _sample_whole(

@@ -10,7 +10,7 @@ columns and as many around them as the layers after it look at.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -47,11 +47,16 @@ class Rows:
         return F.pad(part, (first - left, right - last)) if first > left or right > last else part
 
 
-@dataclass
 class RowQueue:
-    """Rows that wait, first in, first out."""
+    """Rows that wait, first in, first out.
 
-    waiting: list[Rows] = field(default_factory=list)
+    What stays behind when the rest of a band has left is copied to a place that the queue keeps: small pieces of their
+    own, made anew for each band, would come to lie between large ones, and memory could not be used again.
+    """
+
+    def __init__(self) -> None:
+        self.waiting: list[Rows] = []
+        self.place: Tensor | None = None
 
     def push(self, rows: Rows) -> None:
         if rows.data.shape[-2]:
@@ -59,17 +64,35 @@ class RowQueue:
 
     def take(self, bottom: int, left: int, right: int, *, keep: int = 0) -> Tensor:
         """All rows above `bottom`, (1, C, n, right - left). They leave the queue, but for the last `keep` of them."""
-        taken, kept = [], []
+        taken: list[Tensor] = []
+        kept: list[Rows] = []
+        alone = True  # whether what leaves is no part of the queue's own place, which is written to again
         for rows in self.waiting:
             height = rows.data.shape[-2]
             count, gone = (min(max(0, end - rows.top), height) for end in (bottom, bottom - keep))
             if count:
                 taken.append(Rows(rows.top, rows.left, rows.data[..., :count, :]).fitted(left, right))
+                alone &= not self._is_placed(rows.data)
             if gone < height:
-                # a copy, or a few rows would keep their whole band in memory
-                kept.append(Rows(rows.top + gone, rows.left, rows.data[..., gone:, :].clone()) if gone else rows)
-        self.waiting = kept
-        return taken[0] if len(taken) == 1 else torch.cat(taken, dim=-2)
+                kept.append(Rows(rows.top + gone, rows.left, rows.data[..., gone:, :]) if gone else rows)
+        result = torch.cat(taken, dim=-2) if len(taken) > 1 else taken[0] if alone else taken[0].clone()
+        self.waiting = [rows if any(rows is former for former in self.waiting) else self._placed(rows) for rows in kept]
+        return result
+
+    def _is_placed(self, data: Tensor) -> bool:
+        return self.place is not None and data.untyped_storage().data_ptr() == self.place.untyped_storage().data_ptr()
+
+    def _placed(self, rows: Rows) -> Rows:
+        """The same rows in the queue's own place."""
+        data, size = rows.data, rows.data.numel()
+        if self._is_placed(data):
+            data = data.clone()
+        if self.place is None or self.place.numel() < size:
+            self.place = data.new_empty(size + size // 4)
+        batch, channels, count, width = data.shape
+        own = self.place[:size].view(batch, count, width, channels).permute(0, 3, 1, 2)  # channels last, as layers are
+        own.copy_(data)
+        return Rows(rows.top, rows.left, own)
 
 
 class Needed:
