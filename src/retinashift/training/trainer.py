@@ -204,7 +204,7 @@ class Trainer:
             image = self.model(x0)  # (B, 3, H, W)
             errors = (image.float() - hr).square().mean(dim=(1, 2, 3))  # (B,)
             perceptual = perceptual_error(self.lpips, None, image, hr) if self.lpips else None
-            return combined(errors, perceptual, loss.mse, loss.lpips).mean()
+            return combined(errors, perceptual, loss.mse, loss.lpips, loss.log).mean()
         timesteps, noise = self._draw(step, micro, x0)  # (B,), as x0
         x_t = scheduler.add_noise(x0, noise, timesteps, y0)
         prediction = self.model(scheduler.scale_model_input(x_t, timesteps), timesteps, lq=lq).sample
@@ -215,7 +215,7 @@ class Trainer:
             if self.codec is None:
                 estimate = self.pipeline.pixel_codec.decode(estimate)
             perceptual = perceptual_error(self.lpips, self.codec, estimate, hr)
-        return combined(self.loss_weight[timesteps] * errors, perceptual, loss.mse, loss.lpips).mean()
+        return combined(self.loss_weight[timesteps] * errors, perceptual, loss.mse, loss.lpips, loss.log).mean()
 
     @torch.no_grad()
     def _latents(self, batch: Batch, lq: Tensor, hr: Tensor) -> tuple[Tensor, Tensor]:
