@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from retinashift import __version__
-from retinashift.imaging.degradation import enlarge, psnr_of_reduced
+from retinashift.imaging.degradation import enlarge
 from retinashift.imaging.dicom_deidentify import deidentify
 from retinashift.imaging.files import (
     MAX_PIXELS,
@@ -248,9 +248,10 @@ def _upscale(
 
 @dataclass(frozen=True)
 class _Enlarged:
-    """`pixels` as the photograph's; `sigma` (H, W) or None, see `SRResult`."""
+    """`pixels` as the photograph's; `consistency` in dB and `sigma` (H, W) or None, see `SRResult`."""
 
     pixels: np.ndarray
+    consistency: float
     sigma: np.ndarray | None = None
     calibrated: bool = False
 
@@ -271,7 +272,7 @@ def _enlarge(pipeline: ResShiftPipeline, photograph: Photograph, options: BatchO
     pixels = result.images[0]
     if alpha is not None:  # a mask is geometry, not retina: it is interpolated
         pixels = np.dstack([pixels, enlarge(alpha, pipeline.config.scale, "bicubic")])
-    return _Enlarged(pixels, result.sigma[0] if result.sigma else None, result.calibrated)
+    return _Enlarged(pixels, result.consistency[0], result.sigma[0] if result.sigma else None, result.calibrated)
 
 
 def _write(
@@ -279,8 +280,7 @@ def _write(
 ) -> Outcome:
     try:
         pixels = enlarged.pixels
-        colours = 1 if photograph.channels < 3 else 3
-        figure = psnr_of_reduced(pixels, photograph.pixels, record.scale, colours)
+        figure = enlarged.consistency
         record = replace(record, consistency_db=None if figure == float("inf") else round(figure, 2))
         data = encode_image(job.target, pixels, like=photograph, scale=record.scale, provenance=record)
         job.target.parent.mkdir(parents=True, exist_ok=True)

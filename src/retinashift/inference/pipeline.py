@@ -36,7 +36,7 @@ from retinashift.inference.pictures import (
     measured_consistency,
     prepare,
 )
-from retinashift.inference.streaming import LightChain, halving, planned_rows
+from retinashift.inference.streaming import LightChain, amplified, halving, planned_rows
 from retinashift.inference.uncertainty import Calibration, SampleMean
 from retinashift.models.codec import PixelCodec, Upsampling, upsample_bicubic
 from retinashift.models.light_net import LightNet
@@ -46,6 +46,7 @@ from retinashift.models.vq import VQCodec
 
 Denoiser = LightNet | SwinUNet
 Precision = Literal["fp32", "bf16", "fp16"]
+Mode = Literal["faithful", "realistic"]
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 # A checkpoint names its classes; only these, which are imported above, are loaded, whatever the file says.
@@ -89,6 +90,7 @@ class ResShiftPipeline(DiffusionPipeline):
             estimate with the least squared error, and the most faithful; all T steps draw a sample.
         back_projections: how often results are brought into line with their input when the caller names no number;
             see `fidelity`.
+        detail_gain: of the mode "realistic": what the detail of its samples is multiplied by; see `amplified`.
         calibration: what `Calibration.to_config` gives, or None.
 
     >>> pipe = ResShiftPipeline.from_shipped()
@@ -108,6 +110,7 @@ class ResShiftPipeline(DiffusionPipeline):
         upsampling: str = "pillow",
         default_steps: int = 1,
         back_projections: int = 0,
+        detail_gain: float = 1.0,
         calibration: dict[str, Any] | None = None,
     ):
         super().__init__()
@@ -119,6 +122,7 @@ class ResShiftPipeline(DiffusionPipeline):
             upsampling=upsampling,
             default_steps=default_steps,
             back_projections=back_projections,
+            detail_gain=detail_gain,
             calibration=calibration,
         )
         self.pixel_codec = PixelCodec(scale)
@@ -151,6 +155,7 @@ class ResShiftPipeline(DiffusionPipeline):
         self,
         image: Picture | Sequence[Picture],
         num_inference_steps: int | None = None,
+        mode: Mode | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
         ensemble_size: int = 1,
         uncertainty: bool = False,
@@ -168,7 +173,10 @@ class ResShiftPipeline(DiffusionPipeline):
             image: PIL image; array (H, W) or (H, W, 3), uint8, uint16 or float in [0, 1]; tensor (3, H, W) or
                 (B, 3, H, W), float in [0, 1]; or a list of these. Grey pictures pass as three equal channels, and
                 the mean of the result's channels comes back.
-            num_inference_steps: network calls a sample, 1..T; None is the checkpoint's default.
+            num_inference_steps: network calls a sample, 1..T; None is what the mode says.
+            mode: "faithful", one step: the posterior mean, nearest to the truth on average and smoother than it.
+                "realistic", all steps and the checkpoint's `detail_gain`: a sample, with detail as sharp as that of
+                photographs and often in another place. None is the checkpoint's default number of steps.
             generator: source of the noise; a list gives one to each image. None is a generator seeded 0. Every image
                 gets the same noise stream, so that a result does not depend on the images beside it.
             ensemble_size: samples whose mean is returned. Their number costs time, not memory.
@@ -198,19 +206,24 @@ class ResShiftPipeline(DiffusionPipeline):
             raise ValueError(f"output_type is {output_type!r}; allowed are np, pil, pt")
         if ensemble_size < 1:
             raise ValueError(f"ensemble_size is {ensemble_size}; it must be at least 1")
+        if mode not in (None, "faithful", "realistic"):
+            raise ValueError(f"mode is {mode!r}; allowed are faithful, realistic")
+        if uncertainty and mode is not None:
+            raise ValueError("uncertainty is that of plain samples; leave mode out")
         if uncertainty and ensemble_size < 2:
             raise ValueError(f"uncertainty of {ensemble_size} sample; ensemble_size must be at least 2")
         if precision not in AUTOCAST:
             raise ValueError(f"precision is {precision!r}; allowed are {', '.join(AUTOCAST)}")
         if memory is not None and memory < 1:
             raise ValueError(f"memory is {memory}; a number of bytes is needed")
-        if num_inference_steps is None and uncertainty:
-            num_inference_steps = self.scheduler.config.num_train_timesteps  # one step is a mean: it has no spread
+        gain = self.config.detail_gain if mode == "realistic" else 1.0
+        if not num_inference_steps:
+            num_inference_steps = self.steps_of(mode, samples=uncertainty)
         calibration = self._calibration(num_inference_steps, ensemble_size) if uncertainty else None
         scale, budget = self.config.scale, spare_memory(self._execution_device, memory)
         masks = as_masks(mask, images, takes_mask=getattr(self.denoiser, "takes_mask", False))
         seeds = _noise_seeds(generator, len(images))
-        self.scheduler.set_timesteps(num_inference_steps or self.config.default_steps)
+        self.scheduler.set_timesteps(num_inference_steps)
         # 2. Sample, image by image: sizes may differ, and activations of one image already fill a processor
         results: list[Any] = []
         consistency: list[float] = []
@@ -224,10 +237,9 @@ class ResShiftPipeline(DiffusionPipeline):
             if callback is not None:
                 where = {"image": number, "steps": self.scheduler.num_inference_steps}
                 report = lambda state, where=where: callback(where | state)  # noqa: E731
+            lr = prepared.lr.float()
             samples = (
-                back_project_rows(
-                    self._sample(prepared, needed, seed, member, budget, report), prepared.lr.float(), scale, times
-                )
+                back_project_rows(self._sample(prepared, needed, seed, member, budget, gain, report), lr, scale, times)
                 for member in range(ensemble_size)
             )
             with torch.autocast(
@@ -251,7 +263,13 @@ class ResShiftPipeline(DiffusionPipeline):
             calibrated=calibration is not None,
         )
 
-    def _calibration(self, steps: int | None, samples: int) -> Calibration | None:
+    def steps_of(self, mode: Mode | None, *, samples: bool = False) -> int:
+        """Network calls when no number is named; `samples`: their spread is wanted, and one step is a mean."""
+        if mode == "realistic" or samples:
+            return int(self.scheduler.config.num_train_timesteps)
+        return 1 if mode == "faithful" else int(self.config.default_steps)
+
+    def _calibration(self, steps: int, samples: int) -> Calibration | None:
         """That of the checkpoint, if it holds for so many steps and samples."""
         if self.config.calibration is None:
             return None
@@ -265,11 +283,12 @@ class ResShiftPipeline(DiffusionPipeline):
         seed: int,
         member: int,
         budget: int,
+        gain: float,
         report: Callable[[dict[str, Any]], None] | None,
     ) -> Iterator[Tensor]:
         """One sample in bands of rows, top to bottom, (1, 3, n, W) float32 in about [-1, 1]."""
         if not (isinstance(self.denoiser, LightNet) and self.codec is None):
-            return iter([self._sample_whole(prepared, seed, member, report)])
+            return iter([self._sample_whole(prepared, seed, member, gain, report)])
         steps = _Collected(member, prepared.lr.shape[-2], report)
         chain = LightChain(
             self.denoiser,
@@ -280,13 +299,19 @@ class ResShiftPipeline(DiffusionPipeline):
             self.config.upsampling,
             seed,
             member,
+            gain,
             steps if report is not None else None,
         )
         rows = planned_rows(prepared.lr.shape[-1], self.denoiser, budget)
         return (band.float() for band in halving(chain.bands, rows))
 
     def _sample_whole(
-        self, prepared: Prepared, seed: int, member: int, report: Callable[[dict[str, Any]], None] | None
+        self,
+        prepared: Prepared,
+        seed: int,
+        member: int,
+        gain: float,
+        report: Callable[[dict[str, Any]], None] | None,
     ) -> Tensor:
         """One sample of a network that looks at the whole picture, (1, 3, H, W) float32 in about [-1, 1]."""
         given = self._whole_latents(prepared)  # prepared.lr, perhaps extended to the right and below
@@ -301,11 +326,15 @@ class ResShiftPipeline(DiffusionPipeline):
 
         x_t = self.scheduler.init_noise(y0, noise=draw(0))
         with self.denoiser.steady() if isinstance(self.denoiser, SwinUNet) else nullcontext():
+            mean = x_t
             for number, t in enumerate(self.scheduler.timesteps.tolist()):
                 prediction = _predict(self.denoiser, t, self.scheduler.scale_model_input(x_t, t), given.lr, given.mask)
                 x_t, x0 = self.scheduler.step(prediction, t, x_t, y0, noise=draw(number + 1), return_dict=False)
+                mean = x0 if number == 0 else mean
                 if report is not None:
                     report({"member": member, "step": number, "x0": x0, "x_t": x_t})
+        if gain != 1:
+            x_t = amplified(x_t, mean, gain)
         self._done(self.denoiser)
         image = self._decode(x_t, prepared.lr).float()
         if self.codec is not None:

@@ -93,7 +93,7 @@ class ModelSettings:
 class LossSettings:
     """What is minimised: mse * squared error + log * its logarithm + lpips * LPIPS.
 
-    The papers: mse 1 and lpips 1; for faces and for filling in, 1 and 10; for deblurring, 1 and 4 by AlexNet.
+    The papers, for mse and lpips: 1 and 1; faces and filling in: 1 and 10; deblurring: 1 and 4 by AlexNet.
     """
 
     mse: float = 256.0
