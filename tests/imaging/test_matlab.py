@@ -8,7 +8,7 @@ import torch
 
 from retinashift.imaging.degradation import bicubic_pillow
 from retinashift.imaging.matlab import imresize, rgb_to_ycbcr
-from retinashift.inference.pipeline import _finish, _Prepared
+from retinashift.inference.pictures import Canvas, Prepared
 
 
 @pytest.mark.shared
@@ -33,8 +33,9 @@ def test_resizing_equals_the_reference(parity):
 
 def as_picture(image: torch.Tensor) -> torch.Tensor:
     """(H, W, 3) in [0, 1] and beyond to bytes by the pipeline's own way."""
-    prepared = _Prepared(torch.zeros(1, 3, 1, 1), grey=False, levels=255)
-    return torch.from_numpy(_finish(image.permute(2, 0, 1) * 2 - 1, prepared, "np"))
+    canvas = Canvas(Prepared(torch.zeros(1, 3, 1, 1), grey=False, levels=255), image.shape[:2], "np")
+    canvas.write(image.permute(2, 0, 1)[None] * 2 - 1)
+    return torch.from_numpy(canvas.finished())
 
 
 @pytest.mark.shared
