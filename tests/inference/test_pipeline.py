@@ -226,3 +226,27 @@ def test_half_precision_moves_the_shipped_result_by_one_level_at_most(precision,
     assert 0 < np.abs(half - exact).max() <= 1
     with pytest.raises(ValueError, match="allowed are fp32, bf16, fp16"):
         pipe(lr, steps, precision="fp8")
+
+
+def test_the_realistic_mode_is_the_mean_and_its_sample_drawn_further_apart(tiny_pipeline):
+    pipeline = tiny_pipeline()
+    lr = np.random.default_rng(0).uniform(0.3, 0.7, (40, 24, 3)).astype(np.float32)
+    mean, sample = (pipeline(lr, num_inference_steps=steps).images[0] for steps in (1, 4))
+    pipeline.register_to_config(detail_gain=1.5)
+    assert np.allclose(pipeline(lr, mode="realistic").images[0], mean + 1.5 * (sample - mean), atol=1e-5)
+    assert np.array_equal(pipeline(lr, num_inference_steps=4).images[0], sample)
+    assert np.array_equal(pipeline(lr, mode="faithful").images[0], mean)
+
+
+def test_the_realistic_mode_does_not_depend_on_the_bands(tiny_pipeline, monkeypatch):
+    pipeline = tiny_pipeline()
+    pipeline.register_to_config(detail_gain=2.0)
+    lr = np.random.default_rng(0).uniform(0.3, 0.7, (40, 24, 3)).astype(np.float32)
+    whole = pipeline(lr, mode="realistic", whole_frame=True).images[0]
+    monkeypatch.setattr("retinashift.inference.pipeline.planned_rows", lambda *_: 3)
+    assert np.allclose(pipeline(lr, mode="realistic", whole_frame=True).images[0], whole, atol=1e-5)
+
+
+def test_an_unknown_mode_is_refused(tiny_pipeline):
+    with pytest.raises(ValueError, match="faithful, realistic"):
+        tiny_pipeline()(np.zeros((4, 4, 3), np.uint8), mode="pretty")

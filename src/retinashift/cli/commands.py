@@ -56,6 +56,13 @@ def options(
 def upscale(
     inputs: Annotated[list[str], typer.Argument(help="Files, folders (with all below them) or patterns.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results, or a file name for one input.")],
+    mode: Annotated[
+        Literal["faithful", "realistic"] | None,
+        typer.Option(
+            help="faithful (the default): one step, the best estimate, smoother than the truth. realistic: a sample, "
+            "as sharp as photographs are; its finest detail is plausible, not observed."
+        ),
+    ] = None,
     steps: Steps = 0,
     seed: Seed = 0,
     ensemble: Annotated[int, typer.Option(min=1, help="Samples that are averaged.")] = 1,
@@ -122,6 +129,7 @@ def upscale(
 
     options = BatchOptions(
         steps=steps or None,
+        mode=mode,
         seed=seed,
         ensemble_size=ensemble,
         uncertainty=uncertainty,
@@ -186,6 +194,10 @@ def evaluate(
     steps: Annotated[
         list[int] | None, typer.Option(help="Network calls to score; may be repeated. Default: the checkpoint's.")
     ] = None,
+    mode: Annotated[
+        list[str] | None,
+        typer.Option(help="faithful or realistic, as of upscale, instead of --steps; may be repeated."),
+    ] = None,
     seeds: Annotated[str, typer.Option(help="Seeds of the samples that are averaged, by commas.")] = "0,1,2",
     metrics: Annotated[
         str,
@@ -215,7 +227,7 @@ def evaluate(
     """Score a checkpoint beside nearest, bicubic and Lanczos (protocol: bicubic-pillow, 8 bit, docs/data-card.md)."""
     from rich.console import Console
 
-    from retinashift.cli.evaluation import Outputs, TestSet, parse_against, parse_metrics, run_evaluation
+    from retinashift.cli.evaluation import Outputs, TestSet, parse_against, parse_metrics, parse_modes, run_evaluation
 
     outputs = Outputs(json_path, csv_path, html_path)
     outputs.check(overwrite)
@@ -227,8 +239,8 @@ def evaluate(
         raise ValueError(f"--seeds is {seeds!r}; whole numbers by commas are expected, such as 0,1,2") from None
     pipeline = open_pipeline(checkpoint, device)
     with progress_bar() as progress:
-        counts = steps or [pipeline.config.default_steps]
-        report = run_evaluation(pipeline, test_set, counts, seed_list, chosen, outputs, progress)
+        ways = [*(steps or []), *parse_modes(mode or [])] or [pipeline.config.default_steps]
+        report = run_evaluation(pipeline, test_set, ways, seed_list, chosen, outputs, progress)
     console = Console(width=None if sys.stdout.isatty() else 140)  # a file has no edge to wrap at
     for table in (report.table("fidelity"), report.table("detail")):
         if len(table[0]) > 1:

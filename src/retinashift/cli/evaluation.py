@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from retinashift.evaluation.labels import find_label, read_label
 from retinashift.evaluation.report import save_html
 from retinashift.evaluation.scores import DEFAULT_METRICS, Metric
 from retinashift.imaging.files import ImageError, read_image
-from retinashift.inference.pipeline import ResShiftPipeline
+from retinashift.inference.pipeline import Mode, ResShiftPipeline
 from retinashift.training.sources import FileRef, list_files, stem_path
 
 SHOWN = 4
@@ -85,7 +85,7 @@ def parse_against(given: list[str]) -> dict[str, Path]:
 def run_evaluation(
     pipeline: ResShiftPipeline,
     test_set: TestSet,
-    steps: list[int],
+    ways: list[int | Mode],
     seeds: list[int],
     metrics: tuple[Metric, ...],
     outputs: Outputs,
@@ -97,7 +97,7 @@ def run_evaluation(
     scale = pipeline.config.scale
     methods: list[Method | Results] = [baseline(name, scale) for name in ("nearest", "bicubic", "lanczos")]
     methods += [_others(name, folder, refs) for name, folder in test_set.against.items()]
-    methods += [_ours(pipeline, count) for count in steps]
+    methods += [_ours(pipeline, way) for way in ways]
     labels = {ref.name: path for ref in refs if (path := _label(ref, test_set.labels)) is not None}
     shown = [refs[i].name for i in np.linspace(0, len(refs) - 1, min(SHOWN, len(refs))).astype(int)]
     gallery = Gallery(frozenset(shown))
@@ -121,11 +121,23 @@ def run_evaluation(
     return report
 
 
-def _ours(pipeline: ResShiftPipeline, steps: int) -> Method:
-    def run(lr: np.ndarray, seed: int) -> np.ndarray:
-        return pipeline(lr, num_inference_steps=steps, generator=torch.Generator().manual_seed(seed)).images[0]
+def parse_modes(given: list[str]) -> list[Mode]:
+    """ValueError for one that is none."""
+    for text in given:
+        if text not in get_args(Mode):
+            raise ValueError(f"--mode is {text!r}; allowed are {', '.join(get_args(Mode))}")
+    return [mode for text in given for mode in get_args(Mode) if mode == text]
 
-    return Method(f"retinashift, {steps} step{'s' if steps > 1 else ''}", run, stochastic=True)
+
+def _ours(pipeline: ResShiftPipeline, way: int | Mode) -> Method:
+    """By a number of steps, or by a mode."""
+    chosen: dict[str, Any] = {"num_inference_steps": way} if isinstance(way, int) else {"mode": way}
+
+    def run(lr: np.ndarray, seed: int) -> np.ndarray:
+        return pipeline(lr, generator=torch.Generator().manual_seed(seed), **chosen).images[0]
+
+    name = f"{way} step{'s' if way > 1 else ''}" if isinstance(way, int) else way
+    return Method(f"retinashift, {name}", run, stochastic=True)
 
 
 def _others(name: str, folder: Path, refs: list[FileRef]) -> Results:

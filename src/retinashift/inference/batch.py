@@ -34,7 +34,7 @@ from retinashift.imaging.provenance import Provenance, digest
 from retinashift.imaging.uncertainty_map import encode_map, overlay
 from retinashift.inference.fingerprint import checkpoint_hash
 from retinashift.inference.jobs import Job, maps_of, sidecar_of
-from retinashift.inference.pipeline import Precision, ResShiftPipeline
+from retinashift.inference.pipeline import Mode, Precision, ResShiftPipeline
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,9 @@ class BatchOptions:
     """
 
     steps: int | None = None
-    """Network calls a sample; None is the checkpoint's default."""
+    """Network calls a sample; None is what the mode says."""
+    mode: Mode | None = None
+    """See `ResShiftPipeline`; None is the checkpoint's default number of steps."""
     seed: int = 0
     """Every file starts from it, so its result does not depend on the files beside it."""
     ensemble_size: int = 1
@@ -83,6 +85,8 @@ class BatchOptions:
             raise ValueError(f"uncertainty is {self.uncertainty}; at least 2 samples are needed, or 0 for none")
         if self.uncertainty and self.ensemble_size != 1:
             raise ValueError("both uncertainty and ensemble are given; the former gives the mean of its samples, too")
+        if self.uncertainty and self.mode is not None:
+            raise ValueError("uncertainty is that of plain samples, and a mode is given; leave one of the two out")
         if self.uncertainty and self.steps == 1:
             raise ValueError("uncertainty with steps 1: one step is the mean and has no spread; leave steps out")
 
@@ -161,7 +165,7 @@ def _record(pipeline: ResShiftPipeline, options: BatchOptions) -> Provenance:
     return Provenance(
         scale=config.scale,
         checkpoint=checkpoint_hash(pipeline),
-        steps=_steps(pipeline, options),
+        steps=options.steps or pipeline.steps_of(options.mode, samples=options.uncertainty > 0),
         seed=options.seed,
         input="",
         ensemble=options.uncertainty or options.ensemble_size,
@@ -170,6 +174,7 @@ def _record(pipeline: ResShiftPipeline, options: BatchOptions) -> Provenance:
             **({} if options.page is None else {"page": options.page}),
             **({"deidentified": True} if options.deidentify else {}),
             **({"whole_frame": True} if options.whole_frame else {}),
+            **({"detail_gain": config.detail_gain} if options.mode == "realistic" else {}),
             **({"uncertainty": options.uncertainty} if options.uncertainty else {}),
             **({} if options.precision == "fp32" else {"precision": options.precision}),
         },
@@ -181,12 +186,6 @@ def _record(pipeline: ResShiftPipeline, options: BatchOptions) -> Provenance:
             "python": platform.python_version(),
         },
     )
-
-
-def _steps(pipeline: ResShiftPipeline, options: BatchOptions) -> int:
-    if options.steps is None and options.uncertainty:
-        return int(pipeline.scheduler.config.num_train_timesteps)
-    return options.steps or pipeline.config.default_steps
 
 
 def _read(job: Job, record: Provenance, options: BatchOptions) -> _Read:
@@ -261,6 +260,7 @@ def _enlarge(pipeline: ResShiftPipeline, photograph: Photograph, options: BatchO
     result = pipeline(
         colour,
         num_inference_steps=options.steps,
+        mode=options.mode,
         generator=torch.Generator().manual_seed(options.seed),
         ensemble_size=options.uncertainty or options.ensemble_size,
         uncertainty=options.uncertainty > 0,

@@ -155,10 +155,8 @@ class ResShiftPipeline(DiffusionPipeline):
         self,
         image: Picture | Sequence[Picture],
         num_inference_steps: int | None = None,
-        mode: Mode | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
         ensemble_size: int = 1,
-        uncertainty: bool = False,
         output_type: OutputType = "np",
         back_projections: int | None = None,
         memory: int | None = None,
@@ -166,6 +164,8 @@ class ResShiftPipeline(DiffusionPipeline):
         precision: Precision = "fp32",
         callback: Callable[[dict[str, Any]], None] | None = None,
         mask: Mask | Sequence[Mask] | None = None,
+        mode: Mode | None = None,
+        uncertainty: bool = False,
     ) -> SRResult:
         """Enlarge one picture or several.
 
