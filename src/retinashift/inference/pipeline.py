@@ -23,6 +23,7 @@ from retinashift.imaging.fundus import eye_columns
 from retinashift.inference import codec_tiles
 from retinashift.inference.device import spare_memory
 from retinashift.inference.fidelity import back_project_rows, consistency_db
+from retinashift.inference.progress import Listener, StepWatch
 from retinashift.inference.streaming import LightChain, halving, planned_rows
 from retinashift.models.codec import PixelCodec, Upsampling, upsample_bicubic
 from retinashift.models.light_net import LightNet
@@ -152,6 +153,7 @@ class ResShiftPipeline(DiffusionPipeline):
         precision: Precision = "fp32",
         callback: Callable[[dict[str, Any]], None] | None = None,
         mask: Mask | Sequence[Mask] | None = None,
+        progress: Listener | None = None,
     ) -> SRResult:
         """Enlarge one picture or several.
 
@@ -178,6 +180,8 @@ class ResShiftPipeline(DiffusionPipeline):
             callback: called after each step with {"image", "member", "step", "steps", "x0", "x_t"}.
             mask: for checkpoints that fill in (inpainting), one for each picture, (H, W): anything but 0 is filled in,
                 and all else comes back as it was.
+            progress: called with the share of the work that is done, 0..1, after each band of rows of each step; what
+                it raises ends the work.
 
         Raises:
             ValueError: an argument outside what is allowed, named.
@@ -203,15 +207,18 @@ class ResShiftPipeline(DiffusionPipeline):
             needed = self._needed(prepared, whole_frame)
             canvas = _Canvas(prepared, [side * scale for side in prepared.lr.shape[-2:]], output_type)
             times = self.config.back_projections if back_projections is None else back_projections
-            report = None
-            if callback is not None:
-                where = {"image": number, "steps": self.scheduler.num_inference_steps}
-                report = lambda state, where=where: callback(where | state)  # noqa: E731
+            height, parts = prepared.lr.shape[-2], len(images) * ensemble_size
+            watches = []
+            for member in range(ensemble_size):
+                part, where = number * ensemble_size + member, {"image": number, "member": member}
+                report = None if callback is None else lambda state, where=where: callback(where | state)
+                span = (part / parts, (part + 1) / parts)
+                watches.append(StepWatch(height, self.scheduler.num_inference_steps, span, report, progress))
             samples = (
                 back_project_rows(
-                    self._sample(prepared, needed, seed, member, budget, report), prepared.lr.float(), scale, times
+                    self._sample(prepared, needed, seed, member, budget, watch), prepared.lr.float(), scale, times
                 )
-                for member in range(ensemble_size)
+                for member, watch in enumerate(watches)
             )
             with torch.autocast(
                 self._execution_device.type, dtype=AUTOCAST[precision], enabled=AUTOCAST[precision] is not None
@@ -229,12 +236,11 @@ class ResShiftPipeline(DiffusionPipeline):
         seed: int,
         member: int,
         budget: int,
-        report: Callable[[dict[str, Any]], None] | None,
+        watch: StepWatch,
     ) -> Iterator[Tensor]:
         """One sample in bands of rows, top to bottom, (1, 3, n, W) float32 in about [-1, 1]."""
         if not (isinstance(self.denoiser, LightNet) and self.codec is None):
-            return iter([self._sample_whole(prepared, seed, member, report)])
-        steps = _Collected(member, prepared.lr.shape[-2], report)
+            return iter([self._sample_whole(prepared, seed, member, watch)])
         chain = LightChain(
             self.denoiser,
             self.scheduler,
@@ -244,14 +250,12 @@ class ResShiftPipeline(DiffusionPipeline):
             self.config.upsampling,
             seed,
             member,
-            steps if report is not None else None,
+            watch.rows,
         )
         rows = planned_rows(prepared.lr.shape[-1], self.denoiser, budget)
         return (band.float() for band in halving(chain.bands, rows))
 
-    def _sample_whole(
-        self, prepared: _Prepared, seed: int, member: int, report: Callable[[dict[str, Any]], None] | None
-    ) -> Tensor:
+    def _sample_whole(self, prepared: _Prepared, seed: int, member: int, watch: StepWatch) -> Tensor:
         """One sample of a network that looks at the whole picture, (1, 3, H, W) float32 in about [-1, 1]."""
         given = self._whole_latents(prepared)  # prepared.lr, perhaps extended to the right and below
         y0 = self._encode(given.lr)  # (1, C, h', w')
@@ -265,8 +269,7 @@ class ResShiftPipeline(DiffusionPipeline):
         for number, t in enumerate(self.scheduler.timesteps.tolist()):
             prediction = _predict(self.denoiser, t, self.scheduler.scale_model_input(x_t, t), given.lr, given.mask)
             x_t, x0 = self.scheduler.step(prediction, t, x_t, y0, noise=draw(number + 1), return_dict=False)
-            if report is not None:
-                report({"member": member, "step": number, "x0": x0, "x_t": x_t})
+            watch.whole(number, x0, x_t)
         return self._decode(x_t, prepared.lr).float()
 
     def _needed(self, prepared: _Prepared, whole_frame: bool) -> Needed:
@@ -443,21 +446,6 @@ def _finish(image: Tensor, prepared: _Prepared, output_type: OutputType) -> Any:
     canvas = _Canvas(prepared, image.shape[-2:], output_type)
     canvas.write(image[None])
     return canvas.finished()
-
-
-class _Collected:
-    """The steps of a chain, put together from their rows for a callback that wants them whole."""
-
-    def __init__(self, member: int, height: int, report: Callable[[dict[str, Any]], None] | None):
-        self.member, self.height, self.report = member, height, report
-        self.rows: dict[int, list[tuple[Tensor, Tensor]]] = {}
-
-    def __call__(self, step: int, x0: Tensor, x_t: Tensor) -> None:
-        rows = self.rows.setdefault(step, [])
-        rows.append((x0, x_t))
-        if self.report is not None and sum(x.shape[-2] for x, _ in rows) == self.height:
-            whole = [torch.cat(parts, dim=-2) for parts in zip(*self.rows.pop(step), strict=True)]
-            self.report({"member": self.member, "step": step, "x0": whole[0], "x_t": whole[1]})
 
 
 def _mean(samples: Iterator[Iterator[Tensor]], shape: tuple[int, int, int]) -> Iterator[Tensor]:
