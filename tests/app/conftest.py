@@ -8,6 +8,9 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+import urllib.error
+import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +43,21 @@ def start_page(temporary: Path, *arguments: str) -> Page:
     raise AssertionError(printed)
 
 
+def wait_until_open(page: Page) -> None:
+    """Until the page itself answers, not the one that says that it is starting."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        try:
+            with urllib.request.urlopen(page.address + "/page/viewer.js") as response:
+                assert response.status == 200
+                return
+        except urllib.error.HTTPError as error:
+            if error.code != 503:
+                raise
+            time.sleep(0.1)
+    raise AssertionError("the page did not open within a minute")
+
+
 def stop_page(page: Page) -> None:
     page.process.send_signal(signal.SIGTERM)
     page.process.wait(20)
@@ -48,6 +66,7 @@ def stop_page(page: Page) -> None:
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     running = start_page(tmp_path_factory.mktemp("page"), "--max-upload", "2", "--max-pixels", "1000000")
+    wait_until_open(running)
     yield running
     if running.process.poll() is None:
         stop_page(running)

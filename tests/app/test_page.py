@@ -119,7 +119,6 @@ def test_the_method_tab_draws_the_schedule(page, browser):
     view = browser.new_page()
     view.goto(page.address)
     view.get_by_role("tab", name="Method").click()
-    view.locator("#curve").click()
     view.wait_for_selector("img[alt=schedule]", timeout=WAIT)
     shot(view, "method.png")
     view.close()

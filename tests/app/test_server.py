@@ -91,7 +91,7 @@ def test_the_endpoint_answers_and_errors_carry_no_traceback(page):
     status, body = call(page, path)
     assert status == 200
     assert b"event: complete" in body
-    assert b"checkpoint_sha256" in body
+    assert b"result_sha256" in body
     _, body = call(page, path, steps=99)
     assert b"event: error" in body
     assert b"greater than maximum value 4" in body

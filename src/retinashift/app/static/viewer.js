@@ -66,11 +66,12 @@ class Viewer extends HTMLElement {
     this.left.replaceChildren(...[["bicubic","bicubic"],["input","input pixels"],["reference","reference"]].filter(([v]) => p.layers.includes(v)).map(([v, t]) => make("option", t, {value: v})));
     await Promise.all(p.layers.map(async name => { const i = new Image(); i.src = base + name + ".png"; await i.decode(); images[name] = i; }));
     if (this.photo !== p) return;
-    this.images = images; const a = p.account, f = a.figures, rows = [["sizes", `${f.input} to ${f.output}`], ["seconds", f.seconds],
-      ["consistency", f.consistency_db === null ? "exact" : `${f.consistency_db} dB: the result reduced again, against the input`]];
+    this.images = images; const a = p.provenance, rows = [["sizes", `${p.input} to ${p.output}`], ["seconds", p.seconds],
+      ["consistency", a.consistency_db === null ? "exact" : `${a.consistency_db} dB: the result reduced again, against the input`]];
     if (p.quality && p.quality.error) rows.push(["reference", p.quality.error]);
-    else if (p.quality) for (const [k, q] of Object.entries(p.quality)) rows.push([k === "result" ? "RetinaShift" : k, `PSNR ${q.psnr} dB, SSIM ${q.ssim} (field of view, 8 bit)`]);
-    rows.push(["provenance", `RetinaShift ${a.retinashift}, checkpoint ${a.checkpoint_sha256.slice(0, 12)}, ${a.settings.steps} step${a.settings.steps > 1 ? "s" : ""}, seed ${a.settings.seed}, consistency ${a.settings.consistency ? "on" : "off"}`]);
+    else if (p.quality) for (const [k, q] of Object.entries(p.quality)) rows.push([k === "result" ? "RetinaShift" : k, `PSNR ${q.psnr} dB (RGB), SSIM ${q.ssim} (luma); field of view, 8 bit`]);
+    rows.push(["provenance", `RetinaShift ${a.versions.retinashift}, checkpoint ${a.checkpoint.slice(0, 12)}, ${a.steps} step${a.steps > 1 ? "s" : ""}, seed ${a.seed}, back-projections ${a.back_projections}, ${a.device}`]);
+    if (a.input_was_super_resolved) rows.push(["mind", "the input was a result of super-resolution itself"]);
     this.table.replaceChildren(...rows.map(([k, v]) => { const tr = make("tr"); tr.append(make("th", k), make("td", String(v))); return tr; }));
     const link = (text, href, name) => make("a", text, {href, download: name});
     this.save.replaceChildren(link("Download image", base + p.saved, p.saved), link("Sidecar (JSON)", base + p.saved + ".json", p.saved + ".json"),
