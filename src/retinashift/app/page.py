@@ -19,11 +19,13 @@ from retinashift.app.shelf import Shelf
 CSS = """
 body,.gradio-container{background:#14171a!important}
 .gradio-container{max-width:none!important;padding:0!important}
-.gradio-container main{padding:8px 16px!important;max-width:none!important}
-.gradio-container main>.wrap,.gradio-container .tabitem{padding:8px 0 0!important}
+.gradio-container .main.fillable{padding:8px 16px!important;max-width:none!important}
+.gradio-container main{max-width:none!important}
+.gradio-container main>.column,.gradio-container .tabitem .column{gap:10px}
+.gradio-container .tabitem{padding:10px 0 0!important}
 .gradio-container .html-container{padding:0!important}
-.gradio-container input[type=range]{accent-color:#5b9ab8}
-#controls{gap:10px}
+.gradio-container input[type=range]{--neutral-200:#3b4148;--slider-color:#5b9ab8}
+.upload-container .icon-wrap{display:none}
 .rs-bar{display:block;height:8px;background:#2a2f35;border-radius:4px;overflow:hidden}
 .rs-bar i{display:block;height:100%;background:#5b9ab8;transition:width .2s}
 .rs-load{display:inline-block;width:120px;margin-left:10px;vertical-align:middle}
@@ -132,7 +134,7 @@ def build_page(model: Model, shelf: Shelf, settings: PageSettings, sample: tuple
         status = gr.HTML(_status(model))
         with gr.Tab("Look"), gr.Row():
             with gr.Column(scale=1, min_width=270, elem_id="controls"):
-                files = gr.File(label="Photographs", file_count="multiple", height=130, elem_id="photographs")
+                files = gr.File(label="Photographs", file_count="multiple", height=110, elem_id="photographs")
                 with gr.Row():
                     go = gr.Button("Enlarge", variant="primary", elem_id="go", min_width=80)
                     stop = gr.Button("Cancel", elem_id="stop", min_width=80)
@@ -145,7 +147,7 @@ def build_page(model: Model, shelf: Shelf, settings: PageSettings, sample: tuple
                     file_format = gr.Dropdown(["same", "png", "tiff"], value="same", label="File type", min_width=90)
                 consistency = gr.Checkbox(True, label="In line with the input (consistency)")
                 samples = gr.Slider(0, 16, 0, step=1, label="Uncertainty: samples (0: none)", elem_id="samples")
-                reference = gr.File(label="HR reference (optional)", height=130, elem_id="reference")
+                reference = gr.File(label="HR reference (optional)", height=110, elem_id="reference")
             with gr.Column(scale=4, min_width=420):
                 progress = gr.HTML(_progress(0.0, "no job yet"), elem_id="progress")
                 viewer = gr.HTML(EMPTY)
