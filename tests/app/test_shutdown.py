@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import signal
 import threading
@@ -25,7 +26,7 @@ def test_nothing_is_left_when_a_page_ends_while_it_works(tmp_path, by):
     assert list(tmp_path.glob("*/jobs/*"))
     stop_page(page, by)
     assert list(tmp_path.iterdir()) == []
-    assert "Traceback" not in "".join(page.printed)
+    assert len(page.printed) == 1, "".join(page.printed)
 
 
 @pytest.mark.parametrize("after", [0.0, *np.linspace(0.3, 2.1, 2)])
@@ -34,11 +35,11 @@ def test_nothing_is_left_when_a_page_ends_while_it_starts(tmp_path, after):
     time.sleep(after)
     stop_page(page, signal.SIGINT)
     assert list(tmp_path.iterdir()) == []
-    assert "Traceback" not in "".join(page.printed)
+    assert len(page.printed) == 1, "".join(page.printed)
 
 
 def _until_it_ends(page, path):
     try:
         call(page, path, steps=4)
-    except OSError:
+    except (OSError, http.client.HTTPException):
         pass

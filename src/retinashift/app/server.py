@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import socket
@@ -64,6 +65,11 @@ async def _serve(
 ) -> None:
     import uvicorn
 
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # streams of open pages are cut off
+            await super().shutdown(sockets)
+
     starting = Starting()
 
     async def check(file: Path) -> None:
@@ -72,7 +78,7 @@ async def _serve(
     door = Door(starting, settings, shelf.uploads, check, shelf.stored)
     config = uvicorn.Config(door, log_level="error", access_log=False, timeout_graceful_shutdown=1,
         server_header=False, lifespan="off")  # fmt: skip
-    server = uvicorn.Server(config)
+    server = Server(config)
     serving = asyncio.ensure_future(server.serve(sockets=[listener]))
     while not server.started and not serving.done():
         await asyncio.sleep(0.01)
