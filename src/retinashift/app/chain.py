@@ -32,7 +32,7 @@ def draw_chain(pipeline: ResShiftPipeline, lr: np.ndarray, seed: int) -> list[Fr
 
     Args:
         lr: (h, w, 3) uint8.
-        seed: of the noise.
+        seed: of the noise, which is that of a pipeline call with `torch.Generator().manual_seed(seed)`.
 
     Raises:
         ValueError: a checkpoint that fills in by a mask.
@@ -47,9 +47,11 @@ def draw_chain(pipeline: ResShiftPipeline, lr: np.ndarray, seed: int) -> list[Fr
     codec = pipeline.codec
     y0 = pipeline.pixel_codec.encode(enlarged) if codec is None else codec_tiles.encode(codec, enlarged)
 
+    stream = int(torch.randint(2**62, (), generator=torch.Generator().manual_seed(seed)))
+
     def draw(number: int) -> Tensor:
         _, channels, height, width = y0.shape
-        return normal_rows(seed, (0, number), 0, height, channels, width).to(y0)
+        return normal_rows(stream, (0, number), 0, height, channels, width).to(y0)
 
     def picture(x: Tensor) -> np.ndarray:
         image = pipeline.pixel_codec.decode(x) if codec is None else codec_tiles.decode(codec, x)

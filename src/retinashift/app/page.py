@@ -157,8 +157,8 @@ def build_page(model: Model, shelf: Shelf, settings: PageSettings, sample: tuple
         no, yes = gr.State(False), gr.State(True)
         go.click(enlarge, [*inputs, no], [progress, viewer], concurrency_limit=settings.max_waiting + 4, **private)
         take.click(enlarge, [*inputs, yes], [progress, viewer], concurrency_limit=settings.max_waiting + 4, **private)
-        stop.click(cancel, queue=False, **private)
-        mode.change(lambda m: 1 if m == "faithful" else _trained(model), mode, steps, queue=False, **private)
+        stop.click(cancel, concurrency_limit=None, **private)  # in the queue too: the door knows no other way in
+        mode.change(lambda m: 1 if m == "faithful" else _trained(model), mode, steps, **private)
         timer = gr.Timer(1.0)
         timer.tick(lambda: (_status(model), gr.Timer(active=not model.loaded)), None, [status, timer], **private)
         page.unload(forget)
