@@ -128,7 +128,7 @@ def test_a_reference_gives_figures_and_an_error_map_and_the_report_has_all_of_it
 
 
 def test_realistic_is_the_whole_chain(view):
-    view.locator("#mode").get_by_text("realistic").click()
+    view.locator("#mode").get_by_text("realistic", exact=True).click()
     view.wait_for_function("document.querySelector('#steps input[type=number]').value === '4'", timeout=WAIT)
 
 
