@@ -88,10 +88,10 @@ def test_the_sample_is_shown_beside_its_original(page, browser):
     for name, size in (("1280", {"width": 1280, "height": 720}), ("tablet", {"width": 820, "height": 1180})):
         view.set_viewport_size(size)
         view.wait_for_timeout(300)
+        view.locator("retina-viewer #slider").click()
         shot(view, f"sample_{name}.png")
         view.locator("retina-viewer #error").click()
         shot(view, f"error_{name}.png")
-        view.locator("retina-viewer #slider").click()
         # what one looks at and takes away lies within the window, and nothing sticks out of it at the side
         assert view.evaluate("document.documentElement.scrollWidth") <= size["width"]
         for part in ("canvas", ".save"):

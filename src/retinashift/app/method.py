@@ -20,8 +20,11 @@ from retinashift.imaging.png import encode_png
 
 STRIP_SIDE = 64
 """Input pixels of the piece that the strip shows."""
-
-
+NOTE = (
+    "The chain starts at x_T: the bicubic enlargement y0, and noise on it. Each step estimates x0, then shifts a part "
+    "of the residual y0 - x0 away and draws less noise, down to x0. kappa, p and T above are for the curve; the strip "
+    "is drawn with those of the checkpoint."
+)
 _LOOKED_AT = """(files, _, seed) => { const v = document.querySelector("retina-viewer");
   return [files, v && v.photo ? `${v.job.token}/${v.photo.number}` : "", seed]; }"""
 
@@ -40,8 +43,12 @@ def build_method(model: Model, shelf: Shelf, files: Any, seed: Any, sample: Path
             kappa = gr.Slider(0.02, 4, 2.0, step=0.02, label="kappa: strength of the noise")
             power = gr.Slider(0.1, 3, 0.3, step=0.1, label="p: small values shift early")
             steps = gr.Slider(2, 50, 15, step=1, label="T: steps")
-        curve = gr.HTML()
-        draw = gr.Button("Show the chain of the current photograph, from its noisy start to x0", elem_id="chain")
+        with gr.Row():
+            with gr.Column(scale=3, min_width=420):
+                curve = gr.HTML()
+            with gr.Column(scale=2, min_width=300):
+                gr.HTML(f'<div class="rs-note">{NOTE}</div>')
+                draw = gr.Button("Show the chain of the current photograph", elem_id="chain")
         strip, looked_at = gr.HTML(), gr.Textbox(visible=False)
         private: Any = {"api_visibility": "private", "show_progress": "hidden"}
         tab.select(schedule_picture, [kappa, power, steps], curve, **private)  # not before: it needs torch
@@ -70,7 +77,7 @@ def schedule_picture(kappa: float, power: float, steps: float) -> str:
         return f'<div class="rs-note rs-bad" role="alert">{html.escape(str(error))}</div>'
     curves = {"sqrt(eta_t)": sqrt_eta.tolist(), "eta_t, the share of the residual": (sqrt_eta**2).tolist()}
     pixels = draw_curves(curves, across=f"step t  (kappa {kappa:g}, p {power:g})")
-    return _picture(pixels, "schedule", "max-width:min(860px,80vh);width:100%")
+    return _picture(pixels, "schedule", "max-width:min(860px,72vh);width:100%")
 
 
 def chain_strip(model: Model, file: Path, name: str, seed: int) -> str:
@@ -81,6 +88,7 @@ def chain_strip(model: Model, file: Path, name: str, seed: int) -> str:
             from retinashift.app.chain import draw_chain
 
             frames = draw_chain(pipeline, _middle(as_shown(read_image(file).pixels)), seed)
+            settings, sigma = pipeline.scheduler.config, pipeline.scheduler.init_noise_sigma
     except (ValueError, OSError, Cancelled) as error:
         text = str(error).replace(str(file), name) or "the page ends"
         return f'<div class="rs-note rs-bad" role="alert">{html.escape(text)}</div>'
@@ -89,7 +97,9 @@ def chain_strip(model: Model, file: Path, name: str, seed: int) -> str:
         f'<figcaption class="rs-note">{frame.name}</figcaption></figure>'
         for frame in frames
     )
-    note = f"{name}, the middle, the whole chain, seed {seed}, without back-projection"
+    note = f"{name}, the middle, the whole chain, seed {seed}, kappa {settings.kappa:g}, p {settings.power:g}"
+    if pipeline.codec is None:
+        note += f"; noise of the start: {127.5 * sigma:.1f} grey levels; without back-projection"
     return (
         f'<div class="rs-note">{html.escape(note)}</div>'
         f'<div id="strip" style="display:flex;gap:10px;overflow-x:auto">{cells}</div>'

@@ -31,7 +31,8 @@ body,.gradio-container{background:#14171a!important}
 .rs-load{display:inline-block;width:120px;margin-left:10px;vertical-align:middle}
 .rs-note{color:#aab0b6;font-size:13px;padding:2px 0}
 .rs-bad{color:#f0a38f} footer{display:none!important}
-.rs-empty{color:#8b9299;padding:120px 24px;text-align:center;background:#000;border-radius:6px}
+.rs-empty{color:#8b9299;background:#000;border-radius:6px;height:clamp(280px,calc(100vh - 200px),80vw);display:grid;
+place-items:center;text-align:center;padding:0 24px}
 """
 EMPTY = '<div class="rs-empty">Drop photographs at the left, or take the sample, and press Enlarge.</div>'
 

@@ -49,13 +49,13 @@ class Viewer extends HTMLElement {
     this.over = make("button", "Uncertainty", {id: "overlay"});
     this.over.onclick = () => { this.s.overlay = this.s.overlay ? "" : "spread"; this.sync(); }; bar.append(this.over);
     const range = (id, text, key, min, max, step) => { const l = make("label", text), i = make("input", undefined, {type: "range", id, min, max, step, value: this.s[key]});
-      i.oninput = () => { this.s[key] = +i.value; this.sync(); }; l.append(i); bar.append(l); return l; };
+      i.oninput = () => { this.s[key] = +i.value; this.sync(); }; l.append(i); return l; };
     this.opacity = range("opacity", "opacity", "opacity", 0, 1, 0.05);
     this.full = range("full", "full scale", "full", 1, 31, 1);
     r.append(bar);
     this.canvas = make("canvas", undefined, {tabIndex: 0}); this.canvas.setAttribute("role", "img"); r.append(this.canvas);
     this.foot = make("div", undefined, {className: "foot"}); this.read = make("span", "\u00a0"); this.legend = make("span", undefined, {className: "legend", id: "legend"});
-    this.foot.append(this.read, this.legend); r.append(this.foot);
+    this.foot.append(this.read, this.opacity, this.full, this.legend); r.append(this.foot);
     this.table = make("table"); this.save = make("div", undefined, {className: "save"}); r.append(this.save, this.table);
     this.pointers(); this.canvas.onkeydown = e => { const d = {ArrowLeft: -0.02, ArrowRight: 0.02}[e.key];
       if (d) { this.s.split = Math.min(1, Math.max(0, this.s.split + d)); e.preventDefault(); this.draw(); } };
