@@ -58,6 +58,8 @@ def test_a_person_uploads_runs_looks_and_takes_away_the_bytes_of_the_command_lin
     assert viewer.locator("#legend").inner_text() == ""
     viewer.locator("#overlay").click()
     shot(view, "uncertainty_1280.png")
+    links = viewer.locator(".save").bounding_box()
+    assert links["y"] + links["height"] <= 720
     assert "not calibrated" in viewer.locator("#legend").inner_text()
     assert viewer.evaluate(pixels) != moved
     for button in ("difference", "red", "z4"):

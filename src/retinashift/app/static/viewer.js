@@ -10,8 +10,8 @@ button:focus-visible,select:focus-visible,input:focus-visible,canvas:focus-visib
 label{display:inline-flex;gap:6px;align-items:center}
 input[type=range]{width:110px;accent-color:#7cc4e8}
 canvas{display:block;width:100%;height:clamp(280px,calc(100vh - 240px),max(280px,100cqw));background:#000;border-radius:6px;touch-action:none;cursor:grab}
-.foot{display:flex;flex-wrap:wrap;gap:4px 18px;align-items:center;justify-content:space-between;color:#aab0b6;font-size:13px;padding-top:4px}
-.legend{display:inline-flex;gap:6px;align-items:center}.legend i{width:120px;height:10px;border-radius:2px}
+.foot{display:flex;flex-wrap:wrap;gap:4px 12px;align-items:center;justify-content:space-between;color:#aab0b6;font-size:13px;padding-top:4px}
+.legend{display:inline-flex;gap:6px;align-items:center}.legend i{width:90px;height:10px;border-radius:2px}.foot input[type=range]{width:80px}
 table{border-collapse:collapse;margin:8px 0;width:100%}th{text-align:left;font-weight:500;color:#aab0b6;padding:3px 14px 3px 0;white-space:nowrap}
 td{padding:3px 14px 3px 0;overflow-wrap:anywhere}.save a{color:#9fd6f2;margin-right:16px}.bad{color:#f0a38f}`;
 const LUT = (() => { // black, violet, orange, yellow: dark to light in one direction
