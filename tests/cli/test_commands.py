@@ -20,7 +20,7 @@ from retinashift.diffusion.scheduler import ResShiftScheduler
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.models.light_net import LightNet
 
-COMMANDS = ("upscale", "train", "evaluate", "info", "demo", "inspect")
+COMMANDS = ("upscale", "train", "evaluate", "info", "demo", "inspect", "import", "export")
 
 
 @dataclass

@@ -7,9 +7,10 @@ import pytest
 
 from retinashift.imaging.files import find_provenance, read_image, write_image
 from retinashift.imaging.provenance import digest
+from retinashift.imaging.uncertainty_map import decode_map
 from retinashift.inference.batch import BatchOptions, upscale_files
 from retinashift.inference.fingerprint import checkpoint_hash
-from retinashift.inference.jobs import Job
+from retinashift.inference.jobs import Job, maps_of
 
 
 @pytest.fixture
@@ -148,3 +149,40 @@ def test_de_identification_is_not_promised_for_other_formats(folder, tiny_pipeli
     outcome = next(upscale_files(tiny_pipeline(), jobs_in(folder, "out"), BatchOptions(deidentify=True)))
     assert "--deidentify is for DICOM" in outcome.error
     assert not (folder / "out").exists()
+
+
+def test_uncertainty_lies_beside_the_result_and_says_whether_it_is_calibrated(tmp_path, tiny_pipeline):
+    source, target = tmp_path / "eye.png", tmp_path / "out" / "eye.png"
+    write_image(source, np.random.default_rng(0).integers(0, 255, (8, 6, 4), dtype=np.uint8))
+    options = BatchOptions(uncertainty=2, whole_frame=True)
+    outcome = next(iter(upscale_files(tiny_pipeline(), [Job(source, target)], options)))
+    assert outcome.error == ""
+    assert outcome.record.steps == 4
+    assert outcome.record.ensemble == 2
+    numbers, picture = maps_of(target)
+    sigma, account = decode_map(numbers.read_bytes())
+    assert sigma.shape == (32, 24)
+    assert sigma.max() > 0
+    assert account["calibrated"] is False
+    assert account["provenance"]["input"] == outcome.record.input
+    assert read_image(picture).pixels.shape[1] == 24
+
+
+def test_a_result_whose_uncertainty_is_gone_is_not_taken_for_done(tmp_path, tiny_pipeline):
+    source, target = tmp_path / "eye.png", tmp_path / "out" / "eye.png"
+    write_image(source, np.zeros((8, 6, 3), np.uint8))
+    run = lambda: next(  # noqa: E731
+        iter(upscale_files(tiny_pipeline(), [Job(source, target)], BatchOptions(uncertainty=2, resume=True)))
+    )
+    assert run().error == ""
+    assert run().skipped
+    maps_of(target)[0].unlink()
+    assert "--overwrite" in run().error
+
+
+@pytest.mark.parametrize(
+    "options", [{"uncertainty": 1}, {"uncertainty": 4, "ensemble_size": 2}, {"uncertainty": 4, "steps": 1}]
+)
+def test_uncertainty_that_cannot_be_is_refused(options):
+    with pytest.raises(ValueError, match="uncertainty"):
+        BatchOptions(**options)

@@ -9,6 +9,7 @@ import torch
 from diffusers.models.autoencoders.vq_model import VQModel
 from torch import Tensor
 
+from retinashift import inference
 from retinashift.inference.official import export_official, import_official
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.models.official import OfficialError
@@ -16,6 +17,7 @@ from retinashift.models.official_releases import RELEASES
 from retinashift.models.official_unet import swin_unet_to_official
 from retinashift.models.official_vq import vq_to_official
 from retinashift.models.swin_unet import SwinUNet
+from retinashift.models.window_attention import WindowAttention
 
 
 def denoiser_state(**changes) -> dict[str, Tensor]:
@@ -76,6 +78,20 @@ def test_saving_and_loading_keeps_every_bit(files, tmp_path):
 def test_an_imported_folder_upscales_a_picture(files, tmp_path, retina):
     pipeline = ResShiftPipeline.from_pretrained(import_official(*files, None, tmp_path / "out"))
     assert pipeline(retina[:16, :16]).images[0].shape == (64, 64, 3)
+
+
+def test_each_part_makes_room_when_it_is_done_and_what_attention_needs_is_made_once(
+    files, tmp_path, retina, monkeypatch
+):
+    pipeline = ResShiftPipeline.from_pretrained(import_official(*files, None, tmp_path / "out"))
+    expected = pipeline(retina[:16, :16]).images[0]
+    released, gathered = [], []
+    monkeypatch.setattr(inference.pipeline, "release", lambda part: released.append(part))
+    one = WindowAttention.position_bias
+    monkeypatch.setattr(WindowAttention, "position_bias", lambda self: gathered.append(self) or one(self))
+    assert (pipeline(retina[:16, :16]).images[0] == expected).all()
+    assert [part is pipeline.denoiser for part in released] == [False, True, False]
+    assert len(gathered) == len(set(gathered)) == 6  # of three layers of two blocks, in all four steps
 
 
 def test_the_model_card_names_licence_source_and_where_the_training_size_is_from(files, tmp_path):

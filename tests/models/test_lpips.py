@@ -27,7 +27,7 @@ def recipe_vgg(entries: dict[str, list[int]]) -> dict[str, torch.Tensor]:
 @pytest.mark.shared
 def test_distances_and_heads_are_those_of_the_reference(parity):
     vectors, net = parity.vectors("training", "lpips."), LPIPS()
-    net.load_vgg(recipe_vgg(parity.facts()["lpips_entries"]))
+    net.load_features(recipe_vgg(parity.facts()["lpips_entries"]))
     net.load_heads([vectors[f"lin{i}"] for i in range(5)])
     parity.check("training", "lpips.value", net(vectors["in0"], vectors["in1"]), 1e-5)
     pytest.importorskip("torchmetrics", reason="the heads come with torchmetrics (extra lpips)")
@@ -35,8 +35,46 @@ def test_distances_and_heads_are_those_of_the_reference(parity):
         parity.check("training", f"lpips.lin{i}", head.flatten(), 1e-7)
 
 
-def test_equal_images_are_at_distance_zero_and_gradients_reach_them():
-    net = LPIPS()
+def test_distances_by_alexnet_are_those_of_its_layers_and_published_heads():
+    pytest.importorskip("torchmetrics", reason="the heads come with torchmetrics (extra lpips)")
+    conv, relu, pool = torch.nn.Conv2d, torch.nn.ReLU, torch.nn.MaxPool2d
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        layers = torch.nn.Sequential(  # torchvision's AlexNet, "features"
+            conv(3, 64, 11, 4, 2), relu(), pool(3, 2), conv(64, 192, 5, padding=2), relu(), pool(3, 2),
+            conv(192, 384, 3, padding=1), relu(), conv(384, 256, 3, padding=1), relu(),
+            conv(256, 256, 3, padding=1), relu(),
+        )  # fmt: skip
+    net, heads = LPIPS("alex"), _heads("alex")
+    net.load_features({f"features.{name}": value for name, value in layers.state_dict().items()})
+    net.load_heads(heads)
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.rand(2, 3, 45, 64, generator=generator) * 2 - 1 for _ in range(2))
+    mean, deviation = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])  # of values in [0, 1]
+    xa, xb = (((x / 2 + 0.5) - mean[:, None, None]) / deviation[:, None, None] for x in (a, b))
+    expected, stage = torch.zeros(2), 0
+    for layer in layers:
+        xa, xb = layer(xa), layer(xb)
+        if isinstance(layer, relu):
+            difference = (torch.nn.functional.normalize(xa) - torch.nn.functional.normalize(xb)).square()
+            expected += (difference * heads[stage].view(1, -1, 1, 1)).sum(1).mean((1, 2))
+            stage += 1
+    assert stage == 5
+    assert expected.min() > 0.01
+    torch.testing.assert_close(net(a, b), expected, atol=1e-6, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("backbone", "smallest"), [("vgg", 16), ("alex", 31)])
+def test_images_too_small_for_the_last_stage_are_refused(backbone, smallest):
+    net = LPIPS(backbone)
+    assert net(torch.zeros(1, 3, smallest, 40), torch.ones(1, 3, smallest, 40)).isfinite().all()
+    with pytest.raises(ValueError, match=f"images are 40x{smallest - 1}; LPIPS by .* needs at least {smallest}x"):
+        net(*torch.zeros(2, 1, 3, smallest - 1, 40))
+
+
+@pytest.mark.parametrize("backbone", ["vgg", "alex"])
+def test_equal_images_are_at_distance_zero_and_gradients_reach_them(backbone):
+    net = LPIPS(backbone)
     a = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
     assert torch.equal(net(a, a), torch.zeros(2))
     b = (a * 0.5).requires_grad_()
@@ -45,13 +83,14 @@ def test_equal_images_are_at_distance_zero_and_gradients_reach_them():
     assert all(parameter.grad is None for parameter in net.parameters())
 
 
-def test_weights_that_cannot_be_downloaded_are_asked_for_in_one_line(monkeypatch, tmp_path):
+@pytest.mark.parametrize(("backbone", "file"), [("vgg", "vgg16-397923af.pth"), ("alex", "alexnet-owt-7be5be79.pth")])
+def test_weights_that_cannot_be_downloaded_are_asked_for_in_one_line(monkeypatch, backbone, file):
     def offline(*arguments, **options):
         raise OSError("Name or service\nnot known")
 
     monkeypatch.setattr(torch.hub, "load_state_dict_from_url", offline)
-    with pytest.raises(LPIPSError, match=r"put vgg16-397923af.pth into .*, or set loss.lpips to 0") as caught:
-        LPIPS.pretrained()
+    with pytest.raises(LPIPSError, match=f"put {file} into .*, or set loss.lpips to 0") as caught:
+        LPIPS.pretrained(backbone)
     assert "\n" not in str(caught.value)
 
 

@@ -80,10 +80,12 @@ def test_a_file_with_code_is_refused_and_the_code_does_not_run(tmp_path, place, 
     assert sentinel.exists()  # the code was one that works
 
 
-def test_a_raw_pickle_is_refused(tmp_path):
-    (tmp_path / "bad.pth").write_bytes(pickle.dumps(Runs(os.mkdir, str(tmp_path / "ran")), protocol=2))
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_a_raw_pickle_is_refused_and_nothing_else_is_said(tmp_path, protocol, recwarn):
+    (tmp_path / "bad.pth").write_bytes(pickle.dumps(Runs(os.mkdir, str(tmp_path / "ran")), protocol=protocol))
     with pytest.raises(OfficialError, match="refused"):
         read_official(tmp_path / "bad.pth")
+    assert not recwarn.list
     assert not (tmp_path / "ran").exists()
 
 

@@ -11,18 +11,9 @@ import torch
 from diffusers.models.embeddings import get_timestep_embedding
 from torch import Tensor
 
-from retinashift.models import banded, swin_unet
-from retinashift.models.swin_unet import (
-    ResBlock,
-    SwinBlock,
-    SwinLayer,
-    SwinUNet,
-    WindowAttention,
-    from_windows,
-    pad_to_multiple,
-    shifted_window_mask,
-    to_windows,
-)
+from retinashift.models import banded, window_attention
+from retinashift.models.swin_unet import ResBlock, SwinUNet, pad_to_multiple
+from retinashift.models.window_attention import SwinBlock, SwinLayer, WindowAttention
 
 TINY: dict[str, Any] = {
     "image_size": 16, "model_channels": 32, "channel_mult": [1, 2], "num_res_blocks": [1, 1],
@@ -49,92 +40,6 @@ def inputs(height: int, width: int, batch: int = 2, ratio: int = 1) -> tuple[Ten
     sample = torch.randn(batch, 3, height, width, generator=generator)
     lq = torch.rand(batch, 3, height * ratio, width * ratio, generator=generator) * 2 - 1
     return sample, torch.arange(batch) + 1, lq
-
-
-# windows
-
-
-def test_windows_are_whole_squares_row_by_row_and_go_back_exactly():
-    image = torch.arange(2 * 8 * 12, dtype=torch.float32).view(2, 8, 12, 1)
-    windows = to_windows(image, 4)
-    assert windows.shape == (12, 16, 1)
-    assert torch.equal(windows[4].view(4, 4), image[0, 4:8, 4:8, 0])
-    assert torch.equal(from_windows(windows, 4, 8, 12), image)
-
-
-def test_the_swin_mask_lets_exactly_those_tokens_meet_that_are_close_before_the_roll():
-    height, width, window, shift = 12, 8, 4, 2
-    masked = shifted_window_mask(height, width, window, shift, "swin")
-    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    places = torch.stack([y, x], dim=-1).roll((-shift, -shift), (0, 1))[None]  # where each token was
-    places = to_windows(places, window)  # (N, n, 2)
-    distance = (places[:, :, None] - places[:, None, :]).abs().amax(-1)  # (N, n, n)
-    assert torch.equal(masked, distance >= window)
-
-
-def test_the_official_mask_parts_columns_in_the_last_row_of_windows_only():
-    masked = shifted_window_mask(12, 8, 4, 2, "official")  # 3 x 2 windows
-    assert not masked[:4].any()
-    column = torch.arange(16) % 4
-    for window in masked[4:]:
-        assert torch.equal(window, (column[:, None] < 2) != (column[None, :] < 2))
-
-
-@pytest.mark.shared
-@pytest.mark.parametrize(("height", "width"), [(8, 8), (16, 16), (16, 24), (24, 16)])
-def test_the_official_mask_is_the_published_networks(parity, height, width):
-    mask = shifted_window_mask(height, width, 8, 4, "official")
-    parity.check("blocks", f"swin.mask_{height}x{width}", mask, 0)
-
-
-# attention
-
-
-def naive_attention(attention: WindowAttention, x: Tensor, masked: Tensor | None) -> Tensor:
-    """softmax(q k^T / sqrt(d) + bias + mask) v, token by token and head by head."""
-    w, heads = attention.window, attention.heads
-    windows, tokens, channels = x.shape
-    d = channels // heads
-    q, k, v = (part.view(windows, tokens, heads, d) for part in attention.qkv(x).chunk(3, dim=-1))
-    out = torch.zeros(windows, tokens, heads, d)
-    for window, head, i in itertools.product(range(windows), range(heads), range(tokens)):
-        scores = k[window, :, head] @ q[window, i, head] / d**0.5
-        for j in range(tokens):
-            entry = (i // w - j // w + w - 1) * (2 * w - 1) + (i % w - j % w + w - 1)
-            scores[j] += attention.relative_position_bias_table[entry, head]
-            if masked is not None and masked[window % len(masked), i, j]:
-                scores[j] -= 100
-        out[window, i, head] = scores.softmax(0) @ v[window, :, head]
-    return attention.proj(out.view(windows, tokens, channels))
-
-
-@pytest.mark.parametrize("kind", [None, "swin", "official"])
-@torch.no_grad()
-def test_attention_equals_the_formula(kind):
-    generator = torch.Generator().manual_seed(2)
-    attention = WindowAttention(channels=8, window=4, heads=2)
-    for parameter in attention.parameters():
-        parameter.normal_(generator=generator)
-    masked = None if kind is None else shifted_window_mask(8, 8, 4, 2, kind)
-    x = torch.randn(2 * 4, 16, 8, generator=generator)  # two images of four windows
-    torch.testing.assert_close(attention(x, masked), naive_attention(attention, x, masked), atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.shared
-def test_the_position_bias_reads_the_published_entries(parity):
-    attention = WindowAttention(channels=8, window=8, heads=1)
-    attention.relative_position_bias_table.data = torch.arange(225.0)[:, None]
-    parity.check("blocks", "swin.relative_position_index", attention.position_bias()[0].long(), 0)
-
-
-def test_weights_that_change_between_calls_change_the_output():
-    net = tiny()
-    with torch.no_grad():
-        before = net(*inputs(16, 16)).sample
-        for name, parameter in net.named_parameters():
-            if name.endswith("relative_position_bias_table"):
-                parameter.neg_()
-        assert (net(*inputs(16, 16)).sample - before).abs().max() > 1e-3
 
 
 # parity with the official network
@@ -265,6 +170,46 @@ def test_a_level_no_larger_than_the_window_is_the_window_and_never_shifts(window
 # behaviour
 
 
+def test_weights_that_change_between_calls_change_the_output():
+    net = tiny()
+    with torch.no_grad():
+        before = net(*inputs(16, 16)).sample
+        for name, parameter in net.named_parameters():
+            if name.endswith("relative_position_bias_table"):
+                parameter.neg_()
+        assert (net(*inputs(16, 16)).sample - before).abs().max() > 1e-3
+
+
+@torch.no_grad()
+def test_bias_and_masks_are_made_once_while_the_weights_are_steady_and_anew_afterwards(monkeypatch):
+    net, made = tiny(attention_mask="official"), []
+    one = WindowAttention.position_bias
+    monkeypatch.setattr(WindowAttention, "position_bias", lambda self: made.append(self) or one(self))
+    expected = net(*inputs(16, 24)).sample
+    attentions = [module for module in net.modules() if isinstance(module, WindowAttention)]
+    assert len(made) == len(attentions)
+    with net.steady():
+        for size in ((16, 24), (16, 24), (24, 32)):
+            output = net(*inputs(*size)).sample
+            assert size != (16, 24) or torch.equal(output, expected)
+    assert len(made) == 2 * len(attentions)
+    for attention in attentions:
+        attention.relative_position_bias_table.data.neg_()  # no version counter sees this
+    assert (net(*inputs(16, 24)).sample - expected).abs().max() > 1e-3
+    with net.steady():
+        assert torch.equal(net(*inputs(16, 24)).sample, net(*inputs(16, 24)).sample)
+
+
+def test_gradients_flow_to_the_position_bias_even_while_the_weights_are_said_to_be_steady():
+    net = tiny()
+    with net.steady(), torch.no_grad():
+        net(*inputs(16, 16))
+        with torch.enable_grad():
+            net(*inputs(16, 16)).sample.square().sum().backward()
+    tables = [p for name, p in net.named_parameters() if name.endswith("relative_position_bias_table")]
+    assert all(table.grad.abs().max() > 0 for table in tables)
+
+
 @torch.no_grad()
 def test_a_number_as_timestep_means_the_whole_batch():
     net = tiny()
@@ -357,7 +302,7 @@ def test_working_on_few_tokens_at_once_changes_nothing(monkeypatch, mask):
     expected = net(*inputs(16, 24)).sample
     with torch.enable_grad():
         plain = net(*inputs(16, 24)).sample.detach()
-    monkeypatch.setattr(swin_unet, "AT_ONCE", 5 * 16)  # five windows, not a whole row of them
+    monkeypatch.setattr(window_attention, "AT_ONCE", 5 * 16)  # less than a row of windows: a row is taken
     monkeypatch.setattr(banded, "BAND", 1000)
     for other in (net(*inputs(16, 24)).sample, plain):
         torch.testing.assert_close(other, expected, atol=2e-5, rtol=0)

@@ -8,15 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
+from retinashift.inference.official import export_official, import_official
 from retinashift.models.lpips import LPIPS
 from retinashift.models.vq import VQCodec
 from retinashift.training.averaging import average
 from retinashift.training.config import ConfigError, TrainConfig
 from retinashift.training.latents import LatentCache
+from retinashift.training.lora import TARGETS
 from retinashift.training.trainer import published_rate, train
 
+CONFIGS = Path(__file__).parents[2] / "configs"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
@@ -36,10 +40,10 @@ def settings(smoke_settings, write_settings, swin_checkpoint):
 def random_lpips(monkeypatch) -> None:
     """LPIPS with random features, for want of the real ones."""
 
-    def make() -> LPIPS:
+    def make(backbone: str) -> LPIPS:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            return LPIPS().eval()
+            return LPIPS(backbone).eval()
 
     monkeypatch.setattr(LPIPS, "pretrained", make)
 
@@ -82,8 +86,9 @@ def fresh_latents(self, positions, encode, device):
     return tuple(torch.cat(parts) for parts in zip(*pairs, strict=True))
 
 
-def test_lpips_of_the_decoded_estimate_trains_through_the_frozen_decoder(settings, random_lpips, swin_checkpoint):
-    tuned = train(settings("loss.lpips=1", "loss.mse=0", "run.steps=3", "crop.size=64"))
+@pytest.mark.parametrize("net", ["vgg", "alex"])
+def test_lpips_of_the_decoded_estimate_trains_through_the_frozen_decoder(settings, random_lpips, swin_checkpoint, net):
+    tuned = train(settings("loss.lpips=1", f"loss.lpips_net={net}", "loss.mse=0", "run.steps=3", "crop.size=64"))
     assert len(changed(state(swin_checkpoint, "denoiser"), state(tuned, "denoiser"))) > 30
     assert changed(state(swin_checkpoint, "codec"), state(tuned, "codec")) == set()
 
@@ -103,6 +108,34 @@ def test_tuning_a_decoder_that_is_not_there_is_refused(settings, smoke_settings,
         TrainConfig.load(write_settings(smoke_settings), ["tune=decoder"])
     with pytest.raises(ConfigError, match="lossless PixelCodec"):
         train(TrainConfig.load(write_settings(smoke_settings), ["tune=decoder", "init_from=shipped"]))
+
+
+@pytest.fixture
+def other_precision():
+    """Accelerate keeps the first precision of a process, and this one is shared with other tests."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.mark.parametrize("lpips", [0, 1])
+def test_the_settings_for_official_weights_train_what_import_has_made(
+    swin_checkpoint, photographs, random_lpips, other_precision, tmp_path, lpips
+):
+    pytest.importorskip("peft", reason="LoRA needs the extra lora")
+    files = tmp_path / "resshift_realsrx4_s4_v3.pth", tmp_path / "autoencoder_vq_f4.pth"
+    export_official(swin_checkpoint, *files)
+    start = import_official(*files, None, tmp_path / "start")
+    overrides = [
+        f"init_from={start}", f"data.path={photographs}", f"run.out={tmp_path / 'run'}", "run.steps=2",
+        "crop.size=64", "run.sample_pool=4", f"loss.lpips={lpips}",
+    ]  # fmt: skip
+    tuned = train(TrainConfig.load(CONFIGS / "finetune_official.yaml", overrides))
+    assert changed(state(start, "codec"), state(tuned, "codec")) == set()
+    names = changed(state(start, "denoiser"), state(tuned, "denoiser"))
+    assert names
+    assert all(name.split(".")[-2] in TARGETS for name in names)
+    assert "S-Lab License 1.0" in (tuned / "README.md").read_text(encoding="utf-8")
 
 
 # the published training

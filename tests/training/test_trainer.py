@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -93,17 +94,41 @@ def test_four_steps_and_four_more_equal_eight(smoke_settings, write_settings, tm
     assert equal(weights(whole), weights(train(config).parent))
 
 
+def run_together(words: list[str], count: int, begun: Path) -> None:
+    """The command as `count` processes that meet over the loopback, which needs no name of this machine.
+
+    Once `begun` exists they have met, and must end; before that the port may have been taken by somebody else.
+    """
+    for _ in range(3):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
+        processes = []
+        for rank in range(count):
+            place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
+            environment = ENVIRONMENT | meeting | {name: str(value) for name, value in place.items()}
+            environment["PYTHONFAULTHANDLER"] = "1"  # a process that is aborted says where it stood
+            processes.append(subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True))
+        deadline = time.monotonic() + 90
+        while time.monotonic() < deadline and any(process.poll() is None for process in processes):
+            time.sleep(0.1)
+        for process in processes:
+            if process.poll() is None:
+                process.send_signal(signal.SIGABRT)
+        said = [process.communicate()[1] for process in processes]
+        if all(process.returncode == 0 for process in processes):
+            return
+        assert not begun.exists(), "\n".join(text[-3000:] for text in said)
+    raise AssertionError("\n".join(text[-3000:] for text in said))
+
+
 def test_two_processes_equal_one_with_twice_the_accumulation(smoke_settings, write_settings, tmp_path):
     settings = write_settings(smoke_settings)
     one, two = tmp_path / "one", tmp_path / "two"
     alone = command(settings, "--set", f"run.out={one}", "--set", "optim.accumulate=2")
     subprocess.run(alone, env=ENVIRONMENT, check=True, capture_output=True)  # with as many threads as the two have each
-    launch = [
-        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
-        "-m", "retinashift", "train", str(settings), "--set", f"run.out={two}",
-    ]  # fmt: skip
-    done = subprocess.run(launch, env=ENVIRONMENT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+    run_together(command(settings, "--set", f"run.out={two}"), 2, two / "config.yaml")
     first, second = weights(one), weights(two)
     for name in first:
         assert torch.allclose(first[name], second[name], atol=1e-7, rtol=1e-5), name

@@ -11,16 +11,15 @@ import typer
 
 from retinashift import __version__
 from retinashift.cli.app import app_command
+from retinashift.cli.calibration import calibrate, coverage
 from retinashift.cli.contact_sheet import degradations
 from retinashift.cli.import_official import export_weights, import_weights
 from retinashift.cli.inspect import inspect_files
+from retinashift.cli.opening import open_pipeline, progress_bar, quiet_libraries
 from retinashift.cli.schedule import schedule
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
     from rich.table import Table
-
-    from retinashift.inference.pipeline import ResShiftPipeline
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -60,6 +59,9 @@ def upscale(
     steps: Steps = 0,
     seed: Seed = 0,
     ensemble: Annotated[int, typer.Option(min=1, help="Samples that are averaged.")] = 1,
+    uncertainty: Annotated[
+        int, typer.Option(min=0, help="So many samples, averaged: where they disagree is drawn and written, too.")
+    ] = 0,
     consistency: Annotated[
         bool, typer.Option(help="Bring the result into line with the input: reduced again, it gives the input back.")
     ] = True,
@@ -101,7 +103,10 @@ def upscale(
     """Enlarge photographs: PNG, JPEG, TIFF, WebP, PPM, DICOM; bit depth, names and sub-folders are kept."""
     from retinashift.inference.jobs import plan_jobs
 
-    jobs = plan_jobs(inputs, out, file_format=file_format, overwrite=overwrite, resume=resume, sidecar=sidecar)
+    jobs = plan_jobs(
+        inputs, out, file_format=file_format, overwrite=overwrite, resume=resume, sidecar=sidecar,
+        uncertainty=uncertainty > 0,
+    )  # fmt: skip
     if log is not None and not log.parent.is_dir():
         raise FileNotFoundError(f"{log}: the folder {log.parent} does not exist; make it, or name another log")
     if figure:
@@ -110,7 +115,7 @@ def upscale(
         taken = [path for path in (figure_path(job.target) for job in jobs) if path.exists()]
         if taken and not overwrite:
             raise FileExistsError(f"{taken[0]} exists already; give --overwrite to replace it")
-    pipeline = _load(checkpoint, device)
+    pipeline = open_pipeline(checkpoint, device)
     from retinashift.cli.upscaling import run_batch
     from retinashift.inference.batch import BatchOptions
     from retinashift.inference.device import parse_bytes
@@ -119,6 +124,7 @@ def upscale(
         steps=steps or None,
         seed=seed,
         ensemble_size=ensemble,
+        uncertainty=uncertainty,
         back_projections=None if consistency else 0,
         memory=parse_bytes(memory) if memory else None,
         whole_frame=whole_frame,
@@ -131,7 +137,7 @@ def upscale(
         sidecar=sidecar,
         workers=workers,
     )
-    with _progress() as progress:
+    with progress_bar() as progress:
         done = run_batch(pipeline, jobs, options, log, progress)
     if figure:
         for outcome in done.outcomes:
@@ -143,6 +149,8 @@ def upscale(
 
 
 app.command("inspect")(inspect_files)
+app.command()(calibrate)
+app.command()(coverage)
 
 
 @app.command()
@@ -163,7 +171,7 @@ def train(
     if init_from:
         overrides.append(f"init_from={init_from}")
     given = TrainConfig.load(config, overrides)
-    _quiet_libraries()
+    quiet_libraries()
     from retinashift.training.trainer import train as run
 
     with TrainingDisplay() as display:
@@ -217,8 +225,8 @@ def evaluate(
         seed_list = [int(seed) for seed in seeds.split(",")]
     except ValueError:
         raise ValueError(f"--seeds is {seeds!r}; whole numbers by commas are expected, such as 0,1,2") from None
-    pipeline = _load(checkpoint, device)
-    with _progress() as progress:
+    pipeline = open_pipeline(checkpoint, device)
+    with progress_bar() as progress:
         counts = steps or [pipeline.config.default_steps]
         report = run_evaluation(pipeline, test_set, counts, seed_list, chosen, outputs, progress)
     console = Console(width=None if sys.stdout.isatty() else 140)  # a file has no edge to wrap at
@@ -235,7 +243,7 @@ def info(checkpoint: Checkpoint = "") -> None:
 
     from retinashift.inference.fingerprint import checkpoint_hash
 
-    pipeline = _load(checkpoint, "cpu")
+    pipeline = open_pipeline(checkpoint, "cpu")
     scheduler, denoiser = pipeline.scheduler, pipeline.denoiser
     parameters = sum(p.numel() for p in denoiser.parameters())
     chain = scheduler.config
@@ -271,7 +279,7 @@ def demo(
 
     from retinashift.cli.demo import run_demo
 
-    pipeline = _load("", device)
+    pipeline = open_pipeline("", device)
     report = run_demo(pipeline, out, steps=steps or None, seed=seed, overwrite=overwrite)
     console = Console(soft_wrap=True)
     console.print(_table(report.rows))
@@ -284,32 +292,6 @@ app.command("degradations")(degradations)
 app.command("app")(app_command)
 app.command()(schedule)
 app.command("export")(export_weights)
-
-
-def _load(checkpoint: str, device: str) -> ResShiftPipeline:
-    """The pipeline of a checkpoint folder ("" is the shipped one) on a device."""
-    _quiet_libraries()
-    from retinashift.inference.device import choose_device
-    from retinashift.inference.pipeline import ResShiftPipeline
-
-    chosen = choose_device(device)
-    pipeline = ResShiftPipeline.from_pretrained(checkpoint) if checkpoint else ResShiftPipeline.from_shipped()
-    return pipeline.to(chosen)
-
-
-def _quiet_libraries() -> None:
-    """diffusers draws its own bar while loading; ours is the only one."""
-    from diffusers.utils import logging
-
-    logging.disable_progress_bar()
-
-
-def _progress() -> Progress:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True))
 
 
 def _table(rows: list[list[str]]) -> Table:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 from pathlib import Path
 from types import TracebackType
 
 import torch
+
+from retinashift.inference.memory import give_back
 
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -27,7 +28,8 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats()
             return self
         try:
-            _give_back()
+            gc.collect()
+            give_back()  # else what is kept for later would hide the peak
             _RESET.write_text("5")  # sets the high-water mark to what is held now
             self._start = _field("VmRSS")
         except OSError:
@@ -39,14 +41,6 @@ class PeakMemory:
             self.mib = torch.cuda.max_memory_allocated() / 2**20
         elif self._start is not None:
             self.mib = max(0.0, _field("VmHWM") - self._start) / 1024
-
-
-def _give_back() -> None:
-    """Freed memory goes back to the system, where the C library is one that keeps it; else it would hide the peak."""
-    gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
 
 
 def _field(name: str) -> float:

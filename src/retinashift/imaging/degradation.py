@@ -6,7 +6,6 @@ to the bit depth of the photograph.
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import numpy as np
@@ -16,9 +15,6 @@ Enlargement = Literal["nearest", "bicubic", "lanczos"]
 
 DEGRADATION = "bicubic-pillow"
 """Name under which reports state what `bicubic_pillow` does."""
-
-BAND = 64
-"""Rows of the input that `psnr_of_reduced` takes at a time."""
 
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
@@ -99,45 +95,6 @@ def enlarge(lr: np.ndarray, scale: int, method: Enlargement) -> np.ndarray:
     if method not in _RESAMPLING:
         raise ValueError(f"method is {method!r}; allowed are {', '.join(_RESAMPLING)}")
     return _resize(lr, lr.shape[0] * scale, lr.shape[1] * scale, _RESAMPLING[method])
-
-
-def psnr_of_reduced(sr: np.ndarray, lr: np.ndarray, scale: int, channels: int) -> float:
-    """Consistency of a result with its input: PSNR in dB between the input and the result reduced bicubically.
-
-    The reduced result is not rounded, and computed in bands of rows, so that little memory is needed.
-
-    Args:
-        sr: (scale H, scale W) or (scale H, scale W, C), uint8 or uint16.
-        lr: (H, W) or (H, W, C), as `sr`.
-        scale: whole number, at least 1.
-        channels: how many of C count, from the first.
-
-    Returns:
-        inf if they are equal.
-
-    Raises:
-        ValueError: sizes or dtypes that do not fit.
-
-    >>> psnr_of_reduced(np.full((8, 8), 7, np.uint8), np.full((2, 2), 7, np.uint8), 4, 1)
-    inf
-    """
-    expected = (lr.shape[0] * scale, lr.shape[1] * scale, *lr.shape[2:])
-    if sr.shape != expected or sr.dtype != lr.dtype or sr.dtype not in (np.uint8, np.uint16):
-        raise ValueError(f"the result is {sr.shape} {sr.dtype}; x{scale} of an input {lr.shape} {lr.dtype} is needed")
-    height, width = lr.shape[:2]
-    margin, total = 2 * scale, 0.0  # the kernel reaches two input pixels to each side
-    for top in range(0, height, BAND):
-        rows = min(BAND, height - top)
-        first = max(0, top * scale - margin)
-        band = np.atleast_3d(sr[first : (top + rows) * scale + margin])  # (band, W, C)
-        box = (0, top * scale - first, width * scale, (top + rows) * scale - first)
-        for channel in range(channels):
-            picture = Image.fromarray(band[..., channel].astype(np.float32))
-            reduced = np.asarray(picture.resize((width, rows), Image.Resampling.BICUBIC, box))
-            given = lr[top : top + rows] if lr.ndim == 2 else lr[top : top + rows, :, channel]
-            total += float(np.square(reduced - given.astype(np.float32), dtype=np.float64).sum())
-    error = total / (height * width * channels)
-    return 10 * math.log10(np.iinfo(sr.dtype).max ** 2 / error) if error else math.inf
 
 
 def _check(pixels: np.ndarray, factor: int, name: str) -> None:

@@ -52,3 +52,38 @@ def draw_curves(
         draw.text((start, 22), name, fill=colour, font=font)
         start += draw.textlength(name, font=font) + 40
     return np.asarray(picture)
+
+
+def draw_against(
+    x: Sequence[float], curves: Mapping[str, Sequence[float]], *, across: str, up: str, side: int = 720
+) -> np.ndarray:
+    """Curves over shares, both axes from 0 to 1, with the diagonal on which they are equal.
+
+    Args:
+        x: ascending, in [0, 1].
+        curves: by name, each as long as x, in [0, 1].
+        across, up: labels of the axes.
+
+    Returns:
+        (side, side, 3) uint8.
+    """
+    left, right, upper, lower = 90, side - 40, 70, side - 80
+    picture = Image.new("RGB", (side, side), PAPER)
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(size=20)
+    place = lambda a, b: (left + (right - left) * a, lower - (lower - upper) * b)  # noqa: E731
+    for part in range(6):
+        share = part / 5
+        draw.line((*place(0, share), *place(1, share)), fill=GRID)
+        draw.line((*place(share, 0), *place(share, 1)), fill=GRID)
+        draw.text((left - 12, place(0, share)[1]), f"{share:.0%}", fill=INK, font=font, anchor="rm")
+        draw.text((place(share, 0)[0], lower + 12), f"{share:.0%}", fill=INK, font=font, anchor="ma")
+    draw.line((*place(0, 0), *place(1, 1)), fill=INK, width=1)
+    draw.text(((left + right) / 2, side - 30), across, fill=INK, font=font, anchor="ma")
+    draw.text((left, upper - 16), up, fill=INK, font=font, anchor="ls")
+    for number, ((name, values), colour) in enumerate(zip(curves.items(), COLOURS, strict=False)):
+        points = [place(a, b) for a, b in zip(x, values, strict=True)]
+        draw.line(points, fill=colour, width=4, joint="curve")
+        for a, b in points:
+            draw.ellipse((a - 5, b - 5, a + 5, b + 5), fill=colour)
+        draw.text((left + 16, upper + 14 + 26 * number), name, fill=colour, font=font)
+    return np.asarray(picture)

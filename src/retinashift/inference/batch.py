@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from retinashift import __version__
-from retinashift.imaging.degradation import enlarge, psnr_of_reduced
+from retinashift.imaging.degradation import enlarge
 from retinashift.imaging.dicom_deidentify import deidentify
 from retinashift.imaging.files import (
     MAX_PIXELS,
@@ -29,9 +29,11 @@ from retinashift.imaging.files import (
     read_bytes,
     replace_file,
 )
+from retinashift.imaging.png import encode_png
 from retinashift.imaging.provenance import Provenance, digest
+from retinashift.imaging.uncertainty_map import encode_map, overlay
 from retinashift.inference.fingerprint import checkpoint_hash
-from retinashift.inference.jobs import Job, sidecar_of
+from retinashift.inference.jobs import Job, maps_of, sidecar_of
 from retinashift.inference.pipeline import Precision, ResShiftPipeline
 
 logger = logging.getLogger(__name__)
@@ -44,7 +46,7 @@ class BatchOptions:
     """How files are read, enlarged and written.
 
     Raises:
-        ValueError: `workers` below 1.
+        ValueError: `workers` below 1, `uncertainty` 1, or beside an `ensemble_size` or a single step.
     """
 
     steps: int | None = None
@@ -52,6 +54,8 @@ class BatchOptions:
     seed: int = 0
     """Every file starts from it, so its result does not depend on the files beside it."""
     ensemble_size: int = 1
+    uncertainty: int = 0
+    """Samples, at least 2, by which it is told in two files beside each result, which is their mean; 0 for none."""
     back_projections: int | None = None
     memory: int | None = None
     """The most bytes to hold, see `ResShiftPipeline`; None is half of what is free."""
@@ -75,6 +79,12 @@ class BatchOptions:
     def __post_init__(self) -> None:
         if self.workers < 1:
             raise ValueError(f"workers is {self.workers}; at least 1 is needed")
+        if self.uncertainty == 1 or self.uncertainty < 0:
+            raise ValueError(f"uncertainty is {self.uncertainty}; at least 2 samples are needed, or 0 for none")
+        if self.uncertainty and self.ensemble_size != 1:
+            raise ValueError("both uncertainty and ensemble are given; the former gives the mean of its samples, too")
+        if self.uncertainty and self.steps == 1:
+            raise ValueError("uncertainty with steps 1: one step is the mean and has no spread; leave steps out")
 
 
 @dataclass(frozen=True)
@@ -151,15 +161,16 @@ def _record(pipeline: ResShiftPipeline, options: BatchOptions) -> Provenance:
     return Provenance(
         scale=config.scale,
         checkpoint=checkpoint_hash(pipeline),
-        steps=options.steps or config.default_steps,
+        steps=_steps(pipeline, options),
         seed=options.seed,
         input="",
-        ensemble=options.ensemble_size,
+        ensemble=options.uncertainty or options.ensemble_size,
         back_projections=config.back_projections if options.back_projections is None else options.back_projections,
         options={
             **({} if options.page is None else {"page": options.page}),
             **({"deidentified": True} if options.deidentify else {}),
             **({"whole_frame": True} if options.whole_frame else {}),
+            **({"uncertainty": options.uncertainty} if options.uncertainty else {}),
             **({} if options.precision == "fp32" else {"precision": options.precision}),
         },
         device=pipeline.device.type,
@@ -170,6 +181,12 @@ def _record(pipeline: ResShiftPipeline, options: BatchOptions) -> Provenance:
             "python": platform.python_version(),
         },
     )
+
+
+def _steps(pipeline: ResShiftPipeline, options: BatchOptions) -> int:
+    if options.steps is None and options.uncertainty:
+        return int(pipeline.scheduler.config.num_train_timesteps)
+    return options.steps or pipeline.config.default_steps
 
 
 def _read(job: Job, record: Provenance, options: BatchOptions) -> _Read:
@@ -204,6 +221,8 @@ def _former_result(job: Job, record: Provenance, options: BatchOptions) -> Prove
             f"{job.target} exists already and is not this input's result with these settings; "
             "give --overwrite to replace it, or another folder with -o"
         )
+    if options.uncertainty and not all(path.exists() for path in maps_of(job.target)):
+        raise ImageError(f"{job.target} is there, but not its uncertainty; give --overwrite to make both again")
     if options.sidecar and not sidecar_of(job.target).exists():
         _write_sidecar(job, data, former)
     return former
@@ -220,20 +239,31 @@ def _upscale(
         if read.photograph is None:
             done.set_result(Outcome(job, skipped=True, record=read.record))
             return done
-        pixels = _enlarge(pipeline, read.photograph, options)
-        return writers.submit(_write, job, read.photograph, pixels, read.record, options, started)
+        enlarged = _enlarge(pipeline, read.photograph, options)
+        return writers.submit(_write, job, read.photograph, enlarged, read.record, options, started)
     except _EXPECTED as error:
         done.set_result(Outcome(job, _one_line(error)))
         return done
 
 
-def _enlarge(pipeline: ResShiftPipeline, photograph: Photograph, options: BatchOptions) -> np.ndarray:
+@dataclass(frozen=True)
+class _Enlarged:
+    """`pixels` as the photograph's; `consistency` in dB and `sigma` (H, W) or None, see `SRResult`."""
+
+    pixels: np.ndarray
+    consistency: float
+    sigma: np.ndarray | None = None
+    calibrated: bool = False
+
+
+def _enlarge(pipeline: ResShiftPipeline, photograph: Photograph, options: BatchOptions) -> _Enlarged:
     colour, alpha = _split_alpha(photograph)
     result = pipeline(
         colour,
         num_inference_steps=options.steps,
         generator=torch.Generator().manual_seed(options.seed),
-        ensemble_size=options.ensemble_size,
+        ensemble_size=options.uncertainty or options.ensemble_size,
+        uncertainty=options.uncertainty > 0,
         back_projections=options.back_projections,
         memory=options.memory,
         whole_frame=options.whole_frame,
@@ -242,26 +272,39 @@ def _enlarge(pipeline: ResShiftPipeline, photograph: Photograph, options: BatchO
     pixels = result.images[0]
     if alpha is not None:  # a mask is geometry, not retina: it is interpolated
         pixels = np.dstack([pixels, enlarge(alpha, pipeline.config.scale, "bicubic")])
-    return pixels
+    return _Enlarged(pixels, result.consistency[0], result.sigma[0] if result.sigma else None, result.calibrated)
 
 
 def _write(
-    job: Job, photograph: Photograph, pixels: np.ndarray, record: Provenance, options: BatchOptions, started: float
+    job: Job, photograph: Photograph, enlarged: _Enlarged, record: Provenance, options: BatchOptions, started: float
 ) -> Outcome:
     try:
-        colours = 1 if photograph.channels < 3 else 3
-        figure = psnr_of_reduced(pixels, photograph.pixels, record.scale, colours)
+        pixels = enlarged.pixels
+        figure = enlarged.consistency
         record = replace(record, consistency_db=None if figure == float("inf") else round(figure, 2))
         data = encode_image(job.target, pixels, like=photograph, scale=record.scale, provenance=record)
         job.target.parent.mkdir(parents=True, exist_ok=True)
         if job.target.exists() and not options.overwrite:
             raise ImageError(f"{job.target} exists already; give --overwrite to replace it")
+        if enlarged.sigma is not None:  # before the result, which says by its being there that all is done
+            _write_maps(job, enlarged, record)
         replace_file(job.target, data)
         if options.sidecar:
             _write_sidecar(job, data, record)
     except _EXPECTED as error:
         return Outcome(job, _one_line(error))
     return Outcome(job, record=record, seconds=time.perf_counter() - started)
+
+
+def _write_maps(job: Job, enlarged: _Enlarged, record: Provenance) -> None:
+    assert enlarged.sigma is not None
+    meaning = "1.645 of it on each side covers 90 % of values" if enlarged.calibrated else "spread of samples, no error"
+    account = {"calibrated": enlarged.calibrated, "meaning": meaning, "provenance": json.loads(record.line())}
+    caption = f"standard deviation in levels of 255, {record.ensemble} samples"
+    caption += ", calibrated" if enlarged.calibrated else ", NOT CALIBRATED"
+    numbers, picture = maps_of(job.target)
+    replace_file(numbers, encode_map(enlarged.sigma, account))
+    replace_file(picture, encode_png(Photograph(overlay(enlarged.pixels, enlarged.sigma, caption))))
 
 
 def _write_sidecar(job: Job, data: bytes, record: Provenance) -> None:

@@ -26,6 +26,11 @@ def sidecar_of(target: Path) -> Path:
     return target.with_name(f"{target.name}.json")
 
 
+def maps_of(target: Path) -> tuple[Path, Path]:
+    """The uncertainty beside a result: the map, and the overlay to look at."""
+    return target.with_name(f"{target.name}.uncertainty.tif"), target.with_name(f"{target.name}.uncertainty.png")
+
+
 def plan_jobs(
     inputs: Sequence[str | Path],
     out: Path,
@@ -34,6 +39,7 @@ def plan_jobs(
     overwrite: bool = False,
     resume: bool = False,
     sidecar: bool = False,
+    uncertainty: bool = False,
 ) -> list[Job]:
     """Pair every input with its output, keeping names and sub-folders under `out`.
 
@@ -54,6 +60,8 @@ def plan_jobs(
     outputs = [job.target for job in jobs if not resume]
     if sidecar:  # one that lies beside its result belongs to it
         outputs += [sidecar_of(job.target) for job in jobs if not (resume and job.target.exists())]
+    if uncertainty:
+        outputs += [path for job in jobs if not (resume and job.target.exists()) for path in maps_of(job.target)]
     existing = [path for path in outputs if path.exists()]
     if existing and not overwrite:
         more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""

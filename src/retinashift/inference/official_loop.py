@@ -97,9 +97,10 @@ def run_chain(
     """
     net, scheduler = pipeline.denoiser, pipeline.scheduler
     x_t = scheduler.init_noise(y0, noise=draw(y0.shape).to(y0))
-    for t in scheduler.timesteps.tolist():
-        prediction = net(scheduler.scale_model_input(x_t, t), t, lq, mask).sample
-        x_t, x0 = scheduler.step(prediction, t, x_t, y0, noise=draw(y0.shape).to(y0), return_dict=False)
-        if report is not None:
-            report({"x_t": x_t, "x0": x0})
+    with net.steady():
+        for t in scheduler.timesteps.tolist():
+            prediction = net(scheduler.scale_model_input(x_t, t), t, lq, mask).sample
+            x_t, x0 = scheduler.step(prediction, t, x_t, y0, noise=draw(y0.shape).to(y0), return_dict=False)
+            if report is not None:
+                report({"x_t": x_t, "x0": x0})
     return x_t

@@ -32,6 +32,7 @@ class LightChain:
         needed: the columns of each row that the network is to compute. All others are y0, plain enlargement.
         codec, upsampling: how y0 is made.
         seed, member: from which the noise comes.
+        detail_gain: what the detail of the sample is multiplied by, see `amplified`.
         observer: told the number of a step and its rows of x0 and x_t, (1, C*f*f, n, w).
     """
 
@@ -45,25 +46,31 @@ class LightChain:
         upsampling: Upsampling,
         seed: int,
         member: int,
+        detail_gain: float = 1.0,
         observer: Observer | None = None,
     ):
         self.net, self.scheduler, self.lr, self.needed = net, scheduler, lr, needed
         self.codec, self.upsampling, self.seed, self.member = codec, upsampling, seed, member
-        self.observer = observer
+        self.detail_gain, self.observer = detail_gain, observer
 
     def bands(self, rows: int) -> Iterator[Tensor]:
         """The sample, (1, 3, n*f, w*f) in [-1, 1], top to bottom; `rows` of the input are taken at a time."""
         timesteps = self.scheduler.timesteps.tolist()
-        states = self._start(rows)
+        states, means = self._start(rows), RowQueue()
         for number, t in enumerate(timesteps):
             radius = self.net.receptive_radius * (len(timesteps) - 1 - number)  # what later steps look at
-            states = self._step(states, number, t, self.needed.widened(radius) if radius else self.needed)
+            needed = self.needed.widened(radius) if radius else self.needed
+            keep = means if number == 0 and self.detail_gain != 1 else None
+            states = self._step(states, number, t, needed, keep)
         columns = torch.arange(self.lr.shape[-1], device=self.lr.device)
         spans = torch.from_numpy(self.needed.columns).to(self.lr.device)  # (h, 2)
         for x0 in states:
             span = spans[x0.top : x0.bottom]
             inside = (columns >= span[:, :1]) & (columns < span[:, 1:])  # (n, w)
-            yield self.codec.decode(torch.where(inside, x0.data, self._y0(x0.top, x0.bottom)))
+            sample = x0.data  # (1, C*f*f, n, w)
+            if self.detail_gain != 1:
+                sample = amplified(sample, means.take(x0.bottom, 0, self.lr.shape[-1]), self.detail_gain)
+            yield self.codec.decode(torch.where(inside, sample, self._y0(x0.top, x0.bottom)))
 
     def _start(self, rows: int) -> Iterator[Rows]:
         height = self.lr.shape[-2]
@@ -72,8 +79,10 @@ class LightChain:
             y0 = self._y0(top, bottom)
             yield Rows(top, 0, self.scheduler.init_noise(y0, noise=self._noise(0, y0, top)))
 
-    def _step(self, states: Iterator[Rows], number: int, t: int, needed: Needed) -> Iterator[Rows]:
-        """x_t -> x_{t-1}."""
+    def _step(
+        self, states: Iterator[Rows], number: int, t: int, needed: Needed, estimates: RowQueue | None
+    ) -> Iterator[Rows]:
+        """x_t -> x_{t-1}; the estimates of x0 go into a queue where one is given."""
         height, width = self.lr.shape[-2:]
         stream, waiting = LightStream(self.net, t, needed), RowQueue()
         final = number == len(self.scheduler.timesteps) - 1
@@ -88,6 +97,8 @@ class LightChain:
             x, y0 = waiting.take(bottom, 0, width), self._y0(top, bottom)  # (1, C*f*f, n, w)
             noise = torch.zeros_like(y0) if final else self._noise(number + 1, y0, top)
             x_prev, x0 = self.scheduler.step(prediction.fitted(0, width), t, x, y0, noise=noise, return_dict=False)
+            if estimates is not None:
+                estimates.push(Rows(top, 0, x0))
             if self.observer is not None:
                 self.observer(number, x0, x_prev)
             yield Rows(top, 0, x_prev)
@@ -101,6 +112,18 @@ class LightChain:
     def _noise(self, draw: int, like: Tensor, top: int) -> Tensor:
         _, channels, count, width = like.shape
         return normal_rows(self.seed, (self.member, draw), top, top + count, channels, width).to(like)
+
+
+def amplified(sample: Tensor, mean: Tensor, gain: float) -> Tensor:
+    """mean + gain * (sample - mean): a sample whose detail, what it has beyond the posterior mean, is stronger.
+
+    A chain of few steps, trained by squared error, draws samples that lie too near their mean: its detail is in the
+    right places and too faint. The gain that puts that right is measured on validation photographs.
+
+    Args:
+        sample: x0 at the end of the chain. mean: the estimate of x0 at its first step. Both in the space of the chain.
+    """
+    return mean + gain * (sample - mean)
 
 
 def out_of_memory(error: BaseException) -> bool:

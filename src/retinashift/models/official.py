@@ -7,6 +7,7 @@ names may carry the prefixes of DistributedDataParallel and torch.compile.
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,13 +72,17 @@ def _load_tensors(path: Path) -> Any:
     try:
         if path.suffix.lower() == ".safetensors":
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(record=True) as remarks:  # on a file that is refused, one line suffices
+            contents = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise OfficialError(
             f"{path} is refused: it is damaged, or holds objects other than tensors; nothing in it was run"
         ) from error
     except Exception as error:  # whatever a damaged file makes the two readers stumble over
         raise OfficialError(f"{path} cannot be read as a file of weights; it may be truncated") from error
+    for remark in remarks:
+        warnings.warn_explicit(remark.message, remark.category, remark.filename, remark.lineno)
+    return contents
 
 
 def _tensors_by_name(contents: Any, where: str) -> dict[str, Tensor]:

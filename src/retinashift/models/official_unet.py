@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from retinashift.models.official import OfficialError, check_names, shape_of
-from retinashift.models.swin_unet import SwinBlock, SwinLayer, SwinUNet, shifted_window_mask
+from retinashift.models.swin_unet import SwinUNet
+from retinashift.models.window_attention import SwinBlock, SwinLayer, shifted_window_mask
 
 RESIDUAL = {"in_layers", "emb_layers", "out_layers", "skip_connection"}  # what a residual block consists of
 TABLE = "relative_position_bias_table"

@@ -4,16 +4,16 @@ After Yue, Wang, Loy, "ResShift" (NeurIPS 2023; TPAMI 2024): the residual blocks
 2021), the attention that of Swin (Liu et al. 2021) with group norms. Parameters have the names that the published
 checkpoints use, so such a state dict loads once its derived entries are left out.
 
-Symbols: B batch; C channels; H, W height and width of the state; w side of a window; n = w * w tokens in it; N windows
-in an image; d channels of a head.
+Symbols: B batch; C channels; H, W height and width of the state.
 """
 
 from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
-from typing import Literal, get_args
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import get_args
 
 import torch
 import torch.nn.functional as F
@@ -22,168 +22,10 @@ from diffusers.models.embeddings import get_timestep_embedding
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
-from retinashift.models.banded import conv_of_norm, plain
+from retinashift.models.banded import conv_of_norm
 from retinashift.models.output import DenoiserOutput
 from retinashift.models.upsampling import Downsample, Upsample
-
-AttentionMask = Literal["swin", "official"]
-
-GROUPS = 32  # of every group norm
-AT_ONCE = 2**14  # tokens that attention and its network take at once without gradients: what is between them is large
-
-
-def to_windows(x: Tensor, window: int) -> Tensor:
-    """(B, H, W, C) -> (B*N, n, C): windows row by row, and the tokens in each row by row."""
-    batch, height, width, channels = x.shape
-    x = x.view(batch, height // window, window, width // window, window, channels)
-    return x.transpose(2, 3).reshape(-1, window**2, channels)
-
-
-def from_windows(x: Tensor, window: int, height: int, width: int) -> Tensor:
-    """The inverse of `to_windows`: (B*N, n, C) -> (B, H, W, C)."""
-    x = x.view(-1, height // window, width // window, window, window, x.shape[-1])
-    return x.transpose(2, 3).reshape(-1, height, width, x.shape[-1])
-
-
-def shifted_window_mask(
-    height: int,
-    width: int,
-    window: int,
-    shift: int,
-    kind: AttentionMask,
-    device: torch.device | str | None = None,
-) -> Tensor:
-    """Which tokens of a window must not attend to each other after the image was rolled by -shift: (N, n, n) bool.
-
-    "swin" parts what the roll brought together from opposite borders. "official" is what the published ResShift
-    checkpoints were trained with: in the last row of windows the columns left and right of w - shift are parted,
-    everywhere else nothing is (https://github.com/zsyOAOA/ResShift/issues/81).
-    """
-    y = torch.arange(height, device=device)[:, None]
-    x = torch.arange(width, device=device)[None, :]
-    if kind == "swin":
-        region = 2 * (y >= height - shift) + (x >= width - shift)  # (H, W)
-    else:
-        region = (y >= height - window) & (x % window >= window - shift)  # (H, W)
-    region = to_windows(region.int()[None, :, :, None], window)  # (N, n, 1); the inductor cannot compare bools
-    return region != region.mT  # (N, n, n)
-
-
-class WindowAttention(nn.Module):
-    """Multi-head attention inside each window, with a learned bias for every relative position."""
-
-    def __init__(self, channels: int, window: int, heads: int):
-        super().__init__()
-        self.window, self.heads = window, heads
-        self.relative_position_bias_table = nn.Parameter(torch.empty((2 * window - 1) ** 2, heads))
-        nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
-        self.qkv = nn.Linear(channels, 3 * channels)
-        self.proj = nn.Linear(channels, channels)
-
-    def position_bias(self) -> Tensor:
-        """(heads, n, n): for a query at (y, x) and a key at (v, u) the entry (y - v + w - 1, x - u + w - 1)."""
-        w = self.window
-        table = self.relative_position_bias_table.T.reshape(self.heads, 2 * w - 1, 2 * w - 1)
-        by_corner = table.unfold(1, w, 1).unfold(2, w, 1)  # (heads, w, w, w, w): entry (y + i, x + j) at [y, x, i, j]
-        return by_corner.flip(3, 4).reshape(self.heads, w**2, w**2)  # i = w - 1 - v, j = w - 1 - u
-
-    def forward(self, x: Tensor, masked: Tensor | None = None) -> Tensor:
-        """x: (B*N, n, C) -> the same. masked: (N, n, n) bool, true where a token must not look, or None."""
-        bias = self.position_bias()[None]  # (1, heads, n, n)
-        windows = AT_ONCE // self.window**2
-        if plain() or len(x) <= windows:
-            return self._attend(x, bias, masked)
-        for numbers in torch.arange(len(x)).split(windows):  # their memory takes the output
-            here = slice(int(numbers[0]), int(numbers[-1]) + 1)
-            x[here] = self._attend(x[here], bias, None if masked is None else masked[numbers % len(masked)])
-        return x
-
-    def _attend(self, x: Tensor, bias: Tensor, masked: Tensor | None) -> Tensor:
-        windows, tokens, channels = x.shape
-        qkv = self.qkv(x).view(windows, tokens, 3, self.heads, channels // self.heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (B*N, heads, n, d)
-        bias = bias.to(q.dtype)
-        if masked is not None:
-            bias = bias - 100.0 * masked[:, None].to(q.dtype)  # (N, heads, n, n)
-            bias = bias.repeat(windows // len(masked), 1, 1, 1)  # (B*N, heads, n, n)
-        x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)  # (B*N, heads, n, d)
-        return self.proj(x.transpose(1, 2).reshape(windows, tokens, channels))
-
-
-class SwinBlock(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x)), on (B, C, H, W); H and W are multiples of the window."""
-
-    def __init__(
-        self, channels: int, heads: int, window: int, shift: int, mlp_ratio: float, attention_mask: AttentionMask
-    ):
-        super().__init__()
-        self.window, self.shift, self.attention_mask = window, shift, attention_mask
-        hidden = int(mlp_ratio * channels)
-        self.norm1 = nn.GroupNorm(GROUPS, channels)
-        self.attn = WindowAttention(channels, window, heads)
-        self.norm2 = nn.GroupNorm(GROUPS, channels)
-        self.mlp = nn.Sequential(
-            OrderedDict(fc1=nn.Conv2d(channels, hidden, 1), act=nn.GELU(), fc2=nn.Conv2d(hidden, channels, 1))
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        height, width = x.shape[-2:]
-        h = self.norm1(x).permute(0, 2, 3, 1)  # (B, H, W, C)
-        masked = None
-        if self.shift:
-            h = h.roll((-self.shift, -self.shift), dims=(1, 2))
-            masked = shifted_window_mask(height, width, self.window, self.shift, self.attention_mask, x.device)
-        h = self.attn(to_windows(h, self.window), masked)  # (B*N, n, C)
-        h = from_windows(h, self.window, height, width)  # (B, H, W, C)
-        if self.shift:
-            h = h.roll((self.shift, self.shift), dims=(1, 2))
-        x = x + h.permute(0, 3, 1, 2)  # (B, C, H, W)
-        h, rows = self.norm2(x), max(1, AT_ONCE // width)
-        if plain() or height <= rows:
-            return x + self.mlp(h)
-        for top in range(0, height, rows):
-            x[:, :, top : top + rows] += self.mlp(h[:, :, top : top + rows])
-        return x
-
-
-class SwinLayer(nn.Module):
-    """Swin blocks between two 1x1 convolutions, (B, C, H, W) -> the same. Its output replaces the input: no residual.
-
-    Args:
-        channels: C, outside. swin_channels: inside.
-        feature_size: side of the features for the network's image_size. Where it is at most `window`, it is the window
-            and nothing shifts, also for larger inputs; elsewhere every second block shifts by half a window.
-    """
-
-    def __init__(
-        self,
-        channels: int,
-        swin_channels: int,
-        feature_size: int,
-        window: int,
-        depth: int,
-        heads: int,
-        mlp_ratio: float = 4.0,
-        patch_norm: bool = False,
-        attention_mask: AttentionMask = "swin",
-    ):
-        super().__init__()
-        window, shift = (window, window // 2) if feature_size > window else (feature_size, 0)
-
-        def projection(channels_in: int, channels_out: int) -> nn.Sequential:
-            layers = OrderedDict[str, nn.Module](proj=nn.Conv2d(channels_in, channels_out, 1))
-            if patch_norm:
-                layers["norm"] = nn.GroupNorm(GROUPS, channels_out)
-            return nn.Sequential(layers)
-
-        self.patch_embed = projection(channels, swin_channels)
-        self.blocks = nn.Sequential(
-            *(SwinBlock(swin_channels, heads, window, shift * (i % 2), mlp_ratio, attention_mask) for i in range(depth))
-        )
-        self.patch_unembed = projection(swin_channels, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.patch_unembed(self.blocks(self.patch_embed(x)))
+from retinashift.models.window_attention import GROUPS, AttentionMask, SwinLayer, WindowAttention
 
 
 def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
@@ -232,7 +74,9 @@ class ResBlock(nn.Module):
         if self.scale_shift:
             scale, shift = time.chunk(2, dim=1)
             if not (dropout.p and self.training):
-                return skip + conv_of_norm(h, norm_out, conv_out, scale, shift)
+                if skip is x:  # which may wait for the way up
+                    return skip + conv_of_norm(h, norm_out, conv_out, scale, shift)
+                return conv_of_norm(h, norm_out, conv_out, scale, shift, added_to=skip)
             h = norm_out(h) * (1 + scale) + shift
         else:
             h = norm_out(h + time)
@@ -471,13 +315,18 @@ class SwinUNet(ModelMixin, ConfigMixin):
         time = self.time_embed(frequencies.to(sample.dtype))  # (B, 4*model_channels)
 
         h = torch.cat([sample, self.feature_extractor(condition)], dim=1)  # (B, in_channels + features, H', W')
-        skips = []
-        for stage in self.input_blocks:
-            h = self._run(stage, h, time)
-            skips.append(h)
-        h = self._run(self.middle_block, h, time)
-        for stage in self.output_blocks:
-            h = self._run(stage, torch.cat([h, skips.pop()], dim=1), time)
+        skips: list[Tensor] = []
+        down = len(self.input_blocks)
+        for number, stage in enumerate([*self.input_blocks, self.middle_block, *self.output_blocks]):
+            if number > down:
+                h = torch.cat([h, skips.pop()], dim=1)
+            if self.gradient_checkpointing and torch.is_grad_enabled():
+                h = self._gradient_checkpointing_func(stage, h, time)
+            else:
+                for layer in stage:  # here, since a call of the stage would hold its input until it is done
+                    h = layer(h, time) if isinstance(layer, ResBlock) else layer(h)
+            if number < down:
+                skips.append(h)
         prediction = self.out(h)[..., :height, :width]  # (B, out_channels, H, W)
         return DenoiserOutput(sample=prediction) if return_dict else (prediction,)
 
@@ -494,7 +343,17 @@ class SwinUNet(ModelMixin, ConfigMixin):
                 )
         return lq if mask is None else torch.cat([lq, mask.to(lq.dtype)], dim=1)
 
-    def _run(self, stage: nn.Module, h: Tensor, time: Tensor) -> Tensor:
-        if self.gradient_checkpointing and torch.is_grad_enabled():
-            return self._gradient_checkpointing_func(stage, h, time)
-        return stage(h, time)
+    @contextmanager
+    def steady(self) -> Iterator[None]:
+        """While this lasts the weights stay as they are: bias and masks of attention are made once, not at every call.
+
+        It is said, and not seen: a write to `parameter.data` leaves no trace that could be looked for.
+        """
+        layers = [module for module in self.modules() if isinstance(module, WindowAttention)]
+        for layer in layers:
+            layer.keep(True)
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.keep(False)

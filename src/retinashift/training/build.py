@@ -33,6 +33,7 @@ def build_pipeline(config: TrainConfig) -> ResShiftPipeline:
             else:
                 pipeline = ResShiftPipeline.from_pretrained(config.init_from)
             pipeline.denoiser.float()
+            pipeline.register_to_config(calibration=None)  # it was that of the former weights
         except CheckpointError as error:
             raise ConfigError(f"init_from: {error}") from None
         return pipeline

@@ -51,6 +51,9 @@ class CropSettings:
     """HR is rescaled by a factor drawn log-uniformly from this range before it is cropped (HR layouts only)."""
     blur_sigma_max: float = 0.0
     """Half of the crops are blurred by a Gaussian of sigma drawn from 0 to this, in HR pixels (HR layouts only)."""
+    tint_max: float = 0.0
+    """Half of the crops have each colour raised to a power drawn from 1/(1 + this) to 1 + this, and darkened by up to
+    this share: films and cameras that the photographs do not show (HR layouts only)."""
     flip: bool = True
     """The eight flips and quarter turns."""
     min_visible: float = 0.25
@@ -88,16 +91,25 @@ class ModelSettings:
 
 @dataclass(frozen=True)
 class LossSettings:
-    """What is minimised: mse * squared error + lpips * LPIPS. The papers: 1 and 1; faces and filling in: 1 and 10."""
+    """What is minimised: mse * squared error + log * its logarithm + lpips * LPIPS.
+
+    The papers, for mse and lpips: 1 and 1; faces and filling in: 1 and 10; deblurring: 1 and 4 by AlexNet.
+    """
 
     mse: float = 256.0
     """Of values in [-1, 1]; 256 counts errors in units of 1/16, about the size of residuals, and so starts near 1."""
+    log: float = 0.0
+    """Of each sample's squared error, as PSNR is: soft crops, whose errors are small, count as much as sharp ones."""
     lpips: float = 0.0
-    """Between decoded estimate and photograph, by VGG16; needs the extra `lpips` and weights that are downloaded."""
+    """Between decoded estimate and photograph; needs the extra `lpips` and weights that are downloaded."""
+    lpips_net: Literal["vgg", "alex"] = "vgg"
+    """VGG16 or AlexNet."""
 
     def __post_init__(self) -> None:
-        if min(self.mse, self.lpips) < 0 or self.mse + self.lpips <= 0:
-            raise ConfigError(f"loss.mse is {self.mse} and loss.lpips {self.lpips}; 0 or more, and not both 0")
+        weights = self.mse, self.log, self.lpips
+        if min(weights) < 0 or sum(weights) <= 0:
+            given = "loss.mse is {}, loss.log {} and loss.lpips {}".format(*weights)
+            raise ConfigError(f"{given}; 0 or more, and not all 0")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,9 @@ from torch import Tensor
 from retinashift.diffusion.scheduler import ResShiftScheduler
 from retinashift.models.lpips import LPIPS
 
+ROUNDING = 1e-5
+"""About the squared error, on [-1, 1], of rounding to 8 bit: below it a sample counts no more than its share."""
+
 
 def squared_error(
     scheduler: ResShiftScheduler, prediction: Tensor, x0: Tensor, y0: Tensor, noise: Tensor, timesteps: Tensor
@@ -40,9 +43,15 @@ def perceptual_error(lpips: LPIPS, codec: VQModel | None, x0: Tensor, hr: Tensor
     return lpips(image.float().clamp(-1, 1), hr.float())
 
 
-def combined(errors: Tensor, perceptual: Tensor | None, mse: float, lpips: float) -> Tensor:
-    """mse * errors + lpips * perceptual, both (B,). One LPIPS that is no number leaves the squared errors alone."""
+def combined(errors: Tensor, perceptual: Tensor | None, mse: float, lpips: float, log: float = 0.0) -> Tensor:
+    """mse * errors + log * log(errors) + lpips * perceptual, all (B,).
+
+    One LPIPS that is no number leaves the squared errors alone.
+    """
+    plain = mse * errors
+    if log:
+        plain = plain + log * torch.log(errors + ROUNDING)
     if perceptual is None:
-        return mse * errors
+        return plain
     usable = torch.isfinite(perceptual).all()
-    return mse * errors + lpips * torch.where(usable, perceptual, torch.zeros_like(perceptual))
+    return plain + lpips * torch.where(usable, perceptual, torch.zeros_like(perceptual))

@@ -71,6 +71,8 @@ def make_sample(
         return hr, _turn(lr, turns)  # (3, S, S), (3, S/scale, S/scale)
     if settings.blur_sigma_max and _uniform(generator) < 0.5:
         hr = _blur(hr, _uniform(generator) * settings.blur_sigma_max)
+    if settings.tint_max and _uniform(generator) < 0.5:
+        hr = _tint(hr, settings.tint_max, generator)
     hr = quantise(hr)
     if degradation is not None and degradation.kind == "realistic":
         return hr, _degrade(hr, scale, degradation, generator)
@@ -141,6 +143,13 @@ def _blur(image: Tensor, sigma: float) -> Tensor:
     kernel = kernel / kernel.sum()
     padded = F.pad(image[:, None], (radius,) * 4, mode="replicate")  # (3, 1, H+2r, W+2r)
     return F.conv2d(F.conv2d(padded, kernel[None, None, None]), kernel[None, None, :, None])[:, 0]
+
+
+def _tint(image: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+    """gain_c * image_c ** gamma_c for each channel c of (C, H, W) in [0, 1]."""
+    power, gain = torch.rand((2, image.shape[0], 1, 1), generator=generator).to(image.device)
+    gamma = torch.exp((2 * power - 1) * math.log1p(strength))
+    return (1 - strength * gain) * image**gamma
 
 
 def _turn(image: Tensor, turns: int) -> Tensor:

@@ -28,6 +28,7 @@ from retinashift.models.codec import upsample_bicubic
 from retinashift.models.lpips import LPIPS
 from retinashift.training.averaging import average
 from retinashift.training.build import build_pipeline, frozen_codec, resolved, trained_part
+from retinashift.training.card import continued_card
 from retinashift.training.config import ConfigError, TrainConfig
 from retinashift.training.latents import LatentCache
 from retinashift.training.lora import merged, save_adapter
@@ -101,7 +102,7 @@ class Trainer:
         layout = torch.channels_last if config.run.channels_last else torch.contiguous_format
         trained = trained.to(self.device).to(memory_format=layout).train()  # type: ignore[call-overload]
         self.raw = trained
-        self.lpips = LPIPS.pretrained().to(self.device) if config.loss.lpips else None
+        self.lpips = LPIPS.pretrained(config.loss.lpips_net).to(self.device) if config.loss.lpips else None
         self.cache = LatentCache() if config.run.sample_pool and self.codec is not None else None
         optimizer = torch.optim.AdamW(
             [parameter for parameter in trained.parameters() if parameter.requires_grad],
@@ -203,7 +204,7 @@ class Trainer:
             image = self.model(x0)  # (B, 3, H, W)
             errors = (image.float() - hr).square().mean(dim=(1, 2, 3))  # (B,)
             perceptual = perceptual_error(self.lpips, None, image, hr) if self.lpips else None
-            return combined(errors, perceptual, loss.mse, loss.lpips).mean()
+            return combined(errors, perceptual, loss.mse, loss.lpips, loss.log).mean()
         timesteps, noise = self._draw(step, micro, x0)  # (B,), as x0
         x_t = scheduler.add_noise(x0, noise, timesteps, y0)
         prediction = self.model(scheduler.scale_model_input(x_t, timesteps), timesteps, lq=lq).sample
@@ -214,7 +215,7 @@ class Trainer:
             if self.codec is None:
                 estimate = self.pipeline.pixel_codec.decode(estimate)
             perceptual = perceptual_error(self.lpips, self.codec, estimate, hr)
-        return combined(self.loss_weight[timesteps] * errors, perceptual, loss.mse, loss.lpips).mean()
+        return combined(self.loss_weight[timesteps] * errors, perceptual, loss.mse, loss.lpips, loss.log).mean()
 
     @torch.no_grad()
     def _latents(self, batch: Batch, lq: Tensor, hr: Tensor) -> tuple[Tensor, Tensor]:
@@ -323,6 +324,9 @@ class Trainer:
             (folder / "adapter").mkdir()
             save_adapter(plain, folder / "adapter")
         (folder / "training.yaml").write_text(self.config.to_yaml(), encoding="utf-8")
+        card = continued_card(Path(self.pipeline.name_or_path)) if self.config.init_from else None
+        if card is not None:
+            (folder / "README.md").write_text(card, encoding="utf-8")
 
     @contextmanager
     def _averaged_weights(self) -> Iterator[None]:

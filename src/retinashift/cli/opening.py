@@ -1,0 +1,46 @@
+"""How every command opens a checkpoint and shows that it works."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from retinashift.inference.pipeline import ResShiftPipeline
+
+
+def open_pipeline(checkpoint: str, device: str) -> ResShiftPipeline:
+    """The pipeline of a checkpoint folder ("" is the shipped one) on a device."""
+    quiet_libraries()
+    from retinashift.inference.device import choose_device
+    from retinashift.inference.pipeline import ResShiftPipeline
+
+    chosen = choose_device(device)
+    pipeline = ResShiftPipeline.from_pretrained(checkpoint) if checkpoint else ResShiftPipeline.from_shipped()
+    return pipeline.to(chosen)
+
+
+def quiet_libraries() -> None:
+    """diffusers draws its own bar while loading; ours is the only one."""
+    from diffusers.utils import logging
+
+    logging.disable_progress_bar()
+
+
+def progress_bar() -> Progress:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True))
+
+
+@contextmanager
+def counting(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar, and what to call with the number done."""
+    with progress_bar() as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda done: progress.update(task, completed=done)

@@ -1,0 +1,171 @@
+"""Measuring what the spread of samples means: photographs whose truth is known, reduced, sampled and compared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+import torch
+
+from retinashift.diffusion.noise import stream_generator
+from retinashift.imaging.degradation import DEGRADATION, bicubic_pillow, crop_to_multiple
+from retinashift.imaging.fundus import field_of_view
+from retinashift.inference.pipeline import ResShiftPipeline
+from retinashift.inference.uncertainty import LEVEL, Calibration, SampleMean, Z, coverage, fit_curve
+
+COUNTS = (2, 4, 8)
+"""Numbers of samples that are calibrated when none are named."""
+VALUES = 20_000
+"""Pixels taken from each photograph; neighbours tell the same again."""
+STATED = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Values of one photograph where something was sampled, (n,), in shares of full scale."""
+
+    image: str
+    spreads: np.ndarray
+    errors: np.ndarray
+    """|x0 - mean|"""
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How often the truth is where a stated interval says, over all photographs and for each."""
+
+    samples: int
+    stated: tuple[float, ...]
+    calibrated: tuple[float, ...]
+    spread: tuple[float, ...]
+    """Of the bare spread of the samples, were it taken for a standard deviation."""
+    images: dict[str, float]
+    """Calibrated, at the level of `LEVEL`."""
+
+
+def sample_errors(
+    pipeline: ResShiftPipeline,
+    photographs: Iterable[tuple[str, np.ndarray]],
+    counts: Sequence[int],
+    seed: int,
+    on_progress: Callable[[int], object] | None = None,
+) -> dict[int, list[Sampled]]:
+    """Spread and error by number of samples, with all steps of the chain, a `Sampled` for each photograph.
+
+    Args:
+        photographs: name and HR pixels, (H, W, 3) uint8.
+        counts: each at least 2.
+        seed: of the samples and of the pixels that are taken.
+        on_progress: called after each photograph with the number done.
+
+    Raises:
+        ValueError: no photograph, or a count below 2.
+    """
+    if not counts or min(counts) < 2:
+        raise ValueError(f"samples is {', '.join(map(str, counts)) or 'empty'}; at least 2 are needed")
+    found: dict[int, list[Sampled]] = {count: [] for count in sorted(set(counts))}
+    for number, (name, pixels) in enumerate(photographs):
+        hr = crop_to_multiple(pixels, pipeline.config.scale)
+        chosen = _some_pixels(field_of_view(hr), seed, number)
+        truth = hr.reshape(-1, 3)[chosen] / np.float32(255)  # (n, 3)
+        for count, mean in _means(pipeline, hr, max(counts), seed):
+            if count in found:
+                spread = mean.spread().numpy().ravel()[chosen]  # (n,)
+                estimate = (mean.mean[0] / 2 + 0.5).permute(1, 2, 0).reshape(-1, 3).numpy()[chosen]
+                inside = spread > 0
+                errors = np.abs(estimate - truth)[inside].ravel()
+                found[count].append(Sampled(name, np.repeat(spread[inside], 3), errors))
+        if on_progress is not None:
+            on_progress(number + 1)
+    if not next(iter(found.values())):
+        raise ValueError("no photograph was given; at least one is needed")
+    return found
+
+
+def calibrate(
+    pipeline: ResShiftPipeline,
+    photographs: Iterable[tuple[str, np.ndarray]],
+    *,
+    counts: Sequence[int] = COUNTS,
+    seed: int = 0,
+    source: str = "",
+    on_progress: Callable[[int], object] | None = None,
+) -> Calibration:
+    """The calibration of a checkpoint, on photographs it was not trained on; see `sample_errors`.
+
+    Args:
+        source: name of the photographs, for the protocol.
+    """
+    found = sample_errors(pipeline, photographs, counts, seed, on_progress)
+    curves = {
+        count: fit_curve(*(np.concatenate([getattr(s, part) for s in sampled]) for part in ("spreads", "errors")))
+        for count, sampled in found.items()
+    }
+    photographs_seen = len(next(iter(found.values())))
+    steps = int(pipeline.scheduler.config.num_train_timesteps)
+    return Calibration(steps, curves, _protocol(pipeline, photographs_seen, seed, source))
+
+
+def measure_coverage(
+    pipeline: ResShiftPipeline,
+    photographs: Iterable[tuple[str, np.ndarray]],
+    samples: int,
+    *,
+    seed: int = 0,
+    on_progress: Callable[[int], object] | None = None,
+) -> Coverage:
+    """How often the checkpoint's intervals hold on photographs; see `sample_errors`.
+
+    Raises:
+        ValueError: also a checkpoint without calibration.
+    """
+    if pipeline.config.calibration is None:
+        raise ValueError("this checkpoint is not calibrated; run retinashift calibrate on it first")
+    calibration = Calibration.from_config(pipeline.config.calibration)
+    found = sample_errors(pipeline, photographs, [samples], seed, on_progress)[samples]
+    widths = [NormalDist().inv_cdf(0.5 + level / 2) for level in STATED]
+    errors, spreads = (np.concatenate([getattr(s, part) for s in found]) for part in ("errors", "spreads"))
+    return Coverage(
+        samples,
+        STATED,
+        tuple(coverage(errors, calibration.sigma(spreads, samples), widths)),
+        tuple(coverage(errors, spreads, widths)),
+        {s.image: coverage(s.errors, calibration.sigma(s.spreads, samples), [Z])[0] for s in found},
+    )
+
+
+def _means(
+    pipeline: ResShiftPipeline, hr: np.ndarray, samples: int, seed: int
+) -> Iterable[tuple[int, SampleMean]]:
+    """The mean of 1, 2, ... samples of a photograph."""
+    lr = bicubic_pillow(hr, pipeline.config.scale).astype(np.float32) / 255
+    steps = int(pipeline.scheduler.config.num_train_timesteps)
+    mean = SampleMean((3, *hr.shape[:2]), spread=True)
+    for count in range(1, samples + 1):
+        generator = stream_generator(seed, count)
+        image = pipeline(lr, num_inference_steps=steps, generator=generator, output_type="pt").images[0]
+        mean.add(iter((image * 2 - 1)[None].split(256, dim=-2)))
+        yield count, mean
+
+
+def _some_pixels(field: np.ndarray, seed: int, number: int) -> np.ndarray:
+    """Places in the field, (n,), n at most `VALUES`."""
+    inside = np.flatnonzero(field)
+    chance = torch.randperm(len(inside), generator=stream_generator(seed, number))
+    return inside[np.sort(chance[:VALUES].numpy())]
+
+
+def _protocol(pipeline: ResShiftPipeline, photographs: int, seed: int, source: str) -> dict[str, Any]:
+    return {
+        "source": source,
+        "photographs": photographs,
+        "degradation": DEGRADATION,
+        "scale": pipeline.config.scale,
+        "channels": "RGB, pooled",
+        "field_of_view": "luma above the surround, eroded by 4 pixels",
+        "seed": seed,
+        "covers": LEVEL,
+    }

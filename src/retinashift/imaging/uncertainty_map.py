@@ -1,0 +1,103 @@
+"""Uncertainty as files: a 16-bit TIFF for programs, a coloured overlay for eyes."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import numpy as np
+import tifffile
+from PIL import Image, ImageDraw, ImageFont
+
+FULL_SCALE = 65535
+"""Of the stored integers, which are standard deviations on the scale of a 16-bit picture: 257 is one level of 255."""
+BRIGHTEST = 8.0
+"""Levels of 255 at which the overlay's colours end."""
+OPAQUE = 0.75
+_STOPS = np.array([[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]], np.float32)
+"""Viridis at five places: even in brightness, told apart by the colour-blind."""
+
+
+def encode_map(sigma: np.ndarray, account: dict[str, Any]) -> bytes:
+    """A TIFF of one channel, 16 bit, deflated.
+
+    Args:
+        sigma: (H, W), in shares of full scale.
+        account: what made it; goes into the ImageDescription as one line of JSON, with the unit.
+    """
+    stored = np.empty(sigma.shape, np.uint16)
+    for top in range(0, len(sigma), 256):
+        stored[top : top + 256] = np.rint(np.clip(sigma[top : top + 256], 0, 1) * FULL_SCALE)
+    description = {"unit": "standard deviation, 1/65535 of full scale; 257 is one level of 255", **account}
+    target = io.BytesIO()
+    tifffile.imwrite(
+        target, stored, photometric="minisblack", compression="zlib", predictor=True, rowsperstrip=64,
+        description=json.dumps(description), software="RetinaShift", metadata=None,
+    )  # fmt: skip
+    return target.getvalue()
+
+
+def decode_map(data: bytes) -> tuple[np.ndarray, dict[str, Any]]:
+    """What `encode_map` was given, to 1/65535."""
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        page = file.pages.first
+        return page.asarray().astype(np.float32) / FULL_SCALE, json.loads(page.description)
+
+
+def overlay(pixels: np.ndarray, sigma: np.ndarray, caption: str) -> np.ndarray:
+    """The result in grey, uncertainty over it in colour, and a legend below.
+
+    Args:
+        pixels: the result, (H, W) or (H, W, C), uint8 or uint16.
+        sigma: (H, W), in shares of full scale.
+        caption: beside the legend; what the colours mean.
+
+    Returns:
+        (H + legend, W, 3) uint8.
+    """
+    height, width = sigma.shape
+    bar = max(28, min(64, width // 12))
+    picture = np.empty((height + bar, width, 3), np.uint8)
+    for top in range(0, height, 256):
+        rows = slice(top, min(height, top + 256))
+        level = np.clip(sigma[rows] * (255 / BRIGHTEST), 0, 1)[..., None]  # (n, W, 1)
+        veil = OPAQUE * np.sqrt(level)
+        picture[rows] = np.rint((1 - veil) * _grey(pixels[rows]) + veil * _colour(level[..., 0]))
+    picture[height:] = _legend(width, bar, caption)
+    return picture
+
+
+def _grey(pixels: np.ndarray) -> np.ndarray:
+    """(n, W, 1) in [0, 255]."""
+    values = pixels.astype(np.float32) / (257 if pixels.dtype == np.uint16 else 1)
+    if values.ndim == 2:
+        return values[..., None]
+    if values.shape[2] < 3:
+        return values[..., :1]
+    return values[..., :3] @ np.array([[0.299], [0.587], [0.114]], np.float32)
+
+
+def _colour(level: np.ndarray) -> np.ndarray:
+    """(n, W) in [0, 1] -> (n, W, 3)."""
+    place = np.linspace(0, 1, len(_STOPS))
+    return np.stack([np.interp(level, place, _STOPS[:, channel]) for channel in range(3)], axis=-1)
+
+
+def _legend(width: int, height: int, caption: str) -> np.ndarray:
+    strip = Image.new("RGB", (width, height), (17, 17, 17))
+    draw, font = ImageDraw.Draw(strip), ImageFont.load_default(size=max(9, height * 3 // 8))
+    left, right = height // 2, height // 2 + width // 3
+    ramp = np.linspace(0, 1, right - left)[None]
+    veil = OPAQUE * np.sqrt(ramp)[..., None]
+    colours = np.rint((1 - veil) * 96 + veil * _colour(ramp)).astype(np.uint8)  # over a middle grey
+    strip.paste(Image.fromarray(np.repeat(colours, height // 3, 0)), (left, height // 8))
+    for level in (0, BRIGHTEST / 4, BRIGHTEST / 2, BRIGHTEST):
+        x = left + (right - left) * level / BRIGHTEST
+        text = f"{level:g}{'+' if level == BRIGHTEST else ''}"
+        draw.text((x, height - 2), text, fill=(215, 218, 222), font=font, anchor="mb")
+    text, room = caption.replace(", ", "\n", 1), width - right - height
+    wide = draw.multiline_textbbox((0, 0), text, font=font)[2]
+    font = ImageFont.load_default(size=max(7, min(height * 3 / 8, height * 3 / 8 * room / max(1, wide))))
+    draw.multiline_text((right + height // 2, height // 2), text, fill=(215, 218, 222), font=font, anchor="lm")
+    return np.asarray(strip)

@@ -1,0 +1,138 @@
+"""Pictures in the forms that callers have, and back: PIL, arrays of any depth, tensors, grey or colour."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from retinashift.inference.fidelity import consistency_db
+
+Picture = Image.Image | np.ndarray | Tensor
+Mask = Image.Image | np.ndarray
+OutputType = Literal["np", "pil", "pt"]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One input as the chain sees it: `lr` (1, 3, h, w) in [-1, 1]; `grey` and `levels` tell how to go back.
+
+    `mask` (1, 1, h, w), 1 where the picture is to be filled in and -1 elsewhere, or None.
+    """
+
+    lr: Tensor
+    grey: bool
+    levels: int | None
+    """255 or 65535 for integer pictures, None for float ones."""
+    mask: Tensor | None = None
+
+
+def as_list(image: Picture | Sequence[Picture]) -> list[Picture]:
+    """One picture or several as a list."""
+    if isinstance(image, (Image.Image, np.ndarray)):
+        return [image]
+    if isinstance(image, Tensor) and image.ndim == 3:
+        return [image]
+    return list(image)
+
+
+def as_masks(
+    mask: Mask | Sequence[Mask] | None, images: list[Picture], takes_mask: bool
+) -> Sequence[np.ndarray | None]:
+    """One (H, W) bool array for each image, or None for each."""
+    if takes_mask != (mask is not None):
+        wanted = "fills in, so a mask is needed" if takes_mask else "does not fill in, so a mask means nothing to it"
+        raise ValueError(f"this checkpoint {wanted}")
+    if mask is None:
+        return [None] * len(images)
+    masks = [np.asarray(m) for m in ([mask] if isinstance(mask, (Image.Image, np.ndarray)) else mask)]
+    for array in masks:
+        if array.ndim != 2:
+            raise ValueError(f"a mask has shape {array.shape}; (H, W) is needed")
+    if len(masks) != len(images):
+        raise ValueError(f"{len(masks)} masks were given for {len(images)} images; give one each")
+    return [array != 0 for array in masks]
+
+
+def masked(prepared: Prepared, hole: np.ndarray | None) -> Prepared:
+    """The hole black, as in training, and beside it as 1 and -1."""
+    if hole is None:
+        return prepared
+    if hole.shape != prepared.lr.shape[-2:]:
+        height, width = prepared.lr.shape[-2:]
+        raise ValueError(f"the mask is {hole.shape[1]}x{hole.shape[0]} and its image {width}x{height}")
+    mask = torch.from_numpy(hole)[None, None].to(prepared.lr.device)
+    return replace(prepared, lr=prepared.lr.masked_fill(mask, -1), mask=mask.to(prepared.lr) * 2 - 1)
+
+
+def prepare(picture: Picture, device: torch.device, dtype: torch.dtype) -> Prepared:
+    """Any accepted picture as a (1, 3, h, w) tensor in [-1, 1]."""
+    if isinstance(picture, Image.Image):
+        if picture.mode not in ("L", "RGB", "I;16"):
+            raise ValueError(f"image mode is {picture.mode}; L, RGB and I;16 are supported (convert it first)")
+        picture = np.asarray(picture)
+    if isinstance(picture, np.ndarray):
+        levels = {"uint8": 255, "uint16": 65535}.get(picture.dtype.name)
+        if levels is None and picture.dtype.kind != "f":
+            raise ValueError(f"image is {picture.dtype}; uint8, uint16 and float in [0, 1] are supported")
+        grey = picture.ndim == 2
+        if not grey and (picture.ndim != 3 or picture.shape[2] != 3):
+            raise ValueError(f"image has shape {picture.shape}; (H, W) and (H, W, 3) are supported")
+        array = picture.astype(np.float32) / (levels or 1)
+        tensor = torch.from_numpy(array)[None] if grey else torch.from_numpy(array).permute(2, 0, 1)
+    else:
+        if picture.ndim != 3 or picture.shape[0] != 3 or not picture.is_floating_point():
+            raise ValueError(
+                f"tensor is {tuple(picture.shape)} {picture.dtype}; float (3, H, W) in [0, 1] is supported"
+            )
+        tensor, levels, grey = picture.float(), None, False
+    if min(tensor.shape[-2:]) < 1:
+        raise ValueError(f"image is {tensor.shape[-1]}x{tensor.shape[-2]}; it is empty")
+    if levels is None and not bool(((tensor >= 0) & (tensor <= 1)).all()):
+        raise ValueError(f"float image spans {tensor.min():.3g}..{tensor.max():.3g}; it must lie in [0, 1]")
+    lr = (tensor.expand(3, -1, -1)[None] * 2 - 1).to(device, dtype)  # (1, 3, h, w)
+    return Prepared(lr, grey, levels)
+
+
+class Canvas:
+    """The finished image, which rows in about [-1, 1] are written into; clamped to what its form can hold."""
+
+    def __init__(self, prepared: Prepared, size: Sequence[int], output_type: OutputType):
+        self.prepared, self.output_type, self.row = prepared, output_type, 0
+        height, width = size
+        self.shape = (3, height, width)
+        self.levels = 255 if output_type == "pil" else prepared.levels
+        if output_type == "pt":
+            self.image: Any = torch.empty(self.shape)
+        else:
+            dtype = {None: np.float32, 255: np.uint8, 65535: np.uint16}[self.levels]
+            self.image = np.empty((height, width) if prepared.grey else (height, width, 3), dtype)
+
+    def write(self, rows: Tensor) -> None:
+        """The next rows, (1, 3, n, W)."""
+        band = (rows[0] / 2 + 0.5).clamp(0, 1).cpu()
+        here = slice(self.row, self.row + band.shape[-2])
+        self.row = here.stop
+        if self.prepared.mask is not None:  # what is not filled in comes back as it was
+            known = (self.prepared.mask[0, :, here] <= 0).cpu()
+            band = torch.where(known, (self.prepared.lr[0, :, here].float() / 2 + 0.5).clamp(0, 1).cpu(), band)
+        if self.output_type == "pt":
+            self.image[:, here] = band
+            return
+        array = band.mean(0).numpy() if self.prepared.grey else band.permute(1, 2, 0).numpy()
+        self.image[here] = array if self.levels is None else np.rint(array * self.levels)
+
+    def finished(self) -> Any:
+        return Image.fromarray(self.image) if self.output_type == "pil" else self.image
+
+
+def measured_consistency(image: Any, prepared: Prepared, scale: int) -> float:
+    """Of a finished image, in whichever form, with its input."""
+    sr = image.permute(1, 2, 0).numpy() if isinstance(image, Tensor) else np.asarray(image)  # (H, W) or (H, W, 3)
+    lr = (prepared.lr[0].float() / 2 + 0.5).cpu().permute(1, 2, 0).numpy()  # (h, w, 3) in [0, 1]
+    return consistency_db(sr, lr[..., 0] if sr.ndim == 2 else lr, scale)

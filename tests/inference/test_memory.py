@@ -1,0 +1,83 @@
+"""Weights that are dropped come back as they were; what was written to is never dropped."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from retinashift.inference.memory import _unwritten, give_back, release
+
+SIDE = 1024  # of a square matrix: 4 MiB
+
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells which pages were written to")
+
+
+@pytest.fixture
+def mapped(tmp_path):
+    """Two layers whose weights are their file."""
+    state = {f"{i}.weight": torch.randn(SIDE, SIDE, generator=torch.Generator().manual_seed(i)) for i in range(2)}
+    save_file(state, tmp_path / "weights.safetensors")
+    with torch.device("meta"):
+        layers = nn.Sequential(*(nn.Linear(SIDE, SIDE, bias=False) for _ in range(2)))
+    layers.load_state_dict(load_file(tmp_path / "weights.safetensors"), assign=True)
+    return layers, state
+
+
+def held_of_files() -> int:
+    """KiB of files that this process holds in memory."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("RssFile:")).split()[1])
+
+
+def same(layers: nn.Module, state: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(value, state[name]) for name, value in layers.state_dict().items())
+
+
+@linux
+def test_released_weights_are_held_no_longer_and_read_again_as_they_were(mapped):
+    layers, state = mapped
+    assert same(layers, state)  # and so every page is held
+    before = held_of_files()
+    assert release(layers) == 2 * 4 * SIDE**2
+    assert before - held_of_files() > 6 * 1024
+    assert same(layers, state)
+    assert release(layers[0]) == 4 * SIDE**2
+
+
+def test_weights_that_were_written_to_are_left_alone(mapped):
+    layers, state = mapped
+    with torch.no_grad():
+        layers[1].weight[0, 0] = 7.0  # a single page
+    state["1.weight"][0, 0] = 7.0
+    assert release(layers) == 0
+    assert same(layers, state)
+
+
+def test_weights_that_are_no_file_are_left_alone():
+    layers = nn.Linear(8, 8)
+    expected = [parameter.detach().clone() for parameter in layers.parameters()]
+    assert release(layers) == 0
+    give_back()
+    assert all(torch.equal(p, e) for p, e in zip(layers.parameters(), expected, strict=True))
+
+
+def test_mappings_of_files_without_pages_of_their_own_are_told_from_all_others():
+    def mapping(start: int, rights: str, inode: int, anonymous: int, swap: int = 0) -> str:
+        head = f"{start:x}-{start + 0x1000:x} {rights} 00000000 08:01 {inode} /a file\n"
+        return head + f"Size: 4 kB\nAnonymous: {anonymous} kB\nSwap: {swap} kB\nVmFlags: rd mr\n"
+
+    maps = (
+        mapping(0x1000, "rw-p", 5, 0)
+        + mapping(0x3000, "rw-p", 5, 4)
+        + mapping(0x5000, "rw-p", 5, 0, swap=4)
+        + mapping(0x7000, "rw-s", 5, 0)
+        + mapping(0x9000, "rw-p", 0, 0)
+        + mapping(0xB000, "r--p", 6, 0)
+    )
+    assert _unwritten(maps) == [(0x1000, 0x2000), (0xB000, 0xC000)]
+    assert _unwritten("") == []
