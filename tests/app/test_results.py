@@ -124,6 +124,8 @@ def test_a_reference_gives_figures_and_an_error_map_and_the_report_has_all_of_it
     sheet = view.context.new_page()
     sheet.goto((tmp_path / "report.html").as_uri())
     shot(sheet, "report.png")
+    sheet.pdf(path=str(tmp_path / "report.pdf"), prefer_css_page_size=True)
+    assert len(re.findall(rb"/Type\s*/Page\b", (tmp_path / "report.pdf").read_bytes())) == 1
     sheet.close()
 
 

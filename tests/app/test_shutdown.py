@@ -8,7 +8,6 @@ import signal
 import threading
 import time
 
-import numpy as np
 import pytest
 
 from .client import call, png, start_page, stop_page, upload, wait_until_open
@@ -29,7 +28,7 @@ def test_nothing_is_left_when_a_page_ends_while_it_works(tmp_path, by):
     assert len(page.printed) == 1, "".join(page.printed)
 
 
-@pytest.mark.parametrize("after", [0.0, *np.linspace(0.3, 2.1, 2)])
+@pytest.mark.parametrize("after", [0.0, 1.5])
 def test_nothing_is_left_when_a_page_ends_while_it_starts(tmp_path, after):
     page = start_page(tmp_path)
     time.sleep(after)
