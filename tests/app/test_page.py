@@ -57,6 +57,9 @@ def test_a_person_uploads_runs_looks_and_takes_away_the_bytes_of_the_command_lin
     assert moved != first
     assert viewer.locator("#legend").inner_text() == ""
     viewer.locator("#overlay").click()
+    shot(view, "uncertainty_1280.png")
+    links = viewer.locator(".save").bounding_box()
+    assert links["y"] + links["height"] <= 720
     assert "not calibrated" in viewer.locator("#legend").inner_text()
     assert viewer.evaluate(pixels) != moved
     for button in ("difference", "red", "z4"):
@@ -77,17 +80,26 @@ def test_a_person_uploads_runs_looks_and_takes_away_the_bytes_of_the_command_lin
 def test_the_sample_is_shown_beside_its_original(page, browser):
     view = browser.new_page()
     view.goto(page.address)
+    view.wait_for_selector("#sample")
+    shot(view, "empty_1280.png")
     view.locator("#sample").click()
     view.wait_for_selector("retina-viewer[data-ready]", timeout=WAIT)
     text = view.locator("retina-viewer table").inner_text()
     assert "PSNR" in text
     assert "consistency" in text
-    shot(view, "sample_1280.png")
-    view.locator("retina-viewer #error").click()
-    shot(view, "error_1280.png")
-    view.set_viewport_size({"width": 820, "height": 1180})
-    view.wait_for_timeout(300)
-    shot(view, "tablet.png")
+    for name, size in (("1280", {"width": 1280, "height": 720}), ("tablet", {"width": 820, "height": 1180})):
+        view.set_viewport_size(size)
+        view.wait_for_timeout(300)
+        view.locator("retina-viewer #slider").click()
+        shot(view, f"sample_{name}.png")
+        view.locator("retina-viewer #error").click()
+        shot(view, f"error_{name}.png")
+        # what one looks at and takes away lies within the window, and nothing sticks out of it at the side
+        assert view.evaluate("document.documentElement.scrollWidth") <= size["width"]
+        for part in ("canvas", ".save"):
+            box = view.locator(f"retina-viewer {part}").bounding_box()
+            assert box["y"] + box["height"] <= size["height"]
+            assert box["x"] + box["width"] <= size["width"]
     view.close()
 
 
@@ -115,11 +127,15 @@ def test_two_people_at_once_get_their_own_results(page, browser, tmp_path, retin
         view.close()
 
 
-def test_the_method_tab_draws_the_schedule(page, browser):
+def test_the_method_tab_draws_the_schedule_and_the_chain_of_the_sample_before_anything_is_dropped(page, browser):
     view = browser.new_page()
     view.goto(page.address)
     view.get_by_role("tab", name="Method").click()
-    view.locator("#curve").click()
     view.wait_for_selector("img[alt=schedule]", timeout=WAIT)
-    shot(view, "method.png")
+    view.locator("#chain").click()
+    view.wait_for_selector("#strip img", timeout=WAIT)
+    for name, size in (("1280", {"width": 1280, "height": 720}), ("tablet", {"width": 820, "height": 1180})):
+        view.set_viewport_size(size)
+        view.wait_for_timeout(300)
+        shot(view, f"method_{name}.png")
     view.close()

@@ -1,51 +1,24 @@
-"""Probes of a running page: what must be refused, and that it stays up and leaves nothing behind."""
+"""Probes of a running page: what must be refused, what must be answered, and that it stays up."""
 
 from __future__ import annotations
 
-import http.client
 import io
 import json
-import signal
 import struct
 import threading
 import zlib
-from urllib.parse import urlparse
 
 import numpy as np
 import pytest
-from PIL import Image
+import tifffile
 
+from retinashift.imaging.files import decode_image
+from retinashift.inference.batch import BatchOptions, upscale_files
+from retinashift.inference.jobs import Job
+from retinashift.inference.pipeline import ResShiftPipeline
 
-def ask(page, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
-    """Status and body; the path goes out as it is, not normalised."""
-    connection = http.client.HTTPConnection(urlparse(page.address).netloc, timeout=60)
-    connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
-    response = connection.getresponse()
-    return response.status, response.read()
-
-
-def upload(page, data: bytes, name: str = "eye.png") -> tuple[int, bytes]:
-    head = f'--xx\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\n'.encode()
-    kind = "multipart/form-data; boundary=xx"
-    return ask(page, "POST", "/gradio_api/upload", head + data + b"\r\n--xx--\r\n", Content_Type=kind)
-
-
-def png(side: int) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(np.full((side, side, 3), 90, np.uint8)).save(file, "PNG")
-    return file.getvalue()
-
-
-def call(page, path: str, steps: int = 1) -> tuple[int, bytes]:
-    """The documented endpoint: an event, then its stream to the end."""
-    data = [{"path": path, "meta": {"_type": "gradio.FileData"}}, steps, 0, True, "same"]
-    status, body = ask(page, "POST", "/gradio_api/call/upscale", json.dumps({"data": data}).encode(),
-        Content_Type="application/json")  # fmt: skip
-    return (
-        ask(page, "GET", f"/gradio_api/call/upscale/{json.loads(body)['event_id']}")
-        if status == 200
-        else (status, body)
-    )
+from ..imaging.test_dicom import photography, written
+from .client import ask, call, enlarged, png, upload
 
 
 @pytest.mark.parametrize(
@@ -91,14 +64,36 @@ def test_the_endpoint_answers_and_errors_carry_no_traceback(page):
     status, body = call(page, path)
     assert status == 200
     assert b"event: complete" in body
-    assert b"checkpoint_sha256" in body
+    assert b"result_sha256" in body
     _, body = call(page, path, steps=99)
     assert b"event: error" in body
     assert b"greater than maximum value 4" in body
     assert b"Traceback" not in body
 
 
-def test_twenty_parallel_requests_are_finished_or_refused_and_nothing_is_left_after_the_end(page):
+@pytest.mark.parametrize("kind", ["dicom", "dicom16", "tiff16", "grey"])
+def test_format_and_depth_come_back_with_the_bytes_of_the_command_line(page, retina, tmp_path, kind):
+    small, deep = retina[:32, :40], retina[:32, :40].astype(np.uint16) * 257 + 3
+    tiff = io.BytesIO()
+    if kind == "tiff16":
+        tifffile.imwrite(tiff, deep)
+    elif kind == "grey":
+        tifffile.imwrite(tiff, small[..., 1])
+    data = written(photography(small if kind == "dicom" else deep)) if "dicom" in kind else tiff.getvalue()
+    name = "eye.dcm" if "dicom" in kind else "eye.tif"
+    result, sidecar = enlarged(page, data, name)
+    source, target = tmp_path / name, tmp_path / "out" / name
+    source.write_bytes(data)
+    (outcome,) = upscale_files(ResShiftPipeline.from_shipped(), [Job(source, target)], BatchOptions(steps=1, seed=0))
+    assert outcome.error == ""
+    assert result == target.read_bytes()
+    given, back = decode_image(data, name), decode_image(result, name)
+    assert (back.format, back.pixels.dtype, back.channels) == (given.format, given.pixels.dtype, given.channels)
+    assert back.pixels.shape[:2] == (128, 160)
+    assert sidecar["provenance"]["checkpoint"] == outcome.record.checkpoint
+
+
+def test_twenty_parallel_requests_are_finished_or_refused_and_the_page_stays_up(page):
     path = json.loads(upload(page, png(16))[1])[0]
     answers: list[bytes] = []
     threads = [threading.Thread(target=lambda: answers.append(call(page, path)[1])) for _ in range(20)]
@@ -111,6 +106,3 @@ def test_twenty_parallel_requests_are_finished_or_refused_and_nothing_is_left_af
     assert finished >= 1
     assert all(b"event: complete" in a or b"event: error" in a for a in answers)
     assert ask(page, "GET", "/")[0] == 200
-    page.process.send_signal(signal.SIGTERM)
-    page.process.wait(20)
-    assert list(page.temporary.iterdir()) == []

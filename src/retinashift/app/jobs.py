@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
 import re
 import threading
 import time
@@ -14,21 +11,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
-from retinashift import __version__
 from retinashift.app.model import Model
 from retinashift.app.views import write_views
-from retinashift.imaging.degradation import bicubic_pillow
 from retinashift.imaging.files import read_image
+from retinashift.imaging.photograph import Photograph
 
 FileFormat = Literal["same", "png", "tiff"]
 Report = Callable[[float, str], None]
 MAX_SAMPLES = 64
-
-
-class Cancelled(Exception):
-    """The person at the page has had enough."""
 
 
 @dataclass(frozen=True)
@@ -56,16 +46,16 @@ class JobSettings:
 
 
 class _Watched:
-    """The pipeline as `upscale_files` calls it, reporting each step and stopping when it is to."""
+    """The pipeline as `upscale_files` calls it, telling the share of its work that is done."""
 
-    def __init__(self, pipeline: Any, watch: Callable[[dict[str, Any]], None]):
-        self._pipeline, self._watch = pipeline, watch
+    def __init__(self, pipeline: Any, progress: Callable[[float], None]):
+        self._pipeline, self._progress = pipeline, progress
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._pipeline, name)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._pipeline(*args, callback=self._watch, **kwargs)
+        return self._pipeline(*args, progress=self._progress, **kwargs)
 
 
 def run_job(
@@ -79,41 +69,39 @@ def run_job(
 ) -> list[dict[str, Any]]:
     """Enlarge each upload into a sub-folder of `folder`; a photograph that fails does not stop the others.
 
+    Args:
+        report: told the share of the job that is done, 0..1, and what is being done.
+
     Returns:
         One manifest a photograph, in their order: what the viewer shows, or {"name", "error"}.
 
     Raises:
-        Cancelled: `cancelled` was set. ValueError: settings that the checkpoint does not allow, or too many jobs.
+        Cancelled: `cancelled` was set, or the page ends.
+        ValueError: settings that the checkpoint does not allow, a reference for several photographs, too many jobs.
     """
-    ticket = model.join()
-    with model.turn(ticket, cancelled):
-        _stop_if(cancelled)
-        report(0.0, model.status if not model.loaded else "starting")
+    if reference is not None and len(uploads) > 1:
+        raise ValueError(f"one reference was given for {len(uploads)} photographs; enlarge its own alone")
+    with model.turn(model.join(), cancelled, partial(report, 0.0)):
         pipeline = model.pipeline()
         trained = pipeline.scheduler.config.num_train_timesteps
         if settings.steps > trained:
             raise ValueError(
                 f"steps is {settings.steps}; this checkpoint was trained with {trained}, so 1 to {trained}"
             )
-        handle = pipeline.denoiser.register_forward_pre_hook(lambda *_: _stop_if(cancelled))
-        try:
-            manifests = []
-            for number, upload in enumerate(uploads):
-                span = partial(_share, report, number, len(uploads))
-                manifests.append(_photograph(pipeline, model, upload, number, settings, folder, span, reference))
-            return manifests
-        finally:
-            handle.remove()
+        manifests = []
+        for number, upload in enumerate(uploads):
+            place = f"photograph {number + 1} of {len(uploads)}, " if len(uploads) > 1 else ""
 
+            def tell(share: float, text: str, number: int = number, place: str = place) -> None:
+                model.stop_if(cancelled)
+                report((number + share) / len(uploads), f"{place}{text}")
 
-def _share(report: Report, number: int, total: int, done: float, text: str) -> None:
-    """Report the progress of one of several photographs as that of all."""
-    report((number + done) / total, text)
+            manifests.append(_photograph(pipeline, upload, number, settings, folder, tell, reference))
+        return manifests
 
 
 def _photograph(
     pipeline: Any,
-    model: Model,
     upload: Path,
     number: int,
     settings: JobSettings,
@@ -122,69 +110,74 @@ def _photograph(
     reference: Path | None,
 ) -> dict[str, Any]:
     from retinashift.inference.batch import BatchOptions, upscale_files
-    from retinashift.inference.jobs import plan_jobs
+    from retinashift.inference.jobs import Job, plan_jobs
 
-    name = safe_name(upload.name)
-    calls = settings.steps * 1 + settings.samples * pipeline.scheduler.config.num_train_timesteps
-    done = 0
-
-    def watch(state: dict[str, Any]) -> None:
-        nonlocal done
-        done += 1
-        report(0.95 * done / calls, f"{name}: step {done} of {calls}")
-
+    name, scale = safe_name(upload.name), pipeline.config.scale
+    per_sample = pipeline.scheduler.config.num_train_timesteps
+    enlarging = 0.95 * settings.steps / (settings.steps + settings.samples * per_sample)  # its share of the work
     started = time.perf_counter()
     try:
-        (job,) = plan_jobs([upload], folder / str(number) / "out", file_format=settings.file_format)
         report(0.0, f"{name}: reading")
+        (planned,) = plan_jobs([upload], folder / "never", file_format=settings.file_format)
+        job = Job(upload, folder / str(number) / f"{Path(name).stem}_x{scale}{planned.target.suffix}")
+        steps = f"{settings.steps} step{'s' if settings.steps > 1 else ''}"
+
+        def bands(share: float) -> None:
+            report(enlarging * share, f"{name}: {steps}, {share:.0%}")
+
         (outcome,) = upscale_files(
-            _Watched(pipeline, watch),  # type: ignore[arg-type]  # it is the pipeline, and watches it
+            _Watched(pipeline, bands),  # type: ignore[arg-type]  # it is the pipeline, and watches it
             [job],
             BatchOptions(
-                steps=settings.steps, seed=settings.seed, back_projections=None if settings.consistency else 0
+                steps=settings.steps,
+                seed=settings.seed,
+                back_projections=None if settings.consistency else 0,
+                sidecar=True,
             ),
         )
-        if outcome.error:
+        if outcome.error or outcome.record is None:
             return {"name": name, "error": outcome.error.replace(str(upload), name)}
         seconds = time.perf_counter() - started
         source, result = read_image(upload), read_image(job.target)
         spread = None
         if settings.samples:
-            from retinashift.app.spread import sample_spread
-
-            spread = sample_spread(pipeline, source, settings.samples, settings.seed, watch)
-        report(0.96, f"{name}: drawing")
-        scale = pipeline.config.scale
-        figures: dict[str, Any] = {
-            "input": f"{source.pixels.shape[1]} x {source.pixels.shape[0]}, {source.pixels.dtype.itemsize * 8} bit",
-            "output": f"{result.pixels.shape[1]} x {result.pixels.shape[0]}, {result.pixels.dtype.itemsize * 8} bit",
-            "seconds": round(seconds, 2),
-            "consistency_db": consistency_db(source.pixels, result.pixels, scale),
-        }
-        saved = f"{Path(name).stem}_x{scale}{job.target.suffix}"
-        account = {
-            "note": "Super-resolved: detail finer than the input's pixels is estimated, not observed.",
-            "source": {"name": name, "sha256": hashlib.sha256(upload.read_bytes()).hexdigest()},
-            "result": {"name": saved, "sha256": hashlib.sha256(job.target.read_bytes()).hexdigest()},
-            "scale": scale,
-            "settings": asdict(settings),
-            "figures": figures,
-            "checkpoint_sha256": model.digest,
-            "retinashift": __version__,
-        }
-        job.target.rename(folder / str(number) / saved)
-        (folder / str(number) / f"{saved}.json").write_text(json.dumps(account, indent=2) + "\n", encoding="utf-8")
+            spread = _spread(pipeline, source, settings, lambda s, t: report(enlarging + (0.95 - enlarging) * s, t))
+        report(0.95, f"{name}: drawing")
         views = write_views(folder / str(number), source.pixels, result.pixels, scale, spread, reference)
-        return {"name": name, "saved": saved, "number": number, "account": account, "scale": scale, **views}
+        return {
+            "name": name,
+            "saved": job.target.name,
+            "number": number,
+            "scale": scale,
+            "seconds": round(seconds, 2),
+            "input": _size(source),
+            "output": _size(result),
+            "provenance": asdict(outcome.record),
+            **views,
+        }
     except (ValueError, OSError, MemoryError) as error:
         return {"name": name, "error": " ".join(str(error).split()).replace(str(upload), name)}
 
 
-def consistency_db(lr: np.ndarray, sr: np.ndarray, scale: int) -> float | None:
-    """PSNR in dB between the input and the result reduced by `bicubic_pillow`; None if they are equal."""
-    reduced = bicubic_pillow(sr, scale).astype(np.float64)
-    error = float(np.mean((reduced - lr) ** 2))
-    return None if error == 0 else round(10 * math.log10(float(np.iinfo(lr.dtype).max) ** 2 / error), 2)
+def _spread(pipeline: Any, source: Photograph, settings: JobSettings, report: Report) -> Any:
+    from retinashift.app.spread import sample_spread
+
+    calls, done = settings.samples * pipeline.scheduler.config.num_train_timesteps, 0
+
+    def step(state: dict[str, Any]) -> None:
+        nonlocal done
+        done += 1
+        report(min(1.0, done / calls), f"uncertainty: step {done} of {calls}")
+
+    def band(share: float) -> None:  # within a step of a large picture nothing is known of the whole, but one can stop
+        report(min(1.0, done / calls), f"uncertainty: step {min(done + 1, calls)} of {calls}")
+
+    return sample_spread(_Watched(pipeline, band), source, settings.samples, settings.seed, step)
+
+
+def _size(photograph: Photograph) -> str:
+    height, width = photograph.pixels.shape[:2]
+    return f"{width} x {height}, {photograph.pixels.dtype.itemsize * 8} bit, {photograph.format}"
 
 
 def safe_name(name: str) -> str:
@@ -195,8 +188,3 @@ def safe_name(name: str) -> str:
     """
     base = Path(name.replace("\\", "/")).name
     return re.sub(r"[^A-Za-z0-9.-]+", "_", base).strip("_").lstrip(".")[-80:] or "photograph"
-
-
-def _stop_if(cancelled: threading.Event) -> None:
-    if cancelled.is_set():
-        raise Cancelled

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
+import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from retinashift.inference.pipeline import ResShiftPipeline
 
+STAGES = ("waiting for the page", "loading torch and diffusers", "reading the checkpoint")
+"""What happens before a checkpoint is ready, in order."""
+
 
 class Busy(ValueError):
     """More jobs wait than are allowed."""
 
 
+class Cancelled(Exception):
+    """The person at the page has had enough, or the page ends."""
+
+
 class Model:
-    """Loads in a thread of its own; `status` says how far it is.
+    """Loads in a thread of its own; `status` and `share` say how far it is.
 
     Args:
         checkpoint: folder; "" is the shipped one.
@@ -30,11 +36,12 @@ class Model:
 
     def __init__(self, checkpoint: str, device: str, max_waiting: int):
         self.checkpoint, self.device, self.max_waiting = checkpoint, device, max_waiting
-        self.status = "loading the model"
-        self.digest = ""
+        self.share = 0.0
+        """Of the loading, 0..1."""
+        self.status = STAGES[0]
         self._pipeline: ResShiftPipeline | None = None
         self._error = ""
-        self._loaded = threading.Event()
+        self._loaded, self._closing = threading.Event(), threading.Event()
         self._queue: deque[object] = deque()
         self._turn = threading.Condition()
 
@@ -43,32 +50,42 @@ class Model:
 
     def _load(self) -> None:
         try:
+            self._at(1)
             from diffusers.utils import logging
 
             logging.disable_progress_bar()
             from retinashift.inference.device import choose_device
             from retinashift.inference.pipeline import ResShiftPipeline
 
+            self._at(2)
             chosen = choose_device(self.device)
-            folder = self.checkpoint or str(files("retinashift") / "weights" / "x4")
-            self._pipeline = ResShiftPipeline.from_pretrained(folder).to(chosen)
-            self._pipeline.set_progress_bar_config(disable=True)
-            self.digest = _digest(Path(folder))
-            self.status = f"ready: {'shipped x4' if not self.checkpoint else Path(folder).name}, {chosen}"
-        except (ValueError, OSError) as error:
-            self._error = self.status = f"the model cannot be loaded: {error}"
+            pipeline = (
+                ResShiftPipeline.from_pretrained(self.checkpoint)
+                if self.checkpoint
+                else ResShiftPipeline.from_shipped()
+            )
+            pipeline.set_progress_bar_config(disable=True)
+            self._pipeline = pipeline.to(chosen)
+            self.share = 1.0
+            self.status = f"ready: {Path(self.checkpoint).name if self.checkpoint else 'shipped x4'}, {chosen}"
+        except (ValueError, OSError, RuntimeError) as error:  # RuntimeError: a device that is not there
+            self._error = self.status = f"the checkpoint cannot be loaded: {' '.join(str(error).split())}"
         finally:
             self._loaded.set()
 
+    def _at(self, stage: int) -> None:
+        self.status, self.share = STAGES[stage], stage / len(STAGES)
+
     @property
     def loaded(self) -> bool:
+        """Whether loading has ended, well or not."""
         return self._loaded.is_set()
 
     def pipeline(self) -> ResShiftPipeline:
         """Waits until it is loaded. ValueError if that failed."""
         self._loaded.wait()
         if self._pipeline is None:
-            raise ValueError(self._error or "the model cannot be loaded")
+            raise ValueError(self._error or "the checkpoint cannot be loaded; the terminal of the page tells more")
         return self._pipeline
 
     def join(self) -> object:
@@ -90,20 +107,37 @@ class Model:
         return self._queue.index(ticket)
 
     @contextmanager
-    def turn(self, ticket: object, cancelled: threading.Event) -> Iterator[None]:
-        """Waits for the ticket's turn, or until the job is cancelled."""
+    def turn(
+        self, ticket: object, cancelled: threading.Event, tell: Callable[[str], None] = lambda text: None
+    ) -> Iterator[None]:
+        """Waits for the ticket's turn and for the checkpoint, and tells what it waits for.
+
+        Raises:
+            Cancelled: `cancelled` was set, or the page ends.
+        """
         try:
             with self._turn:
-                while self.before(ticket) and not cancelled.is_set():
+                while first := self.before(ticket):
+                    self.stop_if(cancelled)
+                    tell(f"waiting for {first} job{'s' if first > 1 else ''} of others")
                     self._turn.wait(0.2)
+            while not self._loaded.wait(0.2):
+                self.stop_if(cancelled)
+                tell(self.status)
+            self.stop_if(cancelled)
             yield
         finally:
             self.leave(ticket)
 
+    def stop_if(self, cancelled: threading.Event) -> None:
+        """Cancelled if it is time to stop."""
+        if cancelled.is_set() or self._closing.is_set():
+            raise Cancelled
 
-def _digest(folder: Path) -> str:
-    """SHA-256 over the names and bytes of a checkpoint's weights and settings."""
-    total = hashlib.sha256()
-    for file in sorted(p for p in folder.rglob("*") if p.suffix in (".safetensors", ".json")):
-        total.update(file.relative_to(folder).as_posix().encode() + file.read_bytes())
-    return total.hexdigest()
+    def close(self, patience: float = 10.0) -> None:
+        """End all jobs, and wait for them for so many seconds."""
+        self._closing.set()
+        end = time.monotonic() + patience
+        with self._turn:
+            while self._queue and time.monotonic() < end:
+                self._turn.wait(0.1)

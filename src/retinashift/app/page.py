@@ -5,24 +5,34 @@ from __future__ import annotations
 import html
 import json
 import threading
-import time
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from retinashift.app.jobs import Cancelled, JobSettings, run_job
-from retinashift.app.model import Model
+from retinashift.app.jobs import JobSettings, run_job
+from retinashift.app.method import build_method
+from retinashift.app.model import Cancelled, Model
 from retinashift.app.settings import PageSettings
 from retinashift.app.shelf import Shelf
 
 CSS = """
 body,.gradio-container{background:#14171a!important}
-.gradio-container{max-width:none!important;padding:8px 16px!important}
-.rs-bar{height:8px;background:#2a2f35;border-radius:4px;overflow:hidden}
-.rs-bar i{display:block;height:100%;background:#5b9ab8}
+.gradio-container{max-width:none!important;padding:0!important}
+.gradio-container .main.fillable{padding:8px 16px!important;max-width:none!important}
+.gradio-container main{max-width:none!important}
+.gradio-container main>.column,.gradio-container .tabitem .column{gap:10px}
+.gradio-container .tabitem{padding:10px 0 0!important}
+.gradio-container .html-container{padding:0!important}
+.gradio-container input[type=range]{--neutral-200:#3b4148;--slider-color:#5b9ab8}
+.upload-container .icon-wrap{display:none}
+.rs-bar{display:block;height:8px;background:#2a2f35;border-radius:4px;overflow:hidden}
+.rs-bar i{display:block;height:100%;background:#5b9ab8;transition:width .2s}
+.rs-load{display:inline-block;width:120px;margin-left:10px;vertical-align:middle}
 .rs-note{color:#aab0b6;font-size:13px;padding:2px 0}
 .rs-bad{color:#f0a38f} footer{display:none!important}
-.rs-empty{color:#8b9299;padding:120px 24px;text-align:center;background:#000;border-radius:6px}
+.rs-empty{color:#8b9299;background:#000;border-radius:6px;height:clamp(280px,calc(100vh - 200px),80vw);display:grid;
+place-items:center;text-align:center;padding:0 24px}
 """
 EMPTY = '<div class="rs-empty">Drop photographs at the left, or take the sample, and press Enlarge.</div>'
 
@@ -31,7 +41,7 @@ def build_page(model: Model, shelf: Shelf, settings: PageSettings, sample: tuple
     """The gradio Blocks. `sample` is a small photograph and its original."""
     import gradio as gr
 
-    running: dict[str, threading.Event] = {}
+    running: defaultdict[str, set[threading.Event]] = defaultdict(set)
 
     def enlarge(
         files: list[str] | None, steps: float, seed: float, consistency: bool, samples: float, file_format: str,
@@ -50,7 +60,8 @@ def build_page(model: Model, shelf: Shelf, settings: PageSettings, sample: tuple
             yield _bad(str(error)), gr.skip()
             return
         session = str(request.session_hash)
-        cancelled = running[session] = threading.Event()
+        cancelled = threading.Event()
+        running[session].add(cancelled)
         token, folder = shelf.new(session)
         state: dict[str, Any] = {"progress": (0.0, "waiting")}
 
@@ -70,11 +81,15 @@ def build_page(model: Model, shelf: Shelf, settings: PageSettings, sample: tuple
         thread = threading.Thread(target=work, daemon=True)
         thread.start()
         try:
+            shown = None
             while thread.is_alive():
-                yield _progress(*state["progress"]), gr.skip()
-                thread.join(0.15)
+                if shown != state["progress"]:
+                    shown = state["progress"]
+                    yield _progress(*shown), gr.skip()
+                thread.join(0.1)
         finally:
-            cancelled.set() if thread.is_alive() else None  # the browser has gone
+            cancelled.set()  # if the thread lives, the browser has gone
+            running[session].discard(cancelled)
         if "photos" not in state:
             shelf.drop(token)
             yield _bad(state.get("error", "the job failed")), gr.skip()
@@ -84,14 +99,13 @@ def build_page(model: Model, shelf: Shelf, settings: PageSettings, sample: tuple
         yield _progress(1.0, "done"), f'<retina-viewer data-job="{job}"></retina-viewer>'
 
     def cancel(request: gr.Request) -> None:
-        event = running.get(str(request.session_hash))
-        if event is not None:
+        for event in running[str(request.session_hash)].copy():
             event.set()
 
     def upscale(
         photograph: str, steps: float = 1, seed: float = 0, consistency: bool = True, file_format: str = "same"
     ) -> tuple[str, dict]:
-        """Enlarge one photograph. Returns the image file and the account that the JSON sidecar holds."""
+        """Enlarge one photograph. Returns the image file and what the JSON sidecar holds."""
         try:
             if not photograph:
                 raise ValueError("no photograph was given")
@@ -101,15 +115,17 @@ def build_page(model: Model, shelf: Shelf, settings: PageSettings, sample: tuple
                 (photo,) = run_job(model, [Path(photograph)], chosen, folder, lambda *_: None, threading.Event())
                 if "error" in photo:
                     raise ValueError(photo["error"])
+                sidecar = json.loads((folder / "0" / f"{photo['saved']}.json").read_bytes())
                 target = shelf.for_gradio(folder / "0" / photo["saved"])
             finally:
                 shelf.drop(token)
-        except ValueError as error:
-            raise gr.Error(str(error), print_exception=False) from None
-        return str(target), photo["account"]
+        except (ValueError, Cancelled) as error:
+            raise gr.Error(str(error) or "the page ends", print_exception=False) from None
+        return str(target), sidecar
 
     def forget(request: gr.Request) -> None:
         cancel(request)
+        running.pop(str(request.session_hash), None)
         shelf.drop_session(str(request.session_hash))
 
     for handler in (enlarge, cancel, forget):  # gradio looks the class up, and its name is known in here only
@@ -118,33 +134,32 @@ def build_page(model: Model, shelf: Shelf, settings: PageSettings, sample: tuple
     with gr.Blocks(title="RetinaShift", analytics_enabled=False, delete_cache=(600, 3600), fill_width=True) as page:
         status = gr.HTML(_status(model))
         with gr.Tab("Look"), gr.Row():
-            with gr.Column(scale=1, min_width=270):
-                files = gr.File(label="Photographs", file_count="multiple", height=120, elem_id="photographs")
+            with gr.Column(scale=1, min_width=270, elem_id="controls"):
+                files = gr.File(label="Photographs", file_count="multiple", height=110, elem_id="photographs")
                 with gr.Row():
                     go = gr.Button("Enlarge", variant="primary", elem_id="go", min_width=80)
                     stop = gr.Button("Cancel", elem_id="stop", min_width=80)
                 take = gr.Button("Use the sample", elem_id="sample")
                 mode = gr.Radio(["faithful", "realistic"], value="faithful", label="Mode", elem_id="mode",
                     info="faithful: one step, invents least; realistic: the whole chain, partly invented")  # fmt: skip
-                steps = gr.Slider(1, 4, 1, step=1, label="Steps")
-                seed = gr.Number(0, label="Seed", precision=0, minimum=0)
+                steps = gr.Slider(1, 4, 1, step=1, label="Steps", elem_id="steps")
+                with gr.Row():
+                    seed = gr.Number(0, label="Seed", precision=0, minimum=0, min_width=90)
+                    file_format = gr.Dropdown(["same", "png", "tiff"], value="same", label="File type", min_width=90)
                 consistency = gr.Checkbox(True, label="In line with the input (consistency)")
                 samples = gr.Slider(0, 16, 0, step=1, label="Uncertainty: samples (0: none)", elem_id="samples")
-                file_format = gr.Dropdown(["same", "png", "tiff"], value="same", label="File type")
-                reference = gr.File(label="HR reference (optional)", height=90)
+                reference = gr.File(label="HR reference (optional)", height=110, elem_id="reference")
             with gr.Column(scale=4, min_width=420):
-                progress = gr.HTML(elem_id="progress")
+                progress = gr.HTML(_progress(0.0, "no job yet"), elem_id="progress")
                 viewer = gr.HTML(EMPTY)
-        from retinashift.app.method import build_method
-
-        build_method(model, shelf)
+        build_method(model, shelf, files, seed, sample[0])
         inputs = [files, steps, seed, consistency, samples, file_format, reference]
         private: Any = {"api_visibility": "private", "show_progress": "hidden"}
         no, yes = gr.State(False), gr.State(True)
         go.click(enlarge, [*inputs, no], [progress, viewer], concurrency_limit=settings.max_waiting + 4, **private)
         take.click(enlarge, [*inputs, yes], [progress, viewer], concurrency_limit=settings.max_waiting + 4, **private)
-        stop.click(cancel, queue=False, **private)
-        mode.change(lambda m: 1 if m == "faithful" else _trained(model), mode, steps, queue=False, **private)
+        stop.click(cancel, concurrency_limit=None, **private)  # in the queue too: the door knows no other way in
+        mode.change(lambda m: 1 if m == "faithful" else _trained(model), mode, steps, **private)
         timer = gr.Timer(1.0)
         timer.tick(lambda: (_status(model), gr.Timer(active=not model.loaded)), None, [status, timer], **private)
         page.unload(forget)
@@ -178,8 +193,8 @@ def _bad(text: str) -> str:
 
 
 def _status(model: Model) -> str:
-    busy = "" if model.loaded else f" ({time.strftime('%H:%M:%S')})"
+    bar = "" if model.loaded else f'<span class="rs-bar rs-load"><i style="width:{100 * model.share:.0f}%"></i></span>'
     return (
         '<div class="rs-note"><b style="color:#e6e8ea;font-size:17px">RetinaShift</b> &nbsp; for research, not for '
-        f"diagnosis &nbsp;·&nbsp; {html.escape(model.status)}{busy}</div>"
+        f'diagnosis &nbsp;·&nbsp; <span id="model">{html.escape(model.status)}</span>{bar}</div>'
     )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
-import shutil
 import signal
 import socket
 import tempfile
@@ -12,12 +12,13 @@ from collections.abc import Callable
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from retinashift.app.door import Application, Door, Receive, Scope, Send, answer
 from retinashift.app.model import Model
-from retinashift.app.page import CSS, build_page
 from retinashift.app.settings import PageSettings
 from retinashift.app.shelf import Shelf
+from retinashift.app.starting import Starting
 
 _KINDS = {
     ".png": "image/png",
@@ -28,11 +29,11 @@ _KINDS = {
 
 
 def serve(settings: PageSettings, on_start: Callable[[str], None]) -> None:
-    """Serve until interrupted.
+    """Serve until interrupted. The port answers at once; the page takes its place when gradio is loaded.
 
     Args:
         settings: address and limits.
-        on_start: called with the page's address once it can be opened.
+        on_start: called with the page's address once something answers there.
 
     Raises:
         ValueError: gradio is not installed. OSError: the port is taken.
@@ -41,47 +42,76 @@ def serve(settings: PageSettings, on_start: Callable[[str], None]) -> None:
         raise ValueError("the page needs gradio; pip install 'retinashift[app]'")
     listener = _listen(settings)
     root = Path(tempfile.mkdtemp(prefix="retinashift-page-"))  # mode 0700
+    model = Model(settings.checkpoint, settings.device, settings.max_waiting)
     try:
         shelf = Shelf(root)
         _keep_gradio_quiet(shelf)
-        import uvicorn
-
-        model = Model(settings.checkpoint, settings.device, settings.max_waiting)
-        application = build_application(model, shelf, settings)
-        host, port = listener.getsockname()[:2]
-        address = f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
-        config = uvicorn.Config(application, log_level="error", access_log=False, timeout_graceful_shutdown=1,
-            server_header=False)  # fmt: skip
-        server = uvicorn.Server(config)
-
-        async def run() -> None:
-            task = asyncio.ensure_future(server.serve(sockets=[listener]))
-            while not server.started and not task.done():
-                await asyncio.sleep(0.02)
-            if server.started:
-                on_start(address)
-                model.start()
-            await task
-
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # uvicorn raises the signal again at its end
         try:
-            asyncio.run(run())
+            asyncio.run(_serve(listener, model, shelf, settings, on_start))
         except KeyboardInterrupt:
             pass
+        finally:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one must not stop the cleaning
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
     finally:
         listener.close()
-        shutil.rmtree(root, ignore_errors=True)
+        model.close()
+        shelf.close()
 
 
-def build_application(model: Model, shelf: Shelf, settings: PageSettings) -> Application:
-    """gradio's page and the results, behind the door."""
+async def _serve(
+    listener: socket.socket, model: Model, shelf: Shelf, settings: PageSettings, on_start: Callable[[str], None]
+) -> None:
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # streams of open pages are cut off
+            await super().shutdown(sockets)
+
+    starting = Starting()
+
+    async def check(file: Path) -> None:
+        await asyncio.to_thread(_check_photograph, file, settings.max_pixels)
+
+    door = Door(starting, settings, shelf.uploads, check, shelf.stored)
+    config = uvicorn.Config(door, log_level="error", access_log=False, timeout_graceful_shutdown=1,
+        server_header=False, lifespan="off")  # fmt: skip
+    server = Server(config)
+    serving = asyncio.ensure_future(server.serve(sockets=[listener]))
+    while not server.started and not serving.done():
+        await asyncio.sleep(0.01)
+    if server.started:
+        host, port = listener.getsockname()[:2]
+        on_start(f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/")
+    building = asyncio.ensure_future(asyncio.to_thread(_build, model, shelf, settings, starting))
+    await asyncio.wait([serving, building], return_when=asyncio.FIRST_COMPLETED)
+    try:
+        if not serving.done():
+            inside = building.result()
+            async with inside.router.lifespan_context(inside):
+                door.inside = _with_results(inside, shelf)
+                model.start()
+                await serving
+    finally:
+        server.should_exit = True
+        await asyncio.wait([serving, building])
+
+
+def _build(model: Model, shelf: Shelf, settings: PageSettings, starting: Starting) -> Any:
+    """gradio's page as a FastAPI application, whose life spans that of the page."""
+    starting.stage = 1
     import gradio as gr
     from fastapi import FastAPI
 
-    sample = _write_sample(shelf.root)
-    blocks = build_page(model, shelf, settings, sample)
+    starting.stage = 2
+    from retinashift.app.page import CSS, build_page
+
+    blocks = build_page(model, shelf, settings, _write_sample(shelf.root))
+    starting.stage = 3
     theme = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
-    inside = gr.mount_gradio_app(
+    return gr.mount_gradio_app(
         FastAPI(docs_url=None, redoc_url=None, openapi_url=None),
         blocks,
         path="/",
@@ -101,6 +131,10 @@ def build_application(model: Model, shelf: Shelf, settings: PageSettings) -> App
         js="() => document.body.classList.add('dark')",
         head='<script src="page/viewer.js" defer></script>',
     )
+
+
+def _with_results(inside: Application, shelf: Shelf) -> Application:
+    """gradio's page, the viewer's script, and the results."""
     script = (files("retinashift.app") / "static" / "viewer.js").read_text(encoding="utf-8")
 
     async def routed(scope: Scope, receive: Receive, send: Send) -> None:
@@ -112,10 +146,7 @@ def build_application(model: Model, shelf: Shelf, settings: PageSettings) -> App
         else:
             await inside(scope, receive, send)
 
-    async def check(file: Path) -> None:
-        await asyncio.to_thread(_check_photograph, file, settings.max_pixels)
-
-    return Door(routed, settings, shelf.uploads, check, shelf.stored)
+    return routed
 
 
 async def _result(shelf: Shelf, path: str, send: Send) -> None:

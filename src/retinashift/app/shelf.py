@@ -7,6 +7,7 @@ import re
 import secrets
 import shutil
 import threading
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,14 @@ class Shelf:
         folder.mkdir()
         return Path(shutil.move(file, folder / file.name))
 
+    def close(self) -> None:
+        """Delete everything. A thread that still writes is outrun: the folder goes as soon as it cannot be refilled."""
+        for _ in range(20):
+            shutil.rmtree(self.root, ignore_errors=True)
+            if not self.root.exists():
+                return
+            time.sleep(0.1)
+
     def stored(self) -> int:
         """Bytes on disk."""
         total = 0
@@ -71,26 +80,34 @@ class Shelf:
                 continue
         return total
 
+    def photo(self, token: str, number: str) -> dict[str, Any] | None:
+        """The manifest of one photograph of a finished job, or None."""
+        for photo in self._finished.get(token, ()):
+            if "error" not in photo and str(photo["number"]) == number:
+                return photo
+        return None
+
     def find(self, token: str, name: str) -> bytes | None:
         """A result's bytes: "all.zip", or NUMBER-FILE with a file that the job is known to have; else None."""
-        photos = self._finished.get(token)
-        if photos is None:
-            return None
-        good = {str(p["number"]): p for p in photos if "error" not in p}
         if name == "all.zip":
-            packed = io.BytesIO()
-            with zipfile.ZipFile(packed, "w") as archive:  # pictures are compressed already
-                for number, photo in good.items():
-                    for file in (photo["saved"], f"{photo['saved']}.json"):
-                        stem = file if len(good) == 1 else f"{int(number) + 1}_{file}"
-                        archive.write(self.jobs / token / number / file, stem)
-            return packed.getvalue()
+            return self._zip(token) if token in self._finished else None
         number, _, file = name.partition("-")
-        if number not in good:
+        photo = self.photo(token, number)
+        if photo is None:
             return None
-        photo = good[number]
         folder = self.jobs / token / number
         if file == "report.html":
             return report_page(folder, photo).encode()
         known = {photo["saved"], f"{photo['saved']}.json", *(f"{layer}.png" for layer in photo["layers"])}
         return (folder / file).read_bytes() if file in known and re.fullmatch(r"[\w.-]+", file) else None
+
+    def _zip(self, token: str) -> bytes:
+        """Results and sidecars; several begin with their number, because two can have one name."""
+        good = [photo for photo in self._finished.get(token, ()) if "error" not in photo]
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w") as archive:  # pictures are compressed already
+            for photo in good:
+                for file in (photo["saved"], f"{photo['saved']}.json"):
+                    name = file if len(good) == 1 else f"{photo['number'] + 1}_{file}"
+                    archive.write(self.jobs / token / str(photo["number"]) / file, name)
+        return packed.getvalue()

@@ -36,6 +36,7 @@ from retinashift.inference.pictures import (
     measured_consistency,
     prepare,
 )
+from retinashift.inference.progress import Listener, StepWatch
 from retinashift.inference.streaming import LightChain, amplified, halving, planned_rows
 from retinashift.inference.uncertainty import Calibration, SampleMean
 from retinashift.models.codec import PixelCodec, Upsampling, upsample_bicubic
@@ -164,6 +165,7 @@ class ResShiftPipeline(DiffusionPipeline):
         precision: Precision = "fp32",
         callback: Callable[[dict[str, Any]], None] | None = None,
         mask: Mask | Sequence[Mask] | None = None,
+        progress: Listener | None = None,
         mode: Mode | None = None,
         uncertainty: bool = False,
     ) -> SRResult:
@@ -196,6 +198,8 @@ class ResShiftPipeline(DiffusionPipeline):
             callback: called after each step with {"image", "member", "step", "steps", "x0", "x_t"}.
             mask: for checkpoints that fill in (inpainting), one for each picture, (H, W): anything but 0 is filled in,
                 and all else comes back as it was.
+            progress: called with the share of the work that is done, 0..1, after each band of rows of each step; what
+                it raises ends the work.
 
         Raises:
             ValueError: an argument outside what is allowed, named.
@@ -233,14 +237,16 @@ class ResShiftPipeline(DiffusionPipeline):
             needed = self._needed(prepared, whole_frame)
             canvas = Canvas(prepared, [side * scale for side in prepared.lr.shape[-2:]], output_type)
             times = self.config.back_projections if back_projections is None else back_projections
-            report = None
-            if callback is not None:
-                where = {"image": number, "steps": self.scheduler.num_inference_steps}
-                report = lambda state, where=where: callback(where | state)  # noqa: E731
-            lr = prepared.lr.float()
+            lr, parts = prepared.lr.float(), len(images) * ensemble_size
+            watches = []
+            for member in range(ensemble_size):
+                part, where = number * ensemble_size + member, {"image": number, "member": member}
+                report = None if callback is None else lambda state, where=where: callback(where | state)
+                span = (part / parts, (part + 1) / parts)
+                watches.append(StepWatch(lr.shape[-2], num_inference_steps, span, report, progress))
             samples = (
-                back_project_rows(self._sample(prepared, needed, seed, member, budget, gain, report), lr, scale, times)
-                for member in range(ensemble_size)
+                back_project_rows(self._sample(prepared, needed, seed, member, budget, gain, watch), lr, scale, times)
+                for member, watch in enumerate(watches)
             )
             with torch.autocast(
                 self._execution_device.type, dtype=AUTOCAST[precision], enabled=AUTOCAST[precision] is not None
@@ -284,12 +290,11 @@ class ResShiftPipeline(DiffusionPipeline):
         member: int,
         budget: int,
         gain: float,
-        report: Callable[[dict[str, Any]], None] | None,
+        watch: StepWatch,
     ) -> Iterator[Tensor]:
         """One sample in bands of rows, top to bottom, (1, 3, n, W) float32 in about [-1, 1]."""
         if not (isinstance(self.denoiser, LightNet) and self.codec is None):
-            return iter([self._sample_whole(prepared, seed, member, gain, report)])
-        steps = _Collected(member, prepared.lr.shape[-2], report)
+            return iter([self._sample_whole(prepared, seed, member, gain, watch)])
         chain = LightChain(
             self.denoiser,
             self.scheduler,
@@ -300,19 +305,12 @@ class ResShiftPipeline(DiffusionPipeline):
             seed,
             member,
             gain,
-            steps if report is not None else None,
+            watch.rows,
         )
         rows = planned_rows(prepared.lr.shape[-1], self.denoiser, budget, len(self.scheduler.timesteps))
         return (band.float() for band in halving(chain.bands, rows))
 
-    def _sample_whole(
-        self,
-        prepared: Prepared,
-        seed: int,
-        member: int,
-        gain: float,
-        report: Callable[[dict[str, Any]], None] | None,
-    ) -> Tensor:
+    def _sample_whole(self, prepared: Prepared, seed: int, member: int, gain: float, watch: StepWatch) -> Tensor:
         """One sample of a network that looks at the whole picture, (1, 3, H, W) float32 in about [-1, 1]."""
         given = self._whole_latents(prepared)  # prepared.lr, perhaps extended to the right and below
         y0 = self._encode(given.lr)  # (1, C, h', w')
@@ -331,8 +329,7 @@ class ResShiftPipeline(DiffusionPipeline):
                 prediction = _predict(self.denoiser, t, self.scheduler.scale_model_input(x_t, t), given.lr, given.mask)
                 x_t, x0 = self.scheduler.step(prediction, t, x_t, y0, noise=draw(number + 1), return_dict=False)
                 mean = x0 if number == 0 else mean
-                if report is not None:
-                    report({"member": member, "step": number, "x0": x0, "x_t": x_t})
+                watch.whole(number, x0, x_t)
         if gain != 1:
             x_t = amplified(x_t, mean, gain)
         self._done(self.denoiser)
@@ -416,18 +413,3 @@ def _noise_seeds(generator: torch.Generator | list[torch.Generator] | None, coun
 
 def _draw_seed(generator: torch.Generator) -> int:
     return int(torch.randint(2**62, (), generator=generator, device=generator.device))
-
-
-class _Collected:
-    """The steps of a chain, put together from their rows for a callback that wants them whole."""
-
-    def __init__(self, member: int, height: int, report: Callable[[dict[str, Any]], None] | None):
-        self.member, self.height, self.report = member, height, report
-        self.rows: dict[int, list[tuple[Tensor, Tensor]]] = {}
-
-    def __call__(self, step: int, x0: Tensor, x_t: Tensor) -> None:
-        rows = self.rows.setdefault(step, [])
-        rows.append((x0, x_t))
-        if self.report is not None and sum(x.shape[-2] for x, _ in rows) == self.height:
-            whole = [torch.cat(parts, dim=-2) for parts in zip(*self.rows.pop(step), strict=True)]
-            self.report({"member": self.member, "step": step, "x0": whole[0], "x_t": whole[1]})

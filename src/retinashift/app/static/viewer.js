@@ -2,16 +2,16 @@
 "use strict";
 (() => {
 const STYLE = `
-:host{display:block;color:#d7dade;font:14px/1.4 system-ui,sans-serif}
+:host{display:block;container-type:inline-size;color:#d7dade;font:14px/1.4 system-ui,sans-serif}
 .bar{display:flex;flex-wrap:wrap;gap:6px 12px;align-items:center;padding:6px 0}
 button,select{background:#23272c;color:#e6e8ea;border:1px solid #3b4148;border-radius:5px;padding:5px 10px;font:inherit;min-height:32px;cursor:pointer}
 button[aria-pressed=true]{background:#2f5d73;border-color:#5b9ab8}
 button:focus-visible,select:focus-visible,input:focus-visible,canvas:focus-visible,a:focus-visible{outline:2px solid #7cc4e8;outline-offset:1px}
 label{display:inline-flex;gap:6px;align-items:center}
 input[type=range]{width:110px;accent-color:#7cc4e8}
-canvas{display:block;width:100%;height:min(max(360px,calc(100vh - 290px)),75vw);background:#000;border-radius:6px;touch-action:none;cursor:grab}
-.foot{display:flex;flex-wrap:wrap;gap:4px 18px;align-items:center;justify-content:space-between;color:#aab0b6;font-size:13px;padding-top:4px}
-.legend{display:inline-flex;gap:6px;align-items:center}.legend i{width:120px;height:10px;border-radius:2px}
+canvas{display:block;width:100%;height:clamp(280px,calc(100vh - 240px),max(280px,100cqw));background:#000;border-radius:6px;touch-action:none;cursor:grab}
+.foot{display:flex;flex-wrap:wrap;gap:4px 12px;align-items:center;justify-content:space-between;color:#aab0b6;font-size:13px;padding-top:4px}
+.legend{display:inline-flex;gap:6px;align-items:center}.legend i{width:90px;height:10px;border-radius:2px}.foot input[type=range]{width:80px}
 table{border-collapse:collapse;margin:8px 0;width:100%}th{text-align:left;font-weight:500;color:#aab0b6;padding:3px 14px 3px 0;white-space:nowrap}
 td{padding:3px 14px 3px 0;overflow-wrap:anywhere}.save a{color:#9fd6f2;margin-right:16px}.bad{color:#f0a38f}`;
 const LUT = (() => { // black, violet, orange, yellow: dark to light in one direction
@@ -33,7 +33,7 @@ class Viewer extends HTMLElement {
   }
   build() {
     const r = this.root; r.append(make("style", STYLE));
-    const bar = make("div", undefined, {className: "bar"}), bar2 = make("div", undefined, {className: "bar"});
+    const bar = make("div", undefined, {className: "bar"});
     const good = this.job.photos.filter(p => !p.error); this.good = good;
     for (const p of this.job.photos.filter(p => p.error)) r.append(make("div", `${p.name}: ${p.error}`, {className: "bad"}));
     if (good.length > 1) { const pick = make("select"); pick.setAttribute("aria-label", "photograph");
@@ -44,18 +44,18 @@ class Viewer extends HTMLElement {
     this.left = make("select", undefined, {id: "left"}); this.left.setAttribute("aria-label", "compared with");
     this.left.onchange = () => { this.s.left = this.left.value; this.sync(); }; bar.append(make("span", "against"), this.left);
     for (const [text, z] of [["Fit",0],["1:1",1],["2:1",2],["4:1",4]]) { const b = make("button", text, {id: "z" + z});
-      b.onclick = () => { this.zoomTo(z); }; bar2.append(b); }
-    this.red = make("button", "Red-free", {id: "red"}); this.red.onclick = () => { this.s.red = !this.s.red; this.sync(); }; bar2.append(this.red);
+      b.onclick = () => { this.zoomTo(z); }; bar.append(b); }
+    this.red = make("button", "Red-free", {id: "red"}); this.red.onclick = () => { this.s.red = !this.s.red; this.sync(); }; bar.append(this.red);
     this.over = make("button", "Uncertainty", {id: "overlay"});
-    this.over.onclick = () => { this.s.overlay = this.s.overlay ? "" : "spread"; this.sync(); }; bar2.append(this.over);
+    this.over.onclick = () => { this.s.overlay = this.s.overlay ? "" : "spread"; this.sync(); }; bar.append(this.over);
     const range = (id, text, key, min, max, step) => { const l = make("label", text), i = make("input", undefined, {type: "range", id, min, max, step, value: this.s[key]});
-      i.oninput = () => { this.s[key] = +i.value; this.sync(); }; l.append(i); bar2.append(l); return l; };
+      i.oninput = () => { this.s[key] = +i.value; this.sync(); }; l.append(i); return l; };
     this.opacity = range("opacity", "opacity", "opacity", 0, 1, 0.05);
     this.full = range("full", "full scale", "full", 1, 31, 1);
-    r.append(bar, bar2);
+    r.append(bar);
     this.canvas = make("canvas", undefined, {tabIndex: 0}); this.canvas.setAttribute("role", "img"); r.append(this.canvas);
     this.foot = make("div", undefined, {className: "foot"}); this.read = make("span", "\u00a0"); this.legend = make("span", undefined, {className: "legend", id: "legend"});
-    this.foot.append(this.read, this.legend); r.append(this.foot);
+    this.foot.append(this.read, this.opacity, this.full, this.legend); r.append(this.foot);
     this.table = make("table"); this.save = make("div", undefined, {className: "save"}); r.append(this.save, this.table);
     this.pointers(); this.canvas.onkeydown = e => { const d = {ArrowLeft: -0.02, ArrowRight: 0.02}[e.key];
       if (d) { this.s.split = Math.min(1, Math.max(0, this.s.split + d)); e.preventDefault(); this.draw(); } };
@@ -66,11 +66,12 @@ class Viewer extends HTMLElement {
     this.left.replaceChildren(...[["bicubic","bicubic"],["input","input pixels"],["reference","reference"]].filter(([v]) => p.layers.includes(v)).map(([v, t]) => make("option", t, {value: v})));
     await Promise.all(p.layers.map(async name => { const i = new Image(); i.src = base + name + ".png"; await i.decode(); images[name] = i; }));
     if (this.photo !== p) return;
-    this.images = images; const a = p.account, f = a.figures, rows = [["sizes", `${f.input} to ${f.output}`], ["seconds", f.seconds],
-      ["consistency", f.consistency_db === null ? "exact" : `${f.consistency_db} dB: the result reduced again, against the input`]];
+    this.images = images; const a = p.provenance, rows = [["sizes", `${p.input} to ${p.output}`], ["seconds", p.seconds],
+      ["consistency", a.consistency_db === null ? "exact" : `${a.consistency_db} dB: the result reduced again, against the input`]];
     if (p.quality && p.quality.error) rows.push(["reference", p.quality.error]);
-    else if (p.quality) for (const [k, q] of Object.entries(p.quality)) rows.push([k === "result" ? "RetinaShift" : k, `PSNR ${q.psnr} dB, SSIM ${q.ssim} (field of view, 8 bit)`]);
-    rows.push(["provenance", `RetinaShift ${a.retinashift}, checkpoint ${a.checkpoint_sha256.slice(0, 12)}, ${a.settings.steps} step${a.settings.steps > 1 ? "s" : ""}, seed ${a.settings.seed}, consistency ${a.settings.consistency ? "on" : "off"}`]);
+    else if (p.quality) for (const [k, q] of Object.entries(p.quality)) rows.push([k === "result" ? "RetinaShift" : k, `PSNR ${q.psnr} dB (RGB), SSIM ${q.ssim} (luma); field of view, 8 bit`]);
+    rows.push(["provenance", `RetinaShift ${a.versions.retinashift}, checkpoint ${a.checkpoint.slice(0, 12)}, ${a.steps} step${a.steps > 1 ? "s" : ""}, seed ${a.seed}, back-projections ${a.back_projections}, ${a.device}`]);
+    if (a.input_was_super_resolved) rows.push(["mind", "the input was a result of super-resolution itself"]);
     this.table.replaceChildren(...rows.map(([k, v]) => { const tr = make("tr"); tr.append(make("th", k), make("td", String(v))); return tr; }));
     const link = (text, href, name) => make("a", text, {href, download: name});
     this.save.replaceChildren(link("Download image", base + p.saved, p.saved), link("Sidecar (JSON)", base + p.saved + ".json", p.saved + ".json"),
