@@ -56,7 +56,8 @@ def main() -> None:
             )
             print(
                 f"  bands of {found['band']} input rows; gradient across their borders {found['seam']:.4f} of that "
-                f"across the nearest rows of the same place in a pixel (allowed 1 +- {ALLOWED_SEAM})"
+                f"across the nearest rows of the same place in a pixel (allowed 1 +- {ALLOWED_SEAM}); the same halfway "
+                f"between borders, where there are none: {found['control']:.4f}"
             )
         if options.figure:
             draw(Path(folder) / f"{options.sizes[-1]}.png", found["band"], options.figure)
@@ -92,6 +93,7 @@ def measure(size: int, memory: str, steps: int, folder: Path) -> dict[str, Any]:
         "seconds_a_megapixel": network.seconds / (16 * size * size / 1e6),
         "peak": peak,
         "band": bands[0],
+        "control": seam(sr, 4 * first_border(pipeline, bands[0]) + 2 * bands[0], 4 * bands[0]),
         "seam": seam(sr, 4 * first_border(pipeline, bands[0]), 4 * bands[0]),
     }
 

@@ -5,8 +5,10 @@ import pytest
 import torch
 
 from retinashift.evaluation.metrics import consistency
-from retinashift.imaging.degradation import bicubic_pillow, enlarge
+from retinashift.imaging.degradation import bicubic_pillow, crop_to_multiple, enlarge
+from retinashift.imaging.files import find_images, read_image
 from retinashift.inference.fidelity import back_project, consistency_db
+from retinashift.inference.pipeline import ResShiftPipeline
 
 
 def tensor(pixels):
@@ -74,3 +76,15 @@ def test_every_result_tells_its_consistency(tiny_pipeline, retina):
     assert result.consistency == pytest.approx(measured, abs=1e-3)
     for form in ("pil", "pt"):
         assert pipe(lr, back_projections=2, output_type=form).consistency[0] > 50
+
+
+@pytest.mark.shared
+def test_every_photograph_of_the_test_sets_comes_back_at_60_db_or_more(shared):
+    pipeline, found = ResShiftPipeline.from_shipped(), {}
+    for folder in ("drive/images", "stare"):
+        for path, relative in find_images([shared / "data" / folder]):
+            if len(relative.parts) == 1:
+                lr = bicubic_pillow(crop_to_multiple(read_image(path).pixels, 4), 4)
+                found[path.name] = pipeline(lr).consistency[0]
+    assert len(found) == 40
+    assert min(found.values()) >= 60, min(found, key=lambda name: found[name])
