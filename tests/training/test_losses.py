@@ -136,3 +136,11 @@ def test_the_gradient_of_a_pixel_chain_reaches_the_estimate():
     hr = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     perceptual_error(LPIPS(), None, x0, hr).sum().backward()
     assert x0.grad.abs().max() > 0
+
+
+def test_by_the_logarithm_a_sample_of_small_errors_weighs_as_much_as_one_of_large_ones():
+    errors = torch.tensor([1e-2, 1e-3], requires_grad=True)
+    combined(errors, None, 0.0, 0.0, log=0.5).sum().backward()
+    assert torch.allclose(errors.grad * errors.detach(), torch.tensor([0.5, 0.5]), rtol=0.02)
+    assert torch.equal(combined(errors, None, 2.0, 0.0), 2 * errors)
+    assert torch.isfinite(combined(torch.zeros(1), None, 0.0, 0.0, log=1.0)).all()  # equal to rounding, no more

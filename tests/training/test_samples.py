@@ -57,6 +57,17 @@ def test_blur_removes_detail(pool):
     assert soft.diff(dim=-1).abs().mean() < 0.9 * sharp.diff(dim=-1).abs().mean()
 
 
+def test_tints_change_half_of_the_samples_each_colour_for_itself_and_never_the_agreement_of_hr_and_lr(pool):
+    plain = make_batch(pool, CropSettings(size=32, flip=False), 4, 0, range(32))
+    tinted = make_batch(pool, CropSettings(size=32, flip=False, tint_max=0.2), 4, 0, range(32))
+    assert torch.equal(bicubic_reduce(tinted.hr, 4), tinted.lr)
+    changed = (tinted.hr - plain.hr).abs().amax(dim=(-2, -1)) > 1.5 / 255  # (B, 3)
+    assert 8 <= int(changed.any(1).sum()) <= 24
+    lowest, highest = (1 - 0.2) * plain.hr**1.2, plain.hr ** (1 / 1.2)
+    assert (tinted.hr >= lowest - 1 / 255).all()
+    assert (tinted.hr <= highest + 1 / 255).all()
+
+
 def test_given_pairs_are_cut_at_the_same_place(tmp_path):
     rng = np.random.default_rng(0)
     lr = rng.integers(0, 256, (24, 20, 3), dtype=np.uint8)
