@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from retinashift.inference import codec_tiles
+from retinashift.inference.tiling import faded, plan_tiles
 from retinashift.models.vq import VQCodec
 
 
@@ -37,8 +38,13 @@ def test_where_tiles_meet_the_picture_is_no_rougher_than_elsewhere():
         torch.manual_seed(0)
         codec = VQCodec(block_out_channels=[32, 32], layers_per_block=1, num_vq_embeddings=64).eval()
     smooth = torch.linspace(-1, 1, 64)[None, None, None].expand(1, 3, 64, 64).contiguous()
-    image = codec_tiles._faded(lambda part: codec.decode(part, force_not_quantize=True).sample, smooth,
-                               codec_tiles._tiles(64, 64, 32), 1, 2)  # fmt: skip
+    tiles = plan_tiles(64, 64, 32, codec_tiles.MARGIN)
+
+    def decoded(tile):
+        rows, columns = tile.read
+        return codec.decode(smooth[..., rows, columns], force_not_quantize=True).sample
+
+    image = faded(decoded, tiles, 64, 64, 2)
     steps = image.diff(dim=-1).abs().mean((0, 1, 2))  # (127,), between neighbouring columns
     overlap = slice(2 * 24 - 2, 2 * 40 + 2)
     assert steps[overlap].max() < 1.5 * steps[8:-8].max().clamp(min=1e-6)

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retinashift.inference.tiling import denoise_by_tiles, plan_tiles
+from retinashift.inference.tiling import faded, plan_tiles, scaled
 
 
 @given(height=st.integers(1, 60), width=st.integers(1, 60), side=st.integers(1, 40), margin=st.integers(0, 20))
@@ -21,17 +21,29 @@ def test_every_position_is_kept_once_and_read_with_its_margin(height, width, sid
 
 
 @settings(deadline=None, max_examples=30)
-@given(height=st.integers(1, 50), width=st.integers(1, 50), side=st.integers(3, 30))
-def test_a_local_denoiser_gives_the_same_by_tiles(height, width, side):
-    generator = torch.Generator().manual_seed(0)
-    kernel = torch.randn(2, 5, 7, 7, generator=generator)
-    sample, lq = (torch.randn(1, c, height, width, generator=generator) for c in (2, 3))
+@given(height=st.integers(1, 50), width=st.integers(1, 50), side=st.integers(12, 30), scale=st.integers(1, 3))
+def test_tiles_of_one_picture_add_up_to_it(height, width, side, scale):
+    picture = torch.randn(1, 2, height * scale, width * scale, generator=torch.Generator().manual_seed(0))
 
-    def denoise(x, y):
-        return torch.nn.functional.conv2d(torch.cat([x, y], dim=1), kernel, padding=3)
+    def cut(tile):
+        rows, columns = scaled(tile.read, scale)
+        return picture[..., rows, columns]
 
-    tiled = denoise_by_tiles(denoise, sample, lq, plan_tiles(height, width, side, margin=3))
-    assert torch.allclose(tiled, denoise(sample, lq), atol=1e-4)
+    tiles = plan_tiles(height, width, side, margin=3)
+    assert torch.allclose(faded(cut, tiles, height, width, scale), picture, atol=1e-5)
+
+
+def test_tiles_that_disagree_fade_into_one_another_without_a_step():
+    tiles = plan_tiles(1, 64, 16, margin=4)
+    values = iter(range(len(tiles)))
+
+    def one(tile):
+        return torch.full((1, 1, 1, tile.read[1].stop - tile.read[1].start), float(next(values)))
+
+    row = faded(one, tiles, 1, 64)[0, 0, 0]
+    assert row[0] == 0
+    assert row[-1] == len(tiles) - 1
+    assert 0 <= float(row.diff().min()) <= float(row.diff().max()) <= 1 / (2 * 4) + 1e-6
 
 
 def test_the_stated_receptive_radius_is_the_true_one(tiny_pipeline):

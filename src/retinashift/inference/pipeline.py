@@ -21,6 +21,7 @@ from retinashift.diffusion.noise import normal_rows
 from retinashift.diffusion.scheduler import ResShiftScheduler
 from retinashift.imaging.fundus import eye_columns
 from retinashift.inference import codec_tiles
+from retinashift.inference.denoiser_tiles import denoise, planned_side
 from retinashift.inference.device import spare_memory
 from retinashift.inference.fidelity import back_project_rows
 from retinashift.inference.memory import give_back, release
@@ -189,7 +190,7 @@ class ResShiftPipeline(DiffusionPipeline):
             memory: bytes that the process (on a GPU: its part of that) may hold while it works; None is half of what
                 the machine has free. Pictures are computed in bands of rows, so that only the result itself is held
                 whole; less memory means thinner bands and changes nothing but the last bits. A `SwinUNet` looks at the
-                whole picture at once: it takes what it needs.
+                whole picture as long as that fits, else at tiles that fade into one another.
             whole_frame: let the network work on the dark surround of the eye too. Without it the surround is the
                 plain bicubic enlargement, and what is inside the eye is the same. For `LightNet`.
             precision: "bf16" and "fp16" compute convolutions and products in half precision (autocast), all else in
@@ -294,7 +295,7 @@ class ResShiftPipeline(DiffusionPipeline):
     ) -> Iterator[Tensor]:
         """One sample in bands of rows, top to bottom, (1, 3, n, W) float32 in about [-1, 1]."""
         if not (isinstance(self.denoiser, LightNet) and self.codec is None):
-            return iter([self._sample_whole(prepared, seed, member, gain, watch)])
+            return iter([self._sample_whole(prepared, seed, member, gain, budget, watch)])
         chain = LightChain(
             self.denoiser,
             self.scheduler,
@@ -310,7 +311,9 @@ class ResShiftPipeline(DiffusionPipeline):
         rows = planned_rows(prepared.lr.shape[-1], self.denoiser, budget, len(self.scheduler.timesteps))
         return (band.float() for band in halving(chain.bands, rows))
 
-    def _sample_whole(self, prepared: Prepared, seed: int, member: int, gain: float, watch: StepWatch) -> Tensor:
+    def _sample_whole(
+        self, prepared: Prepared, seed: int, member: int, gain: float, budget: int, watch: StepWatch
+    ) -> Tensor:
         """One sample of a network that looks at the whole picture, (1, 3, H, W) float32 in about [-1, 1]."""
         given = self._whole_latents(prepared)  # prepared.lr, perhaps extended to the right and below
         y0 = self._encode(given.lr)  # (1, C, h', w')
@@ -326,7 +329,7 @@ class ResShiftPipeline(DiffusionPipeline):
         with self.denoiser.steady() if isinstance(self.denoiser, SwinUNet) else nullcontext():
             mean = x_t
             for number, t in enumerate(self.scheduler.timesteps.tolist()):
-                prediction = _predict(self.denoiser, t, self.scheduler.scale_model_input(x_t, t), given.lr, given.mask)
+                prediction = self._predict(t, self.scheduler.scale_model_input(x_t, t), given, budget)
                 x_t, x0 = self.scheduler.step(prediction, t, x_t, y0, noise=draw(number + 1), return_dict=False)
                 mean = x0 if number == 0 else mean
                 watch.whole(number, x0, x_t)
@@ -337,6 +340,17 @@ class ResShiftPipeline(DiffusionPipeline):
         if self.codec is not None:
             self._done(self.codec)
         return image
+
+    def _predict(self, t: int, sample: Tensor, given: Prepared, budget: int) -> Tensor:
+        """The network's prediction, by tiles where the picture is too large for the memory."""
+        net = self.denoiser
+
+        def call(sample: Tensor, lq: Tensor, mask: Tensor | None) -> Tensor:
+            return (net(sample, t, lq=lq) if mask is None else net(sample, t, lq=lq, mask=mask)).sample
+
+        if not isinstance(net, SwinUNet):
+            return call(sample, given.lr, given.mask)
+        return denoise(call, net, sample, given.lr, given.mask, planned_side(net, budget))
 
     def _done(self, part: nn.Module) -> None:
         """A part has done its work for a picture: on a CPU its weights and activations make room for the next one's."""
@@ -374,10 +388,6 @@ class ResShiftPipeline(DiffusionPipeline):
         image = self.pixel_codec.decode(x0) if self.codec is None else codec_tiles.decode(self.codec, x0)
         height, width = (side * self.config.scale for side in lr.shape[-2:])
         return image[..., :height, :width]
-
-
-def _predict(denoiser: Denoiser, t: int, sample: Tensor, lq: Tensor, mask: Tensor | None = None) -> Tensor:
-    return (denoiser(sample, t, lq=lq) if mask is None else denoiser(sample, t, lq=lq, mask=mask)).sample
 
 
 def _check_index(folder: Path) -> None:

@@ -1,9 +1,4 @@
-"""Denoising a picture of any size in bounded memory, by tiles that overlap.
-
-A convolutional denoiser without normalisation sees only `receptive_radius` pixels around each of its outputs. A tile
-with that margin on every side therefore gives, in its middle, what the whole picture would have given: tiles are cut
-from one state and one noise field, and put side by side again, at every step. There is nothing to blend.
-"""
+"""Pictures in pieces that overlap, put together again without seams: neighbours fade into one another."""
 
 from __future__ import annotations
 
@@ -43,29 +38,48 @@ def plan_tiles(height: int, width: int, side: int, margin: int) -> list[Tile]:
     ]
 
 
-def denoise_by_tiles(
-    denoise: Callable[[Tensor, Tensor], Tensor], sample: Tensor, lq: Tensor, tiles: list[Tile]
-) -> Tensor:
-    """`denoise(sample, lq)` of the whole picture, computed tile by tile.
+def faded(work: Callable[[Tile], Tensor], tiles: list[Tile], height: int, width: int, scale: int = 1) -> Tensor:
+    """What `work` makes of every tile, faded together.
 
     Args:
-        denoise: from a piece of the state (B, C, h, w) and the condition (B, 3, h, w) to the prediction (B, C, h, w).
-        sample: the state (B, C, H, W).
-        lq: the condition on the same grid, (B, 3, H, W).
+        work: from a tile to (B, C, h*scale, w*scale), where h and w are the sides of what the tile reads.
+        tiles: of a grid of height x width; those further apart than neighbours must not overlap.
+        scale: positions of the result to one of the grid.
 
     Returns:
-        (B, C, H, W)
+        (B, C, height*scale, width*scale)
     """
-    result = torch.empty_like(sample)
+    total: Tensor | None = None
     for tile in tiles:
-        rows, columns = tile.read
-        piece = denoise(sample[..., rows, columns], lq[..., rows, columns])  # (B, C, h, w)
-        inner = tuple(
-            slice(kept.start - read.start, kept.stop - read.start)
-            for kept, read in zip(tile.kept, tile.read, strict=True)
+        part = work(tile)  # (B, C, h*scale, w*scale)
+        if total is None:
+            total = part.new_zeros(*part.shape[:2], height * scale, width * scale)
+        down, across = (
+            _ramp(read, kept, scale, side * scale, part)
+            for read, kept, side in zip(tile.read, tile.kept, (height, width), strict=True)
         )
-        result[..., tile.kept[0], tile.kept[1]] = piece[..., inner[0], inner[1]]
-    return result
+        rows, columns = scaled(tile.read, scale)
+        total[..., rows, columns] += part * (down[:, None] * across)
+    assert total is not None
+    return total
+
+
+def scaled(read: tuple[slice, slice], scale: int) -> tuple[slice, slice]:
+    """Rows and columns on a grid that is so many times finer."""
+    rows, columns = (slice(part.start * scale, part.stop * scale) for part in read)
+    return rows, columns
+
+
+def _ramp(read: slice, kept: slice, scale: int, length: int, like: Tensor) -> Tensor:
+    """Weights along one side of a tile, (n,): up and down over its overlaps, so that neighbours add up to 1."""
+    start, stop = read.start * scale, read.stop * scale
+    place = torch.arange(start, stop, device=like.device, dtype=torch.float32) + 0.5
+    weight = torch.ones_like(place)
+    if start > 0:
+        weight = weight * ((place - start) / (2 * (kept.start * scale - start))).clamp(max=1)
+    if stop < length:
+        weight = weight * ((stop - place) / (2 * (stop - kept.stop * scale))).clamp(max=1)
+    return weight.to(like.dtype)
 
 
 def _spans(length: int, side: int) -> list[tuple[int, int]]:
