@@ -47,7 +47,7 @@ class Viewer extends HTMLElement {
       b.onclick = () => { this.zoomTo(z); }; bar.append(b); }
     this.red = make("button", "Red-free", {id: "red"}); this.red.onclick = () => { this.s.red = !this.s.red; this.sync(); }; bar.append(this.red);
     this.over = make("button", "Uncertainty", {id: "overlay"});
-    this.over.onclick = () => { this.s.overlay = this.s.overlay ? "" : "spread"; this.sync(); }; bar.append(this.over);
+    this.over.onclick = () => { this.s.overlay = this.s.overlay ? "" : "uncertainty"; this.sync(); }; bar.append(this.over);
     const range = (id, text, key, min, max, step) => { const l = make("label", text), i = make("input", undefined, {type: "range", id, min, max, step, value: this.s[key]});
       i.oninput = () => { this.s[key] = +i.value; this.sync(); }; l.append(i); return l; };
     this.opacity = range("opacity", "opacity", "opacity", 0, 1, 0.05);
@@ -70,23 +70,24 @@ class Viewer extends HTMLElement {
       ["consistency", a.consistency_db === null ? "exact" : `${a.consistency_db} dB: the result reduced again, against the input`]];
     if (p.quality && p.quality.error) rows.push(["reference", p.quality.error]);
     else if (p.quality) for (const [k, q] of Object.entries(p.quality)) rows.push([k === "result" ? "RetinaShift" : k, `PSNR ${q.psnr} dB (RGB), SSIM ${q.ssim} (luma); field of view, 8 bit`]);
-    rows.push(["provenance", `RetinaShift ${a.versions.retinashift}, checkpoint ${a.checkpoint.slice(0, 12)}, ${a.steps} step${a.steps > 1 ? "s" : ""}, seed ${a.seed}, back-projections ${a.back_projections}, ${a.device}`]);
+    rows.push(["provenance", `RetinaShift ${a.versions.retinashift}, checkpoint ${a.checkpoint.slice(0, 12)}, ${a.ensemble > 1 ? `mean of ${a.ensemble} samples of ` : ""}${a.steps} step${a.steps > 1 ? "s" : ""}${"detail_gain" in a.options ? `, realistic (detail times ${a.options.detail_gain})` : ""}, seed ${a.seed}, back-projections ${a.back_projections}, ${a.device}`]);
     if (a.input_was_super_resolved) rows.push(["mind", "the input was a result of super-resolution itself"]);
     this.table.replaceChildren(...rows.map(([k, v]) => { const tr = make("tr"); tr.append(make("th", k), make("td", String(v))); return tr; }));
     const link = (text, href, name) => make("a", text, {href, download: name});
     this.save.replaceChildren(link("Download image", base + p.saved, p.saved), link("Sidecar (JSON)", base + p.saved + ".json", p.saved + ".json"),
+      ...p.maps.map((name, i) => link(["Uncertainty (TIFF)", "Uncertainty (PNG)"][i], base + name, name)),
       link("Report", base + "report.html", p.saved + ".html"), link("All as zip", `result/${this.job.token}/all.zip`, "retinashift.zip"));
     this.zoomTo(0); this.sync(); this.dataset.ready = "1";
   }
   sync() {
     const s = this.s, p = this.photo; if (!p) return;
     for (const [v, b] of Object.entries(this.views)) b.setAttribute("aria-pressed", s.view === v);
-    this.views.error.hidden = !p.layers.includes("error"); this.over.hidden = !p.layers.includes("spread");
+    this.views.error.hidden = !p.layers.includes("error"); this.over.hidden = !p.layers.includes("uncertainty");
     this.red.setAttribute("aria-pressed", s.red); this.over.setAttribute("aria-pressed", !!s.overlay);
     const map = s.overlay || s.view === "difference" || s.view === "error";
     this.opacity.hidden = !s.overlay; this.opacity.style.display = s.overlay ? "" : "none"; this.full.style.display = map ? "" : "none";
     this.legend.replaceChildren(); if (map) { const i = make("i"); i.style.background = GRADIENT;
-      const what = s.overlay ? "spread of samples (not calibrated)" : s.view === "error" ? "error" : "difference";
+      const what = s.overlay ? p.meaning : s.view === "error" ? "error" : "difference";
       this.legend.append(make("span", what + " 0"), i, make("span", `${s.full} grey levels of 255`)); }
     this.draw();
   }
@@ -107,7 +108,7 @@ class Viewer extends HTMLElement {
     if (s.view === "difference") { const u = a.getImageData(0, 0, w, H).data; this.each(b, w, H, (q, i) =>
       this.tint(q, i, (Math.abs(q[i] - u[i]) + Math.abs(q[i + 1] - u[i + 1]) + Math.abs(q[i + 2] - u[i + 2])) / 3, 1)); }
     if (s.view === "error" && this.images.error) { const u = this.paint("error", w, mid).getImageData(0, 0, w, H).data; this.each(b, w, H, (q, i) => this.tint(q, i, u[i] / 8, 1)); }
-    if (s.overlay && this.images.spread) { const u = this.paint("spread", w, mid).getImageData(0, 0, w, H).data; this.each(b, w, H, (q, i) => this.tint(q, i, u[i] / 8, s.opacity)); }
+    if (s.overlay && this.images.uncertainty) { const u = this.paint("uncertainty", w, mid).getImageData(0, 0, w, H).data; this.each(b, w, H, (q, i) => this.tint(q, i, u[i] / 8, s.opacity)); }
     const cut = Math.round(s.split * w);
     if (side) { g.drawImage(a.canvas, 0, 0); g.drawImage(b.canvas, w, 0); g.fillStyle = "#555"; g.fillRect(w - 1, 0, 2, H); }
     else if (s.view === "slider") { if (cut) g.drawImage(a.canvas, 0, 0, cut, H, 0, 0, cut, H); if (cut < w) g.drawImage(b.canvas, cut, 0, w - cut, H, cut, 0, w - cut, H);
