@@ -102,9 +102,10 @@ def test_the_legend_of_a_calibrated_checkpoint_says_so_and_other_steps_are_not_c
         view.locator("#steps input[type=number]").fill("2")
         view.locator("#steps input[type=number]").press("Tab")
         view.locator("#go").click()
-        view.wait_for_function(
+        view.wait_for_function(  # the next job takes the place of the one that is looked at
             "document.querySelector('retina-viewer[data-ready]')?.photo.provenance.steps === 2", timeout=WAIT
         )
+        assert viewer.locator("#legend").inner_text() == ""
         viewer.locator("#overlay").click()
         assert NOT_CALIBRATED in viewer.locator("#legend").inner_text()
         view.close()

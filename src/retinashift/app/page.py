@@ -145,11 +145,12 @@ def build_page(model: Model, shelf: Shelf, settings: PageSettings, sample: tuple
                     info="faithful: one step, invents least; realistic: a sample, sharp, partly invented")  # fmt: skip
                 with gr.Row():
                     number: Any = {"precision": 0, "minimum": 0, "min_width": 90}
-                    steps = gr.Number(0, label="Steps (0: mode's)", elem_id="steps", **number)
+                    steps = gr.Number(0, label="Steps (0: auto)", elem_id="steps", **number)
                     seed = gr.Number(0, label="Seed", **number)
                 file_format = gr.Dropdown(["same", "png", "tiff"], value="same", label="File type")
                 consistency = gr.Checkbox(True, label="In line with the input (consistency)")
-                samples = gr.Slider(0, 16, 0, step=1, label="Uncertainty: mean of samples (0: none)", elem_id="samples")
+                samples = gr.Slider(0, 16, 0, step=1, label="Uncertainty: samples (0: none)", elem_id="samples",
+                    info="the result is their mean")  # fmt: skip
                 reference = gr.File(label="HR reference (optional)", height=110, elem_id="reference")
             with gr.Column(scale=4, min_width=420):
                 progress = gr.HTML(_progress(0.0, "no job yet"), elem_id="progress")

@@ -9,7 +9,7 @@ button[aria-pressed=true]{background:#2f5d73;border-color:#5b9ab8}
 button:focus-visible,select:focus-visible,input:focus-visible,canvas:focus-visible,a:focus-visible{outline:2px solid #7cc4e8;outline-offset:1px}
 label{display:inline-flex;gap:6px;align-items:center}
 input[type=range]{width:110px;accent-color:#7cc4e8}
-canvas{display:block;width:100%;height:clamp(280px,calc(100vh - 240px),max(280px,100cqw));background:#000;border-radius:6px;touch-action:none;cursor:grab}
+canvas{display:block;width:100%;height:clamp(280px,calc(100vh - 264px),max(280px,100cqw));background:#000;border-radius:6px;touch-action:none;cursor:grab}
 .foot{display:flex;flex-wrap:wrap;gap:4px 12px;align-items:center;justify-content:space-between;color:#aab0b6;font-size:13px;padding-top:4px}
 .legend{display:inline-flex;gap:6px;align-items:center}.legend i{width:90px;height:10px;border-radius:2px}.foot input[type=range]{width:80px}
 table{border-collapse:collapse;margin:8px 0;width:100%}th{text-align:left;font-weight:500;color:#aab0b6;padding:3px 14px 3px 0;white-space:nowrap}
@@ -23,13 +23,17 @@ const GRADIENT = "linear-gradient(90deg," + [0,51,102,153,204,255].map(i => `rgb
 const make = (tag, text, props) => Object.assign(document.createElement(tag), text === undefined ? {} : {textContent: text}, props);
 
 class Viewer extends HTMLElement {
+  static observedAttributes = ["data-job"]; // the next job comes into the same element
   connectedCallback() {
     if (this.shadowRoot) return;
+    this.root = this.attachShadow({mode: "open"}); this.resized = new ResizeObserver(() => this.draw()); this.open();
+  }
+  attributeChangedCallback() { if (this.root) this.open(); }
+  open() {
+    delete this.dataset.ready; this.photo = this.images = undefined; this.resized.disconnect(); this.root.replaceChildren();
     this.job = JSON.parse(this.dataset.job);
-    this.root = this.attachShadow({mode: "open"});
     this.s = {view: "slider", left: "bicubic", split: 0.5, red: false, overlay: "", opacity: 0.6, full: 8, gain: 8, zoom: 0, x: 0, y: 0};
-    this.build(); this.show(0);
-    new ResizeObserver(() => this.draw()).observe(this.canvas);
+    this.build(); this.show(0); this.resized.observe(this.canvas);
   }
   build() {
     const r = this.root; r.append(make("style", STYLE));
