@@ -76,9 +76,9 @@ def upload(page: Page, data: bytes, name: str = "eye.png") -> tuple[int, bytes]:
     return ask(page, "POST", "/gradio_api/upload", head + data + b"\r\n--xx--\r\n", Content_Type=kind)
 
 
-def call(page: Page, path: str, steps: int = 1, file_format: str = "same") -> tuple[int, bytes]:
+def call(page: Page, path: str, mode: str = "faithful", steps: int = 0, file_format: str = "same") -> tuple[int, bytes]:
     """The documented endpoint: an event, then its stream to the end."""
-    data = [{"path": path, "meta": {"_type": "gradio.FileData"}}, steps, 0, True, file_format]
+    data = [{"path": path, "meta": {"_type": "gradio.FileData"}}, mode, steps, 0, True, file_format]
     status, body = ask(page, "POST", "/gradio_api/call/upscale", json.dumps({"data": data}).encode(),
         Content_Type="application/json")  # fmt: skip
     return (
@@ -88,11 +88,11 @@ def call(page: Page, path: str, steps: int = 1, file_format: str = "same") -> tu
     )
 
 
-def enlarged(page: Page, data: bytes, name: str) -> tuple[bytes, dict[str, Any]]:
+def enlarged(page: Page, data: bytes, name: str, mode: str = "faithful") -> tuple[bytes, dict[str, Any]]:
     """Upload, enlarge, fetch: the result's bytes and what its sidecar holds."""
     status, body = upload(page, data, name)
     assert status == 200, body
-    stream = call(page, json.loads(body)[0])[1].decode()
+    stream = call(page, json.loads(body)[0], mode)[1].decode()
     assert "event: complete" in stream, stream
     image, sidecar = json.loads(stream.rpartition("data: ")[2])
     status, result = ask(page, "GET", urlparse(image["url"]).path)

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from retinashift.app.jobs import CALIBRATED, NOT_CALIBRATED
 from retinashift.imaging.files import read_image
+from retinashift.imaging.uncertainty_map import decode_map
 from retinashift.inference.batch import BatchOptions, upscale_files
 from retinashift.inference.jobs import plan_jobs
 from retinashift.inference.pipeline import ResShiftPipeline
@@ -60,7 +62,10 @@ def test_a_person_uploads_runs_looks_and_takes_away_the_bytes_of_the_command_lin
     shot(view, "uncertainty_1280.png")
     links = viewer.locator(".save").bounding_box()
     assert links["y"] + links["height"] <= 720
-    assert "not calibrated" in viewer.locator("#legend").inner_text()
+    with view.expect_download() as download:
+        viewer.get_by_text("Uncertainty (TIFF)").click()
+    calibrated = decode_map(download.value.path().read_bytes())[1]["calibrated"]
+    assert (CALIBRATED if calibrated else NOT_CALIBRATED) in viewer.locator("#legend").inner_text()
     assert viewer.evaluate(pixels) != moved
     for button in ("difference", "red", "z4"):
         before = viewer.evaluate(pixels)
@@ -69,7 +74,7 @@ def test_a_person_uploads_runs_looks_and_takes_away_the_bytes_of_the_command_lin
     with view.expect_download() as download:
         viewer.get_by_text("Download image").click()
     (job,) = plan_jobs([photograph], tmp_path / "out")
-    (outcome,) = upscale_files(ResShiftPipeline.from_shipped(), [job], BatchOptions(steps=1, seed=0))
+    (outcome,) = upscale_files(ResShiftPipeline.from_shipped(), [job], BatchOptions(uncertainty=2))
     assert outcome.error == ""
     assert download.value.path().read_bytes() == job.target.read_bytes()
     assert dialogs == []

@@ -116,7 +116,7 @@ def test_a_reference_gives_figures_and_an_error_map_and_the_report_has_all_of_it
     assert "<script" not in report
     assert not re.search(r"(?:src|href)=.?(?!data:|\W*data:)https?:", report)
     pictures = re.findall(r'<img alt="(\w+)" src="data:image/png;base64,([^"]+)"', report)
-    assert [name for name, _ in pictures] == ["input", "bicubic", "result", "spread", "reference", "error"]
+    assert [name for name, _ in pictures] == ["input", "bicubic", "result", "uncertainty", "reference", "error"]
     (tmp_path / "shown.png").write_bytes(base64.b64decode(dict(pictures)["result"]))
     assert np.array_equal(read_image(tmp_path / "shown.png").pixels, sr)
     for text in ("estimated, not observed", f"PSNR {scores['RetinaShift']} dB", "sha256", "consistency"):
@@ -129,9 +129,20 @@ def test_a_reference_gives_figures_and_an_error_map_and_the_report_has_all_of_it
     sheet.close()
 
 
-def test_realistic_is_the_whole_chain(view):
+def test_the_mode_and_its_steps_are_told_and_contradictions_are_refused_in_one_line(view, retina, tmp_path):
+    Image.fromarray(retina[:16, :16]).save(tmp_path / "eye.png")
+    give(view, "photographs", tmp_path / "eye.png")
     view.locator("#mode").get_by_text("realistic", exact=True).click()
-    view.wait_for_function("document.querySelector('#steps input[type=number]').value === '4'", timeout=WAIT)
+    view.locator("#go").click()
+    view.wait_for_selector("retina-viewer[data-ready]", timeout=WAIT)
+    assert re.search(r"4 steps, realistic \(detail times [\d.]+\)", view.locator("retina-viewer table").inner_text())
+    made = json.loads(saved(view, "Sidecar (JSON)", tmp_path / "sidecar.json").read_text())["provenance"]
+    assert (made["steps"], "detail_gain" in made["options"]) == (4, True)
+    view.locator("#samples input[type=number]").fill("4")
+    view.locator("#samples input[type=number]").press("Tab")
+    view.locator("#go").click()
+    view.wait_for_selector("#progress [role=alert]", timeout=WAIT)
+    assert "mode is realistic, and 4 samples are asked for" in view.locator("#progress").inner_text()
 
 
 def test_one_reference_for_several_photographs_is_refused_in_one_line(view, retina, tmp_path):

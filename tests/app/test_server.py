@@ -67,8 +67,15 @@ def test_the_endpoint_answers_and_errors_carry_no_traceback(page):
     assert b"result_sha256" in body
     _, body = call(page, path, steps=99)
     assert b"event: error" in body
-    assert b"greater than maximum value 4" in body
+    assert b"steps is 99; this checkpoint was trained with 4, so 1 to 4" in body
     assert b"Traceback" not in body
+    assert b"event: error" in call(page, path, mode="pretty")[1]
+
+
+def test_the_endpoint_takes_the_mode_and_its_steps_follow(page):
+    for mode, steps, realistic in (("faithful", 1, False), ("realistic", 4, True)):
+        made = enlarged(page, png(12), "eye.png", mode)[1]["provenance"]
+        assert (made["steps"], "detail_gain" in made["options"]) == (steps, realistic)
 
 
 @pytest.mark.parametrize("kind", ["dicom", "dicom16", "tiff16", "grey"])

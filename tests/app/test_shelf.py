@@ -21,9 +21,10 @@ def finished(shelf, session="me", names=("eye.png",)):
     photos = []
     for number, name in enumerate(names):
         (folder / str(number)).mkdir()
-        for file in (name, f"{name}.json", "input.png", "unlisted.png"):
+        maps = [f"{name}.uncertainty.tif"] if number == 0 else []
+        for file in (name, f"{name}.json", *maps, "input.png", "unlisted.png"):
             (folder / str(number) / file).write_bytes(f"{number} {file}".encode())
-        photos.append({"name": name, "number": number, "saved": name, "layers": ["input"]})
+        photos.append({"name": name, "number": number, "saved": name, "maps": maps, "layers": ["input"]})
     shelf.finish(token, [*photos, {"name": "bad.png", "error": "broken"}])
     return token
 
@@ -32,6 +33,7 @@ def test_a_known_file_of_a_known_job_is_found_and_nothing_else(shelf):
     token = finished(shelf)
     assert shelf.find(token, "0-eye.png") == b"0 eye.png"
     assert shelf.find(token, "0-eye.png.json") == b"0 eye.png.json"
+    assert shelf.find(token, "0-eye.png.uncertainty.tif") == b"0 eye.png.uncertainty.tif"
     assert shelf.find(token, "0-input.png") == b"0 input.png"
     for name in (
         "0-unlisted.png",
@@ -60,13 +62,16 @@ def test_an_unfinished_job_is_not_found(shelf):
 
 @pytest.mark.parametrize(
     ("names", "packed"),
-    [(("eye.png",), ["eye.png", "eye.png.json"]),
-     (("eye.png", "eye.png"), ["1_eye.png", "1_eye.png.json", "2_eye.png", "2_eye.png.json"])],
+    [(("eye.png",), ["eye.png", "eye.png.json", "eye.png.uncertainty.tif"]),
+     (("eye.png", "eye.png"),
+      ["1_eye.png", "1_eye.png.json", "1_eye.png.uncertainty.tif", "2_eye.png", "2_eye.png.json"])],
 )  # fmt: skip
-def test_the_zip_has_results_and_sidecars_and_keeps_equal_names_apart(shelf, names, packed):
+def test_the_zip_has_results_sidecars_and_maps_and_keeps_equal_names_apart(shelf, names, packed):
     with zipfile.ZipFile(io.BytesIO(shelf.find(finished(shelf, names=names), "all.zip"))) as archive:
         assert archive.namelist() == packed
-        assert archive.read(packed[-1]) == f"{len(names) - 1} eye.png.json".encode()
+        for name in packed:
+            number, _, file = name.rpartition("_")
+            assert archive.read(name) == f"{int(number or 1) - 1} {file}".encode()
 
 
 def test_what_a_closed_page_made_goes_and_that_of_others_stays(shelf):

@@ -30,10 +30,10 @@ def test_the_ends_of_16_bit_are_the_ends_of_8_bit():
 def test_layers_are_files_without_loss_and_figures_are_those_of_the_metrics(tmp_path, retina):
     lr, hr = bicubic_pillow(retina, 4), retina
     sr = np.clip(enlarge(lr, 4, "bicubic").astype(int) + 1, 0, 255).astype(np.uint8)
-    spread = np.linspace(0, 40, 128 * 128, dtype=np.float32).reshape(128, 128)
+    sigma = np.linspace(0, 40 / 255, 128 * 128, dtype=np.float32).reshape(128, 128)
     write_image(tmp_path / "hr.png", hr)
-    made = write_views(tmp_path, lr, sr, 4, spread, tmp_path / "hr.png")
-    assert made["layers"] == ["input", "bicubic", "result", "spread", "reference", "error"]
+    made = write_views(tmp_path, lr, sr, 4, sigma, tmp_path / "hr.png")
+    assert made["layers"] == ["input", "bicubic", "result", "uncertainty", "reference", "error"]
     assert made["size"] == [128, 128]
     drawn = {layer: read_image(tmp_path / f"{layer}.png").pixels for layer in made["layers"]}
     assert np.array_equal(drawn["input"], lr)
@@ -41,7 +41,8 @@ def test_layers_are_files_without_loss_and_figures_are_those_of_the_metrics(tmp_
     assert np.array_equal(drawn["reference"], hr)
     error = np.abs(sr.astype(float) - hr).mean(-1)
     assert np.abs(drawn["error"] / LEVELS_PER_GREY - error.clip(0, 31.9)).max() <= 0.5 / LEVELS_PER_GREY + 1e-6
-    assert drawn["spread"].max() == 255  # 40 grey levels are above what the map holds
+    levels = (255 * sigma).clip(0, 31.875)  # 40 grey levels are above what the map holds
+    assert np.abs(drawn["uncertainty"] / LEVELS_PER_GREY - levels).max() <= 0.5 / LEVELS_PER_GREY + 1e-5
     eye = field_of_view(hr)
     assert made["quality"]["result"] == {
         "psnr": round(psnr_rgb(sr, hr, eye), 2),

@@ -20,7 +20,7 @@ from retinashift.diffusion.scheduler import ResShiftScheduler
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.models.light_net import LightNet
 
-COMMANDS = ("upscale", "train", "evaluate", "info", "demo", "inspect", "import", "export")
+COMMANDS = ("upscale", "train", "evaluate", "info", "demo", "inspect", "import", "export", "calibrate", "coverage")
 
 
 @dataclass
@@ -171,9 +171,7 @@ def test_a_run_is_logged_resumed_and_inspected(photographs, tmp_path, checkpoint
 
 def test_ctrl_c_ends_the_run_with_whole_files_and_says_how_to_go_on(photographs, tmp_path, checkpoint):
     with mock.patch("retinashift.cli.upscaling.append_line", side_effect=KeyboardInterrupt):
-        done = retinashift(
-            "upscale", photographs, "-o", tmp_path / "out", "-c", checkpoint, "--log", tmp_path / "log"
-        )
+        done = retinashift("upscale", photographs, "-o", tmp_path / "out", "-c", checkpoint, "--log", tmp_path / "log")
     assert done.returncode == 130
     assert "--resume goes on" in done.stderr
     assert not [p for p in (tmp_path / "out").rglob("*") if p.suffix == ".tmp"]

@@ -9,40 +9,74 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from retinashift.app.model import Model
 from retinashift.app.views import write_views
 from retinashift.imaging.files import read_image
 from retinashift.imaging.photograph import Photograph
+from retinashift.imaging.uncertainty_map import decode_map
+
+if TYPE_CHECKING:
+    from retinashift.inference.batch import BatchOptions
 
 FileFormat = Literal["same", "png", "tiff"]
 Report = Callable[[float, str], None]
+Mode = Literal["faithful", "realistic"]
 MAX_SAMPLES = 64
+CALIBRATED = "standard deviation, calibrated: 1.645 of it on each side covers 90 % of values"
+NOT_CALIBRATED = "spread of samples (not calibrated)"
 
 
 @dataclass(frozen=True)
 class JobSettings:
-    """What the person chose. ValueError for a value outside its range."""
+    """What the person chose. ValueError for a value outside its range, or two that contradict each other."""
 
-    steps: int = 1
+    mode: Mode = "faithful"
+    steps: int = 0
+    """Network calls a sample; 0 is what the mode says, and all of them where there are `samples`."""
     seed: int = 0
     consistency: bool = True
     samples: int = 0
-    """Samples of the uncertainty map; 0 makes none."""
+    """Plain samples whose mean is the result, with a map of their uncertainty; 0 makes none."""
     file_format: FileFormat = "same"
 
     def __post_init__(self) -> None:
-        for name, lowest, highest in (("steps", 1, 1000), ("seed", 0, 2**63 - 1), ("samples", 0, MAX_SAMPLES)):
+        for name, lowest, highest in (("steps", 0, 1000), ("seed", 0, 2**63 - 1), ("samples", 0, MAX_SAMPLES)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
                 raise ValueError(f"{name} is {value!r}; a whole number from {lowest} to {highest} is needed")
+        if self.mode not in ("faithful", "realistic"):
+            raise ValueError(f"mode is {self.mode!r}; faithful or realistic is needed")
         if self.samples == 1:
             raise ValueError("samples is 1; the spread of samples needs at least 2, or 0 for none")
+        if self.samples and self.mode == "realistic":
+            raise ValueError(
+                f"mode is realistic, and {self.samples} samples are asked for, whose mean is not; "
+                "choose faithful, or 0 samples"
+            )
+        if self.samples and self.steps == 1:
+            raise ValueError(
+                f"steps is 1, which is the mean and has no spread, and {self.samples} samples are asked for; "
+                "0 steps takes all of them"
+            )
         if not isinstance(self.consistency, bool):
             raise ValueError(f"consistency is {self.consistency!r}; true or false is needed")
         if self.file_format not in ("same", "png", "tiff"):
             raise ValueError(f"file_format is {self.file_format!r}; same, png or tiff is needed")
+
+    def options(self) -> BatchOptions:
+        """The same for the command line's code."""
+        from retinashift.inference.batch import BatchOptions
+
+        return BatchOptions(
+            steps=self.steps or None,
+            mode=None if self.samples else self.mode,
+            seed=self.seed,
+            uncertainty=self.samples,
+            back_projections=None if self.consistency else 0,
+            sidecar=True,
+        )
 
 
 class _Watched:
@@ -109,41 +143,39 @@ def _photograph(
     report: Report,
     reference: Path | None,
 ) -> dict[str, Any]:
-    from retinashift.inference.batch import BatchOptions, upscale_files
-    from retinashift.inference.jobs import Job, plan_jobs
+    from retinashift.inference.batch import upscale_files
+    from retinashift.inference.jobs import Job, maps_of, plan_jobs
 
     name, scale = safe_name(upload.name), pipeline.config.scale
-    per_sample = pipeline.scheduler.config.num_train_timesteps
-    enlarging = 0.95 * settings.steps / (settings.steps + settings.samples * per_sample)  # its share of the work
     started = time.perf_counter()
     try:
         report(0.0, f"{name}: reading")
         (planned,) = plan_jobs([upload], folder / "never", file_format=settings.file_format)
         job = Job(upload, folder / str(number) / f"{Path(name).stem}_x{scale}{planned.target.suffix}")
-        steps = f"{settings.steps} step{'s' if settings.steps > 1 else ''}"
+        options = settings.options()
+        steps = options.steps or pipeline.steps_of(options.mode, samples=settings.samples > 0)
+        work = f"{settings.samples} samples of " if settings.samples else ""
+        work += f"{steps} step{'s' if steps > 1 else ''}"
 
         def bands(share: float) -> None:
-            report(enlarging * share, f"{name}: {steps}, {share:.0%}")
+            report(0.95 * share, f"{name}: {work}, {share:.0%}")
 
         (outcome,) = upscale_files(
             _Watched(pipeline, bands),  # type: ignore[arg-type]  # it is the pipeline, and watches it
             [job],
-            BatchOptions(
-                steps=settings.steps,
-                seed=settings.seed,
-                back_projections=None if settings.consistency else 0,
-                sidecar=True,
-            ),
+            options,
         )
         if outcome.error or outcome.record is None:
             return {"name": name, "error": outcome.error.replace(str(upload), name)}
         seconds = time.perf_counter() - started
         source, result = read_image(upload), read_image(job.target)
-        spread = None
+        sigma, maps, meaning = None, [], ""
         if settings.samples:
-            spread = _spread(pipeline, source, settings, lambda s, t: report(enlarging + (0.95 - enlarging) * s, t))
+            maps = [path.name for path in maps_of(job.target)]
+            sigma, account = decode_map(maps_of(job.target)[0].read_bytes())
+            meaning = CALIBRATED if account["calibrated"] else NOT_CALIBRATED
         report(0.95, f"{name}: drawing")
-        views = write_views(folder / str(number), source.pixels, result.pixels, scale, spread, reference)
+        views = write_views(folder / str(number), source.pixels, result.pixels, scale, sigma, reference)
         return {
             "name": name,
             "saved": job.target.name,
@@ -153,26 +185,12 @@ def _photograph(
             "input": _size(source),
             "output": _size(result),
             "provenance": asdict(outcome.record),
+            "maps": maps,
+            "meaning": meaning,
             **views,
         }
     except (ValueError, OSError, MemoryError) as error:
         return {"name": name, "error": " ".join(str(error).split()).replace(str(upload), name)}
-
-
-def _spread(pipeline: Any, source: Photograph, settings: JobSettings, report: Report) -> Any:
-    from retinashift.app.spread import sample_spread
-
-    calls, done = settings.samples * pipeline.scheduler.config.num_train_timesteps, 0
-
-    def step(state: dict[str, Any]) -> None:
-        nonlocal done
-        done += 1
-        report(min(1.0, done / calls), f"uncertainty: step {done} of {calls}")
-
-    def band(share: float) -> None:  # within a step of a large picture nothing is known of the whole, but one can stop
-        report(min(1.0, done / calls), f"uncertainty: step {min(done + 1, calls)} of {calls}")
-
-    return sample_spread(_Watched(pipeline, band), source, settings.samples, settings.seed, step)
 
 
 def _size(photograph: Photograph) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from retinashift.app.jobs import JobSettings, run_job
+from retinashift.app.jobs import FileFormat, JobSettings, Mode, run_job
 from retinashift.app.method import build_method
 from retinashift.app.model import Cancelled, Model
 from retinashift.app.settings import PageSettings
@@ -44,8 +44,8 @@ def build_page(model: Model, shelf: Shelf, settings: PageSettings, sample: tuple
     running: defaultdict[str, set[threading.Event]] = defaultdict(set)
 
     def enlarge(
-        files: list[str] | None, steps: float, seed: float, consistency: bool, samples: float, file_format: str,
-        reference: str | None, take_sample: bool, request: gr.Request,
+        files: list[str] | None, mode: Mode, steps: float, seed: float, consistency: bool, samples: float,
+        file_format: FileFormat, reference: str | None, take_sample: bool, request: gr.Request,
     ) -> Iterator[tuple[str, Any]]:  # fmt: skip
         uploads, truth = [Path(f) for f in files or []], Path(reference) if reference else None
         if take_sample:
@@ -55,7 +55,7 @@ def build_page(model: Model, shelf: Shelf, settings: PageSettings, sample: tuple
                 raise ValueError("no photograph was given: drop one, or take the sample")
             if len(uploads) > settings.max_files:
                 raise ValueError(f"{len(uploads)} photographs are above the limit of {settings.max_files} in one job")
-            chosen = JobSettings(_whole(steps), _whole(seed), consistency, _whole(samples), file_format)  # type: ignore[arg-type]
+            chosen = JobSettings(mode, _whole(steps), _whole(seed), consistency, _whole(samples), file_format)
         except ValueError as error:
             yield _bad(str(error)), gr.skip()
             return
@@ -103,13 +103,14 @@ def build_page(model: Model, shelf: Shelf, settings: PageSettings, sample: tuple
             event.set()
 
     def upscale(
-        photograph: str, steps: float = 1, seed: float = 0, consistency: bool = True, file_format: str = "same"
-    ) -> tuple[str, dict]:
+        photograph: str, mode: Mode = "faithful", steps: float = 0, seed: float = 0, consistency: bool = True,
+        file_format: FileFormat = "same",
+    ) -> tuple[str, dict]:  # fmt: skip
         """Enlarge one photograph. Returns the image file and what the JSON sidecar holds."""
         try:
             if not photograph:
                 raise ValueError("no photograph was given")
-            chosen = JobSettings(_whole(steps), _whole(seed), consistency, 0, file_format)  # type: ignore[arg-type]
+            chosen = JobSettings(mode, _whole(steps), _whole(seed), consistency, 0, file_format)
             token, folder = shelf.new("api")
             try:
                 (photo,) = run_job(model, [Path(photograph)], chosen, folder, lambda *_: None, threading.Event())
@@ -141,32 +142,35 @@ def build_page(model: Model, shelf: Shelf, settings: PageSettings, sample: tuple
                     stop = gr.Button("Cancel", elem_id="stop", min_width=80)
                 take = gr.Button("Use the sample", elem_id="sample")
                 mode = gr.Radio(["faithful", "realistic"], value="faithful", label="Mode", elem_id="mode",
-                    info="faithful: one step, invents least; realistic: the whole chain, partly invented")  # fmt: skip
-                steps = gr.Slider(1, 4, 1, step=1, label="Steps", elem_id="steps")
+                    info="faithful: one step, invents least; realistic: a sample, sharp, partly invented")  # fmt: skip
                 with gr.Row():
-                    seed = gr.Number(0, label="Seed", precision=0, minimum=0, min_width=90)
-                    file_format = gr.Dropdown(["same", "png", "tiff"], value="same", label="File type", min_width=90)
+                    number: Any = {"precision": 0, "minimum": 0, "min_width": 90}
+                    steps = gr.Number(0, label="Steps (0: auto)", elem_id="steps", **number)
+                    seed = gr.Number(0, label="Seed", **number)
+                file_format = gr.Dropdown(["same", "png", "tiff"], value="same", label="File type")
                 consistency = gr.Checkbox(True, label="In line with the input (consistency)")
-                samples = gr.Slider(0, 16, 0, step=1, label="Uncertainty: samples (0: none)", elem_id="samples")
+                samples = gr.Slider(0, 16, 0, step=1, label="Uncertainty: samples (0: none)", elem_id="samples",
+                    info="the result is their mean")  # fmt: skip
                 reference = gr.File(label="HR reference (optional)", height=110, elem_id="reference")
             with gr.Column(scale=4, min_width=420):
                 progress = gr.HTML(_progress(0.0, "no job yet"), elem_id="progress")
                 viewer = gr.HTML(EMPTY)
         build_method(model, shelf, files, seed, sample[0])
-        inputs = [files, steps, seed, consistency, samples, file_format, reference]
+        inputs = [files, mode, steps, seed, consistency, samples, file_format, reference]
         private: Any = {"api_visibility": "private", "show_progress": "hidden"}
         no, yes = gr.State(False), gr.State(True)
         go.click(enlarge, [*inputs, no], [progress, viewer], concurrency_limit=settings.max_waiting + 4, **private)
         take.click(enlarge, [*inputs, yes], [progress, viewer], concurrency_limit=settings.max_waiting + 4, **private)
         stop.click(cancel, concurrency_limit=None, **private)  # in the queue too: the door knows no other way in
-        mode.change(lambda m: 1 if m == "faithful" else _trained(model), mode, steps, **private)
         timer = gr.Timer(1.0)
         timer.tick(lambda: (_status(model), gr.Timer(active=not model.loaded)), None, [status, timer], **private)
         page.unload(forget)
         photograph, account = gr.File(visible=False), gr.JSON(visible=False)
         result = gr.File(visible=False)
-        gr.Button(visible=False).click(upscale, [photograph, steps, seed, consistency, file_format], [result, account],
-            api_name="upscale", concurrency_limit=settings.max_waiting + 4)  # fmt: skip
+        gr.Button(visible=False).click(
+            upscale, [photograph, mode, steps, seed, consistency, file_format], [result, account],
+            api_name="upscale", concurrency_limit=settings.max_waiting + 4,
+        )  # fmt: skip
     page.queue(max_size=2 * settings.max_waiting, api_open=False)
     return page
 
@@ -175,10 +179,6 @@ def _whole(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or value != int(value):
         raise ValueError(f"{value!r} is no whole number")
     return int(value)
-
-
-def _trained(model: Model) -> int:
-    return int(model.pipeline().scheduler.config.num_train_timesteps)
 
 
 def _progress(fraction: float, text: str) -> str:

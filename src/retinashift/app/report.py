@@ -13,7 +13,7 @@ CAPTIONS = {
     "input": "input, pixels repeated",
     "bicubic": "bicubic",
     "result": "RetinaShift",
-    "spread": "spread of samples, 8 levels of the picture to a grey level",
+    "uncertainty": "uncertainty, 8 levels of the picture to a grey level",
     "reference": "reference",
     "error": "error against the reference, 8 levels of the picture to a grey level",
 }
@@ -66,6 +66,10 @@ def report_rows(photo: dict[str, Any]) -> list[tuple[str, str]]:
         for method, scores in quality.items():
             label = "RetinaShift" if method == "result" else method
             rows.append((label, f"PSNR {scores['psnr']} dB (RGB), SSIM {scores['ssim']} (luma); field of view, 8 bit"))
+    if photo["meaning"]:
+        rows.append(("uncertainty", photo["meaning"]))
+    if "detail_gain" in made["options"]:
+        rows.append(("mode", f"realistic: a sample, its detail multiplied by {made['options']['detail_gain']:g}"))
     rows += [
         ("network calls", f"{made['steps']} a sample, {made['ensemble']} averaged"),
         ("seed", f"{made['seed']}"),

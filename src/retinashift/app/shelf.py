@@ -98,16 +98,21 @@ class Shelf:
         folder = self.jobs / token / number
         if file == "report.html":
             return report_page(folder, photo).encode()
-        known = {photo["saved"], f"{photo['saved']}.json", *(f"{layer}.png" for layer in photo["layers"])}
+        known = {*_taken_away(photo), *(f"{layer}.png" for layer in photo["layers"])}
         return (folder / file).read_bytes() if file in known and re.fullmatch(r"[\w.-]+", file) else None
 
     def _zip(self, token: str) -> bytes:
-        """Results and sidecars; several begin with their number, because two can have one name."""
+        """Results, sidecars and maps; several begin with their number, because two can have one name."""
         good = [photo for photo in self._finished.get(token, ()) if "error" not in photo]
         packed = io.BytesIO()
         with zipfile.ZipFile(packed, "w") as archive:  # pictures are compressed already
             for photo in good:
-                for file in (photo["saved"], f"{photo['saved']}.json"):
+                for file in _taken_away(photo):
                     name = file if len(good) == 1 else f"{photo['number'] + 1}_{file}"
                     archive.write(self.jobs / token / str(photo["number"]) / file, name)
         return packed.getvalue()
+
+
+def _taken_away(photo: dict[str, Any]) -> list[str]:
+    """The files that the command line would have written."""
+    return [photo["saved"], f"{photo['saved']}.json", *photo["maps"]]

@@ -17,14 +17,14 @@ LEVELS_PER_GREY = 8
 
 
 def write_views(
-    folder: Path, lr: np.ndarray, sr: np.ndarray, scale: int, spread: np.ndarray | None, reference: Path | None
+    folder: Path, lr: np.ndarray, sr: np.ndarray, scale: int, sigma: np.ndarray | None, reference: Path | None
 ) -> dict[str, Any]:
-    """Write input.png, bicubic.png, result.png and, where there are any, spread.png, reference.png, error.png.
+    """Write input.png, bicubic.png, result.png and, where there are any, uncertainty.png, reference.png, error.png.
 
     Args:
         folder: exists.
         lr, sr: pixels of the input and the result, with any depth, channels and alpha.
-        spread: (H, W) in grey levels.
+        sigma: (H, W), in shares of full scale.
         reference: a photograph as large as the result, not resized; the figures are at 8 bit.
 
     Returns:
@@ -33,8 +33,8 @@ def write_views(
     small, large = as_shown(lr), as_shown(sr)
     layers = {"input": small, "bicubic": enlarge(small, scale, "bicubic"), "result": large}
     quality: dict[str, Any] | None = None
-    if spread is not None:
-        layers["spread"] = _as_map(spread)
+    if sigma is not None:
+        layers["uncertainty"] = _as_map(255 * sigma)
     if reference is not None:
         hr = as_shown(read_image(reference).pixels)
         if hr.shape != large.shape:

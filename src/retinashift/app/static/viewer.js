@@ -9,7 +9,7 @@ button[aria-pressed=true]{background:#2f5d73;border-color:#5b9ab8}
 button:focus-visible,select:focus-visible,input:focus-visible,canvas:focus-visible,a:focus-visible{outline:2px solid #7cc4e8;outline-offset:1px}
 label{display:inline-flex;gap:6px;align-items:center}
 input[type=range]{width:110px;accent-color:#7cc4e8}
-canvas{display:block;width:100%;height:clamp(280px,calc(100vh - 240px),max(280px,100cqw));background:#000;border-radius:6px;touch-action:none;cursor:grab}
+canvas{display:block;width:100%;height:clamp(280px,calc(100vh - 264px),max(280px,100cqw));background:#000;border-radius:6px;touch-action:none;cursor:grab}
 .foot{display:flex;flex-wrap:wrap;gap:4px 12px;align-items:center;justify-content:space-between;color:#aab0b6;font-size:13px;padding-top:4px}
 .legend{display:inline-flex;gap:6px;align-items:center}.legend i{width:90px;height:10px;border-radius:2px}.foot input[type=range]{width:80px}
 table{border-collapse:collapse;margin:8px 0;width:100%}th{text-align:left;font-weight:500;color:#aab0b6;padding:3px 14px 3px 0;white-space:nowrap}
@@ -23,13 +23,17 @@ const GRADIENT = "linear-gradient(90deg," + [0,51,102,153,204,255].map(i => `rgb
 const make = (tag, text, props) => Object.assign(document.createElement(tag), text === undefined ? {} : {textContent: text}, props);
 
 class Viewer extends HTMLElement {
+  static observedAttributes = ["data-job"]; // the next job comes into the same element
   connectedCallback() {
     if (this.shadowRoot) return;
+    this.root = this.attachShadow({mode: "open"}); this.resized = new ResizeObserver(() => this.draw()); this.open();
+  }
+  attributeChangedCallback() { if (this.root) this.open(); }
+  open() {
+    delete this.dataset.ready; this.photo = this.images = undefined; this.resized.disconnect(); this.root.replaceChildren();
     this.job = JSON.parse(this.dataset.job);
-    this.root = this.attachShadow({mode: "open"});
     this.s = {view: "slider", left: "bicubic", split: 0.5, red: false, overlay: "", opacity: 0.6, full: 8, gain: 8, zoom: 0, x: 0, y: 0};
-    this.build(); this.show(0);
-    new ResizeObserver(() => this.draw()).observe(this.canvas);
+    this.build(); this.show(0); this.resized.observe(this.canvas);
   }
   build() {
     const r = this.root; r.append(make("style", STYLE));
@@ -47,7 +51,7 @@ class Viewer extends HTMLElement {
       b.onclick = () => { this.zoomTo(z); }; bar.append(b); }
     this.red = make("button", "Red-free", {id: "red"}); this.red.onclick = () => { this.s.red = !this.s.red; this.sync(); }; bar.append(this.red);
     this.over = make("button", "Uncertainty", {id: "overlay"});
-    this.over.onclick = () => { this.s.overlay = this.s.overlay ? "" : "spread"; this.sync(); }; bar.append(this.over);
+    this.over.onclick = () => { this.s.overlay = this.s.overlay ? "" : "uncertainty"; this.sync(); }; bar.append(this.over);
     const range = (id, text, key, min, max, step) => { const l = make("label", text), i = make("input", undefined, {type: "range", id, min, max, step, value: this.s[key]});
       i.oninput = () => { this.s[key] = +i.value; this.sync(); }; l.append(i); return l; };
     this.opacity = range("opacity", "opacity", "opacity", 0, 1, 0.05);
@@ -70,23 +74,24 @@ class Viewer extends HTMLElement {
       ["consistency", a.consistency_db === null ? "exact" : `${a.consistency_db} dB: the result reduced again, against the input`]];
     if (p.quality && p.quality.error) rows.push(["reference", p.quality.error]);
     else if (p.quality) for (const [k, q] of Object.entries(p.quality)) rows.push([k === "result" ? "RetinaShift" : k, `PSNR ${q.psnr} dB (RGB), SSIM ${q.ssim} (luma); field of view, 8 bit`]);
-    rows.push(["provenance", `RetinaShift ${a.versions.retinashift}, checkpoint ${a.checkpoint.slice(0, 12)}, ${a.steps} step${a.steps > 1 ? "s" : ""}, seed ${a.seed}, back-projections ${a.back_projections}, ${a.device}`]);
+    rows.push(["provenance", `RetinaShift ${a.versions.retinashift}, checkpoint ${a.checkpoint.slice(0, 12)}, ${a.ensemble > 1 ? `mean of ${a.ensemble} samples of ` : ""}${a.steps} step${a.steps > 1 ? "s" : ""}${"detail_gain" in a.options ? `, realistic (detail times ${a.options.detail_gain})` : ""}, seed ${a.seed}, back-projections ${a.back_projections}, ${a.device}`]);
     if (a.input_was_super_resolved) rows.push(["mind", "the input was a result of super-resolution itself"]);
     this.table.replaceChildren(...rows.map(([k, v]) => { const tr = make("tr"); tr.append(make("th", k), make("td", String(v))); return tr; }));
     const link = (text, href, name) => make("a", text, {href, download: name});
     this.save.replaceChildren(link("Download image", base + p.saved, p.saved), link("Sidecar (JSON)", base + p.saved + ".json", p.saved + ".json"),
+      ...p.maps.map((name, i) => link(["Uncertainty (TIFF)", "Uncertainty (PNG)"][i], base + name, name)),
       link("Report", base + "report.html", p.saved + ".html"), link("All as zip", `result/${this.job.token}/all.zip`, "retinashift.zip"));
     this.zoomTo(0); this.sync(); this.dataset.ready = "1";
   }
   sync() {
     const s = this.s, p = this.photo; if (!p) return;
     for (const [v, b] of Object.entries(this.views)) b.setAttribute("aria-pressed", s.view === v);
-    this.views.error.hidden = !p.layers.includes("error"); this.over.hidden = !p.layers.includes("spread");
+    this.views.error.hidden = !p.layers.includes("error"); this.over.hidden = !p.layers.includes("uncertainty");
     this.red.setAttribute("aria-pressed", s.red); this.over.setAttribute("aria-pressed", !!s.overlay);
     const map = s.overlay || s.view === "difference" || s.view === "error";
     this.opacity.hidden = !s.overlay; this.opacity.style.display = s.overlay ? "" : "none"; this.full.style.display = map ? "" : "none";
     this.legend.replaceChildren(); if (map) { const i = make("i"); i.style.background = GRADIENT;
-      const what = s.overlay ? "spread of samples (not calibrated)" : s.view === "error" ? "error" : "difference";
+      const what = s.overlay ? p.meaning : s.view === "error" ? "error" : "difference";
       this.legend.append(make("span", what + " 0"), i, make("span", `${s.full} grey levels of 255`)); }
     this.draw();
   }
@@ -107,7 +112,7 @@ class Viewer extends HTMLElement {
     if (s.view === "difference") { const u = a.getImageData(0, 0, w, H).data; this.each(b, w, H, (q, i) =>
       this.tint(q, i, (Math.abs(q[i] - u[i]) + Math.abs(q[i + 1] - u[i + 1]) + Math.abs(q[i + 2] - u[i + 2])) / 3, 1)); }
     if (s.view === "error" && this.images.error) { const u = this.paint("error", w, mid).getImageData(0, 0, w, H).data; this.each(b, w, H, (q, i) => this.tint(q, i, u[i] / 8, 1)); }
-    if (s.overlay && this.images.spread) { const u = this.paint("spread", w, mid).getImageData(0, 0, w, H).data; this.each(b, w, H, (q, i) => this.tint(q, i, u[i] / 8, s.opacity)); }
+    if (s.overlay && this.images.uncertainty) { const u = this.paint("uncertainty", w, mid).getImageData(0, 0, w, H).data; this.each(b, w, H, (q, i) => this.tint(q, i, u[i] / 8, s.opacity)); }
     const cut = Math.round(s.split * w);
     if (side) { g.drawImage(a.canvas, 0, 0); g.drawImage(b.canvas, w, 0); g.fillStyle = "#555"; g.fillRect(w - 1, 0, 2, H); }
     else if (s.view === "slider") { if (cut) g.drawImage(a.canvas, 0, 0, cut, H, 0, 0, cut, H); if (cut < w) g.drawImage(b.canvas, cut, 0, w - cut, H, cut, 0, w - cut, H);

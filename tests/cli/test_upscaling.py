@@ -1,0 +1,95 @@
+"""Modes and uncertainty by the command line: what is written, and what it says of itself."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from retinashift.diffusion.scheduler import ResShiftScheduler
+from retinashift.imaging.files import find_provenance, read_image
+from retinashift.imaging.uncertainty_map import decode_map
+from retinashift.inference.jobs import maps_of
+from retinashift.inference.pipeline import ResShiftPipeline
+from retinashift.models.light_net import LightNet
+
+from .test_commands import one_line_error, retinashift
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checkpoint")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = LightNet(factor=4, width=8, depth=1, time_width=16)
+        for parameter in net.parameters():
+            torch.nn.init.normal_(parameter, std=0.05)
+    scheduler = ResShiftScheduler(4, kappa=0.06, prediction_type="residual", input_scaling="none")
+    ResShiftPipeline(net, scheduler, detail_gain=1.5).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def upscale(tmp_path, retina, checkpoint):
+    """The command on one photograph, and its result."""
+    Image.fromarray(retina[:24, :32]).save(tmp_path / "eye.png")
+
+    def run(name, *options):
+        target = tmp_path / name / "eye.png"
+        return retinashift("upscale", tmp_path / "eye.png", "-o", target, "-c", checkpoint, *options), target
+
+    return run
+
+
+def test_the_mode_decides_the_steps_and_the_detail_and_the_result_says_so(upscale):
+    made, pixels = {}, {}
+    for name, options in {
+        "default": (),
+        "faithful": ("--mode", "faithful"),
+        "realistic": ("--mode", "realistic"),
+        "plain": ("--steps", 4),
+    }.items():
+        done, target = upscale(name, *options)
+        assert done.returncode == 0, done.stderr
+        made[name] = find_provenance(target.read_bytes(), name)
+        pixels[name] = read_image(target).pixels.astype(float)
+    assert [made[name].steps for name in made] == [1, 1, 4, 4]
+    assert made["realistic"].options == {"detail_gain": 1.5}
+    assert all(made[name].options == {} for name in ("default", "faithful", "plain"))
+    assert np.array_equal(pixels["default"], pixels["faithful"])
+    detail = {name: np.abs(pixels[name] - pixels["faithful"]).mean() for name in ("plain", "realistic")}
+    assert detail["realistic"] > 1.2 * detail["plain"] > 0
+    assert "wrong" in upscale("wrong", "--mode", "wrong")[0].stderr
+
+
+def test_uncertainty_lies_beside_the_mean_of_its_samples(upscale):
+    done, target = upscale("out", "--uncertainty", 2)
+    assert done.returncode == 0, done.stderr
+    numbers, picture = maps_of(target)
+    assert sorted(path.name for path in target.parent.iterdir()) == sorted([target.name, numbers.name, picture.name])
+    made = find_provenance(target.read_bytes(), "eye")
+    assert (made.steps, made.ensemble, made.options) == (4, 2, {"uncertainty": 2})
+    sigma, account = decode_map(numbers.read_bytes())
+    assert sigma.shape == read_image(target).pixels.shape[:2] == (96, 128)
+    assert sigma.max() > 0
+    assert account["calibrated"] is False
+    assert account["provenance"]["options"] == {"uncertainty": 2}
+    _, mean = upscale("mean", "--ensemble", 2, "--steps", 4)
+    assert np.array_equal(read_image(mean).pixels, read_image(target).pixels)
+
+
+def test_maps_are_not_replaced_unasked_and_contradictions_are_one_line(upscale):
+    _, target = upscale("out", "--uncertainty", 2)
+    kept = [path.read_bytes() for path in maps_of(target)]
+    target.unlink()
+    assert "exists already" in one_line_error(upscale("out", "--uncertainty", 2, "--seed", 1)[0])
+    assert [path.read_bytes() for path in maps_of(target)] == kept
+    for options in (
+        ("--uncertainty", 1),
+        ("--uncertainty", 2, "--mode", "realistic"),
+        ("--uncertainty", 2, "--ensemble", 3),
+        ("--uncertainty", 2, "--steps", 1),
+    ):
+        done, target = upscale("none", *options)
+        assert "uncertainty" in one_line_error(done)
+        assert done.returncode == 1
+        assert not target.parent.exists()
