@@ -175,7 +175,7 @@ def _record(pipeline: ResShiftPipeline, options: BatchOptions) -> Provenance:
             **({"deidentified": True} if options.deidentify else {}),
             **({"whole_frame": True} if options.whole_frame else {}),
             **({"detail_gain": config.detail_gain} if options.mode == "realistic" else {}),
-            **({"uncertainty": options.uncertainty} if options.uncertainty else {}),
+            **(_uncertainty(pipeline, options.uncertainty) if options.uncertainty else {}),
             **({} if options.precision == "fp32" else {"precision": options.precision}),
         },
         device=pipeline.device.type,
@@ -186,6 +186,15 @@ def _record(pipeline: ResShiftPipeline, options: BatchOptions) -> Provenance:
             "python": platform.python_version(),
         },
     )
+
+
+def _uncertainty(pipeline: ResShiftPipeline, samples: int) -> dict[str, str | int]:
+    """What decides the maps beside the checkpoint's weights."""
+    calibration = pipeline.config.calibration
+    return {
+        "uncertainty": samples,
+        "calibration": digest(json.dumps(calibration, sort_keys=True).encode())[:16] if calibration else "none",
+    }
 
 
 def _read(job: Job, record: Provenance, options: BatchOptions) -> _Read:
