@@ -67,12 +67,12 @@ def test_uncertainty_lies_beside_the_mean_of_its_samples(upscale):
     numbers, picture = maps_of(target)
     assert sorted(path.name for path in target.parent.iterdir()) == sorted([target.name, numbers.name, picture.name])
     made = find_provenance(target.read_bytes(), "eye")
-    assert (made.steps, made.ensemble, made.options) == (4, 2, {"uncertainty": 2})
+    assert (made.steps, made.ensemble, made.options) == (4, 2, {"uncertainty": 2, "calibration": "none"})
     sigma, account = decode_map(numbers.read_bytes())
     assert sigma.shape == read_image(target).pixels.shape[:2] == (96, 128)
     assert sigma.max() > 0
     assert account["calibrated"] is False
-    assert account["provenance"]["options"] == {"uncertainty": 2}
+    assert account["provenance"]["options"] == made.options
     _, mean = upscale("mean", "--ensemble", 2, "--steps", 4)
     assert np.array_equal(read_image(mean).pixels, read_image(target).pixels)
 
