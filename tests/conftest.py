@@ -51,6 +51,22 @@ def retina(_retina: np.ndarray) -> np.ndarray:
     return _retina.copy()
 
 
+@pytest.fixture
+def small_pipeline() -> Any:
+    """A checkpoint of one block whose weights are random, so that its samples differ."""
+    from retinashift.diffusion.scheduler import ResShiftScheduler
+    from retinashift.inference.pipeline import ResShiftPipeline
+    from retinashift.models.light_net import LightNet
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = LightNet(factor=4, width=8, depth=1, time_width=16)
+        for parameter in net.parameters():
+            torch.nn.init.normal_(parameter, std=0.05)
+    scheduler = ResShiftScheduler(4, kappa=0.06, prediction_type="residual", input_scaling="none")
+    return ResShiftPipeline(net.eval(), scheduler)
+
+
 DERIVED = ("relative_position_index", "attn_mask")  # entries of official state dicts that are no parameters
 
 

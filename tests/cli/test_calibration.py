@@ -4,26 +4,16 @@ import json
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from retinashift.diffusion.scheduler import ResShiftScheduler
-from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.inference.uncertainty import Calibration
-from retinashift.models.light_net import LightNet
 
 from .test_commands import one_line_error, retinashift
 
 
 @pytest.fixture
-def checkpoint(tmp_path):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        net = LightNet(factor=4, width=8, depth=1, time_width=16)
-        for parameter in net.parameters():
-            torch.nn.init.normal_(parameter, std=0.05)
-    scheduler = ResShiftScheduler(4, kappa=0.06, prediction_type="residual", input_scaling="none")
-    ResShiftPipeline(net, scheduler).save_pretrained(tmp_path / "checkpoint")
+def checkpoint(tmp_path, small_pipeline):
+    small_pipeline.save_pretrained(tmp_path / "checkpoint")
     return tmp_path / "checkpoint"
 
 

@@ -2,29 +2,20 @@
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from retinashift.diffusion.scheduler import ResShiftScheduler
 from retinashift.imaging.files import find_provenance, read_image
 from retinashift.imaging.uncertainty_map import decode_map
 from retinashift.inference.jobs import maps_of
-from retinashift.inference.pipeline import ResShiftPipeline
-from retinashift.models.light_net import LightNet
 
 from .test_commands import one_line_error, retinashift
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("checkpoint")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        net = LightNet(factor=4, width=8, depth=1, time_width=16)
-        for parameter in net.parameters():
-            torch.nn.init.normal_(parameter, std=0.05)
-    scheduler = ResShiftScheduler(4, kappa=0.06, prediction_type="residual", input_scaling="none")
-    ResShiftPipeline(net, scheduler, detail_gain=1.5).save_pretrained(folder)
+@pytest.fixture
+def checkpoint(tmp_path, small_pipeline):
+    folder = tmp_path / "checkpoint"
+    small_pipeline.register_to_config(detail_gain=1.5)
+    small_pipeline.save_pretrained(folder)
     return folder
 
 

@@ -2,23 +2,13 @@
 
 import numpy as np
 import pytest
-import torch
 
-from retinashift.diffusion.scheduler import ResShiftScheduler
 from retinashift.evaluation.calibration import calibrate, measure_coverage, sample_errors
-from retinashift.inference.pipeline import ResShiftPipeline
-from retinashift.models.light_net import LightNet
 
 
 @pytest.fixture
-def pipeline():
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        net = LightNet(factor=4, width=8, depth=1, time_width=16)
-        for parameter in net.parameters():
-            torch.nn.init.normal_(parameter, std=0.05)
-    scheduler = ResShiftScheduler(4, kappa=0.06, prediction_type="residual", input_scaling="none")
-    return ResShiftPipeline(net.eval(), scheduler)
+def pipeline(small_pipeline):
+    return small_pipeline
 
 
 def test_on_its_own_photographs_90_percent_lie_within_and_the_bare_spread_does_not_know(pipeline, retina):
