@@ -77,6 +77,22 @@ class LightNet(ModelMixin, ConfigMixin):
         for parameter in self.write.parameters():
             nn.init.zeros_(parameter)
 
+    def deepen(self, depth: int) -> None:
+        """Append residual blocks, drawn from the global generator, that change nothing yet: their last layer is zero.
+
+        Raises:
+            ValueError: `depth` is less than there is.
+        """
+        if depth < len(self.blocks):
+            raise ValueError(f"depth is {depth}, less than the {len(self.blocks)} blocks there are")
+        for _ in range(depth - len(self.blocks)):
+            block = LightBlock(self.config.width, self.config.time_width)
+            nn.init.zeros_(block.conv2.weight)
+            if block.conv2.bias is not None:
+                nn.init.zeros_(block.conv2.bias)
+            self.blocks.append(block)
+        self.register_to_config(depth=depth)
+
     @property
     def receptive_radius(self) -> int:
         """How far, in low-resolution pixels, an output looks: no normalisation, so no further than its convolutions."""

@@ -34,6 +34,7 @@ def build_pipeline(config: TrainConfig) -> ResShiftPipeline:
                 pipeline = ResShiftPipeline.from_pretrained(config.init_from)
             pipeline.denoiser.float()
             pipeline.register_to_config(calibration=None)  # it was that of the former weights
+            _deepen(pipeline.denoiser, config)
         except CheckpointError as error:
             raise ConfigError(f"init_from: {error}") from None
         return pipeline
@@ -47,6 +48,15 @@ def build_pipeline(config: TrainConfig) -> ResShiftPipeline:
         upsampling=config.chain.upsampling,
         back_projections=2,
     )
+
+
+def _deepen(denoiser: Denoiser, config: TrainConfig) -> None:
+    """Give a LightNet the further blocks that `model.options.depth` asks for; they depend on `run.seed` alone."""
+    depth = config.model.options.get("depth")
+    if isinstance(denoiser, LightNet) and isinstance(depth, int) and depth > denoiser.config.depth:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.run.seed)
+            denoiser.deepen(depth)
 
 
 def resolved(config: TrainConfig, pipeline: ResShiftPipeline) -> TrainConfig:

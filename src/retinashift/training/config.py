@@ -32,6 +32,9 @@ class Source:
     lr_path: str = ""
     split: Literal["all", "train", "test"] = "all"
     """For the layout "stare": the documented split."""
+    balance: Literal["photograph", "set", "folder"] = "photograph"
+    """What is drawn equally often: every photograph; every set, which is what file names have before their first "_",
+    as in drive_21.png; or every folder. Few photographs of a camera then count as much as many of another."""
 
     def __post_init__(self) -> None:
         if (self.layout == "pairs") != bool(self.lr_path):
@@ -54,6 +57,9 @@ class CropSettings:
     tint_max: float = 0.0
     """Half of the crops have each colour raised to a power drawn from 1/(1 + this) to 1 + this, and darkened by up to
     this share: films and cameras that the photographs do not show (HR layouts only)."""
+    sharpen_max: float = 0.0
+    """Half of the crops that are not blurred are sharpened instead, as cameras do it: this many times, at most, the
+    difference from a Gaussian blur of 1 HR pixel is added (HR layouts only)."""
     flip: bool = True
     """The eight flips and quarter turns."""
     min_visible: float = 0.25

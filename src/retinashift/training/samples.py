@@ -61,7 +61,7 @@ def make_sample(
 ) -> tuple[Tensor, Tensor]:
     """One (hr, lr) sample; DataError if a photograph is smaller than the crop."""
     for _ in range(4):
-        index = int(torch.randint(len(photographs), (), generator=generator))
+        index = photographs.draw(generator)
         hr, lr = _cut(photographs, index, settings, scale, generator)
         if (hr.mean(0) > NEARLY_BLACK).float().mean() >= settings.min_visible:
             break
@@ -71,6 +71,8 @@ def make_sample(
         return hr, _turn(lr, turns)  # (3, S, S), (3, S/scale, S/scale)
     if settings.blur_sigma_max and _uniform(generator) < 0.5:
         hr = _blur(hr, _uniform(generator) * settings.blur_sigma_max)
+    elif settings.sharpen_max and _uniform(generator) < 0.5:
+        hr = _sharpen(hr, _uniform(generator) * settings.sharpen_max)
     if settings.tint_max and _uniform(generator) < 0.5:
         hr = _tint(hr, settings.tint_max, generator)
     hr = quantise(hr)
@@ -143,6 +145,11 @@ def _blur(image: Tensor, sigma: float) -> Tensor:
     kernel = kernel / kernel.sum()
     padded = F.pad(image[:, None], (radius,) * 4, mode="replicate")  # (3, 1, H+2r, W+2r)
     return F.conv2d(F.conv2d(padded, kernel[None, None, None]), kernel[None, None, :, None])[:, 0]
+
+
+def _sharpen(image: Tensor, strength: float) -> Tensor:
+    """Unsharp masking of (C, H, W) in [0, 1]."""
+    return (image + strength * (image - _blur(image, 1.0))).clamp(0, 1)
 
 
 def _tint(image: Tensor, strength: float, generator: torch.Generator) -> Tensor:

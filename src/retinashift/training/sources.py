@@ -11,6 +11,7 @@ import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Literal
 
 import numpy as np
 import torch
@@ -167,11 +168,28 @@ def stem_path(name: str) -> str:
     return str(PurePosixPath(name).with_name(stem(name)))
 
 
+def _group(name: str, balance: str) -> str:
+    """The set or the folder that a photograph belongs to."""
+    path = PurePosixPath(name)
+    return path.name.partition("_")[0] if balance == "set" else str(path.parent)
+
+
 class PhotographSet(Sequence[str]):
     """Photographs as (3, H, W) uint8 or uint16 tensors, decoded once and kept on `device` up to `cache_gib`."""
 
-    def __init__(self, items: list[Item], *, cache_gib: float, device: torch.device | str = "cpu"):
+    def __init__(
+        self,
+        items: list[Item],
+        *,
+        cache_gib: float,
+        device: torch.device | str = "cpu",
+        balance: Literal["photograph", "set", "folder"] = "photograph",
+    ):
         self.items = items
+        groups: dict[str, list[int]] = {}
+        for index, item in enumerate(items):
+            groups.setdefault("" if balance == "photograph" else _group(item.hr.name, balance), []).append(index)
+        self._groups = list(groups.values())
         self.device = torch.device(device)
         self._left = cache_gib * 2**30
         self._kept: dict[FileRef, Tensor] = {}
@@ -181,6 +199,13 @@ class PhotographSet(Sequence[str]):
 
     def __getitem__(self, index: int) -> str:  # type: ignore[override]
         return self.items[index].hr.name
+
+    def draw(self, generator: torch.Generator) -> int:
+        """The index of a photograph by chance: each as often as `balance` says."""
+        group = self._groups[0]
+        if len(self._groups) > 1:
+            group = self._groups[int(torch.randint(len(self._groups), (), generator=generator))]
+        return group[int(torch.randint(len(group), (), generator=generator))]
 
     def hr(self, index: int) -> Tensor:
         """(3, H, W) on the device."""

@@ -344,7 +344,9 @@ class Trainer:
 
     def _open(self, source: Any) -> PhotographSet:
         items = list_source(source, self.config.chain.scale)
-        return PhotographSet(items, cache_gib=self.config.run.cache_gib, device=self.device)
+        return PhotographSet(
+            items, cache_gib=self.config.run.cache_gib, device=self.device, balance=source.balance
+        )
 
     def _resume(self) -> State | None:
         """The state to go on from, if the run folder has one made with the same settings."""
