@@ -10,6 +10,7 @@ from diffusers.models.autoencoders.vq_model import VQModel
 from torch import nn
 
 from retinashift.diffusion.scheduler import ResShiftScheduler
+from retinashift.inference.checkpoints import open_checkpoint
 from retinashift.inference.pipeline import CheckpointError, Denoiser, ResShiftPipeline
 from retinashift.models.light_net import LightNet
 from retinashift.models.swin_unet import SwinUNet
@@ -28,10 +29,7 @@ def build_pipeline(config: TrainConfig) -> ResShiftPipeline:
     """
     if config.init_from:
         try:
-            if config.init_from == "shipped":
-                pipeline = ResShiftPipeline.from_shipped()
-            else:
-                pipeline = ResShiftPipeline.from_pretrained(config.init_from)
+            pipeline = open_checkpoint(config.init_from)
             pipeline.denoiser.float()
             # the calibration was that of the former weights, and a student that is trained again is one no more
             pipeline.register_to_config(calibration=None, distilled=False)

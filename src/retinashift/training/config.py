@@ -137,7 +137,7 @@ class DistillSettings:
     """A student in one step of the chain of a teacher; `init_from` is best the teacher, too."""
 
     teacher: str = ""
-    """A checkpoint folder, or "shipped"; "" trains on the photographs alone."""
+    """A checkpoint folder, or a name that comes along; "" trains on the photographs alone."""
     steps: int = 0
     """Network calls of the teacher; 0 is all."""
     gain: float = 1.0
@@ -223,7 +223,8 @@ class TrainConfig:
     optim: OptimSettings = field(default_factory=OptimSettings)
     run: RunSettings = field(default_factory=RunSettings)
     init_from: str = ""
-    """A checkpoint folder to start from, or "shipped"; its denoiser, schedule and codec replace `model` and `chain`."""
+    """A checkpoint folder to start from, "shipped", or another name that comes along; its denoiser, schedule
+    and codec replace `model` and `chain`, but for a greater model.options.depth, which adds blocks to a LightNet."""
     tune: Literal["denoiser", "decoder"] = "denoiser"
     """decoder: of the learned codec that `init_from` brings; the denoiser stays as it is."""
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from retinashift.diffusion.scheduler import ResShiftScheduler
+from retinashift.inference.checkpoints import open_checkpoint
 from retinashift.inference.pipeline import CheckpointError, Denoiser, ResShiftPipeline
 from retinashift.inference.streaming import amplified
 from retinashift.training.config import ConfigError, DistillSettings
@@ -52,10 +53,7 @@ def open_teacher(settings: DistillSettings, student: ResShiftPipeline, device: t
         ConfigError: there is no such checkpoint, or its chain is not the student's.
     """
     try:
-        if settings.teacher == "shipped":
-            pipeline = ResShiftPipeline.from_shipped()
-        else:
-            pipeline = ResShiftPipeline.from_pretrained(settings.teacher)
+        pipeline = open_checkpoint(settings.teacher)
     except CheckpointError as error:
         raise ConfigError(f"distill.teacher: {error}") from None
     if not torch.equal(pipeline.scheduler.eta, student.scheduler.eta) or any(
