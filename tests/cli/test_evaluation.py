@@ -106,6 +106,7 @@ def test_coverage_is_scored_for_a_calibrated_checkpoint_and_refused_for_another(
     page = (data / "scores.html").read_text()
     assert "in 90 % (neither more nor less is better)" in page
     assert "calibrated standard deviations of the mean" in page
+    assert page.count("less bicubic") == 1  # one table of differences: coverage is neither gain nor loss
 
 
 def test_a_missing_or_mis_sized_result_is_named(data, evaluate):

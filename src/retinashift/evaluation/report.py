@@ -118,9 +118,8 @@ def _means_table(report: Report, columns: list[Column]) -> str:
 
 
 def _differences(report: Report) -> str:
-    tables = [
-        _differences_table(report, [column for column in half if column.better != "none"]) for half in _halves(report)
-    ]
+    halves = ([column for column in half if column.better != "none"] for half in _halves(report))
+    tables = [_differences_table(report, half) for half in halves if half]
     if len(report.methods) == 1:
         return ""
     return (
