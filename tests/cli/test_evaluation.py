@@ -14,6 +14,7 @@ from PIL import Image
 from retinashift import cli
 from retinashift.cli.evaluation import parse_against, parse_metrics
 from retinashift.diffusion.scheduler import ResShiftScheduler
+from retinashift.evaluation.calibration import calibrate
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.models.light_net import LightNet
 
@@ -33,7 +34,7 @@ def checkpoint(tmp_path_factory):
 def evaluate(monkeypatch, checkpoint):
     """(exit code, standard output, standard error) of the command in this process."""
 
-    def run(*arguments):
+    def run(*arguments, checkpoint=checkpoint):
         given = ["retinashift", "evaluate", *arguments, "-c", checkpoint, "--steps", 1, "--seeds", 0]
         monkeypatch.setattr(sys, "argv", [str(word) for word in given])
         stdout, stderr, code = io.StringIO(), io.StringIO(), 0
@@ -80,6 +81,32 @@ def test_results_of_others_and_labels_are_scored_and_written(data, evaluate):
     assert rows[3]["wall_seconds"] == ""
     assert "Theirs" in (data / "scores.html").read_text()
     assert "exists already" in evaluate(data / "set", "--html", data / "scores.html")[2]
+
+
+def test_coverage_is_scored_for_a_calibrated_checkpoint_and_refused_for_another(
+    data, evaluate, checkpoint, small_pipeline, retina, tmp_path
+):
+    _, _, errors = evaluate(data / "set", "--metrics", "coverage", "--json", data / "scores.json")
+    assert errors.strip().count("\n") == 0
+    assert "not calibrated; run retinashift calibrate" in errors
+    assert not (data / "scores.json").exists()
+    small_pipeline.register_to_config(calibration=calibrate(small_pipeline, [("r", retina)], counts=(2,)).to_config())
+    small_pipeline.save_pretrained(tmp_path / "calibrated")
+    files = [word for kind in ("json", "csv", "html") for word in (f"--{kind}", data / f"scores.{kind}")]
+    code, printed, errors = evaluate(
+        data / "set", "--metrics", "coverage", "--samples", 2, *files, checkpoint=tmp_path / "calibrated"
+    )
+    assert code == 0, errors
+    assert "in 90 %" in printed
+    means = json.loads((data / "scores.json").read_text())["means"]
+    assert 0 < means["retinashift, mean of 2"]["coverage"] < 1
+    assert means["retinashift, 1 step"]["coverage"] is means["bicubic"]["coverage"] is None
+    rows = list(csv.DictReader((data / "scores.csv").read_text().splitlines()))
+    assert {row["method"] for row in rows if row["coverage"]} == {"retinashift, mean of 2"}
+    page = (data / "scores.html").read_text()
+    assert "in 90 % (neither more nor less is better)" in page
+    assert "calibrated standard deviations of the mean" in page
+    assert page.count("less bicubic") == 1  # one table of differences: coverage is neither gain nor loss
 
 
 def test_a_missing_or_mis_sized_result_is_named(data, evaluate):

@@ -202,10 +202,11 @@ def evaluate(
     metrics: Annotated[
         str,
         typer.Option(
-            help="Beside PSNR, SSIM and consistency: ms-ssim, vessels, spectrum, st-lpips, lpips, by commas; or none. "
-            "Default: the first three. The last two need the extra lpips, and seconds a photograph."
+            help="Beside PSNR, SSIM and consistency: ms-ssim, vessels, spectrum, coverage, st-lpips, lpips, by commas; "
+            "or none. Default: the first three. The last two need the extra lpips, and seconds a photograph."
         ),
     ] = "",
+    samples: Annotated[int, typer.Option(min=2, help="Samples of each photograph for the metric coverage.")] = 4,
     against: Annotated[
         list[str] | None,
         typer.Option(help="NAME=FOLDER: results of another method, named like the photographs; may be repeated."),
@@ -240,7 +241,7 @@ def evaluate(
     pipeline = open_pipeline(checkpoint, device)
     with progress_bar() as progress:
         ways = [*(steps or []), *parse_modes(mode or [])] or [pipeline.config.default_steps]
-        report = run_evaluation(pipeline, test_set, ways, seed_list, chosen, outputs, progress)
+        report = run_evaluation(pipeline, test_set, ways, seed_list, chosen, samples, outputs, progress)
     console = Console(width=None if sys.stdout.isatty() else 140)  # a file has no edge to wrap at
     for table in (report.table("fidelity"), report.table("detail")):
         if len(table[0]) > 1:
