@@ -5,6 +5,7 @@ import csv
 import io
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import torch
 from PIL import Image
 
 from retinashift import cli
-from retinashift.cli.evaluation import parse_against, parse_metrics
+from retinashift.cli.evaluation import parse_against, parse_degradation, parse_metrics
 from retinashift.diffusion.scheduler import ResShiftScheduler
 from retinashift.evaluation.calibration import calibrate
 from retinashift.inference.pipeline import ResShiftPipeline
@@ -107,6 +108,20 @@ def test_coverage_is_scored_for_a_calibrated_checkpoint_and_refused_for_another(
     assert "in 90 % (neither more nor less is better)" in page
     assert "calibrated standard deviations of the mean" in page
     assert page.count("less bicubic") == 1  # one table of differences: coverage is neither gain nor loss
+
+
+def test_inputs_may_be_degraded_as_the_training_settings_say(data, evaluate, tmp_path):
+    settings = tmp_path / "settings.yaml"
+    settings.write_text("data: {path: x}\ndegradation: {kind: realistic, noise: [0.1, 0.2]}\n")
+    for given in ("realistic", str(settings)):
+        target = tmp_path / f"{Path(given).stem}.json"
+        _, _, errors = evaluate(data / "set", "--degradation", given, "--json", target, "--metrics", "none")
+        protocol = json.loads(target.read_text())["protocol"]
+        assert protocol["degradation"] == "realistic", errors
+    assert protocol["degradation_ranges"]["noise"] == [0.1, 0.2]
+    assert parse_degradation("bicubic-pillow").kind == "bicubic-pillow"
+    with pytest.raises(ValueError, match="--degradation is 'rain'; bicubic-pillow, realistic or a file"):
+        parse_degradation("rain")
 
 
 def test_a_missing_or_mis_sized_result_is_named(data, evaluate):

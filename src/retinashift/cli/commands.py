@@ -215,6 +215,12 @@ def evaluate(
         Path | None,
         typer.Option(help="Folder of manual vessel labels; without it, looked for as STARE and DRIVE have them."),
     ] = None,
+    degradation: Annotated[
+        str,
+        typer.Option(
+            help="How inputs are made: bicubic-pillow, realistic, or a file of training settings with a degradation."
+        ),
+    ] = "bicubic-pillow",
     json_path: Annotated[Path | None, typer.Option("--json", help="Write rows, means and protocol here.")] = None,
     csv_path: Annotated[Path | None, typer.Option("--csv", help="Write one line for each photograph here.")] = None,
     html_path: Annotated[
@@ -225,14 +231,22 @@ def evaluate(
     device: Device = "auto",
     checkpoint: Checkpoint = "",
 ) -> None:
-    """Score a checkpoint beside nearest, bicubic and Lanczos (protocol: bicubic-pillow, 8 bit, docs/data-card.md)."""
+    """Score a checkpoint beside nearest, bicubic and Lanczos (protocol: docs/data-card.md)."""
     from rich.console import Console
 
-    from retinashift.cli.evaluation import Outputs, TestSet, parse_against, parse_metrics, parse_modes, run_evaluation
+    from retinashift.cli.evaluation import (
+        Outputs,
+        TestSet,
+        parse_against,
+        parse_degradation,
+        parse_metrics,
+        parse_modes,
+        run_evaluation,
+    )
 
     outputs = Outputs(json_path, csv_path, html_path)
     outputs.check(overwrite)
-    test_set = TestSet(data, limit, labels, parse_against(against or []))
+    test_set = TestSet(data, limit, labels, parse_against(against or []), parse_degradation(degradation))
     chosen = parse_metrics(metrics)
     try:
         seed_list = [int(seed) for seed in seeds.split(",")]

@@ -18,7 +18,9 @@ from retinashift.evaluation.labels import find_label, read_label
 from retinashift.evaluation.report import save_html
 from retinashift.evaluation.scores import DEFAULT_METRICS, Metric
 from retinashift.imaging.files import ImageError, read_image
+from retinashift.imaging.realistic import DegradationSettings
 from retinashift.inference.pipeline import Mode, ResShiftPipeline
+from retinashift.training.config import TrainConfig
 from retinashift.training.sources import FileRef, list_files, stem_path
 
 SHOWN = 4
@@ -55,6 +57,8 @@ class TestSet:
     """Folder of labels; None looks where STARE and DRIVE have them."""
     against: dict[str, Path] = field(default_factory=dict)
     """Folders of results by the name of what made them."""
+    degradation: DegradationSettings = field(default_factory=DegradationSettings)
+    """How the inputs are made."""
 
 
 def parse_metrics(text: str) -> tuple[Metric, ...]:
@@ -66,6 +70,19 @@ def parse_metrics(text: str) -> tuple[Metric, ...]:
         if name not in get_args(Metric):
             raise ValueError(f"--metrics has {name!r}; allowed are {', '.join(get_args(Metric))}, or none")
     return tuple(dict.fromkeys(metric for metric in get_args(Metric) if metric in given))
+
+
+def parse_degradation(text: str) -> DegradationSettings:
+    """"bicubic-pillow", "realistic" with its default ranges, or training settings whose degradation section counts.
+
+    Raises:
+        ConfigError, ValueError: none of these.
+    """
+    if text in ("bicubic-pillow", "realistic"):
+        return DegradationSettings(kind="realistic" if text == "realistic" else "bicubic-pillow")
+    if not Path(text).is_file():
+        raise ValueError(f"--degradation is {text!r}; bicubic-pillow, realistic or a file of training settings")
+    return TrainConfig.load(text).degradation
 
 
 def parse_against(given: list[str]) -> dict[str, Path]:
@@ -115,6 +132,7 @@ def run_evaluation(
         scale=scale,
         seeds=seeds,
         metrics=metrics,
+        degradation=test_set.degradation,
         label=lambda image: read_label(labels[image]) if image in labels else None,
         on_progress=lambda done: progress.update(task, completed=done),
         on_result=gallery.add if outputs.html is not None else None,

@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
@@ -35,7 +36,11 @@ from retinashift.evaluation.vessels import ORIENTATIONS, REFERENCE_WIDTH, SIGMAS
 from retinashift.imaging.degradation import DEGRADATION, Enlargement, bicubic_pillow, crop_to_multiple, enlarge
 from retinashift.imaging.files import replace_file
 from retinashift.imaging.fundus import DARKEST_FIELD, SURROUND_FACTOR, field_of_view
+from retinashift.imaging.realistic import DegradationSettings, realistic
 from retinashift.inference.uncertainty import LEVEL, Z
+
+BICUBIC = DegradationSettings()
+"""The protocol of the published figures."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +123,8 @@ class Report:
     metrics: tuple[Metric, ...] = DEFAULT_METRICS
     reference: str = ""
     """Method that the others are compared with, pair by pair; "" is the first that is stochastic, else the last."""
+    degradation: DegradationSettings = BICUBIC
+    """How the inputs were made."""
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -162,7 +169,8 @@ class Report:
         """What the figures depend on, in words and versions."""
         return {
             "scale": self.scale,
-            "degradation": DEGRADATION,
+            "degradation": self.degradation.kind,
+            **self._degradation(),
             "photographs": len(dict.fromkeys(row.image for row in self.rows)),
             "crop": f"right and bottom, to a multiple of {self.scale}",
             "pixels": "8 bit, as the methods return them; whole size, no border left out",
@@ -222,6 +230,13 @@ class Report:
         means = self.means().values()
         return [column for column in COLUMNS if any(getattr(mean, column.score) is not None for mean in means)]
 
+    def _degradation(self) -> dict[str, object]:
+        """What the realistic degradation drew from."""
+        if self.degradation.kind == DEGRADATION:
+            return {}
+        ranges = asdict(self.degradation)
+        return {"degradation_seed": "0 and the number of the photograph", "degradation_ranges": ranges}
+
     def table(self, which: Literal["fidelity", "detail"] = "fidelity") -> list[list[str]]:
         """The means as text, heading first. "fov" is the field of view; "-" is not measured."""
         columns = [column for column in self.columns() if column.table == which]
@@ -241,6 +256,7 @@ def evaluate(
     scale: int,
     seeds: Sequence[int],
     metrics: Sequence[Metric] = DEFAULT_METRICS,
+    degradation: DegradationSettings = BICUBIC,
     label: Callable[[str], np.ndarray | None] = lambda image: None,
     on_progress: Callable[[int], object] | None = None,
     on_result: Callable[[Result], object] | None = None,
@@ -254,6 +270,7 @@ def evaluate(
         scale: whole number, at least 1.
         seeds: for stochastic methods, at least one.
         metrics: beside PSNR, SSIM and consistency.
+        degradation: how the inputs are made; the realistic one is drawn with the seed (0, number of the photograph).
         label: an observer's vessels for the name of a photograph, (H, W) bool of its uncropped size, or None.
         on_progress: called after each photograph with the number done.
         on_result: called with each reconstruction; of a stochastic method with that of the first seed.
@@ -272,7 +289,8 @@ def evaluate(
     rows: list[Row] = []
     done = 0
     for image, pixels in photographs:
-        subject = _subject(image, pixels, scale, label)
+        degrade = partial(degraded, scale=scale, settings=degradation, number=done)
+        subject = _subject(image, pixels, scale, label, degrade)
         for method in methods:
             used = tuple(seeds) if isinstance(method, Method) and method.stochastic else ()
             scores = []
@@ -290,10 +308,25 @@ def evaluate(
             on_progress(done)
     if not rows:
         raise ValueError("no photograph was given; at least one is needed")
-    return Report(scale, tuple(seeds), tuple(rows), tuple(metrics))
+    return Report(scale, tuple(seeds), tuple(rows), tuple(metrics), degradation=degradation)
 
 
-def _subject(image: str, pixels: np.ndarray, scale: int, label: Callable[[str], np.ndarray | None]) -> Subject:
+def degraded(hr: np.ndarray, scale: int, settings: DegradationSettings, number: int) -> np.ndarray:
+    """The input made from the photograph of that number, (H, W, 3) or (H, W) uint8 -> the same by `scale`."""
+    if settings.kind == DEGRADATION:
+        return bicubic_pillow(hr, scale)
+    if hr.ndim == 2:
+        raise ValueError("the realistic degradation is one of colour photographs; leave grey ones out")
+    return realistic(hr, scale, settings, np.random.default_rng((0, number)))
+
+
+def _subject(
+    image: str,
+    pixels: np.ndarray,
+    scale: int,
+    label: Callable[[str], np.ndarray | None],
+    degrade: Callable[[np.ndarray], np.ndarray],
+) -> Subject:
     try:
         hr = crop_to_multiple(pixels, scale)
         truth = label(image)
@@ -302,7 +335,7 @@ def _subject(image: str, pixels: np.ndarray, scale: int, label: Callable[[str], 
                 height, width = truth.shape
                 raise ValueError(f"its label is {width}x{height}, the photograph {pixels.shape[1]}x{pixels.shape[0]}")
             truth = crop_to_multiple(truth, scale)
-        return Subject(image, hr, bicubic_pillow(hr, scale), field_of_view(hr), scale, truth)
+        return Subject(image, hr, degrade(hr), field_of_view(hr), scale, truth)
     except ValueError as error:
         raise ValueError(f"{image}: {error}") from error
 
