@@ -26,9 +26,10 @@ def sidecar_of(target: Path) -> Path:
     return target.with_name(f"{target.name}.json")
 
 
-def maps_of(target: Path) -> tuple[Path, Path]:
-    """The uncertainty beside a result: the map, and the overlay to look at."""
-    return target.with_name(f"{target.name}.uncertainty.tif"), target.with_name(f"{target.name}.uncertainty.png")
+def maps_of(target: Path) -> tuple[Path, ...]:
+    """The uncertainty beside a result: the map, the overlay to look at, and beside DICOM a parametric map."""
+    kinds = ("tif", "png", "dcm") if target.suffix.lower() == ".dcm" else ("tif", "png")
+    return tuple(target.with_name(f"{target.name}.uncertainty.{kind}") for kind in kinds)
 
 
 def plan_jobs(
