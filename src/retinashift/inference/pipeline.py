@@ -245,13 +245,16 @@ class ResShiftPipeline(DiffusionPipeline):
                 report = None if callback is None else lambda state, where=where: callback(where | state)
                 span = (part / parts, (part + 1) / parts)
                 watches.append(StepWatch(lr.shape[-2], num_inference_steps, span, report, progress))
-            samples = (
-                back_project_rows(self._sample(prepared, needed, seed, member, budget, gain, watch), lr, scale, times)
-                for member, watch in enumerate(watches)
-            )
             with torch.autocast(
                 self._execution_device.type, dtype=AUTOCAST[precision], enabled=AUTOCAST[precision] is not None
             ):
+                whole = None if self._by_bands else self._encoded(prepared)
+                samples = (
+                    back_project_rows(
+                        self._sample(prepared, whole, needed, seed, member, budget, gain, watch), lr, scale, times
+                    )
+                    for member, watch in enumerate(watches)
+                )
                 if ensemble_size > 1:
                     mean = SampleMean((1 if prepared.grey else 3, *canvas.shape[1:]), spread=uncertainty)
                     for sample in samples:
@@ -261,6 +264,7 @@ class ResShiftPipeline(DiffusionPipeline):
                 if uncertainty:
                     spread = mean.spread().numpy()
                     sigmas.append(calibration.sigma(spread, ensemble_size) if calibration else spread)
+            del whole, samples  # their memory is needed for the figures
             results.append(canvas.finished())
             consistency.append(measured_consistency(results[-1], prepared, scale))
         return SRResult(
@@ -283,9 +287,23 @@ class ResShiftPipeline(DiffusionPipeline):
         calibration = Calibration.from_config(self.config.calibration)
         return calibration if calibration.steps == steps and samples >= min(calibration.curves) else None
 
+    @property
+    def _by_bands(self) -> bool:
+        """Whether rows of the picture can be had without all others."""
+        return isinstance(self.denoiser, LightNet) and self.codec is None
+
+    def _encoded(self, prepared: Prepared) -> tuple[Prepared, Tensor]:
+        """What all samples of a picture begin with: what the network is given of it, and y0, (1, C, h', w')."""
+        given = self._whole_latents(prepared)  # prepared.lr, perhaps extended to the right and below
+        y0 = self._encode(given.lr)
+        if self.codec is not None:
+            self._done(self.codec)
+        return given, y0
+
     def _sample(
         self,
         prepared: Prepared,
+        whole: tuple[Prepared, Tensor] | None,
         needed: Needed,
         seed: int,
         member: int,
@@ -294,8 +312,8 @@ class ResShiftPipeline(DiffusionPipeline):
         watch: StepWatch,
     ) -> Iterator[Tensor]:
         """One sample in bands of rows, top to bottom, (1, 3, n, W) float32 in about [-1, 1]."""
-        if not (isinstance(self.denoiser, LightNet) and self.codec is None):
-            return iter([self._sample_whole(prepared, seed, member, gain, budget, watch)])
+        if whole is not None:
+            return iter([self._sample_whole(*whole, prepared.lr, seed, member, gain, budget, watch)])
         chain = LightChain(
             self.denoiser,
             self.scheduler,
@@ -312,13 +330,17 @@ class ResShiftPipeline(DiffusionPipeline):
         return (band.float() for band in halving(chain.bands, rows))
 
     def _sample_whole(
-        self, prepared: Prepared, seed: int, member: int, gain: float, budget: int, watch: StepWatch
+        self,
+        given: Prepared,
+        y0: Tensor,
+        lr: Tensor,
+        seed: int,
+        member: int,
+        gain: float,
+        budget: int,
+        watch: StepWatch,
     ) -> Tensor:
         """One sample of a network that looks at the whole picture, (1, 3, H, W) float32 in about [-1, 1]."""
-        given = self._whole_latents(prepared)  # prepared.lr, perhaps extended to the right and below
-        y0 = self._encode(given.lr)  # (1, C, h', w')
-        if self.codec is not None:
-            self._done(self.codec)
 
         def draw(number: int) -> Tensor:
             # drawn on the CPU in float32, so that the noise is the same on every device and in every dtype
@@ -336,7 +358,7 @@ class ResShiftPipeline(DiffusionPipeline):
         if gain != 1:
             x_t = amplified(x_t, mean, gain)
         self._done(self.denoiser)
-        image = self._decode(x_t, prepared.lr).float()
+        image = self._decode(x_t, lr).float()
         if self.codec is not None:
             self._done(self.codec)
         return image
