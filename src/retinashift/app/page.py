@@ -104,25 +104,26 @@ def build_page(model: Model, shelf: Shelf, settings: PageSettings, sample: tuple
 
     def upscale(
         photograph: str, mode: Mode = "faithful", steps: float = 0, seed: float = 0, consistency: bool = True,
-        file_format: FileFormat = "same",
-    ) -> tuple[str, dict]:  # fmt: skip
-        """Enlarge one photograph. Returns the image file and what the JSON sidecar holds."""
+        file_format: FileFormat = "same", samples: float = 0,
+    ) -> tuple[str, dict, list[str]]:  # fmt: skip
+        """Enlarge one photograph. Returns the image file, what the JSON sidecar holds, and the files of uncertainty."""
         try:
             if not photograph:
                 raise ValueError("no photograph was given")
-            chosen = JobSettings(mode, _whole(steps), _whole(seed), consistency, 0, file_format)
+            chosen = JobSettings(mode, _whole(steps), _whole(seed), consistency, _whole(samples), file_format)
             token, folder = shelf.new("api")
             try:
                 (photo,) = run_job(model, [Path(photograph)], chosen, folder, lambda *_: None, threading.Event())
                 if "error" in photo:
                     raise ValueError(photo["error"])
                 sidecar = json.loads((folder / "0" / f"{photo['saved']}.json").read_bytes())
-                target = shelf.for_gradio(folder / "0" / photo["saved"])
+                kept = (photo["saved"], *photo["maps"])
+                target, *maps = (str(shelf.for_gradio(folder / "0" / name)) for name in kept)
             finally:
                 shelf.drop(token)
         except (ValueError, Cancelled) as error:
             raise gr.Error(str(error) or "the page ends", print_exception=False) from None
-        return str(target), sidecar
+        return target, sidecar, maps
 
     def forget(request: gr.Request) -> None:
         cancel(request)
@@ -166,9 +167,9 @@ def build_page(model: Model, shelf: Shelf, settings: PageSettings, sample: tuple
         timer.tick(lambda: (_status(model), gr.Timer(active=not model.loaded)), None, [status, timer], **private)
         page.unload(forget)
         photograph, account = gr.File(visible=False), gr.JSON(visible=False)
-        result = gr.File(visible=False)
+        result, maps = gr.File(visible=False), gr.File(visible=False, file_count="multiple")
         gr.Button(visible=False).click(
-            upscale, [photograph, mode, steps, seed, consistency, file_format], [result, account],
+            upscale, [photograph, mode, steps, seed, consistency, file_format, samples], [result, account, maps],
             api_name="upscale", concurrency_limit=settings.max_waiting + 4,
         )  # fmt: skip
     page.queue(max_size=2 * settings.max_waiting, api_open=False)
