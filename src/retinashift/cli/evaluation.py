@@ -17,7 +17,8 @@ from retinashift.evaluation.labels import find_label, read_label
 from retinashift.evaluation.report import save_html
 from retinashift.evaluation.scores import DEFAULT_METRICS, Metric
 from retinashift.imaging.files import ImageError, read_image
-from retinashift.inference.pipeline import Mode, ResShiftPipeline
+from retinashift.inference.choices import Mode
+from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.training.sources import FileRef, list_files, stem_path
 
 SHOWN = 4

@@ -33,9 +33,10 @@ from retinashift.imaging.files import (
 from retinashift.imaging.png import encode_png
 from retinashift.imaging.provenance import Provenance, digest
 from retinashift.imaging.uncertainty_map import encode_map, overlay
+from retinashift.inference.choices import Mode, Precision
 from retinashift.inference.fingerprint import checkpoint_hash
 from retinashift.inference.jobs import Job, maps_of, sidecar_of
-from retinashift.inference.pipeline import Mode, Precision, ResShiftPipeline
+from retinashift.inference.pipeline import ResShiftPipeline
 
 logger = logging.getLogger(__name__)
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from retinashift.imaging.files import ImageError, find_images
+from retinashift.inference.choices import OutputFormat
 
-OutputFormat = Literal["same", "png", "tiff"]
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".dcm")
 
 

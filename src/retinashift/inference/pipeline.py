@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from retinashift.diffusion.noise import normal_rows
 from retinashift.diffusion.scheduler import ResShiftScheduler
 from retinashift.imaging.fundus import eye_columns
 from retinashift.inference import codec_tiles
+from retinashift.inference.choices import Mode, Precision
 from retinashift.inference.denoiser_tiles import denoise, planned_side
 from retinashift.inference.device import spare_memory
 from retinashift.inference.fidelity import back_project_rows
@@ -47,8 +48,6 @@ from retinashift.models.swin_unet import SwinUNet, pad_to_multiple
 from retinashift.models.vq import VQCodec
 
 Denoiser = LightNet | SwinUNet
-Precision = Literal["fp32", "bf16", "fp16"]
-Mode = Literal["faithful", "realistic"]
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 # A checkpoint names its classes; only these, which are imported above, are loaded, whatever the file says.
@@ -211,8 +210,8 @@ class ResShiftPipeline(DiffusionPipeline):
             raise ValueError(f"output_type is {output_type!r}; allowed are np, pil, pt")
         if ensemble_size < 1:
             raise ValueError(f"ensemble_size is {ensemble_size}; it must be at least 1")
-        if mode not in (None, "faithful", "realistic"):
-            raise ValueError(f"mode is {mode!r}; allowed are faithful, realistic")
+        if mode is not None and mode not in get_args(Mode):
+            raise ValueError(f"mode is {mode!r}; allowed are {', '.join(get_args(Mode))}")
         if uncertainty and mode is not None:
             raise ValueError("uncertainty is that of plain samples; leave mode out")
         if uncertainty and ensemble_size < 2:
