@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from retinashift.imaging.files import ImageError, find_images
+from retinashift.imaging.files import WRITE_SUFFIXES, ImageError, find_images
 from retinashift.inference.choices import OutputFormat
-
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".dcm")
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,7 @@ def plan_jobs(
             a former run that would be enlarged again.
     """
     found = find_images(inputs)
-    one_file = out.suffix.lower() in IMAGE_SUFFIXES and not out.is_dir()
+    one_file = out.suffix.lower() in WRITE_SUFFIXES and not out.is_dir()
     if one_file and len(found) > 1:
         raise ImageError(f"{len(found)} images go into one file {out}; give a folder with -o")
     _refuse_former_results(inputs, [source for source, _ in found], out)
