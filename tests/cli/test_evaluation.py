@@ -1,50 +1,21 @@
 """Evaluate compares with others' results, finds labels, and says what is missing before it begins."""
 
-import contextlib
 import csv
-import io
 import json
-import sys
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from retinashift import cli
 from retinashift.cli.evaluation import parse_against, parse_metrics
-from retinashift.diffusion.scheduler import ResShiftScheduler
-from retinashift.inference.pipeline import ResShiftPipeline
-from retinashift.models.light_net import LightNet
 
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("checkpoint")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        net = LightNet(factor=4, width=8, depth=1, time_width=16)
-    scheduler = ResShiftScheduler(4, kappa=0.06, prediction_type="residual", input_scaling="none")
-    ResShiftPipeline(net, scheduler).save_pretrained(folder)
-    return folder
+from .command import retinashift
 
 
 @pytest.fixture
-def evaluate(monkeypatch, checkpoint):
-    """(exit code, standard output, standard error) of the command in this process."""
-
-    def run(*arguments):
-        given = ["retinashift", "evaluate", *arguments, "-c", checkpoint, "--steps", 1, "--seeds", 0]
-        monkeypatch.setattr(sys, "argv", [str(word) for word in given])
-        stdout, stderr, code = io.StringIO(), io.StringIO(), 0
-        with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
-            try:
-                cli.main()
-            except SystemExit as stop:
-                code = int(stop.code or 0)
-        return code, stdout.getvalue(), stderr.getvalue()
-
-    return run
+def evaluate(checkpoint):
+    """The command with one step and one seed."""
+    return lambda *arguments: retinashift("evaluate", *arguments, "-c", checkpoint, "--steps", 1, "--seeds", 0)
 
 
 @pytest.fixture
@@ -63,9 +34,9 @@ def data(tmp_path):
 
 def test_results_of_others_and_labels_are_scored_and_written(data, evaluate):
     files = [word for kind in ("json", "csv", "html") for word in (f"--{kind}", data / f"scores.{kind}")]
-    code, printed, errors = evaluate(data / "set", "--against", f"Theirs={data / 'theirs'}", *files)
-    assert code == 0, errors
-    assert "Theirs" in printed
+    done = evaluate(data / "set", "--against", f"Theirs={data / 'theirs'}", *files)
+    assert done.returncode == 0, done.stderr
+    assert "Theirs" in done.stdout
     report = json.loads((data / "scores.json").read_text())
     assert report["means"]["Theirs"]["psnr_rgb"] == "inf"
     assert report["means"]["Theirs"]["vessel_dice"] == 1
@@ -79,23 +50,23 @@ def test_results_of_others_and_labels_are_scored_and_written(data, evaluate):
     assert float(rows[3]["psnr_rgb"]) == float("inf")
     assert rows[3]["wall_seconds"] == ""
     assert "Theirs" in (data / "scores.html").read_text()
-    assert "exists already" in evaluate(data / "set", "--html", data / "scores.html")[2]
+    assert "exists already" in evaluate(data / "set", "--html", data / "scores.html").stderr
 
 
 def test_a_missing_or_mis_sized_result_is_named(data, evaluate):
     path = data / "theirs" / "images" / "02_test.tif"
     Image.new("RGB", (16, 16)).save(path)
-    code, _, errors = evaluate(data / "set", "--against", f"T={data / 'theirs'}")
-    assert code == 1
-    assert "images/02_test.png, T: " in errors
-    assert "(16, 16, 3) and (64, 64, 3)" in errors
+    done = evaluate(data / "set", "--against", f"T={data / 'theirs'}")
+    assert done.returncode == 1
+    assert "images/02_test.png, T: " in done.stderr
+    assert "(16, 16, 3) and (64, 64, 3)" in done.stderr
     path.unlink()
-    assert "has no result named images/02_test" in evaluate(data / "set", "--against", f"T={data / 'theirs'}")[2]
+    assert "has no result named images/02_test" in evaluate(data / "set", "--against", f"T={data / 'theirs'}").stderr
 
 
 def test_a_mis_sized_label_is_named(data, evaluate):
     Image.new("L", (60, 64)).save(data / "set" / "labels" / "01_manual1.gif")
-    assert "images/01_test.png: its label is 60x64, the photograph 64x64" in evaluate(data / "set")[2]
+    assert "images/01_test.png: its label is 60x64, the photograph 64x64" in evaluate(data / "set").stderr
 
 
 def test_options_of_another_form_are_refused(tmp_path):
