@@ -142,3 +142,12 @@ def test_files_and_tests_that_a_document_names_exist(document: Path):
     assert [path for path in OUR_PATH.findall(text) if not (PROJECT / path).is_file()] == []
     named = OUR_TEST.findall(text)
     assert [n for p, n in named if f"def {n}(" not in (PROJECT / p).read_text(encoding="utf-8")] == []
+
+
+PICTURE = re.compile(r"!\[[^\]]*\]\((?!https?:)([^)\s]+)\)")
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_pictures_that_a_document_shows_exist(document: Path):
+    shown = PICTURE.findall(document.read_text(encoding="utf-8"))
+    assert [name for name in shown if not (document.parent / name).is_file()] == []

@@ -8,14 +8,19 @@ import pytest
 from PIL import Image
 
 from retinashift.cli.evaluation import parse_against, parse_metrics
+from retinashift.evaluation.calibration import calibrate
 
-from .command import retinashift
+from .command import one_line_error, retinashift
 
 
 @pytest.fixture
 def evaluate(checkpoint):
     """The command with one step and one seed."""
-    return lambda *arguments: retinashift("evaluate", *arguments, "-c", checkpoint, "--steps", 1, "--seeds", 0)
+
+    def run(*arguments, checkpoint=checkpoint):
+        return retinashift("evaluate", *arguments, "-c", checkpoint, "--steps", 1, "--seeds", 0)
+
+    return run
 
 
 @pytest.fixture
@@ -51,6 +56,32 @@ def test_results_of_others_and_labels_are_scored_and_written(data, evaluate):
     assert rows[3]["wall_seconds"] == ""
     assert "Theirs" in (data / "scores.html").read_text()
     assert "exists already" in evaluate(data / "set", "--html", data / "scores.html").stderr
+
+
+def test_coverage_is_scored_for_a_calibrated_checkpoint_and_refused_for_another(
+    data, evaluate, checkpoint, small_pipeline, retina, tmp_path
+):
+    done = evaluate(data / "set", "--metrics", "coverage", "--json", data / "scores.json")
+    assert "not calibrated; run retinashift calibrate" in one_line_error(done)
+    assert done.stderr.strip().count("\n") == 0
+    assert not (data / "scores.json").exists()
+    small_pipeline.register_to_config(calibration=calibrate(small_pipeline, [("r", retina)], counts=(2,)).to_config())
+    small_pipeline.save_pretrained(tmp_path / "calibrated")
+    files = [word for kind in ("json", "csv", "html") for word in (f"--{kind}", data / f"scores.{kind}")]
+    done = evaluate(
+        data / "set", "--metrics", "coverage", "--samples", 2, *files, checkpoint=tmp_path / "calibrated"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "in 90 %" in done.stdout
+    means = json.loads((data / "scores.json").read_text())["means"]
+    assert 0 < means["retinashift, mean of 2"]["coverage"] < 1
+    assert means["retinashift, 1 step"]["coverage"] is means["bicubic"]["coverage"] is None
+    rows = list(csv.DictReader((data / "scores.csv").read_text().splitlines()))
+    assert {row["method"] for row in rows if row["coverage"]} == {"retinashift, mean of 2"}
+    page = (data / "scores.html").read_text()
+    assert "in 90 % (neither more nor less is better)" in page
+    assert "calibrated standard deviations of the mean" in page
+    assert page.count("less bicubic") == 1  # one table of differences: coverage is neither gain nor loss
 
 
 def test_a_missing_or_mis_sized_result_is_named(data, evaluate):

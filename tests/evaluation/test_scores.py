@@ -5,7 +5,7 @@ import pytest
 import skimage.data
 
 from retinashift.evaluation.ms_ssim import ms_ssim_y
-from retinashift.evaluation.scores import SCORES, Scores, Subject, mean_scores, measure
+from retinashift.evaluation.scores import SCORES, Estimate, Scores, Subject, mean_scores, measure
 from retinashift.evaluation.vessels import vessel_map
 from retinashift.imaging.degradation import bicubic_pillow, enlarge
 
@@ -45,6 +45,33 @@ def test_a_picture_too_small_for_a_score_has_none(retina):
     subject = Subject("s", small, bicubic_pillow(small, 4), np.ones((24, 24), bool), 4)
     scores = measure(small, subject, ("ms-ssim", "spectrum", "st-lpips", "lpips")).scores
     assert scores.ms_ssim_y is scores.sharpness is scores.st_lpips is scores.lpips_alex is scores.label_dice is None
+
+
+def test_coverage_is_the_share_of_field_values_within_the_interval_where_something_was_sampled(subject):
+    rng = np.random.default_rng(0)
+    error = rng.normal(0, 0.02, subject.hr.shape).astype(np.float32)
+    sigma = np.full(subject.field.shape, 0.02, np.float32)
+    sigma[:40] = 0  # not sampled: does not count, however wrong
+    error[:40] = 0.5
+    estimate = Estimate(subject.hr / np.float32(255) + error, sigma)
+    assert measure(estimate, subject, ("coverage",)).scores.coverage == pytest.approx(0.9, abs=0.003)
+    field = np.zeros(subject.field.shape, bool)
+    field[:80] = True  # half of it sampled
+    within = np.abs(error[40:80]) <= 1.6448536 * 0.02
+    assert estimate.coverage(subject.hr, field) == pytest.approx(within.mean(), abs=1e-4)
+    field[40:] = False
+    assert estimate.coverage(subject.hr, field) is None
+    grey = Estimate(estimate.mean[..., 1], sigma)
+    assert grey.coverage(subject.hr[..., 1], subject.field) == pytest.approx(0.9, abs=0.005)
+
+
+def test_an_estimate_is_scored_as_it_is_written_and_plain_pictures_have_no_coverage(subject):
+    half_off = Estimate((subject.hr.astype(np.float32) + 0.4) / 255, np.full(subject.field.shape, 1e-3, np.float32))
+    scores = measure(half_off, subject, ("coverage",)).scores
+    assert scores.psnr_rgb == float("inf")
+    assert scores.coverage == 1 - (0.4 / 255 > 1.6448536e-3)
+    assert measure(subject.hr, subject, ("coverage",)).scores.coverage is None
+    assert measure(half_off, subject, ()).scores.coverage is None
 
 
 def test_means_are_over_those_that_have_the_score():

@@ -265,6 +265,29 @@ def test_the_realistic_mode_is_the_mean_and_its_sample_drawn_further_apart(tiny_
     assert np.array_equal(pipeline(lr, mode="faithful").images[0], mean)
 
 
+def test_the_realistic_mode_has_its_own_steps_and_transition(tiny_pipeline):
+    pipeline, lr = tiny_pipeline(), np.random.default_rng(0).uniform(0.3, 0.7, (20, 24, 3)).astype(np.float32)
+    pipeline.register_to_config(detail_steps=2, detail_transition="deterministic")
+    sample = pipeline(lr, mode="realistic").images[0]
+    ancestral = pipeline(lr, num_inference_steps=2).images[0]
+    pipeline.register_modules(
+        scheduler=ResShiftScheduler.from_config(pipeline.scheduler.config, transition="deterministic")
+    )
+    assert np.array_equal(pipeline(lr, num_inference_steps=2).images[0], sample)
+    assert not np.array_equal(ancestral, sample)
+
+
+def test_a_distilled_checkpoint_has_one_use(tiny_pipeline):
+    pipeline, lr = tiny_pipeline(), np.zeros((8, 8, 3), np.uint8)
+    one = pipeline(lr).images[0]
+    pipeline.register_to_config(distilled=True)
+    assert np.array_equal(pipeline(lr).images[0], one)
+    assert np.array_equal(pipeline(lr, mode="realistic").images[0], one)
+    for wrong in ({"mode": "faithful"}, {"num_inference_steps": 2}, {"uncertainty": True, "ensemble_size": 2}):
+        with pytest.raises(ValueError, match="this checkpoint is distilled"):
+            pipeline(lr, **wrong)
+
+
 def test_the_realistic_mode_does_not_depend_on_the_bands(tiny_pipeline, monkeypatch):
     pipeline = tiny_pipeline()
     pipeline.register_to_config(detail_gain=2.0)

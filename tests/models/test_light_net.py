@@ -79,3 +79,15 @@ def test_a_condition_of_another_size_is_refused_with_both_sizes():
     sample, timestep, lq = inputs(6, 6)
     with pytest.raises(ValueError, match="lq is 5x6 and sample 6x6"):
         tiny()(sample, timestep, lq[..., :5])
+
+
+def test_added_blocks_change_nothing_until_they_learn():
+    net, (x_t, t, lq) = tiny(trained=True), inputs(8, 8)
+    before = net(x_t, t, lq).sample
+    net.deepen(5)
+    assert torch.equal(net(x_t, t, lq).sample, before)
+    assert (net.config.depth, net.receptive_radius) == (5, 2 + 1 + 5 * 2 + 1)
+    net(x_t, t, lq).sample.square().sum().backward()
+    assert all(block.conv2.weight.grad.abs().max() > 0 for block in net.blocks)
+    with pytest.raises(ValueError, match="depth is 4, less than the 5 blocks there are"):
+        net.deepen(4)

@@ -68,6 +68,19 @@ def test_settings_that_agree_with_the_starting_point_are_accepted(smoke_settings
             resolved(config, pipeline)
 
 
+def test_a_greater_depth_adds_blocks_that_depend_on_the_seed_alone(smoke_settings, write_settings):
+    start = build_pipeline(TrainConfig.load(write_settings(smoke_settings)))
+    start.save_pretrained(write_settings(smoke_settings).parent / "start")
+    smoke_settings["init_from"] = str(write_settings(smoke_settings).parent / "start")
+    smoke_settings["model"] = {"options": {"depth": 3}}
+    config = TrainConfig.load(write_settings(smoke_settings))
+    torch.manual_seed(1)
+    first = build_pipeline(config).denoiser
+    second = build_pipeline(config).denoiser
+    assert len(first.blocks) == resolved(config, build_pipeline(config)).model.options["depth"] == 3
+    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
 def test_the_recipe_of_the_shipped_checkpoint_can_go_on_from_it():
     config = TrainConfig.load(PROJECT / "configs" / "x4.yaml", ["init_from=shipped"])
     assert resolved(config, build_pipeline(config)).model.kind == "light"

@@ -57,6 +57,15 @@ def test_blur_removes_detail(pool):
     assert soft.diff(dim=-1).abs().mean() < 0.9 * sharp.diff(dim=-1).abs().mean()
 
 
+def test_sharpening_adds_detail_to_half_of_the_samples(pool):
+    plain, sharp = (
+        make_batch(pool, CropSettings(size=32, flip=False, sharpen_max=most), 4, 0, range(32)).hr for most in (0.0, 2.0)
+    )
+    detail = sharp.diff(dim=-1).abs().mean((1, 2, 3)) / plain.diff(dim=-1).abs().mean((1, 2, 3))  # (B,)
+    assert (detail > 0.999).all()
+    assert 0.2 < (detail > 1.05).float().mean() < 0.7
+
+
 def test_tints_change_half_of_the_samples_each_colour_for_itself_and_never_the_agreement_of_hr_and_lr(pool):
     plain = make_batch(pool, CropSettings(size=32, flip=False), 4, 0, range(32))
     tinted = make_batch(pool, CropSettings(size=32, flip=False, tint_max=0.2), 4, 0, range(32))

@@ -6,11 +6,21 @@ import zipfile
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from retinashift.imaging.files import READ_SUFFIXES, write_image
 from retinashift.training.config import Source
-from retinashift.training.sources import STARE_LABELLED, DataError, PhotographSet, is_label, list_source, stem
+from retinashift.training.sources import (
+    STARE_LABELLED,
+    DataError,
+    FileRef,
+    Item,
+    PhotographSet,
+    is_label,
+    list_source,
+    stem,
+)
 
 from ..imaging.test_dicom import photography, written
 
@@ -157,6 +167,18 @@ def test_photographs_beyond_the_cache_are_read_again_and_equal(photographs):
     assert kept.hr(0) is kept.hr(0)
     assert unkept.hr(0) is not unkept.hr(0)
     assert (kept.hr(0) == unkept.hr(0)).all()
+
+
+def test_balance_draws_sets_or_folders_equally_often(photographs):
+    names = ["a/x_1.png", "a/x_2.png", "a/x_3.png", "a/y_1.png", "b/x_4.png"]
+    items = [Item(FileRef(name, photographs / name)) for name in names]
+    shares = {}
+    for balance in ("photograph", "set", "folder"):
+        pool, generator = PhotographSet(items, cache_gib=0, balance=balance), torch.Generator().manual_seed(0)
+        shares[balance] = torch.bincount(torch.tensor([pool.draw(generator) for _ in range(4000)])) / 4000
+    assert torch.allclose(shares["photograph"], torch.full((5,), 0.2), atol=0.03)
+    assert torch.allclose(shares["set"], torch.tensor([1, 1, 1, 4, 1]) / 8, atol=0.03)
+    assert torch.allclose(shares["folder"], torch.tensor([1, 1, 1, 1, 4]) / 8, atol=0.03)
 
 
 @pytest.mark.shared

@@ -151,7 +151,7 @@ def _photograph(
         (planned,) = plan_jobs([upload], folder / "never", file_format=settings.file_format)
         job = Job(upload, folder / str(number) / f"{Path(name).stem}_x{scale}{planned.target.suffix}")
         options = settings.options()
-        steps = options.steps or pipeline.steps_of(options.mode, samples=settings.samples > 0)
+        steps = pipeline.steps_of(options.mode, options.steps, samples=settings.samples > 0)
         work = f"{settings.samples} samples of " if settings.samples else ""
         work += f"{steps} step{'s' if steps > 1 else ''}"
 

@@ -29,7 +29,7 @@ class Model:
     """Loads in a thread of its own; `status` and `share` say how far it is.
 
     Args:
-        checkpoint: folder; "" is the shipped one.
+        checkpoint: as `open_checkpoint` takes it; "" is the default one.
         device: as `choose_device` takes it.
         max_waiting: jobs that run or wait.
     """
@@ -54,16 +54,12 @@ class Model:
             from diffusers.utils import logging
 
             logging.disable_progress_bar()
+            from retinashift.inference.checkpoints import open_checkpoint
             from retinashift.inference.device import choose_device
-            from retinashift.inference.pipeline import ResShiftPipeline
 
             self._at(2)
             chosen = choose_device(self.device)
-            pipeline = (
-                ResShiftPipeline.from_pretrained(self.checkpoint)
-                if self.checkpoint
-                else ResShiftPipeline.from_shipped()
-            )
+            pipeline = open_checkpoint(self.checkpoint)
             pipeline.set_progress_bar_config(disable=True)
             self._pipeline = pipeline.to(chosen)
             self.share = 1.0

@@ -15,7 +15,9 @@ def app_command(
         str, typer.Option(help="NAME:PASSWORD to ask for; the environment variable RETINASHIFT_AUTH hides it better.")
     ] = "",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
-    checkpoint: Annotated[str, typer.Option("--checkpoint", "-c", help="Checkpoint folder.")] = "",
+    checkpoint: Annotated[
+        str, typer.Option("--checkpoint", "-c", help="Folder, or a name of `retinashift info`; x4 if not given.")
+    ] = "",
     max_upload: Annotated[int, typer.Option("--max-upload", min=1, help="MiB of one upload.")] = 64,
     max_pixels: Annotated[int, typer.Option("--max-pixels", min=1, help="Pixels of one photograph.")] = 8_000_000,
 ) -> None:

@@ -69,7 +69,7 @@ def coverage(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
     device: Device = "auto",
     checkpoint: Annotated[
-        str, typer.Option("--checkpoint", "-c", help="Checkpoint folder; without it, the one that comes along.")
+        str, typer.Option("--checkpoint", "-c", help="Folder, or a name of `retinashift info`; x4 if not given.")
     ] = "",
 ) -> None:
     """Tell how often the truth lies where the uncertainty says (bicubic-pillow, RGB, field of view)."""

@@ -31,7 +31,7 @@ app = typer.Typer(
 )
 
 Checkpoint = Annotated[
-    str, typer.Option("--checkpoint", "-c", help="Checkpoint folder; without it, the one that comes with RetinaShift.")
+    str, typer.Option("--checkpoint", "-c", help="Folder, or a name of `retinashift info`; x4 if not given.")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 Steps = Annotated[
@@ -169,7 +169,7 @@ def train(
         list[str] | None, typer.Option("--set", help="Change one setting: --set run.steps=500. May be repeated.")
     ] = None,
     init_from: Annotated[
-        str, typer.Option("--init-from", help='Checkpoint folder to fine-tune; "shipped" is the one that comes along.')
+        str, typer.Option("--init-from", help='Checkpoint to fine-tune: a folder, or a name of `retinashift info`.')
     ] = "",
 ) -> None:
     """Train or fine-tune. The same command again goes on where a run stopped; `accelerate launch -m` spreads it."""
@@ -203,10 +203,11 @@ def evaluate(
     metrics: Annotated[
         str,
         typer.Option(
-            help="Beside PSNR, SSIM and consistency: ms-ssim, vessels, spectrum, st-lpips, lpips, by commas; or none. "
-            "Default: the first three. The last two need the extra lpips, and seconds a photograph."
+            help="Beside PSNR, SSIM and consistency: ms-ssim, vessels, spectrum, coverage, st-lpips, lpips, by commas; "
+            "or none. Default: the first three. The last two need the extra lpips, and seconds a photograph."
         ),
     ] = "",
+    samples: Annotated[int, typer.Option(min=2, help="Samples of each photograph for the metric coverage.")] = 4,
     against: Annotated[
         list[str] | None,
         typer.Option(help="NAME=FOLDER: results of another method, named like the photographs; may be repeated."),
@@ -241,7 +242,7 @@ def evaluate(
     pipeline = open_pipeline(checkpoint, device)
     with progress_bar() as progress:
         ways = [*(steps or []), *parse_modes(mode or [])] or [pipeline.config.default_steps]
-        report = run_evaluation(pipeline, test_set, ways, seed_list, chosen, outputs, progress)
+        report = run_evaluation(pipeline, test_set, ways, seed_list, chosen, samples, outputs, progress)
     console = Console(width=None if sys.stdout.isatty() else 140)  # a file has no edge to wrap at
     for table in (report.table("fidelity"), report.table("detail")):
         if len(table[0]) > 1:
@@ -254,6 +255,7 @@ def info(checkpoint: Checkpoint = "") -> None:
     import torch
     from rich.console import Console
 
+    from retinashift.inference.checkpoints import DEFAULT, shipped_names
     from retinashift.inference.fingerprint import checkpoint_hash
 
     pipeline = open_pipeline(checkpoint, "cpu")
@@ -265,7 +267,7 @@ def info(checkpoint: Checkpoint = "") -> None:
     gpus += ["Apple MPS"] if torch.backends.mps.is_available() else []
     rows = [
         ["what", "value"],
-        ["checkpoint", checkpoint or "shipped x4"],
+        ["checkpoint", checkpoint or DEFAULT],
         ["sha256", checkpoint_hash(pipeline)],
         ["scale", f"x{pipeline.config.scale}"],
         ["denoiser", f"{type(denoiser).__name__}, {parameters:,} parameters, {denoiser.dtype}"],
@@ -273,6 +275,7 @@ def info(checkpoint: Checkpoint = "") -> None:
         ["steps", f"{chain.num_train_timesteps} trained, {pipeline.config.default_steps} by default"],
         ["chain", f"kappa {chain.kappa}, power {chain.power}, predicts {chain.prediction_type}"],
         ["sqrt(eta)", sqrt_eta],
+        ["come along", ", ".join(shipped_names())],
         ["devices", ", ".join([*gpus, f"CPU ({torch.get_num_threads()} threads)"])],
         ["versions", f"retinashift {__version__}, torch {torch.__version__}, Python {sys.version.split()[0]}"],
     ]

@@ -12,6 +12,7 @@ import torch
 from rich.progress import Progress
 
 from retinashift.evaluation.benchmark import Method, Report, Results, baseline, evaluate
+from retinashift.evaluation.calibration import estimator
 from retinashift.evaluation.gallery import Gallery
 from retinashift.evaluation.labels import find_label, read_label
 from retinashift.evaluation.report import save_html
@@ -89,16 +90,22 @@ def run_evaluation(
     ways: list[int | Mode],
     seeds: list[int],
     metrics: tuple[Metric, ...],
+    samples: int,
     outputs: Outputs,
     progress: Progress,
 ) -> Report:
-    """Score the photographs and write the files. ImageError for a photograph that is not 8 bit."""
+    """Score the photographs and write the files; with the metric coverage also the mean of so many samples.
+
+    ImageError for a photograph that is not 8 bit, ValueError for coverage of a checkpoint that is not calibrated.
+    """
     refs = list_files(test_set.data)
     refs = refs[: test_set.limit] if test_set.limit else refs
     scale = pipeline.config.scale
     methods: list[Method | Results] = [baseline(name, scale) for name in ("nearest", "bicubic", "lanczos")]
     methods += [_others(name, folder, refs) for name, folder in test_set.against.items()]
     methods += [_ours(pipeline, way) for way in ways]
+    if "coverage" in metrics:
+        methods.append(Method(f"retinashift, mean of {samples}", estimator(pipeline, samples), stochastic=True))
     labels = {ref.name: path for ref in refs if (path := _label(ref, test_set.labels)) is not None}
     shown = [refs[i].name for i in np.linspace(0, len(refs) - 1, min(SHOWN, len(refs))).astype(int)]
     gallery = Gallery(frozenset(shown))

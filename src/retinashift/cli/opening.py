@@ -13,14 +13,13 @@ if TYPE_CHECKING:
 
 
 def open_pipeline(checkpoint: str, device: str) -> ResShiftPipeline:
-    """The pipeline of a checkpoint folder ("" is the shipped one) on a device."""
+    """The pipeline of a checkpoint, as `open_checkpoint` takes it, on a device."""
     quiet_libraries()
+    from retinashift.inference.checkpoints import open_checkpoint
     from retinashift.inference.device import choose_device
-    from retinashift.inference.pipeline import ResShiftPipeline
 
     chosen = choose_device(device)
-    pipeline = ResShiftPipeline.from_pretrained(checkpoint) if checkpoint else ResShiftPipeline.from_shipped()
-    return pipeline.to(chosen)
+    return open_checkpoint(checkpoint).to(chosen)
 
 
 def quiet_libraries() -> None:

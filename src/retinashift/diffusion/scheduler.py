@@ -91,8 +91,18 @@ class ResShiftScheduler(SchedulerMixin, ConfigMixin):
     def __len__(self) -> int:
         return self.config.num_train_timesteps
 
-    def set_timesteps(self, num_inference_steps: int, device: torch.device | str | None = None) -> None:
-        """Choose the steps that sampling visits; ValueError outside 1..T."""
+    def set_timesteps(
+        self,
+        num_inference_steps: int,
+        device: torch.device | str | None = None,
+        transition: Transition | None = None,
+    ) -> None:
+        """Choose the steps that sampling visits, and how it goes from one to the next (None: as configured).
+
+        Raises:
+            ValueError: steps outside 1..T.
+        """
+        self.transition = transition or self.config.transition
         kept = kept_steps(self.config.num_train_timesteps, num_inference_steps, self.config.spacing)
         self.num_inference_steps = num_inference_steps
         self.timesteps = torch.tensor(kept[::-1], device=device)
@@ -157,7 +167,7 @@ class ResShiftScheduler(SchedulerMixin, ConfigMixin):
         x0 = self.predict_x0(model_output, t, sample, y0)
         if eta_prev == 0:
             x_prev = x0
-        elif self.config.transition == "deterministic":
+        elif self.transition == "deterministic":
             x_prev = deterministic_step(sample, x0, y0, eta_t, eta_prev)
         else:
             if noise is None:

@@ -22,6 +22,7 @@ from retinashift.evaluation.metrics import SSIM_WINDOW
 from retinashift.evaluation.scores import (
     DEFAULT_METRICS,
     SCORES,
+    Estimate,
     Measured,
     Metric,
     Scores,
@@ -34,6 +35,7 @@ from retinashift.evaluation.vessels import ORIENTATIONS, REFERENCE_WIDTH, SIGMAS
 from retinashift.imaging.degradation import DEGRADATION, Enlargement, bicubic_pillow, crop_to_multiple, enlarge
 from retinashift.imaging.files import replace_file
 from retinashift.imaging.fundus import DARKEST_FIELD, SURROUND_FACTOR, field_of_view
+from retinashift.inference.uncertainty import LEVEL, Z
 
 
 @dataclass(frozen=True)
@@ -60,16 +62,19 @@ COLUMNS = (
     Column("ms_ssim_y_fov", "MS-SSIM fov", 4), Column("st_lpips_fov", "ST-LPIPS fov", 4, "less"),
     Column("lpips_alex", "LPIPS", 4, "less"), Column("vessel_dice", "vessels", 3), Column("vessel_thin", "thin", 3),
     Column("label_dice", "label Dice", 3), Column("label_auc", "label AUC", 4), Column("label_thin", "label thin", 3),
-    Column("sharpness", "sharpness", 2, "none"),
+    Column("sharpness", "sharpness", 2, "none"), Column("coverage", "in 90 %", 3, "none"),
 )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Method:
-    """Something that enlarges: `run(lr, seed)` takes and returns uint8, (H, W, 3) or (H, W) -> scale times that."""
+    """Something that enlarges: `run(lr, seed)` takes uint8, (H, W, 3) or (H, W), and returns scale times that.
+
+    What it returns is uint8, or an `Estimate`, whose uncertainty is scored as well.
+    """
 
     name: str
-    run: Callable[[np.ndarray, int], np.ndarray]
+    run: Callable[[np.ndarray, int], np.ndarray | Estimate]
     stochastic: bool = False
     """Run once for every seed, and scored by the mean."""
 
@@ -308,9 +313,10 @@ def _result(method: Method | Results, subject: Subject, seed: int, metrics: Sequ
         return Result(subject, method.name, sr, measure(sr, subject, metrics))
     with PeakMemory() as memory:
         wall, cpu = time.perf_counter(), time.process_time()
-        sr = method.run(subject.lr, seed)
+        made = method.run(subject.lr, seed)
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    measured = measure(sr, subject, metrics)
+    measured = measure(made, subject, metrics)
+    sr = made.pixels if isinstance(made, Estimate) else made
     scores = replace(measured.scores, cpu_seconds=cpu, wall_seconds=wall, peak_mib=memory.mib)
     return Result(subject, method.name, sr, replace(measured, scores=scores))
 
@@ -330,6 +336,10 @@ def _metric_protocol(metrics: Sequence[Metric]) -> dict[str, str]:
         "spectrum": {
             "sharpness": "power over the photograph's in the octave above the input's Nyquist frequency; Hann window, "
             "inner square of the field, on the same luma"
+        },
+        "coverage": {
+            "coverage": f"share of the values in the field of view, RGB pooled, within {Z:.3f} calibrated standard "
+            f"deviations of the mean of samples, where something was sampled; {LEVEL:.0%} is stated",
         },
         "st-lpips": {"st_lpips": "ST-LPIPS, AlexNet, weights of stlpips_pytorch 0.0.2, mean of the map"},
         "lpips": {"lpips_alex": "LPIPS 0.1, AlexNet, through torchmetrics, whole frame"},

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from retinashift.diffusion.noise import stream_generator
+from retinashift.evaluation.scores import Estimate
 from retinashift.imaging.degradation import DEGRADATION, bicubic_pillow, crop_to_multiple
 from retinashift.imaging.fundus import field_of_view
 from retinashift.inference.pipeline import ResShiftPipeline
@@ -122,9 +123,7 @@ def measure_coverage(
     Raises:
         ValueError: also a checkpoint without calibration.
     """
-    if pipeline.config.calibration is None:
-        raise ValueError("this checkpoint is not calibrated; run retinashift calibrate on it first")
-    calibration = Calibration.from_config(pipeline.config.calibration)
+    calibration = calibration_of(pipeline)
     found = sample_errors(pipeline, photographs, [samples], seed, on_progress)[samples]
     widths = [NormalDist().inv_cdf(0.5 + level / 2) for level in STATED]
     errors, spreads = (np.concatenate([getattr(s, part) for s in found]) for part in ("errors", "spreads"))
@@ -135,6 +134,31 @@ def measure_coverage(
         tuple(coverage(errors, spreads, widths)),
         {s.image: coverage(s.errors, calibration.sigma(s.spreads, samples), [Z])[0] for s in found},
     )
+
+
+def calibration_of(pipeline: ResShiftPipeline) -> Calibration:
+    """That of the checkpoint. ValueError if it has none."""
+    if pipeline.config.calibration is None:
+        raise ValueError("this checkpoint is not calibrated; run retinashift calibrate on it first")
+    return Calibration.from_config(pipeline.config.calibration)
+
+
+def estimator(pipeline: ResShiftPipeline, samples: int) -> Callable[[np.ndarray, int], Estimate]:
+    """What `upscale --uncertainty` makes, as the `run` of a benchmark's method: mean of samples, calibrated sigma.
+
+    Raises:
+        ValueError: a checkpoint without calibration, or with none for so few samples.
+    """
+    calibration_of(pipeline).sigma(np.zeros(1, np.float32), samples)  # says so before the first photograph
+
+    def run(lr: np.ndarray, seed: int) -> Estimate:
+        given, generator = lr.astype(np.float32) / 255, torch.Generator().manual_seed(seed)
+        result = pipeline(given, generator=generator, ensemble_size=samples, uncertainty=True)
+        if not result.calibrated or result.sigma is None:
+            raise ValueError("this checkpoint was calibrated for another number of steps; calibrate it again")
+        return Estimate(result.images[0], result.sigma[0])
+
+    return run
 
 
 def _means(

@@ -30,8 +30,9 @@ from retinashift.imaging.files import replace_file
 
 PLOTTED = (
     "psnr_rgb_fov", "ssim_y_fov", "ms_ssim_y_fov", "st_lpips_fov", "vessel_dice", "vessel_thin", "label_dice",
-    "label_auc", "consistency",
+    "label_auc", "coverage", "consistency",
 )  # fmt: skip
+BETTER = {"more": "more is better", "less": "less is better", "none": "neither more nor less is better"}
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;color:#1c2430;background:#fff}
 body{max-width:1240px;margin:2rem auto;padding:0 1.2rem}
@@ -97,7 +98,8 @@ def _means(report: Report) -> str:
         "<h2>Means</h2><p class=note>Small: 95 % bootstrap interval over photographs. Bold: the best of a column. "
         "fov: the field of view alone. vessels: Dice of the vessels found in the result and in the photograph; thin: "
         "share of its thin vessels found; label: the same against an observer. sharpness: power in the octave that the "
-        "input lacks, 1 is the photograph's.</p>" + "".join(_means_table(report, half) for half in _halves(report))
+        "input lacks, 1 is the photograph's; in 90 %: share of the values that lie where 90 % are said to be.</p>"
+        + "".join(_means_table(report, half) for half in _halves(report))
     )
 
 
@@ -116,9 +118,8 @@ def _means_table(report: Report, columns: list[Column]) -> str:
 
 
 def _differences(report: Report) -> str:
-    tables = [
-        _differences_table(report, [column for column in half if column.better != "none"]) for half in _halves(report)
-    ]
+    halves = ([column for column in half if column.better != "none"] for half in _halves(report))
+    tables = [_differences_table(report, half) for half in halves if half]
     if len(report.methods) == 1:
         return ""
     return (
@@ -162,8 +163,7 @@ def _strips(report: Report, colours: dict[str, str]) -> str:
                 name: [v for v in report.values(name, column.score) if v is not None] for name in report.methods
             }
             means = {name: scores[column.score] for name, scores in intervals.items() if column.score in scores}
-            arrow = "less is better" if column.better == "less" else "more is better"
-            plots.append(strip_plot(f"{column.heading} ({arrow})", values, means, colours))
+            plots.append(strip_plot(f"{column.heading} ({BETTER[column.better]})", values, means, colours))
     return (
         "<h2>Photographs</h2><p class=note>A stroke is a photograph, the disk their mean, the bar its interval.</p>"
         f"<div class=plots>{''.join(plots)}</div>"

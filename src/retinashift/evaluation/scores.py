@@ -14,9 +14,13 @@ from retinashift.evaluation import ms_ssim, perceptual
 from retinashift.evaluation.metrics import consistency, psnr_rgb, psnr_y, ssim_y
 from retinashift.evaluation.spectrum import radial_power, sharpness
 from retinashift.evaluation.vessels import VesselMap, area_under_curve, dice, thin_sensitivity, vessel_map
+from retinashift.inference.uncertainty import Z, coverage
 
-Metric = Literal["ms-ssim", "vessels", "spectrum", "st-lpips", "lpips"]
-"""What is measured beside PSNR, SSIM and consistency. The last two need networks, and seconds a photograph."""
+Metric = Literal["ms-ssim", "vessels", "spectrum", "coverage", "st-lpips", "lpips"]
+"""What is measured beside PSNR, SSIM and consistency. Coverage is that of an `Estimate`.
+
+The last two need networks, and seconds a photograph.
+"""
 DEFAULT_METRICS: tuple[Metric, ...] = ("ms-ssim", "vessels", "spectrum")
 
 
@@ -42,6 +46,37 @@ class Subject:
     def power(self) -> np.ndarray | None:
         """(BANDS,), or None where the field is too small for a spectrum."""
         return _power(self.hr, self.field)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A reconstruction that says how far its values may be off."""
+
+    mean: np.ndarray
+    """(H, W, 3) or (H, W), float32 in [0, 1], not rounded."""
+    sigma: np.ndarray
+    """Standard deviation of its values, (H, W) float32 in shares of full scale; 0 where nothing was sampled."""
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """As it is written: rounded to uint8."""
+        return np.rint(self.mean * 255).astype(np.uint8)
+
+    def coverage(self, hr: np.ndarray, field: np.ndarray) -> float | None:
+        """Share of the values in the field with |hr - mean| <= Z sigma, all channels together: 0.9 if sigma is right.
+
+        Args:
+            hr: as `mean`, uint8.
+            field: (H, W) bool.
+
+        Returns:
+            None where nothing was sampled in the field.
+        """
+        errors = hr[field] / np.float32(255) - self.mean[field]  # (n, 3) or (n,)
+        sigma = self.sigma[field]  # (n,)
+        if not sigma.any():
+            return None
+        return coverage(errors, np.broadcast_to(sigma.reshape(-1, *[1] * (errors.ndim - 1)), errors.shape), [Z])[0]
 
 
 @dataclass(frozen=True)
@@ -72,6 +107,8 @@ class Scores:
     label_auc: float | None = None
     label_thin: float | None = None
     sharpness: float | None = None
+    coverage: float | None = None
+    """Share of the photograph's values that lie where an `Estimate` says 90 % do."""
     cpu_seconds: float | None = None
     """Of this process, all its threads."""
     wall_seconds: float | None = None
@@ -98,17 +135,18 @@ def prepare(metrics: Sequence[Metric]) -> None:
         perceptual.lpips_network()
 
 
-def measure(sr: np.ndarray, subject: Subject, metrics: Sequence[Metric]) -> Measured:
+def measure(made: np.ndarray | Estimate, subject: Subject, metrics: Sequence[Metric]) -> Measured:
     """Score a reconstruction, seconds and memory apart.
 
     Args:
-        sr: as `subject.hr`.
+        made: as `subject.hr`, or an estimate of it.
         metrics: beside PSNR, SSIM and consistency.
 
     Raises:
         ValueError: another shape or dtype than the photograph's, or a photograph below 11x11.
     """
     hr, field = subject.hr, subject.field
+    sr = made.pixels if isinstance(made, Estimate) else made
     found: dict[str, float | None] = {
         "psnr_rgb": psnr_rgb(sr, hr),
         "psnr_rgb_fov": psnr_rgb(sr, hr, field),
@@ -136,6 +174,8 @@ def measure(sr: np.ndarray, subject: Subject, metrics: Sequence[Metric]) -> Meas
         power = _power(sr, field)
         assert power is not None  # the same field
         found["sharpness"] = sharpness(power, subject.power, subject.scale)
+    if "coverage" in metrics and isinstance(made, Estimate):
+        found["coverage"] = made.coverage(hr, field)
     return Measured(Scores(**found), vessels, power)
 
 

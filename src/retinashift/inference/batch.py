@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from diffusers.configuration_utils import FrozenDict
 
 from retinashift import __version__
 from retinashift.imaging.degradation import enlarge
@@ -161,13 +162,19 @@ def upscale_files(
         writers.shutdown(wait=True, cancel_futures=True)
 
 
+def _detail(config: FrozenDict) -> dict[str, float | str]:
+    """How the mode "realistic" drew its sample, beside the number of steps."""
+    drawn = {"detail_gain": config.detail_gain}
+    return drawn if config.detail_transition == "ancestral" else {**drawn, "transition": config.detail_transition}
+
+
 def _record(pipeline: ResShiftPipeline, options: BatchOptions) -> Provenance:
     """What is the same for all files of a run."""
     config = pipeline.config
     return Provenance(
         scale=config.scale,
         checkpoint=checkpoint_hash(pipeline),
-        steps=options.steps or pipeline.steps_of(options.mode, samples=options.uncertainty > 0),
+        steps=pipeline.steps_of(options.mode, options.steps, samples=options.uncertainty > 0),
         seed=options.seed,
         input="",
         ensemble=options.uncertainty or options.ensemble_size,
@@ -176,7 +183,7 @@ def _record(pipeline: ResShiftPipeline, options: BatchOptions) -> Provenance:
             **({} if options.page is None else {"page": options.page}),
             **({"deidentified": True} if options.deidentify else {}),
             **({"whole_frame": True} if options.whole_frame else {}),
-            **({"detail_gain": config.detail_gain} if options.mode == "realistic" else {}),
+            **(_detail(config) if options.mode == "realistic" else {}),
             **(_uncertainty(pipeline, options.uncertainty) if options.uncertainty else {}),
             **({} if options.precision == "fp32" else {"precision": options.precision}),
         },

@@ -18,7 +18,7 @@ from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
 from retinashift.diffusion.noise import normal_rows
-from retinashift.diffusion.scheduler import ResShiftScheduler
+from retinashift.diffusion.scheduler import ResShiftScheduler, Transition
 from retinashift.imaging.fundus import eye_columns
 from retinashift.inference import codec_tiles
 from retinashift.inference.choices import Mode, Precision
@@ -92,6 +92,9 @@ class ResShiftPipeline(DiffusionPipeline):
         back_projections: how often results are brought into line with their input when the caller names no number;
             see `fidelity`.
         detail_gain: of the mode "realistic": what the detail of its samples is multiplied by; see `amplified`.
+        detail_steps, detail_transition: of the same mode: network calls (0 is all T), and whether noise is added
+            between them ("ancestral") or only that of x_T is kept ("deterministic").
+        distilled: the denoiser is a student that draws the sample of a chain in one call; there is no other use of it.
         calibration: what `Calibration.to_config` gives, or None.
 
     >>> pipe = ResShiftPipeline.from_shipped()
@@ -112,11 +115,18 @@ class ResShiftPipeline(DiffusionPipeline):
         default_steps: int = 1,
         back_projections: int = 0,
         detail_gain: float = 1.0,
+        detail_steps: int = 0,
+        detail_transition: str = "ancestral",
+        distilled: bool = False,
         calibration: dict[str, Any] | None = None,
     ):
         super().__init__()
         if upsampling not in get_args(Upsampling):
             raise ValueError(f"upsampling is {upsampling!r}; allowed are {', '.join(get_args(Upsampling))}")
+        if detail_transition not in get_args(Transition):
+            raise ValueError(
+                f"detail_transition is {detail_transition!r}; allowed are {', '.join(get_args(Transition))}"
+            )
         self.register_modules(denoiser=denoiser, scheduler=scheduler, codec=codec)
         self.register_to_config(
             scale=scale,
@@ -124,6 +134,9 @@ class ResShiftPipeline(DiffusionPipeline):
             default_steps=default_steps,
             back_projections=back_projections,
             detail_gain=detail_gain,
+            detail_steps=detail_steps,
+            detail_transition=detail_transition,
+            distilled=distilled,
             calibration=calibration,
         )
         self.pixel_codec = PixelCodec(scale)
@@ -177,8 +190,8 @@ class ResShiftPipeline(DiffusionPipeline):
                 the mean of the result's channels comes back.
             num_inference_steps: network calls a sample, 1..T; None is what the mode says.
             mode: "faithful", one step: the posterior mean, nearest to the truth on average and smoother than it.
-                "realistic", all steps and the checkpoint's `detail_gain`: a sample, with detail as sharp as that of
-                photographs and often in another place. None is the checkpoint's default number of steps.
+                "realistic", the checkpoint's `detail_steps` and `detail_gain`: a sample, with detail as sharp as that
+                of photographs and often in another place. None is the checkpoint's default number of steps.
             generator: source of the noise; a list gives one to each image. None is a generator seeded 0. Every image
                 gets the same noise stream, so that a result does not depend on the images beside it.
             ensemble_size: samples whose mean is returned. Their number costs time, not memory.
@@ -221,13 +234,15 @@ class ResShiftPipeline(DiffusionPipeline):
         if memory is not None and memory < 1:
             raise ValueError(f"memory is {memory}; a number of bytes is needed")
         gain = self.config.detail_gain if mode == "realistic" else 1.0
-        if not num_inference_steps:
-            num_inference_steps = self.steps_of(mode, samples=uncertainty)
+        num_inference_steps = self.steps_of(mode, num_inference_steps, samples=uncertainty)
         calibration = self._calibration(num_inference_steps, ensemble_size) if uncertainty else None
         scale, budget = self.config.scale, spare_memory(self._execution_device, memory)
         masks = as_masks(mask, images, takes_mask=getattr(self.denoiser, "takes_mask", False))
         seeds = _noise_seeds(generator, len(images))
-        self.scheduler.set_timesteps(num_inference_steps)
+        realistic = mode == "realistic" and not self.config.distilled
+        self.scheduler.set_timesteps(
+            num_inference_steps, transition=self.config.detail_transition if realistic else None
+        )
         # 2. Sample, image by image: sizes may differ, and activations of one image already fill a processor
         results: list[Any] = []
         consistency: list[float] = []
@@ -273,10 +288,29 @@ class ResShiftPipeline(DiffusionPipeline):
             calibrated=calibration is not None,
         )
 
-    def steps_of(self, mode: Mode | None, *, samples: bool = False) -> int:
-        """Network calls when no number is named; `samples`: their spread is wanted, and one step is a mean."""
-        if mode == "realistic" or samples:
-            return int(self.scheduler.config.num_train_timesteps)
+    def steps_of(self, mode: Mode | None, steps: int | None = None, *, samples: bool = False) -> int:
+        """Network calls of a sample: `steps`, or what follows from the mode where no number is named.
+
+        Args:
+            samples: the spread of samples is wanted, and one step is a mean.
+
+        Raises:
+            ValueError: a use that a distilled checkpoint does not have.
+        """
+        if self.config.distilled:
+            if mode == "faithful" or (steps or 1) != 1 or samples:
+                raise ValueError(
+                    "this checkpoint is distilled: it draws a realistic sample in one step; for mode faithful, other "
+                    "steps and uncertainty take the checkpoint it was distilled from"
+                )
+            return 1
+        if steps:
+            return steps
+        every = int(self.scheduler.config.num_train_timesteps)
+        if mode == "realistic":
+            return int(self.config.detail_steps) or every
+        if samples:
+            return every
         return 1 if mode == "faithful" else int(self.config.default_steps)
 
     def _calibration(self, steps: int, samples: int) -> Calibration | None:

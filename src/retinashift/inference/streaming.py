@@ -89,7 +89,7 @@ class LightChain:
         """x_t -> x_{t-1}; the estimates of x0 go into a queue where one is given."""
         height, width = self.lr.shape[-2:]
         stream, waiting = LightStream(self.net, t, needed), RowQueue()
-        final = number == len(self.scheduler.timesteps) - 1
+        drawn = self.scheduler.transition == "ancestral" and number < len(self.scheduler.timesteps) - 1
         for x_t in states:
             waiting.push(x_t)
             deviation = self.scheduler.scale_model_input(x_t.data, t) - self._y0(x_t.top, x_t.bottom)
@@ -99,7 +99,7 @@ class LightChain:
             if bottom == top:
                 continue
             x, y0 = waiting.take(bottom, 0, width), self._y0(top, bottom)  # (1, C*f*f, n, w)
-            noise = torch.zeros_like(y0) if final else self._noise(number + 1, y0, top)
+            noise = self._noise(number + 1, y0, top) if drawn else torch.zeros_like(y0)
             x_prev, x0 = self.scheduler.step(prediction.fitted(0, width), t, x, y0, noise=noise, return_dict=False)
             if estimates is not None:
                 estimates.push(Rows(top, 0, x0))

@@ -10,6 +10,7 @@ from diffusers.models.autoencoders.vq_model import VQModel
 from torch import nn
 
 from retinashift.diffusion.scheduler import ResShiftScheduler
+from retinashift.inference.checkpoints import open_checkpoint
 from retinashift.inference.pipeline import CheckpointError, Denoiser, ResShiftPipeline
 from retinashift.models.light_net import LightNet
 from retinashift.models.swin_unet import SwinUNet
@@ -28,12 +29,10 @@ def build_pipeline(config: TrainConfig) -> ResShiftPipeline:
     """
     if config.init_from:
         try:
-            if config.init_from == "shipped":
-                pipeline = ResShiftPipeline.from_shipped()
-            else:
-                pipeline = ResShiftPipeline.from_pretrained(config.init_from)
+            pipeline = open_checkpoint(config.init_from)
             pipeline.denoiser.float()
-            pipeline.register_to_config(calibration=None)  # it was that of the former weights
+            # the calibration was that of the former weights, and a student that is trained again is one no more
+            pipeline.register_to_config(calibration=None, distilled=False)
             _deepen(pipeline.denoiser, config)
         except CheckpointError as error:
             raise ConfigError(f"init_from: {error}") from None
@@ -100,9 +99,7 @@ def _check_model(given: ModelSettings, brought: ModelSettings) -> None:
     for name, value in given.options.items():
         if name not in brought.options or brought.options[name] != value:
             has = f"has {brought.options[name]}" if name in brought.options else "has no such option"
-            raise ConfigError(
-                f"model.options.{name} is {value}, but the checkpoint of init_from {has}; leave it out"
-            )
+            raise ConfigError(f"model.options.{name} is {value}, but the checkpoint of init_from {has}; leave it out")
 
 
 def build_denoiser(settings: ModelSettings, scale: int) -> Denoiser:

@@ -133,6 +133,27 @@ class LoraSettings:
 
 
 @dataclass(frozen=True)
+class DistillSettings:
+    """A student in one step of the chain of a teacher; `init_from` is best the teacher, too."""
+
+    teacher: str = ""
+    """A checkpoint folder, or a name that comes along; "" trains on the photographs alone."""
+    steps: int = 0
+    """Network calls of the teacher; 0 is all."""
+    gain: float = 1.0
+    """What the detail of its samples is multiplied by."""
+    truth: float = 1.0
+    """Weight of the error of the mean of two estimates from opposite noise, against the photograph; 0 leaves it out."""
+
+    def __post_init__(self) -> None:
+        if self.steps < 0 or self.gain <= 0 or self.truth < 0:
+            raise ConfigError(
+                f"distill.steps is {self.steps}, gain {self.gain} and truth {self.truth}; steps and truth are 0 or "
+                "more, gain is positive"
+            )
+
+
+@dataclass(frozen=True)
 class OptimSettings:
     """AdamW, its learning rate and the average of the weights."""
 
@@ -198,10 +219,12 @@ class TrainConfig:
     model: ModelSettings = field(default_factory=ModelSettings)
     loss: LossSettings = field(default_factory=LossSettings)
     lora: LoraSettings = field(default_factory=LoraSettings)
+    distill: DistillSettings = field(default_factory=DistillSettings)
     optim: OptimSettings = field(default_factory=OptimSettings)
     run: RunSettings = field(default_factory=RunSettings)
     init_from: str = ""
-    """A checkpoint folder to start from, or "shipped"; its denoiser, schedule and codec replace `model` and `chain`."""
+    """A checkpoint folder to start from, "shipped", or another name that comes along; its denoiser, schedule
+    and codec replace `model` and `chain`, but for a greater model.options.depth, which adds blocks to a LightNet."""
     tune: Literal["denoiser", "decoder"] = "denoiser"
     """decoder: of the learned codec that `init_from` brings; the denoiser stays as it is."""
 
@@ -210,6 +233,8 @@ class TrainConfig:
             raise ConfigError("optim.schedule published counts steps; set run.minutes to 0")
         if self.tune == "decoder" and (self.lora.rank or not self.init_from):
             raise ConfigError("tune: decoder needs a checkpoint with a learned codec in init_from, and lora.rank 0")
+        if self.distill.teacher and (self.tune == "decoder" or self.loss.lpips):
+            raise ConfigError("distill.teacher goes with tune: denoiser and loss.lpips 0")
         if self.crop.size % self.chain.scale:
             raise ConfigError(f"crop.size is {self.crop.size}; it must be a multiple of chain.scale {self.chain.scale}")
         if self.data.layout == "pairs" and self.degradation.kind != "bicubic-pillow":

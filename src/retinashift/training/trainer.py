@@ -30,6 +30,7 @@ from retinashift.training.averaging import average
 from retinashift.training.build import build_pipeline, frozen_codec, resolved, trained_part
 from retinashift.training.card import continued_card
 from retinashift.training.config import ConfigError, TrainConfig
+from retinashift.training.distillation import distillation_error, open_teacher
 from retinashift.training.latents import LatentCache
 from retinashift.training.lora import merged, save_adapter
 from retinashift.training.losses import combined, perceptual_error, squared_error
@@ -95,6 +96,9 @@ class Trainer:
         self.validation = self._open(config.validation) if config.validation else None
         state = self._resume()
 
+        self.teacher = open_teacher(config.distill, self.pipeline, self.device) if config.distill.teacher else None
+        if self.teacher is not None:
+            self.pipeline.register_to_config(distilled=True, detail_gain=1.0)
         trained = trained_part(self.pipeline, config)
         if state is not None:
             trained.load_state_dict(state.model)
@@ -206,6 +210,12 @@ class Trainer:
             perceptual = perceptual_error(self.lpips, None, image, hr) if self.lpips else None
             return combined(errors, perceptual, loss.mse, loss.lpips, loss.log).mean()
         timesteps, noise = self._draw(step, micro, x0)  # (B,), as x0
+        if self.teacher is not None:
+            with self.accelerator.autocast():
+                errors = distillation_error(
+                    self.teacher, self._predict, x0, y0, lq, noise, self.config.distill.truth
+                )  # (B,)
+            return combined(errors, None, loss.mse, 0, loss.log).mean()
         x_t = scheduler.add_noise(x0, noise, timesteps, y0)
         prediction = self.model(scheduler.scale_model_input(x_t, timesteps), timesteps, lq=lq).sample
         errors = squared_error(scheduler, prediction, x0, y0, noise, timesteps)  # (B,)
@@ -216,6 +226,9 @@ class Trainer:
                 estimate = self.pipeline.pixel_codec.decode(estimate)
             perceptual = perceptual_error(self.lpips, self.codec, estimate, hr)
         return combined(self.loss_weight[timesteps] * errors, perceptual, loss.mse, loss.lpips, loss.log).mean()
+
+    def _predict(self, sample: Tensor, timesteps: Tensor, lq: Tensor) -> Tensor:
+        return self.model(sample, timesteps, lq=lq).sample
 
     @torch.no_grad()
     def _latents(self, batch: Batch, lq: Tensor, hr: Tensor) -> tuple[Tensor, Tensor]:
@@ -344,9 +357,7 @@ class Trainer:
 
     def _open(self, source: Any) -> PhotographSet:
         items = list_source(source, self.config.chain.scale)
-        return PhotographSet(
-            items, cache_gib=self.config.run.cache_gib, device=self.device, balance=source.balance
-        )
+        return PhotographSet(items, cache_gib=self.config.run.cache_gib, device=self.device, balance=source.balance)
 
     def _resume(self) -> State | None:
         """The state to go on from, if the run folder has one made with the same settings."""
@@ -367,7 +378,19 @@ class Trainer:
 def _differences(before: TrainConfig, now: TrainConfig) -> list[str]:
     """Names of settings that changed and may not."""
     changed = []
-    for section in ("data", "validation", "crop", "chain", "model", "loss", "lora", "optim", "init_from", "tune"):
+    for section in (
+        "data",
+        "validation",
+        "crop",
+        "chain",
+        "model",
+        "loss",
+        "lora",
+        "distill",
+        "optim",
+        "init_from",
+        "tune",
+    ):
         if getattr(before, section) != getattr(now, section):
             changed.append(section)
     for name in vars(before.run):

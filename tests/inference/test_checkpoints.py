@@ -1,0 +1,28 @@
+"""Names of checkpoints: those that come along, folders, and what is neither."""
+
+import pytest
+
+from retinashift.inference.checkpoints import DEFAULT, open_checkpoint, shipped_names
+from retinashift.inference.fingerprint import checkpoint_hash
+from retinashift.inference.pipeline import CheckpointError, ResShiftPipeline
+
+
+def test_every_name_that_comes_along_opens_and_no_two_are_one():
+    assert DEFAULT in shipped_names()
+    assert len({checkpoint_hash(open_checkpoint(name)) for name in shipped_names()}) == len(shipped_names())
+
+
+def test_no_name_and_shipped_mean_the_default():
+    default = checkpoint_hash(ResShiftPipeline.from_shipped())
+    assert {checkpoint_hash(open_checkpoint(name)) for name in ("", "shipped", DEFAULT)} == {default}
+
+
+def test_a_folder_goes_before_a_name_that_comes_along(tiny_pipeline, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tiny_pipeline().save_pretrained(tmp_path / DEFAULT)
+    assert open_checkpoint(DEFAULT).denoiser.config.width == 8
+
+
+def test_a_name_that_means_nothing_is_refused():
+    with pytest.raises(CheckpointError, match="no checkpoint folder at x9; names that come along are .*x4"):
+        open_checkpoint("x9")
