@@ -76,9 +76,11 @@ def upload(page: Page, data: bytes, name: str = "eye.png") -> tuple[int, bytes]:
     return ask(page, "POST", "/gradio_api/upload", head + data + b"\r\n--xx--\r\n", Content_Type=kind)
 
 
-def call(page: Page, path: str, mode: str = "faithful", steps: int = 0, file_format: str = "same") -> tuple[int, bytes]:
+def call(
+    page: Page, path: str, mode: str = "faithful", steps: int = 0, file_format: str = "same", samples: int = 0
+) -> tuple[int, bytes]:
     """The documented endpoint: an event, then its stream to the end."""
-    data = [{"path": path, "meta": {"_type": "gradio.FileData"}}, mode, steps, 0, True, file_format]
+    data = [{"path": path, "meta": {"_type": "gradio.FileData"}}, mode, steps, 0, True, file_format, samples]
     status, body = ask(page, "POST", "/gradio_api/call/upscale", json.dumps({"data": data}).encode(),
         Content_Type="application/json")  # fmt: skip
     return (
@@ -94,7 +96,7 @@ def enlarged(page: Page, data: bytes, name: str, mode: str = "faithful") -> tupl
     assert status == 200, body
     stream = call(page, json.loads(body)[0], mode)[1].decode()
     assert "event: complete" in stream, stream
-    image, sidecar = json.loads(stream.rpartition("data: ")[2])
+    image, sidecar, _ = json.loads(stream.rpartition("data: ")[2])
     status, result = ask(page, "GET", urlparse(image["url"]).path)
     assert status == 200
     return result, sidecar

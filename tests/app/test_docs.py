@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from retinashift.imaging.files import find_provenance, read_image
+from retinashift.imaging.uncertainty_map import decode_map
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "app.md").read_text(encoding="utf-8")
 
@@ -40,6 +41,31 @@ def test_the_example_in_curl_fetches_the_result(page, folder):
     assert url.startswith(page.address)
     subprocess.run(["curl", "-sf", "-o", "result.png", url], cwd=folder, check=True, timeout=30)
     assert read_image(folder / "result.png").pixels.shape == (96, 128, 3)
+
+
+def test_the_example_in_curl_fetches_the_files_of_uncertainty(page, folder):
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    code = example(page, "FILE=$(curl") + example(page, "EVENT=$(curl")
+    done = subprocess.run(["bash", "-ec", code], cwd=folder, capture_output=True, text=True, timeout=90)
+    assert done.returncode == 0, done.stderr
+    sigma, account = decode_map((folder / "eye_x4.png.uncertainty.tif").read_bytes())
+    assert sigma.shape == (96, 128)
+    assert account["provenance"]["ensemble"] == 8
+    assert read_image(folder / "eye_x4.png.uncertainty.png").pixels.shape[1] == 128
+
+
+def test_the_examples_in_python_return_the_files_of_uncertainty_where_samples_are_asked_for(page, folder):
+    code = example(page, "from gradio_client import") + "print(_)\n" + example(page, "mean, sidecar, maps =")
+    code += "print(sidecar['provenance']['ensemble'])\nprint(mean, *maps, sep='\\n')\n"
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=120,
+        env=os.environ | {"TMPDIR": str(folder)})  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    none, samples, mean, numbers, picture = done.stdout.strip().splitlines()[-5:]
+    assert (none, samples) == ("[]", "8")
+    assert find_provenance(Path(mean).read_bytes(), mean).options["uncertainty"] == 8
+    assert decode_map(Path(numbers).read_bytes())[1]["provenance"]["ensemble"] == 8
+    assert read_image(picture).pixels.shape[1] == 128
 
 
 def test_the_example_in_python_returns_the_image_and_what_made_it(page, folder):

@@ -8,7 +8,7 @@ from PIL import Image
 
 from retinashift.inference.uncertainty import Calibration
 
-from .test_commands import one_line_error, retinashift
+from .command import one_line_error, retinashift
 
 
 @pytest.fixture

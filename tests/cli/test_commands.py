@@ -1,81 +1,18 @@
 """The command line as a person meets it: exit codes, one-line errors, tables and files on disk."""
 
-import contextlib
-import io
 import json
-import os
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from unittest import mock
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from retinashift import cli
-from retinashift.diffusion.scheduler import ResShiftScheduler
-from retinashift.inference.pipeline import ResShiftPipeline
-from retinashift.models.light_net import LightNet
+from .command import in_a_fresh_process, one_line_error, retinashift
 
 COMMANDS = ("upscale", "train", "evaluate", "info", "demo", "inspect", "import", "export", "calibrate", "coverage")
-
-
-@dataclass
-class Done:
-    """What a command left: exit code and what it printed."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-def retinashift(*arguments) -> Done:
-    """Run the command in this process: starting a fresh one costs seconds of imports each time."""
-    stdout, stderr = io.StringIO(), io.StringIO()
-    code: int | str | None = 0
-    with (
-        mock.patch.object(sys, "argv", ["retinashift", *map(str, arguments)]),
-        mock.patch.dict(os.environ, {"COLUMNS": "200"}),
-        contextlib.redirect_stdout(stdout),
-        contextlib.redirect_stderr(stderr),
-    ):
-        try:
-            cli.main()
-        except SystemExit as stop:
-            code = stop.code
-    return Done(int(code or 0), stdout.getvalue(), stderr.getvalue())
-
-
-def in_a_fresh_process(*arguments) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, "-m", "retinashift", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "COLUMNS": "200"},
-    )
-
-
-def one_line_error(result) -> str:
-    assert result.returncode != 0
-    lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1, result.stderr
-    assert "Traceback" not in result.stderr
-    return lines[0]
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("checkpoint")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        net = LightNet(factor=4, width=8, depth=1, time_width=16)
-    ResShiftPipeline(
-        net, ResShiftScheduler(4, kappa=0.06, prediction_type="residual", input_scaling="none")
-    ).save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture

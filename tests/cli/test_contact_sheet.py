@@ -1,15 +1,14 @@
 """The contact sheet shows every step, is the same for the same seed, and replaces nothing unasked."""
 
-import sys
-
 import numpy as np
 import pytest
 import skimage.data
 from PIL import Image
 
-from retinashift import cli
 from retinashift.cli.contact_sheet import LABELS, SIDE, draw_sheet
 from retinashift.imaging.realistic import STEPS, DegradationSettings
+
+from .command import one_line_error, retinashift
 
 
 def test_every_step_has_a_row_and_the_sheet_follows_the_seed():
@@ -23,16 +22,10 @@ def test_every_step_has_a_row_and_the_sheet_follows_the_seed():
         draw_sheet(hr[:100], DegradationSettings(), 0)
 
 
-def test_the_command_writes_a_png_and_replaces_none(tmp_path, monkeypatch, capsys):
+def test_the_command_writes_a_png_and_replaces_none(tmp_path):
     settings = tmp_path / "s.yaml"
     settings.write_text("data: {path: x}\ndegradation: {kind: realistic, noise: [0.1, 0.2], second_order: 0.5}\n")
-    words = ["retinashift", "degradations", "-o", str(tmp_path / "sheet.png"), "--config", str(settings)]
-    monkeypatch.setattr(sys, "argv", words)
-    with pytest.raises(SystemExit) as done:
-        cli.main()
-    assert not done.value.code
+    run = ("degradations", "-o", tmp_path / "sheet.png", "--config", settings)
+    assert retinashift(*run).returncode == 0
     assert Image.open(tmp_path / "sheet.png").size[0] > 4 * SIDE
-    with pytest.raises(SystemExit) as done:
-        cli.main()
-    assert done.value.code == 1
-    assert "exists already" in capsys.readouterr().err
+    assert "exists already" in one_line_error(retinashift(*run))

@@ -1,50 +1,25 @@
 """Evaluate compares with others' results, finds labels, and says what is missing before it begins."""
 
-import contextlib
 import csv
-import io
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from retinashift import cli
 from retinashift.cli.evaluation import parse_against, parse_degradation, parse_metrics
-from retinashift.diffusion.scheduler import ResShiftScheduler
 from retinashift.evaluation.calibration import calibrate
-from retinashift.inference.pipeline import ResShiftPipeline
-from retinashift.models.light_net import LightNet
 
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("checkpoint")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        net = LightNet(factor=4, width=8, depth=1, time_width=16)
-    scheduler = ResShiftScheduler(4, kappa=0.06, prediction_type="residual", input_scaling="none")
-    ResShiftPipeline(net, scheduler).save_pretrained(folder)
-    return folder
+from .command import one_line_error, retinashift
 
 
 @pytest.fixture
-def evaluate(monkeypatch, checkpoint):
-    """(exit code, standard output, standard error) of the command in this process."""
+def evaluate(checkpoint):
+    """The command with one step and one seed."""
 
     def run(*arguments, checkpoint=checkpoint):
-        given = ["retinashift", "evaluate", *arguments, "-c", checkpoint, "--steps", 1, "--seeds", 0]
-        monkeypatch.setattr(sys, "argv", [str(word) for word in given])
-        stdout, stderr, code = io.StringIO(), io.StringIO(), 0
-        with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
-            try:
-                cli.main()
-            except SystemExit as stop:
-                code = int(stop.code or 0)
-        return code, stdout.getvalue(), stderr.getvalue()
+        return retinashift("evaluate", *arguments, "-c", checkpoint, "--steps", 1, "--seeds", 0)
 
     return run
 
@@ -65,9 +40,9 @@ def data(tmp_path):
 
 def test_results_of_others_and_labels_are_scored_and_written(data, evaluate):
     files = [word for kind in ("json", "csv", "html") for word in (f"--{kind}", data / f"scores.{kind}")]
-    code, printed, errors = evaluate(data / "set", "--against", f"Theirs={data / 'theirs'}", *files)
-    assert code == 0, errors
-    assert "Theirs" in printed
+    done = evaluate(data / "set", "--against", f"Theirs={data / 'theirs'}", *files)
+    assert done.returncode == 0, done.stderr
+    assert "Theirs" in done.stdout
     report = json.loads((data / "scores.json").read_text())
     assert report["means"]["Theirs"]["psnr_rgb"] == "inf"
     assert report["means"]["Theirs"]["vessel_dice"] == 1
@@ -81,24 +56,24 @@ def test_results_of_others_and_labels_are_scored_and_written(data, evaluate):
     assert float(rows[3]["psnr_rgb"]) == float("inf")
     assert rows[3]["wall_seconds"] == ""
     assert "Theirs" in (data / "scores.html").read_text()
-    assert "exists already" in evaluate(data / "set", "--html", data / "scores.html")[2]
+    assert "exists already" in evaluate(data / "set", "--html", data / "scores.html").stderr
 
 
 def test_coverage_is_scored_for_a_calibrated_checkpoint_and_refused_for_another(
     data, evaluate, checkpoint, small_pipeline, retina, tmp_path
 ):
-    _, _, errors = evaluate(data / "set", "--metrics", "coverage", "--json", data / "scores.json")
-    assert errors.strip().count("\n") == 0
-    assert "not calibrated; run retinashift calibrate" in errors
+    done = evaluate(data / "set", "--metrics", "coverage", "--json", data / "scores.json")
+    assert "not calibrated; run retinashift calibrate" in one_line_error(done)
+    assert done.stderr.strip().count("\n") == 0
     assert not (data / "scores.json").exists()
     small_pipeline.register_to_config(calibration=calibrate(small_pipeline, [("r", retina)], counts=(2,)).to_config())
     small_pipeline.save_pretrained(tmp_path / "calibrated")
     files = [word for kind in ("json", "csv", "html") for word in (f"--{kind}", data / f"scores.{kind}")]
-    code, printed, errors = evaluate(
+    done = evaluate(
         data / "set", "--metrics", "coverage", "--samples", 2, *files, checkpoint=tmp_path / "calibrated"
     )
-    assert code == 0, errors
-    assert "in 90 %" in printed
+    assert done.returncode == 0, done.stderr
+    assert "in 90 %" in done.stdout
     means = json.loads((data / "scores.json").read_text())["means"]
     assert 0 < means["retinashift, mean of 2"]["coverage"] < 1
     assert means["retinashift, 1 step"]["coverage"] is means["bicubic"]["coverage"] is None
@@ -115,9 +90,10 @@ def test_inputs_may_be_degraded_as_the_training_settings_say(data, evaluate, tmp
     settings.write_text("data: {path: x}\ndegradation: {kind: realistic, noise: [0.1, 0.2]}\n")
     for given in ("realistic", str(settings)):
         target = tmp_path / f"{Path(given).stem}.json"
-        _, _, errors = evaluate(data / "set", "--degradation", given, "--json", target, "--metrics", "none")
+        ran = evaluate(data / "set", "--degradation", given, "--json", target, "--metrics", "none")
+        assert ran.returncode == 0, ran.stderr
         protocol = json.loads(target.read_text())["protocol"]
-        assert protocol["degradation"] == "realistic", errors
+        assert protocol["degradation"] == "realistic"
     assert protocol["degradation_ranges"]["noise"] == [0.1, 0.2]
     assert parse_degradation("bicubic-pillow").kind == "bicubic-pillow"
     with pytest.raises(ValueError, match="--degradation is 'rain'; bicubic-pillow, realistic or a file"):
@@ -127,17 +103,17 @@ def test_inputs_may_be_degraded_as_the_training_settings_say(data, evaluate, tmp
 def test_a_missing_or_mis_sized_result_is_named(data, evaluate):
     path = data / "theirs" / "images" / "02_test.tif"
     Image.new("RGB", (16, 16)).save(path)
-    code, _, errors = evaluate(data / "set", "--against", f"T={data / 'theirs'}")
-    assert code == 1
-    assert "images/02_test.png, T: " in errors
-    assert "(16, 16, 3) and (64, 64, 3)" in errors
+    done = evaluate(data / "set", "--against", f"T={data / 'theirs'}")
+    assert done.returncode == 1
+    assert "images/02_test.png, T: " in done.stderr
+    assert "(16, 16, 3) and (64, 64, 3)" in done.stderr
     path.unlink()
-    assert "has no result named images/02_test" in evaluate(data / "set", "--against", f"T={data / 'theirs'}")[2]
+    assert "has no result named images/02_test" in evaluate(data / "set", "--against", f"T={data / 'theirs'}").stderr
 
 
 def test_a_mis_sized_label_is_named(data, evaluate):
     Image.new("L", (60, 64)).save(data / "set" / "labels" / "01_manual1.gif")
-    assert "images/01_test.png: its label is 60x64, the photograph 64x64" in evaluate(data / "set")[2]
+    assert "images/01_test.png: its label is 60x64, the photograph 64x64" in evaluate(data / "set").stderr
 
 
 def test_options_of_another_form_are_refused(tmp_path):

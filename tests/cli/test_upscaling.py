@@ -8,7 +8,7 @@ from retinashift.imaging.files import find_provenance, read_image
 from retinashift.imaging.uncertainty_map import decode_map
 from retinashift.inference.jobs import maps_of
 
-from .test_commands import one_line_error, retinashift
+from .command import one_line_error, retinashift
 
 
 @pytest.fixture

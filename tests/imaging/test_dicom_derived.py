@@ -1,16 +1,11 @@
 """DICOM out: valid by dicom-validator, of the same patient and study, honest about what was done, reproducible."""
 
 import io
-import json
-import logging
 from dataclasses import replace
-from importlib.resources import files
 
 import numpy as np
 import pydicom
 import pytest
-from dicom_validator.validator.dicom_info import DicomInfo
-from dicom_validator.validator.iod_validator import IODValidator
 
 from retinashift.imaging.dicom import decode_dicom
 from retinashift.imaging.dicom_derived import encode_dicom
@@ -18,54 +13,11 @@ from retinashift.imaging.files import decode_image, encode_image, find_provenanc
 from retinashift.imaging.photograph import ImageError, Photograph
 from retinashift.imaging.provenance import Provenance
 
-from .test_dicom import OP8, OP16, photography, written
+from .dicom_standard import complaints
+from .test_dicom import photography, written
 
 LIMIT = 10**6
 RECORD = Provenance(4, "c" * 64, 1, 7, "1" * 64, consistency_db=71.2)
-
-
-@pytest.fixture(scope="session")
-def standard():
-    """The standard's tables for the two objects, as highdicom carries them, in the form dicom-validator reads.
-
-    dicom-validator's own are downloaded when it runs. Those of highdicom have types and sequences, but not the
-    conditions of type 1C and 2C, so such attributes are checked only where they are present; conditional modules
-    count as optional ones.
-    """
-    folder = files("highdicom") / "_standard"
-    modules_of, attributes_of = (
-        json.loads((folder / name).read_text()) for name in ("iod_module_map.json", "module_attribute_map.json")
-    )
-    iods, modules = {}, {}
-    for uid, key in ((OP8, "8-bit"), (OP16, "16-bit")):
-        used = modules_of[f"ophthalmic-photography-{key}-image"]
-        iods[uid] = {
-            "title": key,
-            "modules": {m["key"]: {"ref": m["key"], "use": m["usage"].replace("C", "U")} for m in used},
-            "group_macros": {},
-        }
-        for module in used:
-            modules[module["key"]] = {}
-            for attribute in sorted(attributes_of[module["key"]], key=lambda a: len(a["path"])):
-                place = modules[module["key"]]
-                for name in attribute["path"]:
-                    place = place[tag_id(name)].setdefault("items", {})
-                place[tag_id(attribute["keyword"])] = {"name": attribute["keyword"], "type": attribute["type"]}
-    return DicomInfo({}, iods, modules)
-
-
-def tag_id(keyword: str) -> str:
-    tag = pydicom.datadict.tag_for_keyword(keyword)
-    return f"({tag >> 16:04X},{tag & 0xFFFF:04X})"
-
-
-def complaints(data: bytes, standard) -> list[str]:
-    result = IODValidator(pydicom.dcmread(io.BytesIO(data)), standard, log_level=logging.ERROR).validate()
-    return sorted(
-        f"{module} {tag} {error.code.name}"
-        for module, tags in result.module_errors.items()
-        for tag, error in tags.items()
-    )
 
 
 def derived(data: bytes, times: int = 4, **changes) -> bytes:
@@ -75,18 +27,18 @@ def derived(data: bytes, times: int = 4, **changes) -> bytes:
     return encode_image("a.dcm", pixels, like=photograph, scale=times, provenance=replace(RECORD, **changes))
 
 
-def test_the_validator_finds_what_is_missing(retina, standard):
+def test_the_validator_finds_what_is_missing(retina):
     ds = photography(retina)
-    assert complaints(written(ds), standard) == []
+    assert complaints(written(ds)) == []
     del ds.BurnedInAnnotation, ds.PatientName
-    assert len(complaints(written(ds), standard)) == 2
+    assert len(complaints(written(ds))) == 2
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("grey", [False, True])
-def test_derived_objects_are_valid(retina, standard, dtype, grey):
+def test_derived_objects_are_valid(retina, dtype, grey):
     pixels = np.ascontiguousarray(retina[..., 1] if grey else retina).astype(dtype)
-    assert complaints(derived(written(photography(pixels))), standard) == []
+    assert complaints(derived(written(photography(pixels)))) == []
 
 
 def test_what_was_done_is_told_and_patient_and_study_stay(retina):

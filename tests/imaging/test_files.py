@@ -10,10 +10,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from PIL.ExifTags import Base
 
+from retinashift.imaging.exif import load_exif
 from retinashift.imaging.files import ImageError, Photograph, decode_image, find_images, read_image, write_image
 
 SIDES = st.integers(1, 97)
+SAVED = {"png": {}, "jpg": {"quality": 100, "subsampling": 0}, "tif": {}, "webp": {"lossless": True}}
+"""Formats with metadata, and how Pillow writes them with little or no loss."""
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -39,24 +43,50 @@ def test_the_content_tells_the_format_and_not_the_suffix(tmp_path, retina):
     assert read_image(tmp_path / "a.jpg").format == "TIFF"
 
 
-def test_resolution_follows_the_scale_and_metadata_the_input(tmp_path, retina):
-    like = Photograph(retina, icc=b"profile" * 20, dpi=(300.0, 200.0))
-    for suffix in ("png", "jpg", "tif"):
-        write_image(tmp_path / f"a.{suffix}", np.repeat(np.repeat(retina, 2, 0), 2, 1), like=like, scale=2)
-        again = read_image(tmp_path / f"a.{suffix}")
-        assert again.dpi == pytest.approx((600, 400), abs=0.02)
-        assert again.icc == like.icc
-
-
-def test_a_rotated_photograph_is_rotated_once_through_reading_and_writing(tmp_path, retina):
+@pytest.mark.parametrize("suffix", SAVED)
+def test_resolution_follows_the_scale_and_metadata_the_input(tmp_path, retina, suffix):
     exif = Image.Exif()
-    exif[274] = 6
-    Image.fromarray(retina[:20, :30]).save(tmp_path / "in.png", exif=exif)
-    photograph = read_image(tmp_path / "in.png")
-    for suffix in ("png", "tif"):
-        write_image(tmp_path / f"out.{suffix}", photograph)
-        assert np.array_equal(read_image(tmp_path / f"out.{suffix}").pixels, np.rot90(retina[:20, :30], -1))
-        assert 274 not in Image.open(tmp_path / f"out.{suffix}").getexif()
+    exif[Base.Make] = "Camera"
+    like = Photograph(retina, icc=b"profile" * 20, exif=exif.tobytes()[6:], dpi=(300.0, 200.0))
+    write_image(tmp_path / f"a.{suffix}", np.repeat(np.repeat(retina, 2, 0), 2, 1), like=like, scale=2)
+    again = read_image(tmp_path / f"a.{suffix}")
+    assert again.dpi == pytest.approx((600, 400), abs=0.02)
+    assert again.icc == like.icc
+    assert load_exif(again.exif)[Base.Make] == "Camera"
+    write_image(tmp_path / f"bare.{suffix}", retina)
+    bare = read_image(tmp_path / f"bare.{suffix}")
+    assert (bare.dpi, bare.icc, bare.exif) == (None, None, None)
+
+
+@pytest.mark.parametrize("orientation", [6, 8])
+@pytest.mark.parametrize("suffix", SAVED)
+def test_pixels_and_resolution_are_turned_upright_once_through_reading_and_writing(
+    tmp_path, retina, suffix, orientation
+):
+    exif = Image.Exif()
+    exif[Base.Orientation], exif[Base.Make] = orientation, "Camera"
+    exif[Base.XResolution], exif[Base.YResolution], exif[Base.ResolutionUnit] = 300.0, 150.0, 2
+    stored = retina[:16, :32]
+    Image.fromarray(stored).save(tmp_path / f"in.{suffix}", exif=exif, dpi=(300, 150), **SAVED[suffix])
+    photograph = read_image(tmp_path / f"in.{suffix}")
+    upright = np.rot90(stored, 1 if orientation == 8 else -1)
+    assert photograph.pixels.shape == upright.shape
+    assert np.abs(photograph.pixels.astype(int) - upright).mean() <= (1 if suffix == "jpg" else 0)
+    assert photograph.dpi == pytest.approx((150, 300), abs=0.02)
+    write_image(tmp_path / f"out.{suffix}", photograph)
+    again = read_image(tmp_path / f"out.{suffix}")
+    assert np.abs(again.pixels.astype(int) - photograph.pixels).mean() <= (3 if suffix == "jpg" else 0)
+    assert again.dpi == pytest.approx((150, 300), abs=0.02)
+    written = Image.open(tmp_path / f"out.{suffix}").getexif()
+    assert Base.Orientation not in written
+    assert written[Base.Make] == "Camera"
+
+
+@pytest.mark.parametrize("suffix", SAVED)
+def test_a_picture_above_the_limit_is_refused(tmp_path, retina, suffix):
+    Image.fromarray(retina).save(tmp_path / f"a.{suffix}", **SAVED[suffix])
+    with pytest.raises(ImageError, match="128x128 pixels are above the limit"):
+        read_image(tmp_path / f"a.{suffix}", 1000)
 
 
 def test_a_profile_for_colour_is_not_put_on_grey(tmp_path, retina):

@@ -59,15 +59,6 @@ def test_metadata_written_is_metadata_read(retina):
     assert other.info["dpi"] == pytest.approx((300, 150), abs=0.02)
 
 
-def test_orientation_turns_pixels_and_resolution_once(retina):
-    exif = Image.Exif()
-    exif[274] = 6
-    photograph = decode_png(png(Image.fromarray(retina[:20, :30]), exif=exif, dpi=(300, 150)), LIMIT)
-    assert np.array_equal(photograph.pixels, np.rot90(retina[:20, :30], -1))
-    assert photograph.dpi == pytest.approx((150, 300), abs=0.02)
-    assert photograph.exif is None
-
-
 def test_a_header_of_60000_squared_is_refused_before_decoding():
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0))
     with pytest.raises(ImageError, match="60000x60000 pixels are above the limit"):

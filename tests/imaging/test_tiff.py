@@ -84,15 +84,6 @@ def _loaded(block: bytes) -> Image.Exif:
     return exif
 
 
-def test_orientation_turns_pixels_and_resolution_once(retina):
-    data = tiff(retina[:20, :30], resolution=(300, 150), resolutionunit="INCH", extratags=[(274, 3, 1, 6, True)])
-    photograph = decode_tiff(data, LIMIT)
-    assert np.array_equal(photograph.pixels, np.rot90(retina[:20, :30], -1))
-    assert photograph.dpi == (150, 300)
-    again = decode_tiff(encode_tiff(photograph), LIMIT)
-    assert np.array_equal(again.pixels, photograph.pixels)
-
-
 def test_other_kinds_of_tiff_are_refused_by_name(retina):
     grey = np.ascontiguousarray(retina[..., 0])
     for data, reason in (

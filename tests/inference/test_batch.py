@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pydicom
 import pytest
 
 from retinashift.imaging.files import find_provenance, read_image, write_image
@@ -11,6 +12,8 @@ from retinashift.imaging.uncertainty_map import decode_map
 from retinashift.inference.batch import BatchOptions, upscale_files
 from retinashift.inference.fingerprint import checkpoint_hash
 from retinashift.inference.jobs import Job, maps_of
+
+from ..imaging.test_dicom import photography, written
 
 
 @pytest.fixture
@@ -166,6 +169,26 @@ def test_uncertainty_lies_beside_the_result_and_says_whether_it_is_calibrated(tm
     assert account["calibrated"] is False
     assert account["provenance"]["input"] == outcome.record.input
     assert read_image(picture).pixels.shape[1] == 24
+
+
+def test_beside_dicom_the_uncertainty_lies_as_a_parametric_map_too_with_the_same_numbers(tmp_path, tiny_pipeline):
+    source, target = tmp_path / "eye.dcm", tmp_path / "out" / "eye.dcm"
+    pixels = np.random.default_rng(0).integers(0, 255, (8, 6, 3), dtype=np.uint8)
+    source.write_bytes(written(photography(pixels)))
+    run = lambda: next(  # noqa: E731
+        iter(upscale_files(tiny_pipeline(), [Job(source, target)], BatchOptions(uncertainty=2, resume=True)))
+    )
+    assert run().error == ""
+    numbers, _, parametric = maps_of(target)
+    sigma, account = decode_map(numbers.read_bytes())
+    ds = pydicom.dcmread(parametric)
+    assert np.array_equal(ds.pixel_array, np.rint(sigma * 65535))
+    assert ds.StudyInstanceUID == pydicom.dcmread(target).StudyInstanceUID
+    mapping = ds.SharedFunctionalGroupsSequence[0].RealWorldValueMappingSequence[0]
+    assert mapping.LUTExplanation == account["meaning"]
+    assert run().skipped
+    parametric.unlink()
+    assert "--overwrite" in run().error
 
 
 def test_a_result_whose_uncertainty_is_gone_is_not_taken_for_done(tmp_path, tiny_pipeline):

@@ -141,7 +141,9 @@ def test_a_saved_checkpoint_loads_to_the_same_images(tmp_path, tiny_pipeline):
     assert again.codec is None
 
 
-def test_a_swin_denoiser_with_a_learned_codec_runs_saves_and_loads(tmp_path):
+@pytest.fixture
+def learned_pipeline():
+    """A Swin denoiser and a learned codec."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         denoiser = SwinUNet(
@@ -153,11 +155,36 @@ def test_a_swin_denoiser_with_a_learned_codec_runs_saves_and_loads(tmp_path):
             block_out_channels=(16, 16, 16), down_block_types=("DownEncoderBlock2D",) * 3,
             up_block_types=("UpDecoderBlock2D",) * 3, latent_channels=3, num_vq_embeddings=32, norm_num_groups=8,
         )  # fmt: skip
-    pipe = ResShiftPipeline(denoiser.eval(), ResShiftScheduler(4), codec.eval(), upsampling="torch", default_steps=4)
-    first = pipe(picture()).images[0]
+    return ResShiftPipeline(denoiser.eval(), ResShiftScheduler(4), codec.eval(), upsampling="torch", default_steps=4)
+
+
+def test_a_swin_denoiser_with_a_learned_codec_runs_saves_and_loads(tmp_path, learned_pipeline):
+    first = learned_pipeline(picture()).images[0]
     assert first.shape == (40, 52, 3)
-    pipe.save_pretrained(tmp_path)
+    learned_pipeline.save_pretrained(tmp_path)
     assert np.array_equal(ResShiftPipeline.from_pretrained(tmp_path)(picture()).images[0], first)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_an_ensemble_encodes_a_picture_once_and_gives_what_encoding_for_each_member_gives(
+    learned_pipeline, monkeypatch, precision
+):
+    pipe, calls = learned_pipeline, []
+    pipe.codec.encoder.register_forward_hook(lambda *_: calls.append(1))
+    pictures = [picture(), picture() // 2]
+
+    def run():
+        calls.clear()
+        return pipe(pictures, 2, ensemble_size=3, uncertainty=True, precision=precision)
+
+    once = run()
+    assert len(calls) == 2
+    sample = pipe._sample
+    monkeypatch.setattr(pipe, "_sample", lambda given, whole, *rest: sample(given, pipe._encoded(given), *rest))
+    each = run()
+    assert len(calls) == 2 + 6
+    assert all(map(np.array_equal, once.images, each.images))
+    assert all(map(np.array_equal, once.sigma, each.sigma))
 
 
 def save_with_index(tiny_pipeline, folder, change):

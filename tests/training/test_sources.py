@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from retinashift.imaging.files import READ_SUFFIXES, write_image
 from retinashift.training.config import Source
 from retinashift.training.sources import (
     STARE_LABELLED,
@@ -20,6 +21,8 @@ from retinashift.training.sources import (
     list_source,
     stem,
 )
+
+from ..imaging.test_dicom import photography, written
 
 
 def ppm(seed: int = 0, side: int = 16) -> bytes:
@@ -85,6 +88,19 @@ def test_pairs_are_matched_by_name_whatever_the_file_type(tmp_path):
     )
     assert photographs.hr(0).shape == (3, 32, 32)
     assert photographs.lr(0).shape == (3, 8, 8)
+
+
+@pytest.mark.parametrize("suffix", READ_SUFFIXES)
+def test_photographs_of_every_type_that_is_read_train(tmp_path, retina, suffix):
+    if suffix.endswith(".gz"):
+        (tmp_path / f"eye{suffix}").write_bytes(gzip.compress(ppm()))
+    elif suffix == ".dcm":
+        (tmp_path / "eye.dcm").write_bytes(written(photography(retina)))
+    else:
+        write_image(tmp_path / f"eye{suffix}", retina[..., 1] if suffix == ".pgm" else retina)
+    photographs = PhotographSet(list_source(Source(str(tmp_path)), 4), cache_gib=1)
+    assert [stem(name) for name in photographs] == ["eye"]
+    assert photographs.hr(0).shape[0] == 3
 
 
 def test_a_missing_partner_is_named(tmp_path):

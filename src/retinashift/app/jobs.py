@@ -9,20 +9,19 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, get_args
 
 from retinashift.app.model import Model
 from retinashift.app.views import write_views
 from retinashift.imaging.files import read_image
 from retinashift.imaging.photograph import Photograph
 from retinashift.imaging.uncertainty_map import decode_map
+from retinashift.inference.choices import Mode, OutputFormat
 
 if TYPE_CHECKING:
     from retinashift.inference.batch import BatchOptions
 
-FileFormat = Literal["same", "png", "tiff"]
 Report = Callable[[float, str], None]
-Mode = Literal["faithful", "realistic"]
 MAX_SAMPLES = 64
 CALIBRATED = "standard deviation, calibrated: 1.645 of it on each side covers 90 % of values"
 NOT_CALIBRATED = "spread of samples (not calibrated)"
@@ -39,15 +38,16 @@ class JobSettings:
     consistency: bool = True
     samples: int = 0
     """Plain samples whose mean is the result, with a map of their uncertainty; 0 makes none."""
-    file_format: FileFormat = "same"
+    file_format: OutputFormat = "same"
 
     def __post_init__(self) -> None:
         for name, lowest, highest in (("steps", 0, 1000), ("seed", 0, 2**63 - 1), ("samples", 0, MAX_SAMPLES)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
                 raise ValueError(f"{name} is {value!r}; a whole number from {lowest} to {highest} is needed")
-        if self.mode not in ("faithful", "realistic"):
-            raise ValueError(f"mode is {self.mode!r}; faithful or realistic is needed")
+        for name, allowed in (("mode", get_args(Mode)), ("file_format", get_args(OutputFormat))):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; {' or '.join(allowed)} is needed")
         if self.samples == 1:
             raise ValueError("samples is 1; the spread of samples needs at least 2, or 0 for none")
         if self.samples and self.mode == "realistic":
@@ -62,8 +62,6 @@ class JobSettings:
             )
         if not isinstance(self.consistency, bool):
             raise ValueError(f"consistency is {self.consistency!r}; true or false is needed")
-        if self.file_format not in ("same", "png", "tiff"):
-            raise ValueError(f"file_format is {self.file_format!r}; same, png or tiff is needed")
 
     def options(self) -> BatchOptions:
         """The same for the command line's code."""

@@ -8,13 +8,14 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from retinashift.app.jobs import FileFormat, JobSettings, Mode, run_job
+from retinashift.app.jobs import JobSettings, run_job
 from retinashift.app.method import build_method
 from retinashift.app.model import Cancelled, Model
 from retinashift.app.settings import PageSettings
 from retinashift.app.shelf import Shelf
+from retinashift.inference.choices import Mode, OutputFormat
 
 CSS = """
 body,.gradio-container{background:#14171a!important}
@@ -45,7 +46,7 @@ def build_page(model: Model, shelf: Shelf, settings: PageSettings, sample: tuple
 
     def enlarge(
         files: list[str] | None, mode: Mode, steps: float, seed: float, consistency: bool, samples: float,
-        file_format: FileFormat, reference: str | None, take_sample: bool, request: gr.Request,
+        file_format: OutputFormat, reference: str | None, take_sample: bool, request: gr.Request,
     ) -> Iterator[tuple[str, Any]]:  # fmt: skip
         uploads, truth = [Path(f) for f in files or []], Path(reference) if reference else None
         if take_sample:
@@ -104,25 +105,26 @@ def build_page(model: Model, shelf: Shelf, settings: PageSettings, sample: tuple
 
     def upscale(
         photograph: str, mode: Mode = "faithful", steps: float = 0, seed: float = 0, consistency: bool = True,
-        file_format: FileFormat = "same",
-    ) -> tuple[str, dict]:  # fmt: skip
-        """Enlarge one photograph. Returns the image file and what the JSON sidecar holds."""
+        file_format: OutputFormat = "same", samples: float = 0,
+    ) -> tuple[str, dict, list[str]]:  # fmt: skip
+        """Enlarge one photograph. Returns the image file, what the JSON sidecar holds, and the files of uncertainty."""
         try:
             if not photograph:
                 raise ValueError("no photograph was given")
-            chosen = JobSettings(mode, _whole(steps), _whole(seed), consistency, 0, file_format)
+            chosen = JobSettings(mode, _whole(steps), _whole(seed), consistency, _whole(samples), file_format)
             token, folder = shelf.new("api")
             try:
                 (photo,) = run_job(model, [Path(photograph)], chosen, folder, lambda *_: None, threading.Event())
                 if "error" in photo:
                     raise ValueError(photo["error"])
                 sidecar = json.loads((folder / "0" / f"{photo['saved']}.json").read_bytes())
-                target = shelf.for_gradio(folder / "0" / photo["saved"])
+                kept = (photo["saved"], *photo["maps"])
+                target, *maps = (str(shelf.for_gradio(folder / "0" / name)) for name in kept)
             finally:
                 shelf.drop(token)
         except (ValueError, Cancelled) as error:
             raise gr.Error(str(error) or "the page ends", print_exception=False) from None
-        return str(target), sidecar
+        return target, sidecar, maps
 
     def forget(request: gr.Request) -> None:
         cancel(request)
@@ -141,13 +143,13 @@ def build_page(model: Model, shelf: Shelf, settings: PageSettings, sample: tuple
                     go = gr.Button("Enlarge", variant="primary", elem_id="go", min_width=80)
                     stop = gr.Button("Cancel", elem_id="stop", min_width=80)
                 take = gr.Button("Use the sample", elem_id="sample")
-                mode = gr.Radio(["faithful", "realistic"], value="faithful", label="Mode", elem_id="mode",
+                mode = gr.Radio(list(get_args(Mode)), value="faithful", label="Mode", elem_id="mode",
                     info="faithful: one step, invents least; realistic: a sample, sharp, partly invented")  # fmt: skip
                 with gr.Row():
                     number: Any = {"precision": 0, "minimum": 0, "min_width": 90}
                     steps = gr.Number(0, label="Steps (0: auto)", elem_id="steps", **number)
                     seed = gr.Number(0, label="Seed", **number)
-                file_format = gr.Dropdown(["same", "png", "tiff"], value="same", label="File type")
+                file_format = gr.Dropdown(list(get_args(OutputFormat)), value="same", label="File type")
                 consistency = gr.Checkbox(True, label="In line with the input (consistency)")
                 samples = gr.Slider(0, 16, 0, step=1, label="Uncertainty: samples (0: none)", elem_id="samples",
                     info="the result is their mean")  # fmt: skip
@@ -166,9 +168,9 @@ def build_page(model: Model, shelf: Shelf, settings: PageSettings, sample: tuple
         timer.tick(lambda: (_status(model), gr.Timer(active=not model.loaded)), None, [status, timer], **private)
         page.unload(forget)
         photograph, account = gr.File(visible=False), gr.JSON(visible=False)
-        result = gr.File(visible=False)
+        result, maps = gr.File(visible=False), gr.File(visible=False, file_count="multiple")
         gr.Button(visible=False).click(
-            upscale, [photograph, mode, steps, seed, consistency, file_format], [result, account],
+            upscale, [photograph, mode, steps, seed, consistency, file_format, samples], [result, account, maps],
             api_name="upscale", concurrency_limit=settings.max_waiting + 4,
         )  # fmt: skip
     page.queue(max_size=2 * settings.max_waiting, api_open=False)

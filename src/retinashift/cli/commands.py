@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +17,7 @@ from retinashift.cli.import_official import export_weights, import_weights
 from retinashift.cli.inspect import inspect_files
 from retinashift.cli.opening import open_pipeline, progress_bar, quiet_libraries
 from retinashift.cli.schedule import schedule
+from retinashift.inference.choices import Mode, OutputFormat, Precision
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -57,7 +58,7 @@ def upscale(
     inputs: Annotated[list[str], typer.Argument(help="Files, folders (with all below them) or patterns.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results, or a file name for one input.")],
     mode: Annotated[
-        Literal["faithful", "realistic"] | None,
+        Mode | None,
         typer.Option(
             help="faithful (the default): one step, the best estimate, smoother than the truth. realistic: a sample, "
             "as sharp as photographs are; its finest detail is plausible, not observed."
@@ -77,10 +78,10 @@ def upscale(
         bool, typer.Option("--whole-frame", help="Let the network work on the dark surround of the eye too.")
     ] = False,
     precision: Annotated[
-        Literal["fp32", "bf16", "fp16"],
+        Precision,
         typer.Option(help="bf16: half as fast again where the processor has it, for about one grey level."),
     ] = "fp32",
-    file_format: Annotated[Literal["same", "png", "tiff"], typer.Option("--format", help="File type.")] = "same",
+    file_format: Annotated[OutputFormat, typer.Option("--format", help="File type.")] = "same",
     figure: Annotated[bool, typer.Option("--figure", help="Draw each result beside its input, too.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")] = False,
     resume: Annotated[

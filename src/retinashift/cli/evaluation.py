@@ -19,7 +19,8 @@ from retinashift.evaluation.report import save_html
 from retinashift.evaluation.scores import DEFAULT_METRICS, Metric
 from retinashift.imaging.files import ImageError, read_image
 from retinashift.imaging.realistic import DegradationSettings
-from retinashift.inference.pipeline import Mode, ResShiftPipeline
+from retinashift.inference.choices import Mode
+from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.training.config import TrainConfig
 from retinashift.training.sources import FileRef, list_files, stem_path
 

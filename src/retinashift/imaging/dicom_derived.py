@@ -132,16 +132,16 @@ def _put_derivation(dataset: Dataset, source: Dataset, photograph: Photograph) -
     account = f"Super-resolved x{factor} by RetinaShift {__version__}"
     dataset.SeriesDescription = f"{account}"[:64]
     dataset.DerivationDescription = f"{account}: fine detail is estimated, not observed. Research use only."
-    dataset.DerivationCodeSequence = [_code("113085", "Spatial resampling")]
+    dataset.DerivationCodeSequence = [coded("113085", "Spatial resampling")]
     reference = Dataset()
     reference.ReferencedSOPClassUID = source.SOPClassUID
     reference.ReferencedSOPInstanceUID = source.SOPInstanceUID
     if int(source.get("NumberOfFrames") or 1) > 1:
         reference.ReferencedFrameNumber = photograph.frame
-    reference.PurposeOfReferenceCodeSequence = [_code("121322", "Source image for image processing operation")]
+    reference.PurposeOfReferenceCodeSequence = [coded("121322", "Source image for image processing operation")]
     dataset.SourceImageSequence = [reference]
     equipment = Dataset()
-    equipment.PurposeOfReferenceCodeSequence = [_code("109103", "Modifying Equipment")]
+    equipment.PurposeOfReferenceCodeSequence = [coded("109103", "Modifying Equipment")]
     equipment.Manufacturer = equipment.ManufacturerModelName = "RetinaShift"
     equipment.SoftwareVersions = __version__
     equipment.ContributionDescription = dataset.DerivationDescription
@@ -155,9 +155,10 @@ def _put_derivation(dataset: Dataset, source: Dataset, photograph: Photograph) -
         dataset.private_block(PRIVATE_GROUP, PRIVATE_CREATOR, create=True).add_new(1, "UT", photograph.provenance)
 
 
-def _code(value: str, meaning: str) -> Any:
+def coded(value: str, meaning: str, scheme: str = "DCM") -> Any:
+    """An item of a code sequence."""
     from pydicom import Dataset
 
     item = Dataset()
-    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, "DCM", meaning
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
     return item

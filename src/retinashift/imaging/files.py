@@ -24,19 +24,21 @@ from retinashift.imaging.tiff import decode_tiff, encode_tiff, provenance_of_tif
 from retinashift.imaging.webp import decode_webp, encode_webp, provenance_of_webp
 
 __all__ = [
-    "MAX_PIXELS", "ImageError", "Photograph", "decode_image", "encode_image", "find_images", "find_provenance",
-    "read_bytes", "read_image", "replace_file", "write_image",
+    "MAX_PIXELS", "READ_SUFFIXES", "WRITE_SUFFIXES", "ImageError", "Photograph", "decode_image", "encode_image",
+    "find_images", "find_provenance", "read_bytes", "read_image", "replace_file", "write_image",
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)
-
-READ_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".ppm.gz", ".pgm.gz", ".dcm")
-"""What `find_images` looks for in folders, in any case."""
 
 _FORMAT_OF_SUFFIX: dict[str, FileFormat] = {
     ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF", ".ppm": "PPM", ".pgm": "PPM",
     ".webp": "WebP", ".dcm": "DICOM",
 }  # fmt: skip
+WRITE_SUFFIXES = tuple(_FORMAT_OF_SUFFIX)
+"""What a file that is written may end with, in any case."""
+READ_SUFFIXES = (*WRITE_SUFFIXES, ".ppm.gz", ".pgm.gz")
+"""What is looked for in folders, in any case."""
+
 _DECODERS: dict[FileFormat, Callable[[bytes, int], Photograph]] = {
     "PNG": decode_png, "JPEG": decode_jpeg, "PPM": decode_ppm, "WebP": decode_webp,
 }  # fmt: skip
@@ -181,7 +183,7 @@ def encode_image(
     path = Path(path)
     file_format = _FORMAT_OF_SUFFIX.get(path.suffix.lower())
     if file_format is None:
-        raise ImageError(f"{path}: the suffix must be one of {', '.join(_FORMAT_OF_SUFFIX)}")
+        raise ImageError(f"{path}: the suffix must be one of {', '.join(WRITE_SUFFIXES)}")
     try:
         photograph = _with_metadata(image, like, scale)
         if provenance is not None:

@@ -26,16 +26,21 @@ def encode_map(sigma: np.ndarray, account: dict[str, Any]) -> bytes:
         sigma: (H, W), in shares of full scale.
         account: what made it; goes into the ImageDescription as one line of JSON, with the unit.
     """
-    stored = np.empty(sigma.shape, np.uint16)
-    for top in range(0, len(sigma), 256):
-        stored[top : top + 256] = np.rint(np.clip(sigma[top : top + 256], 0, 1) * FULL_SCALE)
     description = {"unit": "standard deviation, 1/65535 of full scale; 257 is one level of 255", **account}
     target = io.BytesIO()
     tifffile.imwrite(
-        target, stored, photometric="minisblack", compression="zlib", predictor=True, rowsperstrip=64,
+        target, stored_deviations(sigma), photometric="minisblack", compression="zlib", predictor=True, rowsperstrip=64,
         description=json.dumps(description), software="RetinaShift", metadata=None,
     )  # fmt: skip
     return target.getvalue()
+
+
+def stored_deviations(sigma: np.ndarray) -> np.ndarray:
+    """(H, W) uint16 of shares of full scale."""
+    stored = np.empty(sigma.shape, np.uint16)
+    for top in range(0, len(sigma), 256):
+        stored[top : top + 256] = np.rint(np.clip(sigma[top : top + 256], 0, 1) * FULL_SCALE)
+    return stored
 
 
 def decode_map(data: bytes) -> tuple[np.ndarray, dict[str, Any]]:

@@ -20,6 +20,7 @@ from diffusers.configuration_utils import FrozenDict
 from retinashift import __version__
 from retinashift.imaging.degradation import enlarge
 from retinashift.imaging.dicom_deidentify import deidentify
+from retinashift.imaging.dicom_parametric import encode_parametric_map
 from retinashift.imaging.files import (
     MAX_PIXELS,
     ImageError,
@@ -33,9 +34,10 @@ from retinashift.imaging.files import (
 from retinashift.imaging.png import encode_png
 from retinashift.imaging.provenance import Provenance, digest
 from retinashift.imaging.uncertainty_map import encode_map, overlay
+from retinashift.inference.choices import Mode, Precision
 from retinashift.inference.fingerprint import checkpoint_hash
 from retinashift.inference.jobs import Job, maps_of, sidecar_of
-from retinashift.inference.pipeline import Mode, Precision, ResShiftPipeline
+from retinashift.inference.pipeline import ResShiftPipeline
 
 logger = logging.getLogger(__name__)
 
@@ -303,7 +305,7 @@ def _write(
         if job.target.exists() and not options.overwrite:
             raise ImageError(f"{job.target} exists already; give --overwrite to replace it")
         if enlarged.sigma is not None:  # before the result, which says by its being there that all is done
-            _write_maps(job, enlarged, record)
+            _write_maps(job, enlarged, record, photograph, data)
         replace_file(job.target, data)
         if options.sidecar:
             _write_sidecar(job, data, record)
@@ -312,14 +314,17 @@ def _write(
     return Outcome(job, record=record, seconds=time.perf_counter() - started)
 
 
-def _write_maps(job: Job, enlarged: _Enlarged, record: Provenance) -> None:
+def _write_maps(job: Job, enlarged: _Enlarged, record: Provenance, photograph: Photograph, result: bytes) -> None:
     assert enlarged.sigma is not None
     meaning = "1.645 of it on each side covers 90 % of values" if enlarged.calibrated else "spread of samples, no error"
     account = {"calibrated": enlarged.calibrated, "meaning": meaning, "provenance": json.loads(record.line())}
     caption = f"standard deviation in levels of 255, {record.ensemble} samples"
     caption += ", calibrated" if enlarged.calibrated else ", NOT CALIBRATED"
-    numbers, picture = maps_of(job.target)
+    numbers, picture, *objects = maps_of(job.target)
     replace_file(numbers, encode_map(enlarged.sigma, account))
+    for path in objects:
+        assert photograph.dicom is not None  # or the result could not have been written as DICOM
+        replace_file(path, encode_parametric_map(enlarged.sigma, result, photograph.dicom, meaning))
     replace_file(picture, encode_png(Photograph(overlay(enlarged.pixels, enlarged.sigma, caption))))
 
 

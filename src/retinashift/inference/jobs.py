@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from retinashift.imaging.files import ImageError, find_images
-
-OutputFormat = Literal["same", "png", "tiff"]
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".dcm")
+from retinashift.imaging.files import WRITE_SUFFIXES, ImageError, find_images
+from retinashift.inference.choices import OutputFormat
 
 
 @dataclass(frozen=True)
@@ -26,9 +23,10 @@ def sidecar_of(target: Path) -> Path:
     return target.with_name(f"{target.name}.json")
 
 
-def maps_of(target: Path) -> tuple[Path, Path]:
-    """The uncertainty beside a result: the map, and the overlay to look at."""
-    return target.with_name(f"{target.name}.uncertainty.tif"), target.with_name(f"{target.name}.uncertainty.png")
+def maps_of(target: Path) -> tuple[Path, ...]:
+    """The uncertainty beside a result: the map, the overlay to look at, and beside DICOM a parametric map."""
+    kinds = ("tif", "png", "dcm") if target.suffix.lower() == ".dcm" else ("tif", "png")
+    return tuple(target.with_name(f"{target.name}.uncertainty.{kind}") for kind in kinds)
 
 
 def plan_jobs(
@@ -51,7 +49,7 @@ def plan_jobs(
             a former run that would be enlarged again.
     """
     found = find_images(inputs)
-    one_file = out.suffix.lower() in IMAGE_SUFFIXES and not out.is_dir()
+    one_file = out.suffix.lower() in WRITE_SUFFIXES and not out.is_dir()
     if one_file and len(found) > 1:
         raise ImageError(f"{len(found)} images go into one file {out}; give a folder with -o")
     _refuse_former_results(inputs, [source for source, _ in found], out)

@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from retinashift.diffusion.noise import normal_rows
 from retinashift.diffusion.scheduler import ResShiftScheduler, Transition
 from retinashift.imaging.fundus import eye_columns
 from retinashift.inference import codec_tiles
+from retinashift.inference.choices import Mode, Precision
 from retinashift.inference.denoiser_tiles import denoise, planned_side
 from retinashift.inference.device import spare_memory
 from retinashift.inference.fidelity import back_project_rows
@@ -47,8 +48,6 @@ from retinashift.models.swin_unet import SwinUNet, pad_to_multiple
 from retinashift.models.vq import VQCodec
 
 Denoiser = LightNet | SwinUNet
-Precision = Literal["fp32", "bf16", "fp16"]
-Mode = Literal["faithful", "realistic"]
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 # A checkpoint names its classes; only these, which are imported above, are loaded, whatever the file says.
@@ -224,8 +223,8 @@ class ResShiftPipeline(DiffusionPipeline):
             raise ValueError(f"output_type is {output_type!r}; allowed are np, pil, pt")
         if ensemble_size < 1:
             raise ValueError(f"ensemble_size is {ensemble_size}; it must be at least 1")
-        if mode not in (None, "faithful", "realistic"):
-            raise ValueError(f"mode is {mode!r}; allowed are faithful, realistic")
+        if mode is not None and mode not in get_args(Mode):
+            raise ValueError(f"mode is {mode!r}; allowed are {', '.join(get_args(Mode))}")
         if uncertainty and mode is not None:
             raise ValueError("uncertainty is that of plain samples; leave mode out")
         if uncertainty and ensemble_size < 2:
@@ -260,13 +259,16 @@ class ResShiftPipeline(DiffusionPipeline):
                 report = None if callback is None else lambda state, where=where: callback(where | state)
                 span = (part / parts, (part + 1) / parts)
                 watches.append(StepWatch(lr.shape[-2], num_inference_steps, span, report, progress))
-            samples = (
-                back_project_rows(self._sample(prepared, needed, seed, member, budget, gain, watch), lr, scale, times)
-                for member, watch in enumerate(watches)
-            )
             with torch.autocast(
                 self._execution_device.type, dtype=AUTOCAST[precision], enabled=AUTOCAST[precision] is not None
             ):
+                whole = None if self._by_bands else self._encoded(prepared)
+                samples = (
+                    back_project_rows(
+                        self._sample(prepared, whole, needed, seed, member, budget, gain, watch), lr, scale, times
+                    )
+                    for member, watch in enumerate(watches)
+                )
                 if ensemble_size > 1:
                     mean = SampleMean((1 if prepared.grey else 3, *canvas.shape[1:]), spread=uncertainty)
                     for sample in samples:
@@ -276,6 +278,7 @@ class ResShiftPipeline(DiffusionPipeline):
                 if uncertainty:
                     spread = mean.spread().numpy()
                     sigmas.append(calibration.sigma(spread, ensemble_size) if calibration else spread)
+            del whole, samples  # their memory is needed for the figures
             results.append(canvas.finished())
             consistency.append(measured_consistency(results[-1], prepared, scale))
         return SRResult(
@@ -317,9 +320,23 @@ class ResShiftPipeline(DiffusionPipeline):
         calibration = Calibration.from_config(self.config.calibration)
         return calibration if calibration.steps == steps and samples >= min(calibration.curves) else None
 
+    @property
+    def _by_bands(self) -> bool:
+        """Whether rows of the picture can be had without all others."""
+        return isinstance(self.denoiser, LightNet) and self.codec is None
+
+    def _encoded(self, prepared: Prepared) -> tuple[Prepared, Tensor]:
+        """What all samples of a picture begin with: what the network is given of it, and y0, (1, C, h', w')."""
+        given = self._whole_latents(prepared)  # prepared.lr, perhaps extended to the right and below
+        y0 = self._encode(given.lr)
+        if self.codec is not None:
+            self._done(self.codec)
+        return given, y0
+
     def _sample(
         self,
         prepared: Prepared,
+        whole: tuple[Prepared, Tensor] | None,
         needed: Needed,
         seed: int,
         member: int,
@@ -328,8 +345,8 @@ class ResShiftPipeline(DiffusionPipeline):
         watch: StepWatch,
     ) -> Iterator[Tensor]:
         """One sample in bands of rows, top to bottom, (1, 3, n, W) float32 in about [-1, 1]."""
-        if not (isinstance(self.denoiser, LightNet) and self.codec is None):
-            return iter([self._sample_whole(prepared, seed, member, gain, budget, watch)])
+        if whole is not None:
+            return iter([self._sample_whole(*whole, prepared.lr, seed, member, gain, budget, watch)])
         chain = LightChain(
             self.denoiser,
             self.scheduler,
@@ -346,13 +363,17 @@ class ResShiftPipeline(DiffusionPipeline):
         return (band.float() for band in halving(chain.bands, rows))
 
     def _sample_whole(
-        self, prepared: Prepared, seed: int, member: int, gain: float, budget: int, watch: StepWatch
+        self,
+        given: Prepared,
+        y0: Tensor,
+        lr: Tensor,
+        seed: int,
+        member: int,
+        gain: float,
+        budget: int,
+        watch: StepWatch,
     ) -> Tensor:
         """One sample of a network that looks at the whole picture, (1, 3, H, W) float32 in about [-1, 1]."""
-        given = self._whole_latents(prepared)  # prepared.lr, perhaps extended to the right and below
-        y0 = self._encode(given.lr)  # (1, C, h', w')
-        if self.codec is not None:
-            self._done(self.codec)
 
         def draw(number: int) -> Tensor:
             # drawn on the CPU in float32, so that the noise is the same on every device and in every dtype
@@ -370,7 +391,7 @@ class ResShiftPipeline(DiffusionPipeline):
         if gain != 1:
             x_t = amplified(x_t, mean, gain)
         self._done(self.denoiser)
-        image = self._decode(x_t, prepared.lr).float()
+        image = self._decode(x_t, lr).float()
         if self.codec is not None:
             self._done(self.codec)
         return image

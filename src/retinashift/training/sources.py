@@ -17,10 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from retinashift.imaging.files import ImageError, decode_image, read_image
+from retinashift.imaging.files import READ_SUFFIXES, ImageError, decode_image, read_image
 from retinashift.training.config import Source
-
-SUFFIXES = (".ppm", ".pgm", ".ppm.gz", ".pgm.gz", ".png", ".jpg", ".jpeg", ".tif", ".tiff")
 
 # The 20 photographs with manual vessel labels, in the order that defines the small split. 0235 and 0236 look like one
 # patient and stay on the same side.
@@ -75,7 +73,7 @@ class Item:
 def stem(name: str) -> str:
     """File name without folder and without image suffixes: "a/im0001.ppm.gz" -> "im0001"."""
     base = PurePosixPath(name).name
-    for suffix in sorted(SUFFIXES, key=len, reverse=True):
+    for suffix in sorted(READ_SUFFIXES, key=len, reverse=True):
         if base.lower().endswith(suffix):
             return base[: -len(suffix)]
     return base
@@ -104,10 +102,10 @@ def list_files(folder: str | Path) -> list[FileRef]:
     else:
         raise DataError(f"{root} is neither a folder nor a zip file")
     found = sorted(
-        (r for r in refs if r.name.lower().endswith(SUFFIXES) and not is_label(r.name)), key=lambda r: r.name
+        (r for r in refs if r.name.lower().endswith(READ_SUFFIXES) and not is_label(r.name)), key=lambda r: r.name
     )
     if not found:
-        raise DataError(f"{root} holds no photograph ({', '.join(SUFFIXES)}, in any sub-folder)")
+        raise DataError(f"{root} holds no photograph ({', '.join(READ_SUFFIXES)}, in any sub-folder)")
     return found
 
 

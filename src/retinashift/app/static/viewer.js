@@ -79,7 +79,7 @@ class Viewer extends HTMLElement {
     this.table.replaceChildren(...rows.map(([k, v]) => { const tr = make("tr"); tr.append(make("th", k), make("td", String(v))); return tr; }));
     const link = (text, href, name) => make("a", text, {href, download: name});
     this.save.replaceChildren(link("Download image", base + p.saved, p.saved), link("Sidecar (JSON)", base + p.saved + ".json", p.saved + ".json"),
-      ...p.maps.map((name, i) => link(["Uncertainty (TIFF)", "Uncertainty (PNG)"][i], base + name, name)),
+      ...p.maps.map((name, i) => link(["Uncertainty (TIFF)", "Uncertainty (PNG)", "Uncertainty (DICOM)"][i], base + name, name)),
       link("Report", base + "report.html", p.saved + ".html"), link("All as zip", `result/${this.job.token}/all.zip`, "retinashift.zip"));
     this.zoomTo(0); this.sync(); this.dataset.ready = "1";
   }
