@@ -84,9 +84,7 @@ class LightChain:
             y0 = self._y0(top, bottom)
             yield Rows(top, 0, self.scheduler.init_noise(y0, noise=self._noise(0, y0, top))), Rows(top, 0, y0)
 
-    def _step(
-        self, states: Iterator[State], number: int, t: int, estimates: RowQueue | None
-    ) -> Iterator[State]:
+    def _step(self, states: Iterator[State], number: int, t: int, estimates: RowQueue | None) -> Iterator[State]:
         """x_t -> x_{t-1}; the estimates of x0 go into a queue where one is given."""
         height, width = self.lr.shape[-2:]
         stream, waiting, plain = LightStream(self.net, t, self.needed), RowQueue(), RowQueue()

@@ -104,7 +104,7 @@ class RowQueue:
 
 
 def _joined(pieces: list[Rows], left: int, right: int) -> Tensor:
-    """Their columns left..right one above the other, zero where there are none: (1, C, n, right - left), copied once."""
+    """Their columns left..right one above the other, zero where there are none: (1, C, n, right - left)."""
     batch, channels = pieces[0].data.shape[:2]
     count = sum(rows.data.shape[-2] for rows in pieces)
     result = pieces[0].data.new_empty(batch, count, right - left, channels).permute(0, 3, 1, 2)  # channels last
@@ -142,7 +142,7 @@ class Needed:
         return max(0, left), min(self.width, right)
 
     def rows(self, top: int, bottom: int, radius: int) -> tuple[int, int]:
-        """Which of the rows top..bottom lie within `radius`, at most `MARGIN`, of needed ones: start and end from top."""
+        """Which of rows top..bottom lie within `radius`, at most `MARGIN`, of needed ones: start and end from top."""
         radius = min(radius, MARGIN)
         first, end = self.first - radius - top, self.end + radius - top
         return max(0, first), min(bottom - top, end)
