@@ -1,10 +1,10 @@
 """Consistency of every result, and what working on the eye alone saves and changes, on folders of photographs.
 
 Protocol: bicubic-pillow x4 of each photograph, the mode that is named, seed 0, one thread. With --native the
-photographs themselves are enlarged. CPU seconds of the call, `--repeats` times in turn with and without the surround, of which the
-median counts; the first photograph is worked on once before. The eye's share is that of the pixels that are worth the
-work (`eye_columns`): what is not could be saved at most. Levels are of 255, compared inside the field of view, which is
-`eye_columns` without margin; PSNR is between those pixels and the photograph, over R, G and B.
+photographs themselves are enlarged. CPU seconds of the call, `--repeats` times in turn with and without the surround,
+of which the median counts; the first photograph is worked on once before. The eye's share is that of the pixels that
+are worth the work (`eye_columns`): more than the rest cannot be saved. Levels are of 255, compared inside the field of
+view, which is `eye_columns` without margin; PSNR is between those pixels and the photograph, over R, G and B.
 
     python benchmarks/photographs.py FOLDER ... [--native] [--mode realistic] [--limit N] [--repeats N]
 """
