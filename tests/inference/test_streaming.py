@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+import skimage.data
 import torch
 
-from retinashift.imaging.degradation import enlarge
+from retinashift.imaging.degradation import bicubic_pillow, enlarge
 from retinashift.imaging.fundus import eye_columns
 from retinashift.inference import streaming
+from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.inference.streaming import halving, planned_rows
 
 
@@ -81,17 +83,37 @@ def test_less_memory_means_thinner_bands(tiny_pipeline):
     assert counts[-1] == 1
 
 
+def upscaled(columns, width):
+    """(h, 2) columns of the input -> (h*4, width*4) bool."""
+    columns = np.repeat(columns, 4, axis=0) * 4
+    return (np.arange(4 * width) >= columns[:, :1]) & (np.arange(4 * width) < columns[:, 1:])
+
+
 @pytest.mark.parametrize("steps", [1, 4])
-def test_the_eye_is_the_same_without_its_surround_and_the_surround_is_plain_enlargement(tiny_pipeline, steps):
+def test_the_surround_is_plain_enlargement_and_the_eye_is_not(tiny_pipeline, steps):
     pipe, lr = tiny_pipeline(), photograph()
     eye, whole = (pipe(lr, steps, whole_frame=flag).images[0].astype(int) for flag in (False, True))
-    columns = np.repeat(eye_columns(lr), 4, axis=0) * 4
-    inside = (np.arange(360) >= columns[:, :1]) & (np.arange(360) < columns[:, 1:])
-    assert np.abs(eye - whole)[inside].max() <= 1
+    inside, field = (upscaled(eye_columns(lr, margin=margin), 90) for margin in (2, 0))
     plain = enlarge(lr, 4, "bicubic")
     assert (np.abs(eye - plain)[~inside] <= 1).all()
     assert (eye[:8] == 0).all()
     assert (whole[~inside] != 0).any()
+    # random weights feel the edge more than any trained ones: all but its neighbours are the same
+    assert (np.abs(eye - whole)[field].max(-1) <= 1).mean() > 0.99
+    assert (np.abs(eye - plain)[field].max(-1) > 1).mean() > 0.5
+
+
+@pytest.mark.parametrize("mode", ["faithful", "realistic"])
+@pytest.mark.parametrize("rows", [64, 9])
+def test_a_photographed_eye_moves_by_one_level_at_most_without_its_surround(monkeypatch, mode, rows):
+    lr = bicubic_pillow(skimage.data.retina()[:1404, :1404], 12)
+    monkeypatch.setattr(streaming, "BAND_ROWS", rows)
+    pipe = ResShiftPipeline.from_shipped()
+    eye, whole = (pipe(lr, mode=mode, whole_frame=flag).images[0].astype(int) for flag in (False, True))
+    field = upscaled(eye_columns(lr, margin=0), lr.shape[1])
+    assert 0.4 < field.mean() < 0.9
+    assert np.abs(eye - whole)[field].max() <= 1
+    assert (eye != whole)[field].mean() < 0.01
 
 
 def test_a_picture_without_a_surround_is_treated_whole(tiny_pipeline):

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from retinashift.models import light_stream
 from retinashift.models.codec import upsample_bicubic
 from retinashift.models.light_net import LightNet
 from retinashift.models.light_stream import LightStream, Needed
@@ -49,13 +50,15 @@ def test_any_size_in_any_bands_equals_the_whole(net, height, width, band):
 
 @settings(deadline=None, max_examples=40)
 @given(data=st.data(), height=st.integers(1, 30), band=st.integers(1, 20))
-def test_needed_columns_are_exact_whatever_is_left_out(net, data, height, band):
+def test_needed_columns_are_exact_where_the_margin_is_what_the_network_looks_at(net, data, height, band):
     width = 150
     ends = data.draw(
         st.lists(st.tuples(st.integers(0, width), st.integers(0, width)), min_size=height, max_size=height)
     )
     columns = np.array([sorted(pair) for pair in ends])
-    whole, banded = both(net, height, width, band, columns)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(light_stream, "MARGIN", net.receptive_radius)
+        whole, banded = both(net, height, width, band, columns)
     inside = torch.from_numpy((np.arange(width) >= columns[:, :1]) & (np.arange(width) < columns[:, 1:]))
     assert torch.allclose(banded[..., inside], whole[..., inside], atol=1e-4)
 
@@ -65,3 +68,24 @@ def test_columns_far_from_the_needed_ones_are_not_computed(net):
     _, banded = both(net, 20, 400, 5, columns)
     assert (banded[..., 200:] == 0).all()
     assert (banded[..., :64] == 0).all()
+
+
+def test_values_further_inside_than_the_network_looks_are_exact_whatever_the_margin(net, monkeypatch):
+    monkeypatch.setattr(light_stream, "MARGIN", 0)
+    columns = np.tile(np.array([40, 80]), (40, 1))
+    columns[:8] = columns[32:] = 0
+    whole, banded = both(net, 40, 120, 7, columns)
+    reach = net.receptive_radius
+    here = (..., slice(8 + reach, 32 - reach), slice(40 + reach, 80 - reach))
+    assert torch.allclose(banded[here], whole[here], atol=1e-4)
+    assert not torch.allclose(banded[..., 8:32, 40:80], whole[..., 8:32, 40:80], atol=1e-4)
+
+
+@pytest.mark.parametrize("depth", [2, 6])
+def test_a_deeper_network_computes_no_more_columns(depth):
+    net = LightNet(factor=2, width=8, depth=depth, time_width=16).eval()
+    needed = light_stream.Needed(np.tile(np.array([100, 110]), (20, 1)), 400)
+    stream = LightStream(net, 1, needed)
+    extents = [needed.extent(4, 8, layer.radius) for block in stream.blocks for layer in (block.first, block.second)]
+    assert min(left for left, _ in extents) >= 100 - light_stream.MARGIN - light_stream.COLUMN_STEP
+    assert max(right for _, right in extents) <= 110 + light_stream.MARGIN + light_stream.COLUMN_STEP

@@ -204,7 +204,9 @@ class ResShiftPipeline(DiffusionPipeline):
                 whole; less memory means thinner bands and changes nothing but the last bits. A `SwinUNet` looks at the
                 whole picture as long as that fits, else at tiles that fade into one another.
             whole_frame: let the network work on the dark surround of the eye too. Without it the surround is the
-                plain bicubic enlargement, and what is inside the eye is the same. For `LightNet`.
+                plain bicubic enlargement. Of the shipped checkpoint, values inside the field of view then differ by one
+                of 255 levels at most (measured on STARE, one step, reduced by 4): those near its edge, because of the
+                surround the network sees only `light_stream.MARGIN` pixels. For `LightNet`.
             precision: "bf16" and "fp16" compute convolutions and products in half precision (autocast), all else in
                 float32. With the shipped checkpoint, on the photograph of the demo, values move by one of 255 levels
                 at most, and a processor with such arithmetic is half as fast again.

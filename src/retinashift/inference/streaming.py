@@ -23,6 +23,8 @@ BAND_ROWS = 64
 """More rows at a time are not faster."""
 MORE_KEPT, MORE_STEPS = 7, 0.6
 Observer = Callable[[int, Tensor, Tensor], None]
+State = tuple[Rows, Rows]
+"""Rows of x_t and of y0."""
 
 
 class LightChain:
@@ -31,7 +33,8 @@ class LightChain:
     Args:
         net, scheduler: of the checkpoint; the scheduler's steps are set.
         lr: (1, 3, h, w) in [-1, 1].
-        needed: the columns of each row that the network is to compute. All others are y0, plain enlargement.
+        needed: the columns of each row that the network is to compute. All others are y0, plain enlargement: a step
+            leaves y0 and its noise there, which is what later steps see of the surround.
         codec, upsampling: how y0 is made.
         seed, member: from which the noise comes.
         detail_gain: what the detail of the sample is multiplied by, see `amplified`.
@@ -60,52 +63,49 @@ class LightChain:
         timesteps = self.scheduler.timesteps.tolist()
         states, means = self._start(rows), RowQueue()
         for number, t in enumerate(timesteps):
-            radius = self.net.receptive_radius * (len(timesteps) - 1 - number)  # what later steps look at
-            needed = self.needed.widened(radius) if radius else self.needed
             keep = means if number == 0 and self.detail_gain != 1 else None
-            states = self._step(states, number, t, needed, keep)
+            states = self._step(states, number, t, keep)
         columns = torch.arange(self.lr.shape[-1], device=self.lr.device)
         spans = torch.from_numpy(self.needed.columns).to(self.lr.device)  # (h, 2)
-        for x0 in states:
+        for x0, y0 in states:
             span = spans[x0.top : x0.bottom]
             inside = (columns >= span[:, :1]) & (columns < span[:, 1:])  # (n, w)
             sample = x0.data  # (1, C*f*f, n, w)
             if self.detail_gain != 1:
                 sample = amplified(sample, means.take(x0.bottom, 0, self.lr.shape[-1]), self.detail_gain)
-            yield self.codec.decode(torch.where(inside, sample, self._y0(x0.top, x0.bottom)))
+            yield self.codec.decode(torch.where(inside, sample, y0.data))
             if self.lr.device.type == "cpu":
                 give_back()  # of maps that come and go the C library keeps several times what is in use
 
-    def _start(self, rows: int) -> Iterator[Rows]:
+    def _start(self, rows: int) -> Iterator[State]:
         height = self.lr.shape[-2]
         for top in range(0, height, rows):
             bottom = min(top + rows, height)
             y0 = self._y0(top, bottom)
-            yield Rows(top, 0, self.scheduler.init_noise(y0, noise=self._noise(0, y0, top)))
+            yield Rows(top, 0, self.scheduler.init_noise(y0, noise=self._noise(0, y0, top))), Rows(top, 0, y0)
 
-    def _step(
-        self, states: Iterator[Rows], number: int, t: int, needed: Needed, estimates: RowQueue | None
-    ) -> Iterator[Rows]:
+    def _step(self, states: Iterator[State], number: int, t: int, estimates: RowQueue | None) -> Iterator[State]:
         """x_t -> x_{t-1}; the estimates of x0 go into a queue where one is given."""
         height, width = self.lr.shape[-2:]
-        stream, waiting = LightStream(self.net, t, needed), RowQueue()
+        stream, waiting, plain = LightStream(self.net, t, self.needed), RowQueue(), RowQueue()
         drawn = self.scheduler.transition == "ancestral" and number < len(self.scheduler.timesteps) - 1
-        for x_t in states:
+        for x_t, enlarged in states:
             waiting.push(x_t)
-            deviation = self.scheduler.scale_model_input(x_t.data, t) - self._y0(x_t.top, x_t.bottom)
+            plain.push(enlarged)
+            deviation = self.scheduler.scale_model_input(x_t.data, t) - enlarged.data
             lq = self.lr[..., x_t.top : x_t.bottom, :]
             prediction = stream.push(deviation, lq, x_t.top, x_t.bottom == height)
             top, bottom = prediction.top, prediction.bottom
             if bottom == top:
                 continue
-            x, y0 = waiting.take(bottom, 0, width), self._y0(top, bottom)  # (1, C*f*f, n, w)
+            x, y0 = waiting.take(bottom, 0, width), plain.take(bottom, 0, width)  # (1, C*f*f, n, w)
             noise = self._noise(number + 1, y0, top) if drawn else torch.zeros_like(y0)
             x_prev, x0 = self.scheduler.step(prediction.fitted(0, width), t, x, y0, noise=noise, return_dict=False)
             if estimates is not None:
                 estimates.push(Rows(top, 0, x0))
             if self.observer is not None:
                 self.observer(number, x0, x_prev)
-            yield Rows(top, 0, x_prev)
+            yield Rows(top, 0, x_prev), Rows(top, 0, y0)
 
     def _y0(self, top: int, bottom: int) -> Tensor:
         """Rows of the enlarged picture in the space of the chain, (1, C*f*f, n, w)."""
@@ -171,7 +171,7 @@ def planned_rows(width: int, net: LightNet, memory: int, steps: int = 1) -> int:
     """
     bytes_per_number = torch.finfo(net.dtype).bits // 8
     state = net.config.image_channels * net.config.factor**2
-    kept = width * bytes_per_number * (net.config.width * (8 * net.config.depth + 6) + 2 * state * net.config.depth)
+    kept = width * bytes_per_number * (net.config.width * (8 * net.config.depth + 6) + 4 * state * net.config.depth)
     row = width * bytes_per_number * (6 * net.config.width + 8 * state)
     spare = memory - MORE_KEPT * kept * steps
     return int(max(1, min(BAND_ROWS, spare // (row * (1 + MORE_STEPS * (steps - 1))))))

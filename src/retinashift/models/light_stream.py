@@ -5,11 +5,12 @@ bottom, every convolution keeps the last two rows of its input, and what comes o
 Nothing is computed twice, and there are no borders between bands that could be seen.
 
 Nor is everything computed: a caller who needs some columns of a row only says so, and every layer computes those
-columns and as many around them as the layers after it look at.
+columns and a margin around them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,8 +21,15 @@ from torch import Tensor, nn
 
 from retinashift.models.light_net import LightBlock, LightNet
 
-COLUMN_STEP = 32
+COLUMN_STEP = 8
 """Extents are widened to multiples of this, because every new shape costs the convolution library a preparation."""
+MARGIN = 4
+"""How far around the needed values a layer computes at most, in columns and rows.
+
+Every layer looks one further, so that numbers equal to those of the whole map would take as many pixels as there are
+layers. Beyond the margin stand zeros, as beyond the edge of a picture: every network with these convolutions has met
+that edge in each of its training patches, however deep it is, and beside it here lies a dark surround without detail.
+"""
 
 
 @dataclass(frozen=True)
@@ -71,11 +79,11 @@ class RowQueue:
             height = rows.data.shape[-2]
             count, gone = (min(max(0, end - rows.top), height) for end in (bottom, bottom - keep))
             if count:
-                taken.append(Rows(rows.top, rows.left, rows.data[..., :count, :]).fitted(left, right))
+                taken.append(Rows(rows.top, rows.left, rows.data[..., :count, :]))
                 alone &= not self._is_placed(rows.data)
             if gone < height:
                 kept.append(Rows(rows.top + gone, rows.left, rows.data[..., gone:, :]) if gone else rows)
-        result = torch.cat(taken, dim=-2) if len(taken) > 1 else taken[0] if alone else taken[0].clone()
+        result = taken[0].fitted(left, right) if len(taken) == 1 and alone else _joined(taken, left, right)
         self.waiting = [rows if any(rows is former for former in self.waiting) else self._placed(rows) for rows in kept]
         return result
 
@@ -95,6 +103,20 @@ class RowQueue:
         return Rows(rows.top, rows.left, own)
 
 
+def _joined(pieces: list[Rows], left: int, right: int) -> Tensor:
+    """Their columns left..right one above the other, zero where there are none: (1, C, n, right - left)."""
+    batch, channels = pieces[0].data.shape[:2]
+    count = sum(rows.data.shape[-2] for rows in pieces)
+    result = pieces[0].data.new_empty(batch, count, right - left, channels).permute(0, 3, 1, 2)  # channels last
+    for rows, part in zip(pieces, result.split([rows.data.shape[-2] for rows in pieces], dim=-2), strict=True):
+        first = min(max(left, rows.left), right)
+        last = max(first, min(right, rows.left + rows.data.shape[-1]))
+        part[..., : first - left] = 0
+        part[..., first - left : last - left] = rows.data[..., first - rows.left : last - rows.left]
+        part[..., last - left :] = 0
+    return result
+
+
 class Needed:
     """Which columns of each row of the result are needed.
 
@@ -105,9 +127,12 @@ class Needed:
 
     def __init__(self, columns: np.ndarray, width: int):
         self.columns, self.width = columns, width
+        some = np.flatnonzero(columns[:, 0] < columns[:, 1])
+        self.first, self.end = (int(some[0]), int(some[-1]) + 1) if len(some) else (0, 0)
 
     def extent(self, top: int, bottom: int, radius: int) -> tuple[int, int]:
-        """The columns of rows top..bottom that needed values look at, `radius` away in both directions."""
+        """The columns of rows top..bottom within `radius` of needed values, in both directions, at most `MARGIN`."""
+        radius = min(radius, MARGIN)
         rows = self.columns[max(0, top - radius) : bottom + radius]
         rows = rows[rows[:, 0] < rows[:, 1]]
         if not len(rows):
@@ -116,23 +141,21 @@ class Needed:
         left, right = left // COLUMN_STEP * COLUMN_STEP, -(-right // COLUMN_STEP) * COLUMN_STEP
         return max(0, left), min(self.width, right)
 
-    def widened(self, radius: int) -> Needed:
-        """What is needed of the input of something that looks `radius` away."""
-        height = len(self.columns)
-        columns = np.zeros_like(self.columns)
-        for row in range(height):
-            near = self.columns[max(0, row - radius) : row + radius + 1]
-            near = near[near[:, 0] < near[:, 1]]
-            if len(near):
-                columns[row] = max(0, near[:, 0].min() - radius), min(self.width, near[:, 1].max() + radius)
-        return Needed(columns, self.width)
+    def rows(self, top: int, bottom: int, radius: int) -> tuple[int, int]:
+        """Which of rows top..bottom lie within `radius`, at most `MARGIN`, of needed ones: start and end from top."""
+        radius = min(radius, MARGIN)
+        first, end = self.first - radius - top, self.end + radius - top
+        return max(0, first), min(bottom - top, end)
 
 
 class _Convolution:
-    """A 3x3 convolution with zero padding, that is given its rows bit by bit. `radius`: see `Needed.extent`."""
+    """A 3x3 convolution with zero padding, and `then` what is done to its values, that is given its rows bit by bit.
 
-    def __init__(self, conv: nn.Conv2d, radius: int, needed: Needed):
-        self.conv, self.radius, self.needed = conv, radius, needed
+    `radius`: see `Needed.extent`. Rows that are not needed come out as zeros.
+    """
+
+    def __init__(self, conv: nn.Conv2d, radius: int, needed: Needed, then: Callable[[Tensor], Tensor] | None = None):
+        self.conv, self.radius, self.needed, self.then = conv, radius, needed, then
         self.queue = RowQueue()
         self.top = -1  # the first row of the queue: above the picture there is a row of zeros
 
@@ -153,14 +176,17 @@ class _Convolution:
         window = self.queue.take(bottom, left - 1, right + 1, keep=2)  # (1, C, count + 2, m + 2)
         if left == right:
             return Rows(top, left, rows.data.new_zeros(1, self.conv.out_channels, count, 0))
-        return Rows(top, left, F.conv2d(window, self.conv.weight, self.conv.bias))
+        first, end = self.needed.rows(top, top + count, self.radius)
+        out = F.conv2d(window[..., first : end + 2, :], self.conv.weight, self.conv.bias)
+        out = out if self.then is None else self.then(out)
+        return Rows(top, left, F.pad(out, (0, 0, first, count - end)) if end - first < count else out)
 
 
 class _Block:
     """`LightBlock`, that is given its rows bit by bit."""
 
     def __init__(self, block: LightBlock, time: Tensor, radius: int, needed: Needed):
-        self.first = _Convolution(block.conv1, radius + 1, needed)
+        self.first = _Convolution(block.conv1, radius + 1, needed, self._activated)
         self.second = _Convolution(block.conv2, radius, needed)
         scale, self.shift = block.time(time)[:, :, None, None].chunk(2, dim=1)  # (1, C, 1, 1)
         self.gain = 1 + scale
@@ -169,8 +195,10 @@ class _Block:
     def push(self, x: Rows, last: bool) -> Rows:
         self.queue.push(x)
         h = self.first.push(x, last)
-        torch.ops.aten.gelu_(h.data.mul_(self.gain).add_(self.shift))  # in place, as the block itself
         return _plus(self.second.push(h, last), self.queue)
+
+    def _activated(self, h: Tensor) -> Tensor:
+        return torch.ops.aten.gelu_(h.mul_(self.gain).add_(self.shift))  # in place, as the block itself
 
 
 class LightStream:
