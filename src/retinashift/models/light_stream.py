@@ -72,7 +72,7 @@ class RowQueue:
 
     def take(self, bottom: int, left: int, right: int, *, keep: int = 0) -> Tensor:
         """All rows above `bottom`, (1, C, n, right - left). They leave the queue, but for the last `keep` of them."""
-        taken: list[Tensor] = []
+        taken: list[Rows] = []
         kept: list[Rows] = []
         alone = True  # whether what leaves is no part of the queue's own place, which is written to again
         for rows in self.waiting:
