@@ -135,9 +135,9 @@ def test_the_mode_and_its_steps_are_told_and_contradictions_are_refused_in_one_l
     view.locator("#mode").get_by_text("realistic", exact=True).click()
     view.locator("#go").click()
     view.wait_for_selector("retina-viewer[data-ready]", timeout=WAIT)
-    assert re.search(r"4 steps, realistic \(detail times [\d.]+\)", view.locator("retina-viewer table").inner_text())
+    assert re.search(r"3 steps, realistic \(detail times [\d.]+\)", view.locator("retina-viewer table").inner_text())
     made = json.loads(saved(view, "Sidecar (JSON)", tmp_path / "sidecar.json").read_text())["provenance"]
-    assert (made["steps"], "detail_gain" in made["options"]) == (4, True)
+    assert (made["steps"], "detail_gain" in made["options"]) == (3, True)
     view.locator("#samples input[type=number]").fill("4")
     view.locator("#samples input[type=number]").press("Tab")
     view.locator("#go").click()

@@ -73,7 +73,7 @@ def test_the_endpoint_answers_and_errors_carry_no_traceback(page):
 
 
 def test_the_endpoint_takes_the_mode_and_its_steps_follow(page):
-    for mode, steps, realistic in (("faithful", 1, False), ("realistic", 4, True)):
+    for mode, steps, realistic in (("faithful", 1, False), ("realistic", 3, True)):
         made = enlarged(page, png(12), "eye.png", mode)[1]["provenance"]
         assert (made["steps"], "detail_gain" in made["options"]) == (steps, realistic)
 

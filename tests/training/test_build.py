@@ -81,6 +81,14 @@ def test_a_greater_depth_adds_blocks_that_depend_on_the_seed_alone(smoke_setting
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
 
 
+def test_what_learns_from_realistic_inputs_is_not_held_to_give_their_noise_back(smoke_settings, write_settings):
+    settings = write_settings(smoke_settings)
+    for start in ([], ["init_from=shipped", "model={}"]):
+        for kind, times in (("bicubic-pillow", 1), ("realistic", 0)):
+            config = TrainConfig.load(settings, [*start, f"degradation.kind={kind}"])
+            assert build_pipeline(config).config.back_projections == times
+
+
 def test_the_recipe_of_the_shipped_checkpoint_can_go_on_from_it():
     config = TrainConfig.load(PROJECT / "configs" / "x4.yaml", ["init_from=shipped"])
     assert resolved(config, build_pipeline(config)).model.kind == "light"

@@ -25,8 +25,10 @@ _COMPUTED = {"light": ("factor",), "swin": ("in_channels", "out_channels")}
 def build_pipeline(config: TrainConfig) -> ResShiftPipeline:
     """A fresh pipeline by the settings, or the checkpoint that `init_from` names, with weights in float32.
 
-    Fresh weights depend on `run.seed` alone. Raises ConfigError.
+    Fresh weights depend on `run.seed` alone. What learns from realistic inputs is not held to give their noise back.
+    Raises ConfigError.
     """
+    real = config.degradation.kind == "realistic"
     if config.init_from:
         try:
             pipeline = open_checkpoint(config.init_from)
@@ -34,6 +36,8 @@ def build_pipeline(config: TrainConfig) -> ResShiftPipeline:
             # the calibration was that of the former weights, and a student that is trained again is one no more
             pipeline.register_to_config(calibration=None, distilled=False)
             _deepen(pipeline.denoiser, config)
+            if real:
+                pipeline.register_to_config(back_projections=0)
         except CheckpointError as error:
             raise ConfigError(f"init_from: {error}") from None
         return pipeline
@@ -45,7 +49,7 @@ def build_pipeline(config: TrainConfig) -> ResShiftPipeline:
         scheduler=build_scheduler(config.chain),
         scale=config.chain.scale,
         upsampling=config.chain.upsampling,
-        back_projections=2,
+        back_projections=0 if real else 1,
     )
 
 
