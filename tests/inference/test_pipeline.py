@@ -277,6 +277,17 @@ def test_the_realistic_mode_has_its_own_steps_and_transition(tiny_pipeline):
     assert not np.array_equal(ancestral, sample)
 
 
+def test_stronger_detail_is_brought_into_line_once_more(tiny_pipeline):
+    pipeline, lr = tiny_pipeline(), np.random.default_rng(0).integers(60, 190, (20, 24, 3), dtype=np.uint8)
+    pipeline.register_to_config(detail_gain=1.5, back_projections=1)
+    assert [pipeline.back_projections_of(mode) for mode in (None, "faithful", "realistic")] == [1, 1, 2]
+    twice = pipeline(lr, mode="realistic", back_projections=2)
+    assert np.array_equal(pipeline(lr, mode="realistic").images[0], twice.images[0])
+    assert pipeline(lr, mode="realistic", back_projections=1).consistency[0] < twice.consistency[0]
+    pipeline.register_to_config(back_projections=0)
+    assert pipeline.back_projections_of("realistic") == 0
+
+
 def test_a_distilled_checkpoint_has_one_use(tiny_pipeline):
     pipeline, lr = tiny_pipeline(), np.zeros((8, 8, 3), np.uint8)
     one = pipeline(lr).images[0]

@@ -178,7 +178,9 @@ def _record(pipeline: ResShiftPipeline, options: BatchOptions) -> Provenance:
         seed=options.seed,
         input="",
         ensemble=options.uncertainty or options.ensemble_size,
-        back_projections=config.back_projections if options.back_projections is None else options.back_projections,
+        back_projections=pipeline.back_projections_of(options.mode)
+        if options.back_projections is None
+        else options.back_projections,
         options={
             **({} if options.page is None else {"page": options.page}),
             **({"deidentified": True} if options.deidentify else {}),

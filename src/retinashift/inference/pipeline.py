@@ -253,7 +253,7 @@ class ResShiftPipeline(DiffusionPipeline):
             prepared = masked(prepare(picture, self._execution_device, self.denoiser.dtype), hole)
             needed = self._needed(prepared, whole_frame)
             canvas = Canvas(prepared, [side * scale for side in prepared.lr.shape[-2:]], output_type)
-            times = self.config.back_projections if back_projections is None else back_projections
+            times = self.back_projections_of(mode) if back_projections is None else back_projections
             lr, parts = prepared.lr.float(), len(images) * ensemble_size
             watches = []
             for member in range(ensemble_size):
@@ -314,6 +314,14 @@ class ResShiftPipeline(DiffusionPipeline):
         if samples:
             return every
         return 1 if mode == "faithful" else int(self.config.default_steps)
+
+    def back_projections_of(self, mode: Mode | None) -> int:
+        """How often results are brought into line with the input when no number is named.
+
+        The detail that the mode "realistic" makes stronger lies further from the input, and takes one more.
+        """
+        times = int(self.config.back_projections)
+        return times + 1 if times and mode == "realistic" and self.config.detail_gain > 1 else times
 
     def _calibration(self, steps: int, samples: int) -> Calibration | None:
         """That of the checkpoint, if it holds for so many steps and samples."""
