@@ -201,8 +201,9 @@ class ResShiftPipeline(DiffusionPipeline):
                 it is reduced again; 0 leaves the network's own estimate, None is the checkpoint's default.
             memory: bytes that the process (on a GPU: its part of that) may hold while it works; None is half of what
                 the machine has free. Pictures are computed in bands of rows, so that only the result itself is held
-                whole; less memory means thinner bands and changes nothing but the last bits. A `SwinUNet` looks at the
-                whole picture as long as that fits, else at tiles that fade into one another.
+                whole; less memory means thinner bands, which follow the eye more closely: values differ by one of 255
+                levels at most (the shipped checkpoint, in bands of 64 to 1 rows). A `SwinUNet` looks at the whole
+                picture as long as that fits, else at tiles that fade into one another.
             whole_frame: let the network work on the dark surround of the eye too. Without it the surround is the
                 plain bicubic enlargement. Of the shipped checkpoint, values inside the field of view then differ by one
                 of 255 levels at most (measured on STARE, one step, reduced by 4): those near its edge, because of the
