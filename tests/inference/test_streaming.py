@@ -79,8 +79,15 @@ def test_less_memory_means_thinner_bands(tiny_pipeline):
     net = tiny_pipeline().denoiser
     counts = [planned_rows(2000, net, memory) for memory in (2**34, 3 * 10**7, 10**7, 0)]
     assert counts == sorted(counts, reverse=True)
-    assert counts[0] == streaming.BAND_ROWS
+    assert counts[0] == streaming.LEAST_ROWS
     assert counts[-1] == 1
+
+
+def test_bands_of_a_narrow_picture_are_thicker_than_those_of_a_wide_one(tiny_pipeline):
+    net = tiny_pipeline().denoiser
+    assert [planned_rows(width, net, 2**34) for width in (100, 700, 10_000)] == [
+        streaming.BAND_ROWS, streaming.BAND_PIXELS // 700, streaming.LEAST_ROWS
+    ]  # fmt: skip
 
 
 def upscaled(columns, width):

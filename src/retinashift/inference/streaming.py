@@ -19,8 +19,10 @@ from retinashift.models.codec import PixelCodec, Upsampling, upsample_bicubic
 from retinashift.models.light_net import LightNet
 from retinashift.models.light_stream import LightStream, Needed, RowQueue, Rows
 
-BAND_ROWS = 64
-"""More rows at a time are not faster."""
+BAND_ROWS, LEAST_ROWS = 64, 12
+"""More rows at a time are not faster; with fewer, what a band costs beside its pixels shows."""
+BAND_PIXELS = 20_000
+"""Bands of wide pictures are as thin as this, since the columns of a thin band follow the eye more closely."""
 MORE_KEPT, MORE_STEPS = 7, 0.6
 Observer = Callable[[int, Tensor, Tensor], None]
 State = tuple[Rows, Rows]
@@ -162,7 +164,7 @@ def halving(bands: Callable[[int], Iterator[Tensor]], rows: int) -> Iterator[Ten
 
 
 def planned_rows(width: int, net: LightNet, memory: int, steps: int = 1) -> int:
-    """How many rows at a time fit into so many bytes, at least 1 and at most `BAND_ROWS`.
+    """How many rows at a time fit into so many bytes, at least 1 and at most what `BAND_PIXELS` and `BAND_ROWS` allow.
 
     Counted from the code, a row takes six maps of the network's width and eight of the state for each of its pixels,
     and the layers of each step keep two or three rows between bands. What a process holds was measured, for the shipped
@@ -174,4 +176,5 @@ def planned_rows(width: int, net: LightNet, memory: int, steps: int = 1) -> int:
     kept = width * bytes_per_number * (net.config.width * (8 * net.config.depth + 6) + 4 * state * net.config.depth)
     row = width * bytes_per_number * (6 * net.config.width + 8 * state)
     spare = memory - MORE_KEPT * kept * steps
-    return int(max(1, min(BAND_ROWS, spare // (row * (1 + MORE_STEPS * (steps - 1))))))
+    most = min(BAND_ROWS, max(LEAST_ROWS, BAND_PIXELS // width))
+    return int(max(1, min(most, spare // (row * (1 + MORE_STEPS * (steps - 1))))))

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from retinashift.models.light_net import LightBlock, LightNet
 
-COLUMN_STEP = 8
+COLUMN_STEP = 4
 """Extents are widened to multiples of this, because every new shape costs the convolution library a preparation."""
 MARGIN = 4
 """How far around the needed values a layer computes at most, in columns and rows.

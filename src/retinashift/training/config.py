@@ -60,6 +60,12 @@ class CropSettings:
     sharpen_max: float = 0.0
     """Half of the crops that are not blurred are sharpened instead, as cameras do it: this many times, at most, the
     difference from a Gaussian blur of 1 HR pixel is added (HR layouts only)."""
+    expose_max: float = 0.0
+    """Half of the crops have each colour multiplied by a factor drawn from 1/(1 + this) to 1 + this, and cut off at
+    white: over- and under-exposed photographs (HR layouts only)."""
+    aperture_share: float = 0.0
+    """This share of the crops is cut by the edge of a disc, sharp or soft, with a dark surround: the apertures of other
+    cameras (HR layouts only)."""
     flip: bool = True
     """The eight flips and quarter turns."""
     min_visible: float = 0.25

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from retinashift.diffusion.noise import stream_generator
 from retinashift.imaging.realistic import DegradationSettings, realistic
+from retinashift.training.augmentation import as_another_camera, uniform
 from retinashift.training.config import CropSettings
 from retinashift.training.sources import DataError, PhotographSet
 
@@ -69,13 +70,7 @@ def make_sample(
     hr = _turn(hr, turns)
     if lr is not None:
         return hr, _turn(lr, turns)  # (3, S, S), (3, S/scale, S/scale)
-    if settings.blur_sigma_max and _uniform(generator) < 0.5:
-        hr = _blur(hr, _uniform(generator) * settings.blur_sigma_max)
-    elif settings.sharpen_max and _uniform(generator) < 0.5:
-        hr = _sharpen(hr, _uniform(generator) * settings.sharpen_max)
-    if settings.tint_max and _uniform(generator) < 0.5:
-        hr = _tint(hr, settings.tint_max, generator)
-    hr = quantise(hr)
+    hr = quantise(as_another_camera(hr, settings, generator))
     if degradation is not None and degradation.kind == "realistic":
         return hr, _degrade(hr, scale, degradation, generator)
     return hr, bicubic_reduce(hr[None], scale)[0]  # (3, S, S), (3, S/scale, S/scale)
@@ -103,7 +98,7 @@ def _cut(
     size, hr, lr = settings.size, photographs.hr(index), photographs.lr(index)
     height, width = hr.shape[-2:]
     low, high = math.log(settings.rescale_min), math.log(settings.rescale_max)
-    factor = math.exp(low + (high - low) * _uniform(generator))
+    factor = math.exp(low + (high - low) * uniform(generator))
     window = min(round(size / factor), height, width)  # side in the photograph that becomes `size` after rescaling
     if (settings.rescale_min == settings.rescale_max == 1 and window < size) or window < 8:
         raise DataError(f"{photographs[index]} is {width}x{height}, smaller than crop.size {size}; lower crop.size")
@@ -132,31 +127,6 @@ def _degrade(hr: Tensor, scale: int, settings: DegradationSettings, generator: t
 
 def _unit(pixels: Tensor) -> Tensor:
     return pixels.float() / torch.iinfo(pixels.dtype).max
-
-
-def _uniform(generator: torch.Generator) -> float:
-    return float(torch.rand((), generator=generator))
-
-
-def _blur(image: Tensor, sigma: float) -> Tensor:
-    radius = max(1, math.ceil(3 * sigma))
-    offsets = torch.arange(-radius, radius + 1, device=image.device, dtype=image.dtype)
-    kernel = torch.exp(-0.5 * (offsets / max(sigma, 1e-3)) ** 2)
-    kernel = kernel / kernel.sum()
-    padded = F.pad(image[:, None], (radius,) * 4, mode="replicate")  # (3, 1, H+2r, W+2r)
-    return F.conv2d(F.conv2d(padded, kernel[None, None, None]), kernel[None, None, :, None])[:, 0]
-
-
-def _sharpen(image: Tensor, strength: float) -> Tensor:
-    """Unsharp masking of (C, H, W) in [0, 1]."""
-    return (image + strength * (image - _blur(image, 1.0))).clamp(0, 1)
-
-
-def _tint(image: Tensor, strength: float, generator: torch.Generator) -> Tensor:
-    """gain_c * image_c ** gamma_c for each channel c of (C, H, W) in [0, 1]."""
-    power, gain = torch.rand((2, image.shape[0], 1, 1), generator=generator).to(image.device)
-    gamma = torch.exp((2 * power - 1) * math.log1p(strength))
-    return (1 - strength * gain) * image**gamma
 
 
 def _turn(image: Tensor, turns: int) -> Tensor:
