@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from retinashift.inference.pipeline import ResShiftPipeline
+from retinashift.models.light_net import LightNet
 from retinashift.models.swin_unet import SwinUNet
 from retinashift.training.config import ConfigError, TrainConfig
 from retinashift.training.lora import WEIGHTS, add_lora, load_adapter, merged, save_adapter
@@ -27,7 +29,16 @@ def network() -> SwinUNet:
         ).eval()  # fmt: skip
 
 
-def output(net: SwinUNet) -> torch.Tensor:
+def compact() -> LightNet:
+    """The other kind, with an opinion."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = LightNet(factor=1, width=16, depth=2, time_width=16)
+        torch.nn.init.normal_(net.write.weight, std=0.1)
+        return net.eval()
+
+
+def output(net: LightNet | SwinUNet) -> torch.Tensor:
     generator = torch.Generator().manual_seed(1)
     x, lq = (torch.randn(2, 3, 8, 8, generator=generator) for _ in range(2))
     with torch.no_grad():
@@ -39,10 +50,16 @@ def peft():
     return pytest.importorskip("peft", reason="LoRA needs the extra lora")
 
 
+@pytest.fixture(params=[network, compact])
+def plain(request) -> LightNet | SwinUNet:
+    """A network of each kind."""
+    return request.param()
+
+
 @pytest.fixture
-def adapted(peft) -> SwinUNet:
-    """A network whose adapters have something to say."""
-    net = network()
+def adapted(peft, plain) -> LightNet | SwinUNet:
+    """The same network with adapters that have something to say."""
+    net = copy.deepcopy(plain)
     add_lora(net, rank=4, alpha=8)
     for name, parameter in net.named_parameters():
         if "lora_B" in name:
@@ -61,11 +78,11 @@ def test_new_adapters_change_nothing_and_alone_are_trained(peft):
         assert any(f"{part}." in name for name in trained), part
 
 
-def test_merged_weights_give_the_adapters_output(adapted):
-    plain = merged(adapted)
-    assert plain.state_dict().keys() == network().state_dict().keys()
-    assert (output(plain) - output(network())).abs().max() > 1e-2
-    torch.testing.assert_close(output(plain), output(adapted), atol=1e-5, rtol=1e-5)
+def test_merged_weights_give_the_adapters_output(adapted, plain):
+    whole = merged(adapted)
+    assert whole.state_dict().keys() == plain.state_dict().keys()
+    assert (output(whole) - output(plain)).abs().max() > 1e-2
+    torch.testing.assert_close(output(whole), output(adapted), atol=1e-5, rtol=1e-5)
 
 
 def test_merging_leaves_the_adapted_network_as_it_is(adapted):
@@ -74,11 +91,27 @@ def test_merging_leaves_the_adapted_network_as_it_is(adapted):
     assert all(torch.equal(value, before[name]) for name, value in adapted.state_dict().items())
 
 
-def test_saved_adapters_load_beside_the_same_weights(adapted, tmp_path):
+def test_saved_adapters_load_beside_the_same_weights(adapted, plain, tmp_path):
     save_adapter(adapted, tmp_path)
-    again = network()
-    load_adapter(again, tmp_path)
-    assert torch.equal(output(again), output(adapted))
+    load_adapter(plain, tmp_path)
+    assert torch.equal(output(plain), output(adapted))
+
+
+def test_the_compact_denoiser_learns_by_adapters_alone_and_is_validated_with_them(
+    peft, smoke_settings, write_settings, photographs, tmp_path
+):
+    settings = write_settings({**smoke_settings, "validation": {"path": str(photographs)}})
+    first = train(TrainConfig.load(settings, ["run.steps=20"]))
+    scores = []
+    tuned = train(
+        TrainConfig.load(settings, [f"init_from={first}", f"run.out={tmp_path}/adapted", *LORA]),
+        lambda event, said: scores.append(said["psnr"]) if event == "validation" else None,
+    )
+    before, after = (ResShiftPipeline.from_pretrained(folder).denoiser.state_dict() for folder in (first, tuned))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all(name.startswith("blocks.") and name.endswith(("conv1.weight", "conv2.weight")) for name in changed)
+    assert len(set(scores)) == len(scores) > 1
 
 
 def test_a_run_lowers_the_loss_and_ships_merged_weights_and_adapters(
@@ -123,9 +156,9 @@ def test_an_interrupted_run_goes_on_to_the_same_adapters(
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_adapters_for_another_network_or_without_peft_are_refused(smoke_settings, write_settings, monkeypatch):
+def test_adapters_beside_no_weights_or_without_peft_are_refused(smoke_settings, write_settings, monkeypatch):
     config = TrainConfig.load(write_settings(smoke_settings), ["lora.rank=2"])
-    with pytest.raises(ConfigError, match="only SwinUNet takes adapters"):
+    with pytest.raises(ConfigError, match="no weights to adapt; name a checkpoint in init_from"):
         train(config)
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(ValueError, match=r"pip install 'retinashift\[lora\]'"):

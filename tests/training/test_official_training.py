@@ -17,7 +17,7 @@ from retinashift.models.vq import VQCodec
 from retinashift.training.averaging import average
 from retinashift.training.config import ConfigError, TrainConfig
 from retinashift.training.latents import LatentCache
-from retinashift.training.lora import TARGETS
+from retinashift.training.lora import SWIN_TARGETS
 from retinashift.training.trainer import published_rate, train
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -134,7 +134,7 @@ def test_the_settings_for_official_weights_train_what_import_has_made(
     assert changed(state(start, "codec"), state(tuned, "codec")) == set()
     names = changed(state(start, "denoiser"), state(tuned, "denoiser"))
     assert names
-    assert all(name.split(".")[-2] in TARGETS for name in names)
+    assert all(name.split(".")[-2] in SWIN_TARGETS for name in names)
     assert "S-Lab License 1.0" in (tuned / "README.md").read_text(encoding="utf-8")
 
 

@@ -143,8 +143,8 @@ def trained_part(pipeline: ResShiftPipeline, config: TrainConfig) -> nn.Module:
             raise ConfigError("tune is decoder, but the checkpoint of init_from has the lossless PixelCodec")
         return CodecDecoder(pipeline.codec)
     if config.lora.rank:
-        if not isinstance(pipeline.denoiser, SwinUNet):
-            raise ConfigError("lora.rank is given, but only SwinUNet takes adapters; set it to 0")
+        if not config.init_from:
+            raise ConfigError("lora.rank is given, but there are no weights to adapt; name a checkpoint in init_from")
         try:
             add_lora(pipeline.denoiser, config.lora.rank, config.lora.alpha or config.lora.rank, config.run.seed)
         except ValueError as error:

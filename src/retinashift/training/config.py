@@ -126,7 +126,7 @@ class LossSettings:
 
 @dataclass(frozen=True)
 class LoraSettings:
-    """Adapters beside frozen weights (Swin U-Net only); needs the extra `lora`."""
+    """Adapters beside frozen weights; needs the extra `lora`."""
 
     rank: int = 0
     """0 trains all weights."""

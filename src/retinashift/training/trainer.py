@@ -303,7 +303,10 @@ class Trainer:
         if self.validation is None or record is None:
             return
         with self._averaged_weights():
-            scores, picture = validate(self.pipeline, self.validation, self.config.run.seed, self.config.degradation)
+            with self._merged_adapters():
+                scores, picture = validate(
+                    self.pipeline, self.validation, self.config.run.seed, self.config.degradation
+                )
             record.write("validation", self.position.step, scores)
             record.picture("validation/lr_sr_hr", self.position.step, picture)
             self.report("validation", {"step": self.position.step, **scores})
@@ -328,18 +331,26 @@ class Trainer:
 
     def _export(self, folder: Path) -> None:
         """The checkpoint; adapters are merged into it, and lie beside it in a folder of their own."""
-        plain = self.pipeline.denoiser
+        with self._merged_adapters():
+            self.pipeline.save_pretrained(folder, safe_serialization=True)
         if self.config.lora.rank:
-            self.pipeline.register_modules(denoiser=merged(plain))
-        self.pipeline.save_pretrained(folder, safe_serialization=True)
-        if self.config.lora.rank:
-            self.pipeline.register_modules(denoiser=plain)
             (folder / "adapter").mkdir()
-            save_adapter(plain, folder / "adapter")
+            save_adapter(self.pipeline.denoiser, folder / "adapter")
         (folder / "training.yaml").write_text(self.config.to_yaml(), encoding="utf-8")
         card = continued_card(Path(self.pipeline.name_or_path)) if self.config.init_from else None
         if card is not None:
             (folder / "README.md").write_text(card, encoding="utf-8")
+
+    @contextmanager
+    def _merged_adapters(self) -> Iterator[None]:
+        """Within it the pipeline has the plain denoiser of a checkpoint, whose layers know nothing of adapters."""
+        adapted = self.pipeline.denoiser
+        if self.config.lora.rank:
+            self.pipeline.register_modules(denoiser=merged(adapted))
+        try:
+            yield
+        finally:
+            self.pipeline.register_modules(denoiser=adapted)
 
     @contextmanager
     def _averaged_weights(self) -> Iterator[None]:
