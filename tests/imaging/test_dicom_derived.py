@@ -103,3 +103,10 @@ def test_a_lossy_source_stays_marked(retina):
 def test_dicom_is_not_made_of_other_pictures(retina):
     with pytest.raises(ImageError, match="only from DICOM"):
         encode_dicom(Photograph(retina))
+
+
+def test_a_source_that_cannot_be_named_is_refused_in_one_line(retina):
+    photograph = decode_dicom(written(photography(retina)), LIMIT)
+    del photograph.dicom.SOPInstanceUID
+    with pytest.raises(ImageError, match="no SOPInstanceUID"):
+        encode_dicom(photograph)

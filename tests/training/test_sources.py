@@ -18,6 +18,7 @@ from retinashift.training.sources import (
     Item,
     PhotographSet,
     is_label,
+    list_files,
     list_source,
     stem,
 )
@@ -41,6 +42,17 @@ def kaggle_zip(path, numbers):
 
 def names(source, scale=4):
     return [stem(item.hr.name) for item in list_source(source, scale)]
+
+
+def test_what_a_mac_puts_beside_each_file_is_no_photograph(tmp_path):
+    path = kaggle_zip(tmp_path / "s.zip", ["im0001"])
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("__MACOSX/._im0001.ppm", b"\0\5\x16\7")
+    (tmp_path / "folder").mkdir()
+    for name in ("im0001.ppm", "._im0001.ppm"):
+        (tmp_path / "folder" / name).write_bytes(ppm())
+    assert [ref.name for ref in list_files(path)] == ["im0001.ppm"]
+    assert [ref.name for ref in list_files(tmp_path / "folder")] == ["im0001.ppm"]
 
 
 def test_stare_zip_as_downloaded_is_read_without_unpacking(tmp_path):

@@ -44,6 +44,8 @@ def encode_dicom(photograph: Photograph) -> bytes:
         raise ImageError("DICOM is written only from DICOM, whose patient and study it keeps; write PNG or TIFF")
     if photograph.has_alpha:
         raise ImageError("DICOM holds no alpha channel; write PNG or TIFF")
+    if not source.get("SOPInstanceUID"):
+        raise ImageError("the source has no SOPInstanceUID, by which its result must name it; write PNG or TIFF")
     dataset = copy.deepcopy(source)
     for name in _NO_LONGER_TRUE:
         if name in dataset:
@@ -111,7 +113,7 @@ def _decimal(value: float) -> str:
 
 def _put_identity(dataset: Dataset, source: Dataset, photograph: Photograph) -> None:
     """A new instance of a new series; patient and study stay."""
-    instance = str(source.get("SOPInstanceUID", ""))
+    instance = str(source.SOPInstanceUID)
     record = parse_line(photograph.provenance)
     work = "" if record is None else f"{record.checkpoint} {record.steps} {record.seed} {record.scale}"
     dataset.SOPInstanceUID = new_uid("instance", instance, str(photograph.frame), photograph.provenance)

@@ -86,7 +86,9 @@ def is_label(name: str) -> bool:
 
 
 def list_files(folder: str | Path) -> list[FileRef]:
-    """Image files under a folder, or inside a zip, recursive, sorted by name; labels and masks left out.
+    """Image files under a folder, or inside a zip, recursive, sorted by name.
+
+    Labels and masks are left out, and names that begin with a dot: what a Mac puts beside each file.
 
     Raises:
         DataError: the folder is missing or holds no image.
@@ -98,9 +100,9 @@ def list_files(folder: str | Path) -> list[FileRef]:
     elif root.is_file() and zipfile.is_zipfile(root):
         with zipfile.ZipFile(root) as archive:
             refs = [FileRef(info.filename, root, info.filename) for info in archive.infolist() if not info.is_dir()]
-        refs = [ref for ref in refs if "__MACOSX" not in ref.name]
     else:
         raise DataError(f"{root} is neither a folder nor a zip file")
+    refs = [ref for ref in refs if not PurePosixPath(ref.name).name.startswith(".")]
     found = sorted(
         (r for r in refs if r.name.lower().endswith(READ_SUFFIXES) and not is_label(r.name)), key=lambda r: r.name
     )
