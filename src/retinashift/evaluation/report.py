@@ -49,7 +49,8 @@ svg .t{font-size:13px;font-weight:600}svg .g{stroke:#e3e7ec}
 .plots{display:flex;flex-wrap:wrap;gap:1.2rem 2rem}
 .crops td,.crops th{border:0;padding:.15rem;text-align:center;white-space:normal;font-weight:500;font-size:.82rem}
 .crops th:first-child{text-align:right;padding-right:.6rem;color:#556070}
-.crops img{display:block;width:180px;image-rendering:pixelated;border-radius:3px}
+.crops img{width:clamp(104px,calc((min(100vw,1240px) - 120px)/var(--across) - 6px),180px)}
+.crops img{display:block;image-rendering:pixelated;border-radius:3px}
 .key{display:inline-block;width:.9em;height:.9em;border-radius:2px;margin:0 .3em 0 1em}
 .key{vertical-align:-.1em;border:1px solid #999}
 details{margin:1.2rem 0}summary{cursor:pointer;font-weight:600}
@@ -212,7 +213,7 @@ def _exhibit(report: Report, exhibit: Exhibit) -> str:
     row, column = exhibit.place
     return (
         f"<h3>{escape(exhibit.image)} <small class=note>at {column}, {row}</small></h3>"
-        f"<div class=scroll><table class=crops>{''.join(lines)}</table></div>"
+        f"<div class=scroll><table class=crops style='--across:{len(pictures)}'>{''.join(lines)}</table></div>"
     )
 
 
