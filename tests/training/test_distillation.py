@@ -1,12 +1,14 @@
 """A student: its target is its teacher's sample, its mean the truth, and a run of it makes a one-step checkpoint."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.training.build import build_pipeline
 from retinashift.training.config import ConfigError, DistillSettings, TrainConfig
-from retinashift.training.distillation import Teacher, distillation_error, open_teacher
+from retinashift.training.distillation import distillation_error, open_teacher
 from retinashift.training.trainer import train
 
 
@@ -42,7 +44,7 @@ def test_the_teacher_is_deterministic_and_its_gain_pulls_its_sample_from_its_fir
     given = images()
     x_T = teacher.scheduler.init_noise(given["y0"], noise=given["noise"])
     sample, plain, mean = (
-        Teacher(teacher.denoiser, teacher.scheduler, gain).sample(x_T, given["y0"], given["lq"]) for gain in (2, 1, 0)
+        replace(teacher, gain=gain).sample(x_T, given["y0"], given["lq"]) for gain in (2, 1, 0)
     )
     assert torch.equal(sample, teacher.sample(x_T, given["y0"], given["lq"]))
     assert torch.allclose(sample, mean + 2 * (plain - mean), atol=1e-5)
@@ -90,6 +92,8 @@ def test_a_run_lowers_the_error_and_its_checkpoint_is_distilled(start, smoke_set
     assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
     pipeline = ResShiftPipeline.from_pretrained(folder)
     assert (pipeline.config.distilled, pipeline.config.detail_gain, pipeline.steps_of("realistic")) == (True, 1, 1)
+    often = ResShiftPipeline.from_pretrained(start).back_projections_of("realistic")
+    assert pipeline.back_projections_of(None) == pipeline.back_projections_of("realistic") == often > 1
 
 
 def test_a_teacher_of_another_chain_and_a_missing_one_are_named(start):

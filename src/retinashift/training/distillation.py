@@ -34,6 +34,8 @@ class Teacher:
     scheduler: ResShiftScheduler
     gain: float
     """What the detail of its samples is multiplied by; see `amplified`."""
+    back_projections: int
+    """How often results of its realistic mode are brought into line with the input."""
 
     @torch.no_grad()
     def sample(self, x_T: Tensor, y0: Tensor, lq: Tensor) -> Tensor:
@@ -69,7 +71,7 @@ def open_teacher(settings: DistillSettings, student: ResShiftPipeline, device: t
     except ValueError as error:
         raise ConfigError(f"distill.steps: {error}") from None
     denoiser = pipeline.denoiser.float().to(device).eval().requires_grad_(False)
-    return Teacher(denoiser, scheduler, settings.gain)
+    return Teacher(denoiser, scheduler, settings.gain, pipeline.back_projections_of("realistic"))
 
 
 def distillation_error(

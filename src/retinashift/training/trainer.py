@@ -98,7 +98,9 @@ class Trainer:
 
         self.teacher = open_teacher(config.distill, self.pipeline, self.device) if config.distill.teacher else None
         if self.teacher is not None:
-            self.pipeline.register_to_config(distilled=True, detail_gain=1.0)
+            self.pipeline.register_to_config(
+                distilled=True, detail_gain=1.0, back_projections=self.teacher.back_projections
+            )
         trained = trained_part(self.pipeline, config)
         if state is not None:
             trained.load_state_dict(state.model)
