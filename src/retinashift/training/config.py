@@ -43,6 +43,12 @@ class Source:
             raise ConfigError(f"split {self.split} is defined for layout stare only; use two folders instead")
 
 
+HR_ONLY = (
+    "rescale_min", "rescale_max", "blur_sigma_max", "sharpen_max", "tint_max", "expose_max", "aperture_share",
+)  # fmt: skip
+"""Settings of a crop that change the HR image before its LR image is made."""
+
+
 @dataclass(frozen=True)
 class CropSettings:
     """How a training sample is cut from a photograph."""
@@ -180,12 +186,20 @@ class OptimSettings:
     """Largest gradient norm; 0 switches clipping off."""
     ema: float = 0.999
     """Decay of the averaged weights, which are the ones that are validated and shipped."""
+    start_share: float = 0.0
+    """This share of what the run started from is in the weights that are validated and shipped; the rest is the
+    average. Between the two, what was learned is kept and little of what was known is lost (Wortsman et al., "Robust
+    fine-tuning of zero-shot models", CVPR 2022)."""
     ema_warmup: bool = True
     """The decay rises from 0.1, so that the start is soon forgotten; the papers have it constant."""
     weighting: Literal["plain", "bound"] = "plain"
     """plain: the mean squared error. bound: weighted as in the evidence bound, to mean weight 1."""
     last_step_share: float = 0.0
     """Share of the samples at the last step of the chain, from which one-step use starts; the others are uniform."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start_share < 1:
+            raise ConfigError(f"optim.start_share is {self.start_share}; 0 to below 1")
 
 
 @dataclass(frozen=True)
@@ -239,17 +253,20 @@ class TrainConfig:
             raise ConfigError("optim.schedule published counts steps; set run.minutes to 0")
         if self.tune == "decoder" and (self.lora.rank or not self.init_from):
             raise ConfigError("tune: decoder needs a checkpoint with a learned codec in init_from, and lora.rank 0")
+        if self.optim.start_share and not self.init_from:
+            raise ConfigError("optim.start_share is given, but the run starts anew; name a checkpoint in init_from")
         if self.distill.teacher and (self.tune == "decoder" or self.loss.lpips):
             raise ConfigError("distill.teacher goes with tune: denoiser and loss.lpips 0")
         if self.crop.size % self.chain.scale:
             raise ConfigError(f"crop.size is {self.crop.size}; it must be a multiple of chain.scale {self.chain.scale}")
         if self.data.layout == "pairs" and self.degradation.kind != "bicubic-pillow":
             raise ConfigError("degradation.kind makes the LR image, which given LR/HR pairs bring; set bicubic-pillow")
-        altered = self.crop.rescale_min, self.crop.rescale_max, self.crop.blur_sigma_max
-        if self.data.layout == "pairs" and altered != (1, 1, 0):
+        plain = CropSettings()
+        altered = [name for name in HR_ONLY if getattr(self.crop, name) != getattr(plain, name)]
+        if self.data.layout == "pairs" and altered:
             raise ConfigError(
-                "crop.rescale_min, crop.rescale_max and crop.blur_sigma_max change the HR image, "
-                "which given LR/HR pairs forbid; set them to 1, 1 and 0"
+                f"{', '.join(f'crop.{name}' for name in altered)}: HR would change and the given LR would not; "
+                "leave them out for pairs"
             )
 
     @classmethod

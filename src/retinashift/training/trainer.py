@@ -102,6 +102,9 @@ class Trainer:
                 distilled=True, detail_gain=1.0, back_projections=self.teacher.back_projections
             )
         trained = trained_part(self.pipeline, config)
+        self.start = {}
+        if config.optim.start_share:
+            self.start = {name: value.detach().clone().to(self.device) for name, value in trained.state_dict().items()}
         if state is not None:
             trained.load_state_dict(state.model)
         self.ema = {name: value.detach().clone().to(self.device) for name, value in trained.state_dict().items()}
@@ -356,9 +359,12 @@ class Trainer:
 
     @contextmanager
     def _averaged_weights(self) -> Iterator[None]:
-        """Within it what is trained holds the averaged weights and is in evaluation mode."""
+        """Within it what is trained holds the averaged weights, with the start's share, and is in evaluation mode."""
         kept = {name: value.clone() for name, value in self.raw.state_dict().items()}
-        self.raw.load_state_dict(self.ema)
+        share = self.config.optim.start_share
+        self.raw.load_state_dict(
+            {name: value.lerp(self.start[name], share) for name, value in self.ema.items()} if share else self.ema
+        )
         self.raw.eval()
         try:
             yield
