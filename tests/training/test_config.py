@@ -42,7 +42,6 @@ def test_overrides_reach_nested_settings_with_their_types(tmp_path):
         ("data: {path: a}\ncrop: {size: 30}", "multiple of chain.scale 4"),
         ("data: {path: a, layout: pairs, lr_path: b}\ncrop: {blur_sigma_max: 1.0}", "crop.blur_sigma_max: HR would"),
         ("data: {path: a, layout: pairs, lr_path: b}\ncrop: {tint_max: 0.1, sharpen_max: 1}", "crop.tint_max: HR"),
-        ("data: {path: a}\noptim: {start_share: 0.5}", "the run starts anew"),
         ("data: {path: a}\noptim: {start_share: 1}", "0 to below 1"),
         ("data: {path: a}\ncrop: {rescale_min: 2.0}", "rescale_min"),
         ("data: {path: a, balance: camera}", "allowed are photograph, set, folder"),

@@ -41,6 +41,8 @@ def build_pipeline(config: TrainConfig) -> ResShiftPipeline:
         except CheckpointError as error:
             raise ConfigError(f"init_from: {error}") from None
         return pipeline
+    if config.optim.start_share:
+        raise ConfigError("optim.start_share is given, but the run starts anew; name a checkpoint in init_from")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.run.seed)  # module constructors draw from the global generator
         denoiser = build_denoiser(config.model, config.chain.scale)

@@ -253,8 +253,6 @@ class TrainConfig:
             raise ConfigError("optim.schedule published counts steps; set run.minutes to 0")
         if self.tune == "decoder" and (self.lora.rank or not self.init_from):
             raise ConfigError("tune: decoder needs a checkpoint with a learned codec in init_from, and lora.rank 0")
-        if self.optim.start_share and not self.init_from:
-            raise ConfigError("optim.start_share is given, but the run starts anew; name a checkpoint in init_from")
         if self.distill.teacher and (self.tune == "decoder" or self.loss.lpips):
             raise ConfigError("distill.teacher goes with tune: denoiser and loss.lpips 0")
         if self.crop.size % self.chain.scale:
