@@ -11,7 +11,7 @@ columns and a margin around them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -31,28 +31,57 @@ layers. Beyond the margin stand zeros, as beyond the edge of a picture: every ne
 that edge in each of its training patches, however deep it is, and beside it here lies a dark surround without detail.
 """
 
+Activation = Callable[..., Tensor]
+"""An element-wise function with `out`, of which f(0) = 0."""
+
 
 @dataclass(frozen=True)
 class Rows:
-    """Neighbouring rows of a map, of which the columns from `left` on are there: `data` is (1, C, n, m)."""
+    """Neighbouring rows of a map, of which the columns from `left` on are there: `data` is (1, C, n, m).
+
+    `then` is still to be done to the values; it is done where they are copied, which saves a pass over memory.
+    """
 
     top: int
     left: int
     data: Tensor
+    then: Activation | None = None
 
     @property
     def bottom(self) -> int:
         return self.top + self.data.shape[-2]
 
+    def part(self, first: int, last: int) -> Rows:
+        """Rows first..last, counted from the first of these."""
+        return replace(self, top=self.top + first, data=self.data[..., first:last, :])
+
+    def within(self, left: int, right: int) -> tuple[int, int]:
+        """Which of the columns left..right are there."""
+        first = min(max(left, self.left), right)
+        return first, max(first, min(right, self.left + self.data.shape[-1]))
+
+    def columns(self, first: int, last: int) -> Tensor:
+        """The data of these columns, which are there."""
+        return self.data[..., first - self.left : last - self.left]
+
+    def write(self, out: Tensor, left: int) -> None:
+        """Into `out`, (1, C, n, m), of which `left` is the first column; zeros where there are none."""
+        right = left + out.shape[-1]
+        first, last = self.within(left, right)
+        out[..., : first - left] = 0
+        place, values = out[..., first - left : last - left], self.columns(first, last)
+        if self.then is None:
+            place.copy_(values)
+        else:
+            self.then(values, out=place)
+        out[..., last - left :] = 0
+
     def fitted(self, left: int, right: int) -> Tensor:
         """The columns left..right, zero where there are none: (1, C, n, right - left)."""
-        end = self.left + self.data.shape[-1]
-        first = min(max(left, self.left), end)
-        last = max(first, min(right, end))
-        part = self.data[..., first - self.left : last - self.left]
-        if first == last:
-            return self.data.new_zeros(*self.data.shape[:-1], right - left)
-        return F.pad(part, (first - left, right - last)) if first > left or right > last else part
+        first, last = self.within(left, right)
+        if self.then is None and (first, last) == (left, right):
+            return self.columns(left, right)
+        return _joined([self], left, right)
 
 
 class RowQueue:
@@ -72,20 +101,32 @@ class RowQueue:
 
     def take(self, bottom: int, left: int, right: int, *, keep: int = 0) -> Tensor:
         """All rows above `bottom`, (1, C, n, right - left). They leave the queue, but for the last `keep` of them."""
-        taken: list[Rows] = []
-        kept: list[Rows] = []
-        alone = True  # whether what leaves is no part of the queue's own place, which is written to again
-        for rows in self.waiting:
-            height = rows.data.shape[-2]
-            count, gone = (min(max(0, end - rows.top), height) for end in (bottom, bottom - keep))
-            if count:
-                taken.append(Rows(rows.top, rows.left, rows.data[..., :count, :]))
-                alone &= not self._is_placed(rows.data)
-            if gone < height:
-                kept.append(Rows(rows.top + gone, rows.left, rows.data[..., gone:, :]) if gone else rows)
-        result = taken[0].fitted(left, right) if len(taken) == 1 and alone else _joined(taken, left, right)
-        self.waiting = [rows if any(rows is former for former in self.waiting) else self._placed(rows) for rows in kept]
+        taken = self._above(bottom)
+        # what lies in the queue's own place is copied, as that is written to again
+        alone = len(taken) == 1 and not self._is_placed(taken[0].data)
+        result = taken[0].fitted(left, right) if alone else _joined(taken, left, right)
+        self._drop(bottom - keep)
         return result
+
+    def add_to(self, rows: Rows) -> None:
+        """Add to each of `rows` the row that waits in its place. All rows above the last of them leave the queue."""
+        right = rows.left + rows.data.shape[-1]
+        for waiting in self._above(rows.bottom):
+            first, last = waiting.within(rows.left, right)
+            place = rows.part(waiting.top - rows.top, waiting.bottom - rows.top).columns(first, last)
+            place.add_(waiting.columns(first, last))
+        self._drop(rows.bottom)
+
+    def _above(self, bottom: int) -> list[Rows]:
+        return [rows.part(0, bottom - rows.top) for rows in self.waiting if rows.top < bottom]
+
+    def _drop(self, bottom: int) -> None:
+        """Rows above `bottom` leave; what remains of a cut band goes to the queue's place."""
+        self.waiting = [
+            rows if rows.top >= bottom else self._placed(rows.part(bottom - rows.top, rows.data.shape[-2]))
+            for rows in self.waiting
+            if rows.bottom > bottom
+        ]
 
     def _is_placed(self, data: Tensor) -> bool:
         return self.place is not None and data.untyped_storage().data_ptr() == self.place.untyped_storage().data_ptr()
@@ -94,12 +135,12 @@ class RowQueue:
         """The same rows in the queue's own place."""
         data, size = rows.data, rows.data.numel()
         if self._is_placed(data):
-            data = data.clone()
+            rows = replace(rows, data=data.clone())
         if self.place is None or self.place.numel() < size:
             self.place = data.new_empty(size + size // 4)
         batch, channels, count, width = data.shape
         own = self.place[:size].view(batch, count, width, channels).permute(0, 3, 1, 2)  # channels last, as layers are
-        own.copy_(data)
+        rows.write(own, rows.left)
         return Rows(rows.top, rows.left, own)
 
 
@@ -109,11 +150,7 @@ def _joined(pieces: list[Rows], left: int, right: int) -> Tensor:
     count = sum(rows.data.shape[-2] for rows in pieces)
     result = pieces[0].data.new_empty(batch, count, right - left, channels).permute(0, 3, 1, 2)  # channels last
     for rows, part in zip(pieces, result.split([rows.data.shape[-2] for rows in pieces], dim=-2), strict=True):
-        first = min(max(left, rows.left), right)
-        last = max(first, min(right, rows.left + rows.data.shape[-1]))
-        part[..., : first - left] = 0
-        part[..., first - left : last - left] = rows.data[..., first - rows.left : last - rows.left]
-        part[..., last - left :] = 0
+        rows.write(part, left)
     return result
 
 
@@ -151,11 +188,26 @@ class Needed:
 class _Convolution:
     """A 3x3 convolution with zero padding, and `then` what is done to its values, that is given its rows bit by bit.
 
-    `radius`: see `Needed.extent`. Rows that are not needed come out as zeros.
+    `radius`: see `Needed.extent`. `modulation`: gain and shift of each channel of the result, (C,) each, which the
+    weights take in. Rows that are not needed come out as zeros.
     """
 
-    def __init__(self, conv: nn.Conv2d, radius: int, needed: Needed, then: Callable[[Tensor], Tensor] | None = None):
-        self.conv, self.radius, self.needed, self.then = conv, radius, needed, then
+    def __init__(
+        self,
+        conv: nn.Conv2d,
+        radius: int,
+        needed: Needed,
+        then: Activation | None = None,
+        modulation: tuple[Tensor, Tensor] | None = None,
+    ):
+        self.radius, self.needed, self.then = radius, needed, then
+        self.weight: Tensor = conv.weight
+        self.bias: Tensor | None = conv.bias
+        if modulation is not None:
+            gain, shift = modulation
+            self.weight = self.weight * gain[:, None, None, None]
+            self.bias = shift if self.bias is None else torch.addcmul(shift, self.bias, gain)
+        self.channels = conv.out_channels
         self.queue = RowQueue()
         self.top = -1  # the first row of the queue: above the picture there is a row of zeros
 
@@ -171,34 +223,29 @@ class _Convolution:
         top, count = self.top + 1, max(0, bottom - self.top - 2)
         left, right = self.needed.extent(top, top + count, self.radius) if count else (0, 0)
         if not count:
-            return Rows(top, left, rows.data.new_zeros(1, self.conv.out_channels, 0, 0))
+            return Rows(top, left, rows.data.new_zeros(1, self.channels, 0, 0))
         self.top = bottom - 2
         window = self.queue.take(bottom, left - 1, right + 1, keep=2)  # (1, C, count + 2, m + 2)
         if left == right:
-            return Rows(top, left, rows.data.new_zeros(1, self.conv.out_channels, count, 0))
+            return Rows(top, left, rows.data.new_zeros(1, self.channels, count, 0))
         first, end = self.needed.rows(top, top + count, self.radius)
-        out = F.conv2d(window[..., first : end + 2, :], self.conv.weight, self.conv.bias)
-        out = out if self.then is None else self.then(out)
-        return Rows(top, left, F.pad(out, (0, 0, first, count - end)) if end - first < count else out)
+        out = F.conv2d(window[..., first : end + 2, :], self.weight, self.bias)  # (1, C, end - first, m)
+        return Rows(top, left, F.pad(out, (0, 0, first, count - end)) if end - first < count else out, self.then)
 
 
 class _Block:
     """`LightBlock`, that is given its rows bit by bit."""
 
     def __init__(self, block: LightBlock, time: Tensor, radius: int, needed: Needed):
-        self.first = _Convolution(block.conv1, radius + 1, needed, self._activated)
+        scale, shift = block.time(time)[0].chunk(2)  # (C,) each
+        self.first = _Convolution(block.conv1, radius + 1, needed, torch.ops.aten.gelu, (1 + scale, shift))
         self.second = _Convolution(block.conv2, radius, needed)
-        scale, self.shift = block.time(time)[:, :, None, None].chunk(2, dim=1)  # (1, C, 1, 1)
-        self.gain = 1 + scale
         self.queue = RowQueue()
 
     def push(self, x: Rows, last: bool) -> Rows:
         self.queue.push(x)
         h = self.first.push(x, last)
         return _plus(self.second.push(h, last), self.queue)
-
-    def _activated(self, h: Tensor) -> Tensor:
-        return torch.ops.aten.gelu_(h.mul_(self.gain).add_(self.shift))  # in place, as the block itself
 
 
 class LightStream:
@@ -250,8 +297,6 @@ class LightStream:
 
 def _plus(rows: Rows, queue: RowQueue) -> Rows:
     """Rows and those that waited for them, added."""
-    count, width = rows.data.shape[-2:]
-    if not count:
-        return rows
-    rows.data.add_(queue.take(rows.bottom, rows.left, rows.left + width))
+    if rows.data.shape[-2]:
+        queue.add_to(rows)
     return rows
