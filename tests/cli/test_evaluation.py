@@ -100,6 +100,19 @@ def test_inputs_may_be_degraded_as_the_training_settings_say(data, evaluate, tmp
         parse_degradation("rain")
 
 
+def test_half_precision_is_scored_under_a_name_of_its_own(data, evaluate):
+    def psnr(precision, method):
+        target = data / f"{precision}.json"
+        options = "--metrics", "none", "--precision", precision, "--json", target
+        done = evaluate(data / "set", *options, checkpoint="x4")  # an untrained one is bicubic in any precision
+        assert done.returncode == 0, done.stderr
+        return json.loads(target.read_text())["means"][method]["psnr_rgb"]
+
+    half, whole = psnr("bf16", "retinashift, 1 step, bf16"), psnr("fp32", "retinashift, 1 step")
+    assert half == pytest.approx(whole, abs=0.05)
+    assert half != whole
+
+
 def test_a_missing_or_mis_sized_result_is_named(data, evaluate):
     path = data / "theirs" / "images" / "02_test.tif"
     Image.new("RGB", (16, 16)).save(path)

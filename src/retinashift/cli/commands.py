@@ -79,7 +79,7 @@ def upscale(
     ] = False,
     precision: Annotated[
         Precision,
-        typer.Option(help="bf16: half as fast again where the processor has it, for about one grey level."),
+        typer.Option(help="bf16: twice as fast where the processor has units for it (AMX), for about one grey level."),
     ] = "fp32",
     file_format: Annotated[OutputFormat, typer.Option("--format", help="File type.")] = "same",
     figure: Annotated[bool, typer.Option("--figure", help="Draw each result beside its input, too.")] = False,
@@ -228,6 +228,7 @@ def evaluate(
         Path | None, typer.Option("--html", help="Write one page with tables, plots and crops here.")
     ] = None,
     limit: Annotated[int, typer.Option(min=0, help="Score the first so many photographs only; 0 is all.")] = 0,
+    precision: Annotated[Precision, typer.Option(help="As of upscale.")] = "fp32",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
     device: Device = "auto",
     checkpoint: Checkpoint = "",
@@ -256,7 +257,7 @@ def evaluate(
     pipeline = open_pipeline(checkpoint, device)
     with progress_bar() as progress:
         ways = [*(steps or []), *parse_modes(mode or [])] or [pipeline.config.default_steps]
-        report = run_evaluation(pipeline, test_set, ways, seed_list, chosen, samples, outputs, progress)
+        report = run_evaluation(pipeline, test_set, ways, seed_list, chosen, samples, outputs, progress, precision)
     console = Console(width=None if sys.stdout.isatty() else 140)  # a file has no edge to wrap at
     for table in (report.table("fidelity"), report.table("detail")):
         if len(table[0]) > 1:

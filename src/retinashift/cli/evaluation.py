@@ -19,7 +19,7 @@ from retinashift.evaluation.report import save_html
 from retinashift.evaluation.scores import DEFAULT_METRICS, Metric
 from retinashift.imaging.files import ImageError, read_image
 from retinashift.imaging.realistic import DegradationSettings
-from retinashift.inference.choices import Mode
+from retinashift.inference.choices import Mode, Precision
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.training.config import TrainConfig
 from retinashift.training.sources import FileRef, list_files, stem_path
@@ -110,8 +110,11 @@ def run_evaluation(
     samples: int,
     outputs: Outputs,
     progress: Progress,
+    precision: Precision = "fp32",
 ) -> Report:
     """Score the photographs and write the files; with the metric coverage also the mean of so many samples.
+
+    The precision is that of the ways; the uncertainty is always float32.
 
     ImageError for a photograph that is not 8 bit, ValueError for coverage of a checkpoint that is not calibrated.
     """
@@ -120,7 +123,7 @@ def run_evaluation(
     scale = pipeline.config.scale
     methods: list[Method | Results] = [baseline(name, scale) for name in ("nearest", "bicubic", "lanczos")]
     methods += [_others(name, folder, refs) for name, folder in test_set.against.items()]
-    methods += [_ours(pipeline, way) for way in ways]
+    methods += [_ours(pipeline, way, precision) for way in ways]
     if "coverage" in metrics:
         methods.append(Method(f"retinashift, mean of {samples}", estimator(pipeline, samples), stochastic=True))
     labels = {ref.name: path for ref in refs if (path := _label(ref, test_set.labels)) is not None}
@@ -155,14 +158,16 @@ def parse_modes(given: list[str]) -> list[Mode]:
     return [mode for text in given for mode in get_args(Mode) if mode == text]
 
 
-def _ours(pipeline: ResShiftPipeline, way: int | Mode) -> Method:
+def _ours(pipeline: ResShiftPipeline, way: int | Mode, precision: Precision) -> Method:
     """By a number of steps, or by a mode."""
     chosen: dict[str, Any] = {"num_inference_steps": way} if isinstance(way, int) else {"mode": way}
+    chosen["precision"] = precision
 
     def run(lr: np.ndarray, seed: int) -> np.ndarray:
         return pipeline(lr, generator=torch.Generator().manual_seed(seed), **chosen).images[0]
 
     name = f"{way} step{'s' if way > 1 else ''}" if isinstance(way, int) else way
+    name = name if precision == "fp32" else f"{name}, {precision}"
     return Method(f"retinashift, {name}", run, stochastic=True)
 
 

@@ -210,7 +210,7 @@ class ResShiftPipeline(DiffusionPipeline):
                 surround the network sees only `light_stream.MARGIN` pixels. For `LightNet`.
             precision: "bf16" and "fp16" compute convolutions and products in half precision (autocast), all else in
                 float32. With the shipped checkpoint, on the photograph of the demo, values move by one of 255 levels
-                at most, and a processor with such arithmetic is half as fast again.
+                at most, and a processor with matrix units for bf16 (AMX) is twice as fast.
             callback: called after each step with {"image", "member", "step", "steps", "x0", "x_t"}.
             mask: for checkpoints that fill in (inpainting), one for each picture, (H, W): anything but 0 is filled in,
                 and all else comes back as it was.
