@@ -83,6 +83,16 @@ def test_less_memory_means_thinner_bands(tiny_pipeline):
     assert counts[-1] == 1
 
 
+def test_freed_memory_goes_back_between_bands_only_where_it_is_scarce(tiny_pipeline, monkeypatch):
+    given = []
+    monkeypatch.setattr(streaming, "give_back", lambda: given.append(1))
+    pipe = tiny_pipeline()
+    pipe(picture(), memory=2**40)
+    assert not given
+    pipe(picture(), memory=1)
+    assert len(given) > 61 / 2  # bands of one row, but for the last
+
+
 def test_bands_of_a_narrow_picture_are_thicker_than_those_of_a_wide_one(tiny_pipeline):
     net = tiny_pipeline().denoiser
     assert [planned_rows(width, net, 2**34) for width in (100, 700, 10_000)] == [

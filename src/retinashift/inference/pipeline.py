@@ -39,7 +39,7 @@ from retinashift.inference.pictures import (
     prepare,
 )
 from retinashift.inference.progress import Listener, StepWatch
-from retinashift.inference.streaming import LightChain, amplified, halving, planned_rows
+from retinashift.inference.streaming import LightChain, amplified, halving, is_scarce, planned_rows
 from retinashift.inference.uncertainty import Calibration, SampleMean
 from retinashift.models.codec import PixelCodec, Upsampling, upsample_bicubic
 from retinashift.models.light_net import LightNet
@@ -358,6 +358,8 @@ class ResShiftPipeline(DiffusionPipeline):
         """One sample in bands of rows, top to bottom, (1, 3, n, W) float32 in about [-1, 1]."""
         if whole is not None:
             return iter([self._sample_whole(*whole, prepared.lr, seed, member, gain, budget, watch)])
+        width, steps = prepared.lr.shape[-1], len(self.scheduler.timesteps)
+        rows = planned_rows(width, self.denoiser, budget, steps)
         chain = LightChain(
             self.denoiser,
             self.scheduler,
@@ -368,9 +370,9 @@ class ResShiftPipeline(DiffusionPipeline):
             seed,
             member,
             gain,
+            prepared.lr.device.type == "cpu" and is_scarce(width, self.denoiser, budget, steps, rows),
             watch.rows,
         )
-        rows = planned_rows(prepared.lr.shape[-1], self.denoiser, budget, len(self.scheduler.timesteps))
         return (band.float() for band in halving(chain.bands, rows))
 
     def _sample_whole(

@@ -40,6 +40,8 @@ class LightChain:
         codec, upsampling: how y0 is made.
         seed, member: from which the noise comes.
         detail_gain: what the detail of the sample is multiplied by, see `amplified`.
+        scarce: memory is, so what one band no longer needs goes back to the system before the next, which costs a
+            tenth of the time.
         observer: told the number of a step and its rows of x0 and x_t, (1, C*f*f, n, w).
     """
 
@@ -54,11 +56,12 @@ class LightChain:
         seed: int,
         member: int,
         detail_gain: float = 1.0,
+        scarce: bool = False,
         observer: Observer | None = None,
     ):
         self.net, self.scheduler, self.lr, self.needed = net, scheduler, lr, needed
         self.codec, self.upsampling, self.seed, self.member = codec, upsampling, seed, member
-        self.detail_gain, self.observer = detail_gain, observer
+        self.detail_gain, self.scarce, self.observer = detail_gain, scarce, observer
 
     def bands(self, rows: int) -> Iterator[Tensor]:
         """The sample, (1, 3, n*f, w*f) in [-1, 1], top to bottom; `rows` of the input are taken at a time."""
@@ -76,7 +79,7 @@ class LightChain:
             if self.detail_gain != 1:
                 sample = amplified(sample, means.take(x0.bottom, 0, self.lr.shape[-1]), self.detail_gain)
             yield self.codec.decode(torch.where(inside, sample, y0.data))
-            if self.lr.device.type == "cpu":
+            if self.scarce:
                 give_back()  # of maps that come and go the C library keeps several times what is in use
 
     def _start(self, rows: int) -> Iterator[State]:
@@ -164,17 +167,29 @@ def halving(bands: Callable[[int], Iterator[Tensor]], rows: int) -> Iterator[Ten
 
 
 def planned_rows(width: int, net: LightNet, memory: int, steps: int = 1) -> int:
-    """How many rows at a time fit into so many bytes, at least 1 and at most what `BAND_PIXELS` and `BAND_ROWS` allow.
+    """How many rows at a time fit into so many bytes: 1 to what `BAND_PIXELS` and `BAND_ROWS` allow."""
+    kept, row = _bytes_held(width, net, steps)
+    most = min(BAND_ROWS, max(LEAST_ROWS, BAND_PIXELS // width))
+    return int(max(1, min(most, (memory - kept) // row)))
+
+
+def is_scarce(width: int, net: LightNet, memory: int, steps: int, rows: int) -> bool:
+    """Whether bands of so many rows take more than half of so many bytes."""
+    kept, row = _bytes_held(width, net, steps)
+    return kept + rows * row > memory / 2
+
+
+def _bytes_held(width: int, net: LightNet, steps: int) -> tuple[int, float]:
+    """Bytes that the layers keep between bands, and bytes of each row of a band.
 
     Counted from the code, a row takes six maps of the network's width and eight of the state for each of its pixels,
     and the layers of each step keep two or three rows between bands. What a process holds was measured, for the shipped
-    checkpoint in float32 at widths 800 and 1600: `MORE_KEPT` times the latter, because the convolution library and the
-    allocator keep memory of their own, and each further step adds `MORE_STEPS` of the former.
+    checkpoint in float32 at widths 800 and 1600, where freed memory goes back after each band: `MORE_KEPT` times the
+    latter, because the convolution library and the allocator keep memory of their own, and each further step adds
+    `MORE_STEPS` of the former.
     """
     bytes_per_number = torch.finfo(net.dtype).bits // 8
     state = net.config.image_channels * net.config.factor**2
     kept = width * bytes_per_number * (net.config.width * (8 * net.config.depth + 6) + 4 * state * net.config.depth)
     row = width * bytes_per_number * (6 * net.config.width + 8 * state)
-    spare = memory - MORE_KEPT * kept * steps
-    most = min(BAND_ROWS, max(LEAST_ROWS, BAND_PIXELS // width))
-    return int(max(1, min(most, spare // (row * (1 + MORE_STEPS * (steps - 1))))))
+    return MORE_KEPT * kept * steps, row * (1 + MORE_STEPS * (steps - 1))
