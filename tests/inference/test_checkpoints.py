@@ -1,7 +1,9 @@
 """Names of checkpoints: those that come along, folders, and what is neither."""
 
+import numpy as np
 import pytest
 
+from retinashift.imaging.degradation import bicubic_pillow
 from retinashift.inference.checkpoints import DEFAULT, open_checkpoint, shipped_names
 from retinashift.inference.fingerprint import checkpoint_hash
 from retinashift.inference.pipeline import CheckpointError, ResShiftPipeline
@@ -26,3 +28,17 @@ def test_a_folder_goes_before_a_name_that_comes_along(tiny_pipeline, tmp_path, m
 def test_a_name_that_means_nothing_is_refused():
     with pytest.raises(CheckpointError, match="no checkpoint folder at x9; names that come along are .*x4"):
         open_checkpoint("x9")
+
+
+def test_the_one_step_student_draws_in_one_call_what_is_sharper_than_the_mean_and_keeps_to_the_input(retina):
+    student, teacher = open_checkpoint("x4_one_step"), open_checkpoint("x4")
+    assert student.steps_of("realistic") == 1
+    lr = bicubic_pillow(retina, 4)
+    uses = (student, "realistic"), (teacher, "realistic"), (teacher, "faithful")
+    results = [pipe(lr, mode=mode) for pipe, mode in uses]
+    finest = [np.diff(result.images[0].astype(float), n=2, axis=0).std() for result in results]
+    assert finest[0] > 1.2 * finest[2]
+    assert finest[0] == pytest.approx(finest[1], rel=0.25)
+    assert results[0].consistency[0] > 60
+    with pytest.raises(ValueError, match="distilled"):
+        student(lr, mode="faithful")
