@@ -164,6 +164,7 @@ def halving(bands: Callable[[int], Iterator[Tensor]], rows: int) -> Iterator[Ten
             if rows == 1:
                 raise MemoryError("memory does not suffice for one row of the picture; close other programs") from None
             rows //= 2
+            give_back()  # what thicker bands have freed
 
 
 def planned_rows(width: int, net: LightNet, memory: int, steps: int = 1) -> int:

@@ -109,7 +109,10 @@ class RowQueue:
         return result
 
     def add_to(self, rows: Rows) -> None:
-        """Add to each of `rows` the row that waits in its place. All rows above the last of them leave the queue."""
+        """Add to each of `rows` the row that waits in its place. All rows above the last of them leave the queue.
+
+        For values to which nothing is still to be done: no `then` on either side.
+        """
         right = rows.left + rows.data.shape[-1]
         for waiting in self._above(rows.bottom):
             first, last = waiting.within(rows.left, right)
