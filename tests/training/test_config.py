@@ -47,6 +47,7 @@ def test_overrides_reach_nested_settings_with_their_types(tmp_path):
         ("data: {path: a, balance: camera}", "allowed are photograph, set, folder"),
         ("data: {path: a}\ndistill: {teacher: shipped, gain: 0}", "gain is positive"),
         ("data: {path: a}\ndistill: {teacher: shipped}\nloss: {lpips: 1}", "distill.teacher goes with"),
+        ("data: {path: a}\ndistill: {teacher: shipped}\nrun: {compile: graphs}", "distill.teacher does not go with"),
         ("- a", "holds no settings"),
         ("data: [", "not plain YAML"),
         ("data: !!python/object/apply:os.system [true]", "not plain YAML"),

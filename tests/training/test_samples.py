@@ -1,5 +1,7 @@
 """Samples are a pure function of (seed, position), and LR is what the protocol says."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -75,3 +77,6 @@ def test_realistic_inputs_follow_seed_and_position_and_leave_hr_alone(pool):
     assert whole.lr.shape == plain.lr.shape
     assert not torch.equal(whole.lr, plain.lr)
     assert torch.allclose(whole.lr * 255, (whole.lr * 255).round(), atol=1e-4)
+    with ThreadPoolExecutor(2) as pool_of_threads:
+        elsewhere = make_batch(pool, settings, 4, 5, range(4), poor, pool_of_threads.map)
+    assert torch.equal(whole.lr, elsewhere.lr)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -151,6 +152,25 @@ def test_worker_threads_change_nothing(smoke_settings, write_settings, tmp_path)
     settings = write_settings(smoke_settings)
     for workers in (0, 2):
         train(TrainConfig.load(settings, [f"run.out={tmp_path}/{workers}", f"run.workers={workers}"]))
+    assert equal(weights(tmp_path / "0"), weights(tmp_path / "2"))
+
+
+@pytest.mark.skipif(not any(map(shutil.which, ("g++", "c++", "clang++"))), reason="torch compiles by way of C++")
+@pytest.mark.parametrize("what", ["blocks", "whole"])
+def test_compiling_changes_no_more_than_the_last_bits(what, smoke_settings, write_settings, tmp_path):
+    settings = write_settings(smoke_settings)
+    for choice in ("no", what):
+        train(TrainConfig.load(settings, [f"run.out={tmp_path}/{choice}", f"run.compile={choice}"]))
+    plain, compiled = weights(tmp_path / "no"), weights(tmp_path / what)
+    assert plain.keys() == compiled.keys()
+    for name in plain:
+        assert torch.allclose(plain[name], compiled[name], atol=1e-4), name
+
+
+def test_realistic_cameras_in_other_processes_change_nothing(smoke_settings, write_settings, tmp_path):
+    settings = write_settings(smoke_settings | {"degradation": {"kind": "realistic"}})
+    for workers in (0, 2):
+        train(TrainConfig.load(settings, [f"run.out={tmp_path}/{workers}", f"run.workers={workers}", "run.steps=2"]))
     assert equal(weights(tmp_path / "0"), weights(tmp_path / "2"))
 
 

@@ -140,6 +140,11 @@ def realistic(hr: np.ndarray, scale: int, settings: DegradationSettings, generat
     return np.rint(image * 255).astype(np.uint8)  # (h, w, 3)
 
 
+def realistic_by_seed(hr: np.ndarray, scale: int, settings: DegradationSettings, seed: int) -> np.ndarray:
+    """`realistic` with a generator of its own, for other processes, which share none."""
+    return realistic(hr, scale, settings, np.random.default_rng(seed))
+
+
 def resize(image: np.ndarray, size: tuple[int, int], generator: np.random.Generator) -> np.ndarray:
     """To (height, width) by a filter drawn from area, bilinear and bicubic. (H, W, 3) float32 in [0, 1]."""
     filters = (Image.Resampling.BOX, Image.Resampling.BILINEAR, Image.Resampling.BICUBIC)
@@ -160,9 +165,7 @@ def _exposed(image: np.ndarray, settings: DegradationSettings, generator: np.ran
     return image
 
 
-def _drawn(
-    image: np.ndarray, step: Step, settings: DegradationSettings, generator: np.random.Generator
-) -> np.ndarray:
+def _drawn(image: np.ndarray, step: Step, settings: DegradationSettings, generator: np.random.Generator) -> np.ndarray:
     return apply_step(image, step, generator.uniform(*getattr(settings, step)), generator)
 
 

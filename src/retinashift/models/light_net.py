@@ -53,6 +53,7 @@ class LightNet(ModelMixin, ConfigMixin):
     """
 
     _supports_gradient_checkpointing = False
+    _repeated_blocks = ("LightBlock",)  # what `compile_repeated_blocks` compiles once for all
 
     @register_to_config
     def __init__(

@@ -220,11 +220,13 @@ class RunSettings:
     sample_pool: int = 0
     """If positive, the run takes this many samples again and again, and a learned codec encodes each of them once."""
     workers: int = 0
-    """Threads that prepare samples ahead."""
+    """Threads that prepare as many steps ahead; and processes, if positive, that run realistic cameras."""
     cache_gib: float = 4.0
     """Decoded photographs kept in memory (the GPU's where there is one); beyond it they are read when needed."""
     channels_last: bool = True
-    compile: bool = False
+    compile: Literal["no", "blocks", "whole", "graphs"] = "no"
+    """blocks: what repeats, once for all, where the denoiser's class says what that is. whole: all of it. graphs: the
+    whole, recorded as CUDA graphs, for a GPU that would wait for Python; not with `distill`, whose steps call it twice."""
 
 
 @dataclass(frozen=True)
@@ -255,6 +257,8 @@ class TrainConfig:
             raise ConfigError("tune: decoder needs a checkpoint with a learned codec in init_from, and lora.rank 0")
         if self.distill.teacher and (self.tune == "decoder" or self.loss.lpips):
             raise ConfigError("distill.teacher goes with tune: denoiser and loss.lpips 0")
+        if self.distill.teacher and self.run.compile == "graphs":
+            raise ConfigError("run.compile is graphs, which distill.teacher does not go with; blocks is allowed")
         if self.crop.size % self.chain.scale:
             raise ConfigError(f"crop.size is {self.crop.size}; it must be a multiple of chain.scale {self.chain.scale}")
         if self.data.layout == "pairs" and self.degradation.kind != "bicubic-pillow":

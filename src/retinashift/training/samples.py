@@ -1,4 +1,4 @@
-"""Training samples: cut, rescale, blur, turn and degrade photographs, on whatever device they lie.
+"""Training samples: cut, rescale, blur, turn and degrade photographs, a batch at a time, on whatever device they lie.
 
 Every random choice of a sample comes from one generator seeded by (seed, position), so a sample is the same whatever
 the batch size, the number of processes, or the moment a run was interrupted. The choices are drawn on the CPU, so that
@@ -8,8 +8,9 @@ they cost a GPU no synchronisation; the pixels never leave the device.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,12 +18,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from retinashift.diffusion.noise import stream_generator
-from retinashift.imaging.realistic import DegradationSettings, realistic
-from retinashift.training.augmentation import as_another_camera, uniform
+from retinashift.imaging.realistic import DegradationSettings, realistic_by_seed
+from retinashift.training import augmentation, crops
 from retinashift.training.config import CropSettings
-from retinashift.training.sources import DataError, PhotographSet
+from retinashift.training.sources import PhotographSet
 
-NEARLY_BLACK = 16 / 255
+Map = Callable[..., Iterable[Any]]
+"""`map`, or that of an executor."""
 
 
 def bicubic_reduce(hr: Tensor, scale: int) -> Tensor:
@@ -53,29 +55,6 @@ class Batch:
     positions: Sequence[int]
 
 
-def make_sample(
-    photographs: PhotographSet,
-    settings: CropSettings,
-    scale: int,
-    generator: torch.Generator,
-    degradation: DegradationSettings | None = None,
-) -> tuple[Tensor, Tensor]:
-    """One (hr, lr) sample; DataError if a photograph is smaller than the crop."""
-    for _ in range(4):
-        index = photographs.draw(generator)
-        hr, lr = _cut(photographs, index, settings, scale, generator)
-        if (hr.mean(0) > NEARLY_BLACK).float().mean() >= settings.min_visible:
-            break
-    turns = int(torch.randint(8, (), generator=generator)) if settings.flip else 0
-    hr = _turn(hr, turns)
-    if lr is not None:
-        return hr, _turn(lr, turns)  # (3, S, S), (3, S/scale, S/scale)
-    hr = quantise(as_another_camera(hr, settings, generator))
-    if degradation is not None and degradation.kind == "realistic":
-        return hr, _degrade(hr, scale, degradation, generator)
-    return hr, bicubic_reduce(hr[None], scale)[0]  # (3, S, S), (3, S/scale, S/scale)
-
-
 def make_batch(
     photographs: PhotographSet,
     settings: CropSettings,
@@ -83,53 +62,51 @@ def make_batch(
     seed: int,
     positions: Sequence[int],
     degradation: DegradationSettings | None = None,
+    map_cameras: Map = map,
 ) -> Batch:
-    """The samples at `positions` of the endless stream that `seed` defines."""
+    """The samples at `positions` of the endless stream that `seed` defines.
+
+    Args:
+        map_cameras: runs the cameras of a realistic degradation, which compute on the CPU, one call a sample.
+
+    Raises:
+        DataError: a photograph is smaller than the crop.
+    """
     streams = [stream_generator(seed, position) for position in positions]
-    pairs = [make_sample(photographs, settings, scale, stream, degradation) for stream in streams]
-    hr, lr = zip(*pairs, strict=True)
-    return Batch(torch.stack(hr), torch.stack(lr), positions)
+    placing, turning = crops.TRIES * crops.NUMBERS, 1
+    count = placing + turning + augmentation.NUMBERS
+    numbers = torch.stack([torch.rand(count, generator=stream) for stream in streams])  # (B, count)
+    places = [crops.choose_crop(photographs, settings, scale, row) for row in numbers[:, :placing].tolist()]
+    turns = (numbers[:, placing] * 8).long() if settings.flip else torch.zeros(len(streams), dtype=torch.long)
+    largest = math.ceil(settings.size / settings.rescale_min)
+    hr = crops.cut([photographs.hr(place.photograph) for place in places], places, settings.size, largest)
+    hr = turned(hr, turns)  # (B, 3, S, S)
+    given = [photographs.lr(place.photograph) for place in places]
+    partners = [lr for lr in given if lr is not None]
+    if partners:
+        small = [crops.Crop(p.photograph, p.top // scale, p.left // scale, p.window // scale) for p in places]
+        lr = turned(crops.cut(partners, small, settings.size // scale, 0), turns)
+        return Batch(hr, lr, positions)
+    hr = quantise(augmentation.as_another_camera(hr, settings, numbers[:, placing + turning :]))
+    if degradation is not None and degradation.kind == "realistic":
+        seeds = [int(torch.randint(2**62, (), generator=stream)) for stream in streams]
+        return Batch(hr, _degraded(hr, scale, degradation, seeds, map_cameras), positions)
+    return Batch(hr, bicubic_reduce(hr, scale), positions)  # (B, 3, S, S), (B, 3, S/scale, S/scale)
 
 
-def _cut(
-    photographs: PhotographSet, index: int, settings: CropSettings, scale: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor | None]:
-    """A crop of side `settings.size` from a rescaled photograph, and its LR partner where there is one."""
-    size, hr, lr = settings.size, photographs.hr(index), photographs.lr(index)
-    height, width = hr.shape[-2:]
-    low, high = math.log(settings.rescale_min), math.log(settings.rescale_max)
-    factor = math.exp(low + (high - low) * uniform(generator))
-    window = min(round(size / factor), height, width)  # side in the photograph that becomes `size` after rescaling
-    if (settings.rescale_min == settings.rescale_max == 1 and window < size) or window < 8:
-        raise DataError(f"{photographs[index]} is {width}x{height}, smaller than crop.size {size}; lower crop.size")
-    step = 1 if lr is None else scale
-    top, left = (
-        step * int(torch.randint((side - window) // step + 1, (), generator=generator)) for side in (height, width)
-    )
-    crop = _unit(hr[:, top : top + window, left : left + window])
-    if lr is not None:
-        top, left, window = top // scale, left // scale, window // scale
-        return crop, _unit(lr[:, top : top + window, left : left + window])
-    if window != size:
-        crop = F.interpolate(crop[None], (size, size), mode="bicubic", antialias=True, align_corners=False)[0].clamp(
-            0, 1
-        )
-    return crop, None
+def _degraded(hr: Tensor, scale: int, settings: DegradationSettings, seeds: list[int], map_cameras: Map) -> Tensor:
+    """(B, 3, S, S) in [0, 1] -> (B, 3, S/scale, S/scale), by way of the CPU: a camera is no matter of tensors."""
+    pixels = hr.mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    count = len(seeds)
+    small = list(map_cameras(realistic_by_seed, pixels, [scale] * count, [settings] * count, seeds))
+    return torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2).contiguous().to(hr.device).float() / 255
 
 
-def _degrade(hr: Tensor, scale: int, settings: DegradationSettings, generator: torch.Generator) -> Tensor:
-    """(3, S, S) in [0, 1] -> (3, S/scale, S/scale), by way of the CPU: a camera is no matter of tensors."""
-    chance = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
-    pixels = hr.mul(255).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
-    lr = realistic(np.ascontiguousarray(pixels), scale, settings, chance)
-    return _unit(torch.from_numpy(lr).permute(2, 0, 1).contiguous()).to(hr.device)
-
-
-def _unit(pixels: Tensor) -> Tensor:
-    return pixels.float() / torch.iinfo(pixels.dtype).max
-
-
-def _turn(image: Tensor, turns: int) -> Tensor:
-    """One of the eight symmetries of the square."""
-    image = torch.rot90(image, turns % 4, (-2, -1))
-    return image.flip(-1) if turns >= 4 else image
+def turned(images: Tensor, turns: Tensor) -> Tensor:
+    """Each of (B, C, S, S) under one of the eight symmetries of the square, `turns` (B,) from 0 to 7."""
+    bits = turns[:, None].bitwise_and(torch.tensor([1, 2, 4])).bool()  # (B, 3)
+    bits = bits.to(images.device, non_blocking=True)
+    across, down, over = (bits[:, n, None, None, None] for n in range(3))
+    images = torch.where(across, images.flip(-1), images)
+    images = torch.where(down, images.flip(-2), images)
+    return torch.where(over, images.transpose(-1, -2), images)

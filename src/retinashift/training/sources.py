@@ -15,6 +15,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from retinashift.imaging.files import READ_SUFFIXES, ImageError, decode_image, read_image
@@ -26,6 +27,11 @@ STARE_LABELLED = (
     "im0001 im0002 im0003 im0004 im0005 im0044 im0077 im0081 im0082 im0139 "
     "im0162 im0163 im0235 im0236 im0239 im0240 im0255 im0291 im0319 im0324"
 ).split()
+
+NEARLY_BLACK = 16 / 255
+"""Of the range from black to white: what is darker is taken for surround."""
+BLOCK = 8
+"""Side, in pixels, of the squares in which the visible part of a photograph is counted."""
 
 _LABEL_FILE = re.compile(r"\.(ah|vk)\.")
 _LABEL_FOLDER = re.compile(r"^(labels|masks?)", re.IGNORECASE)
@@ -193,6 +199,7 @@ class PhotographSet(Sequence[str]):
         self.device = torch.device(device)
         self._left = cache_gib * 2**30
         self._kept: dict[FileRef, Tensor] = {}
+        self._seen: dict[int, tuple[tuple[int, int], np.ndarray]] = {}
 
     def __len__(self) -> int:
         return len(self.items)
@@ -200,12 +207,28 @@ class PhotographSet(Sequence[str]):
     def __getitem__(self, index: int) -> str:  # type: ignore[override]
         return self.items[index].hr.name
 
-    def draw(self, generator: torch.Generator) -> int:
-        """The index of a photograph by chance: each as often as `balance` says."""
-        group = self._groups[0]
-        if len(self._groups) > 1:
-            group = self._groups[int(torch.randint(len(self._groups), (), generator=generator))]
-        return group[int(torch.randint(len(group), (), generator=generator))]
+    def pick(self, which_set: float, which: float) -> int:
+        """The index of a photograph, from two numbers in [0, 1): each as often as `balance` says."""
+        group = self._groups[int(which_set * len(self._groups))]
+        return group[int(which * len(group))]
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self._measured(index)[0]
+
+    def has_lr(self, index: int) -> bool:
+        """Whether the LR image is given."""
+        return self.items[index].lr is not None
+
+    def visible(self, index: int, top: int, left: int, side: int) -> float:
+        """The share of a square that is not nearly black, to within its outermost `BLOCK` pixels."""
+        (height, width), table = self._measured(index)
+        high, low, left, right = (
+            min(round(at / BLOCK), most // BLOCK)
+            for at, most in ((top, height), (top + side, height), (left, width), (left + side, width))
+        )
+        area = max(1, (low - high) * (right - left))
+        return float(table[low, right] - table[high, right] - table[low, left] + table[high, left]) / area
 
     def hr(self, index: int) -> Tensor:
         """(3, H, W) on the device."""
@@ -215,6 +238,16 @@ class PhotographSet(Sequence[str]):
         """(3, H/scale, W/scale) on the device, or None where LR is to be made from HR."""
         ref = self.items[index].lr
         return None if ref is None else self._tensor(ref)
+
+    def _measured(self, index: int) -> tuple[tuple[int, int], np.ndarray]:
+        """Height and width, and the visible share of `BLOCK` x `BLOCK` squares summed from the upper left corner."""
+        if index not in self._seen:
+            pixels = self._tensor(self.items[index].hr)
+            height, width = pixels.shape[-2:]
+            bright = pixels.float().mean(0) > NEARLY_BLACK * torch.iinfo(pixels.dtype).max
+            shares = F.avg_pool2d(bright.float()[None], BLOCK)[0].cpu().double().numpy()
+            self._seen[index] = (height, width), np.pad(shares.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+        return self._seen[index]
 
     def _tensor(self, ref: FileRef) -> Tensor:
         tensor = self._kept.get(ref)

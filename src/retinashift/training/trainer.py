@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from diffusers.models.modeling_utils import ModelMixin
+from torch import Tensor, nn
 
 from retinashift.diffusion.noise import stream_generator
 from retinashift.diffusion.scheduler import ResShiftScheduler
@@ -35,7 +38,7 @@ from retinashift.training.latents import LatentCache
 from retinashift.training.lora import merged, save_adapter
 from retinashift.training.losses import combined, perceptual_error, squared_error
 from retinashift.training.records import RunRecord
-from retinashift.training.samples import Batch, make_batch
+from retinashift.training.samples import Batch, Map, make_batch
 from retinashift.training.sources import PhotographSet, list_source
 from retinashift.training.state import Position, State, load_state, save_state, write_folder
 from retinashift.training.validation import validate
@@ -111,6 +114,7 @@ class Trainer:
         layout = torch.channels_last if config.run.channels_last else torch.contiguous_format
         trained = trained.to(self.device).to(memory_format=layout).train()  # type: ignore[call-overload]
         self.raw = trained
+        self._current = trained.state_dict()  # the same tensors all along: asking each step takes longer than averaging
         self.lpips = LPIPS.pretrained(config.loss.lpips_net).to(self.device) if config.loss.lpips else None
         self.cache = LatentCache() if config.run.sample_pool and self.codec is not None else None
         optimizer = torch.optim.AdamW(
@@ -120,8 +124,8 @@ class Trainer:
             weight_decay=config.optim.weight_decay,
             fused=self.device.type == "cuda",
         )
-        compiled = torch.compile(trained, dynamic=False) if config.run.compile else trained
-        self.model, self.optimizer = self.accelerator.prepare(compiled, optimizer)
+        _compile(trained, config.run.compile)
+        self.model, self.optimizer = self.accelerator.prepare(trained, optimizer)
         if state is not None:
             self.ema = {name: value.to(self.device) for name, value in state.ema.items()}
             self.optimizer.load_state_dict(state.optimizer["optimizer"])
@@ -143,13 +147,15 @@ class Trainer:
         )
         started, first = time.monotonic() - self.position.seconds, self.position.step
         step, losses = first, []
-        with ThreadPoolExecutor(max(1, config.run.workers)) as pool:
-            pending = self._prepare(step, pool)
+        ahead = max(1, config.run.workers)
+        with ThreadPoolExecutor(ahead) as pool, self._cameras() as map_cameras:
+            pending = deque(self._prepare(step + number, pool, map_cameras) for number in range(ahead))
             progress = self._progress(step, time.monotonic() - started)
             while progress < 1:
-                batches = pending
-                pending = self._prepare(step + 1, pool)
+                batches = pending.popleft()
+                pending.append(self._prepare(step + ahead, pool, map_cameras))
                 rate = learning_rate(config, step, progress)
+                torch.backends.cudnn.benchmark = True  # all steps have one shape: cuDNN may try what is fastest
                 losses.append(self._step(rate, step, batches))
                 step += 1
                 seconds = time.monotonic() - started
@@ -171,7 +177,16 @@ class Trainer:
 
     # -- the step ------------------------------------------------------------------------------------------------
 
-    def _prepare(self, step: int, pool: ThreadPoolExecutor) -> list[Callable[[], Batch]]:
+    @contextmanager
+    def _cameras(self) -> Iterator[Map]:
+        """What runs the cameras of a realistic degradation: other processes, where there are workers."""
+        if not self.config.run.workers or self.config.degradation.kind != "realistic":
+            yield map
+            return
+        with ProcessPoolExecutor(self.config.run.workers, mp_context=get_context("spawn")) as processes:
+            yield processes.map
+
+    def _prepare(self, step: int, pool: ThreadPoolExecutor, map_cameras: Map) -> list[Callable[[], Batch]]:
         """The micro-batches of this process at a step; made ahead by threads if `workers` is positive."""
         config, processes, rank = self.config, self.accelerator.num_processes, self.accelerator.process_index
         size, count = config.optim.batch_size, config.optim.accumulate
@@ -181,7 +196,7 @@ class Trainer:
             positions = [p % (config.run.sample_pool or p + 1) for p in range(start, start + size)]
             make = partial(
                 make_batch, self.photographs, config.crop, config.chain.scale, config.run.seed, positions,
-                degradation=config.degradation,
+                degradation=config.degradation, map_cameras=map_cameras,
             )  # fmt: skip
             batches.append(pool.submit(make).result if config.run.workers else make)
         return batches
@@ -265,7 +280,7 @@ class Trainer:
         """Exponential average of the weights, with or without a decay that rises from 0.1."""
         optim = self.config.optim
         rising = (1 + step) / (10 + step) if optim.ema_warmup else 1.0
-        average(self.ema, self.raw.state_dict(), min(optim.ema, rising))
+        average(self.ema, self._current, min(optim.ema, rising))
 
     def _progress(self, step: int, seconds: float) -> float:
         """Share of the schedule that is done, by steps or by the clock; the main process's clock counts."""
@@ -308,7 +323,9 @@ class Trainer:
         if self.validation is None or record is None:
             return
         with self._averaged_weights():
-            with self._merged_adapters():
+            # photographs have many shapes: compiling and trying for each would take longer than they do
+            torch.backends.cudnn.benchmark = False
+            with self._merged_adapters(), torch.compiler.set_stance("force_eager"):
                 scores, picture = validate(
                     self.pipeline, self.validation, self.config.run.seed, self.config.degradation
                 )
@@ -392,6 +409,14 @@ class Trainer:
                 "give another run.out, or the former settings to go on with it"
             )
         return state
+
+
+def _compile(trained: nn.Module, what: str) -> None:
+    """In place, as `run.compile` says."""
+    if what == "blocks" and isinstance(trained, ModelMixin) and trained._repeated_blocks:
+        trained.compile_repeated_blocks(dynamic=False)
+    elif what != "no":
+        trained.compile(dynamic=False, mode="reduce-overhead" if what == "graphs" else None)
 
 
 def _differences(before: TrainConfig, now: TrainConfig) -> list[str]:
