@@ -226,7 +226,7 @@ class RunSettings:
     channels_last: bool = True
     compile: Literal["no", "blocks", "whole", "graphs"] = "no"
     """blocks: what repeats, once for all, where the denoiser's class says what that is. whole: all of it. graphs: the
-    whole, recorded as CUDA graphs, for a GPU that would wait for Python; not with `distill`, whose steps call it twice."""
+    whole, recorded as CUDA graphs, for a GPU that would wait for Python; not with `distill`, which calls it twice."""
 
 
 @dataclass(frozen=True)

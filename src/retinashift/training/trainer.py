@@ -114,7 +114,6 @@ class Trainer:
         layout = torch.channels_last if config.run.channels_last else torch.contiguous_format
         trained = trained.to(self.device).to(memory_format=layout).train()  # type: ignore[call-overload]
         self.raw = trained
-        self._current = trained.state_dict()  # the same tensors all along: asking each step takes longer than averaging
         self.lpips = LPIPS.pretrained(config.loss.lpips_net).to(self.device) if config.loss.lpips else None
         self.cache = LatentCache() if config.run.sample_pool and self.codec is not None else None
         optimizer = torch.optim.AdamW(
@@ -126,6 +125,8 @@ class Trainer:
         )
         _compile(trained, config.run.compile)
         self.model, self.optimizer = self.accelerator.prepare(trained, optimizer)
+        # the same tensors from here on: asking at each step takes longer than averaging
+        self._current = self.raw.state_dict()
         if state is not None:
             self.ema = {name: value.to(self.device) for name, value in state.ema.items()}
             self.optimizer.load_state_dict(state.optimizer["optimizer"])
