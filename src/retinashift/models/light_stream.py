@@ -28,8 +28,9 @@ MARGIN = 8
 
 Every layer looks one further, so that numbers equal to those of the whole map would take as many pixels as there are
 layers. Beyond the margin stand zeros, as beyond the edge of a picture: every network with these convolutions has met
-that edge in each of its training patches, however deep it is, and beside it here lies a dark surround without detail. With the shipped checkpoint on STARE, reduced by 4, values in the field
-then differ by one of 255 levels at most; with 6 some differ by two, with 4 by three.
+that edge in each of its training patches, however deep it is, and beside it here lies a dark surround without detail.
+With the shipped checkpoint on STARE, reduced by 4, values in the field then differ by one of 255 levels at most; with 6
+some differ by two, with 4 by three.
 """
 
 Activation = Callable[..., Tensor]
