@@ -248,8 +248,9 @@ def test_bf16_trains_to_finite_weights(smoke_settings, write_settings, tmp_path)
 def test_a_run_folder_with_other_settings_is_not_overwritten(smoke_settings, write_settings):
     settings = write_settings(smoke_settings)
     train(TrainConfig.load(settings))
-    with pytest.raises(ConfigError, match="other settings .*optim"):
-        train(TrainConfig.load(settings, ["optim.lr=1"]))
+    for change, section in (("optim.lr=1", "optim"), ("degradation.kind=realistic", "degradation")):
+        with pytest.raises(ConfigError, match=rf"other settings \({section}\)"):
+            train(TrainConfig.load(settings, [change]))
 
 
 def test_an_exploding_loss_stops_the_run_and_saves_nothing_over_the_good_state(

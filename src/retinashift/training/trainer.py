@@ -422,22 +422,7 @@ def _compile(trained: nn.Module, what: str) -> None:
 
 def _differences(before: TrainConfig, now: TrainConfig) -> list[str]:
     """Names of settings that changed and may not."""
-    changed = []
-    for section in (
-        "data",
-        "validation",
-        "crop",
-        "chain",
-        "model",
-        "loss",
-        "lora",
-        "distill",
-        "optim",
-        "init_from",
-        "tune",
-    ):
-        if getattr(before, section) != getattr(now, section):
-            changed.append(section)
+    changed = [name for name in vars(before) if name != "run" and getattr(before, name) != getattr(now, name)]
     for name in vars(before.run):
         if name not in MAY_CHANGE_ON_RESUME and getattr(before.run, name) != getattr(now.run, name):
             changed.append(f"run.{name}")
