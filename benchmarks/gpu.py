@@ -93,7 +93,6 @@ def published(whole: Image.Image, options: argparse.Namespace) -> None:
         for precision in PRECISIONS:
             time_one(f"realsr v3, {steps} steps", pipe, picture, options.runs, num_inference_steps=steps,
                      precision=precision)  # fmt: skip
-    del pipe
 
 
 def large(whole: Image.Image, options: argparse.Namespace) -> None:

@@ -6,6 +6,7 @@ for, keeping decoded ones up to a stated size.
 
 from __future__ import annotations
 
+import math
 import re
 import zipfile
 from collections.abc import Sequence
@@ -224,7 +225,7 @@ class PhotographSet(Sequence[str]):
         """The share of a square that is not nearly black, to within its outermost `BLOCK` pixels."""
         (height, width), table = self._measured(index)
         high, low, left, right = (
-            min(round(at / BLOCK), most // BLOCK)
+            min(round(at / BLOCK), math.ceil(most / BLOCK))
             for at, most in ((top, height), (top + side, height), (left, width), (left + side, width))
         )
         area = max(1, (low - high) * (right - left))
@@ -245,7 +246,7 @@ class PhotographSet(Sequence[str]):
             pixels = self._tensor(self.items[index].hr)
             height, width = pixels.shape[-2:]
             bright = pixels.float().mean(0) > NEARLY_BLACK * torch.iinfo(pixels.dtype).max
-            shares = F.avg_pool2d(bright.float()[None], BLOCK)[0].cpu().double().numpy()
+            shares = F.avg_pool2d(bright.float()[None], BLOCK, ceil_mode=True)[0].cpu().double().numpy()
             self._seen[index] = (height, width), np.pad(shares.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
         return self._seen[index]
 

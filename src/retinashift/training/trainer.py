@@ -149,14 +149,14 @@ class Trainer:
         started, first = time.monotonic() - self.position.seconds, self.position.step
         step, losses = first, []
         ahead = max(1, config.run.workers)
-        with ThreadPoolExecutor(ahead) as pool, self._cameras() as map_cameras:
+        # all steps have one shape, for which cuDNN may try what is fastest; threads end before what they call
+        with _cudnn_tries(True), self._cameras() as map_cameras, ThreadPoolExecutor(ahead) as pool:
             pending = deque(self._prepare(step + number, pool, map_cameras) for number in range(ahead))
             progress = self._progress(step, time.monotonic() - started)
             while progress < 1:
                 batches = pending.popleft()
                 pending.append(self._prepare(step + ahead, pool, map_cameras))
                 rate = learning_rate(config, step, progress)
-                torch.backends.cudnn.benchmark = True  # all steps have one shape: cuDNN may try what is fastest
                 losses.append(self._step(rate, step, batches))
                 step += 1
                 seconds = time.monotonic() - started
@@ -325,8 +325,7 @@ class Trainer:
             return
         with self._averaged_weights():
             # photographs have many shapes: compiling and trying for each would take longer than they do
-            torch.backends.cudnn.benchmark = False
-            with self._merged_adapters(), torch.compiler.set_stance("force_eager"):
+            with self._merged_adapters(), torch.compiler.set_stance("force_eager"), _cudnn_tries(False):
                 scores, picture = validate(
                     self.pipeline, self.validation, self.config.run.seed, self.config.degradation
                 )
@@ -410,6 +409,17 @@ class Trainer:
                 "give another run.out, or the former settings to go on with it"
             )
         return state
+
+
+@contextmanager
+def _cudnn_tries(switch: bool) -> Iterator[None]:
+    """Within it cuDNN tries its algorithms on every new shape, or does not."""
+    former = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = switch
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = former
 
 
 def _compile(trained: nn.Module, what: str) -> None:
