@@ -35,6 +35,14 @@ def test_more_iterations_bring_the_input_closer(retina):
     assert scores == sorted(scores)
 
 
+def test_what_lies_beyond_black_and_white_is_not_counted_on(retina):
+    """It is cut off when the result is written, and would then be missing from the reduced result."""
+    lr = tensor(bicubic_pillow(retina, 4))
+    beyond = tensor(retina) * 1.2 - 0.4
+    assert beyond.min() < -1.1
+    assert torch.equal(back_project(beyond, lr, 4, 1), back_project(beyond.clamp(-1, 1), lr, 4, 1))
+
+
 def test_no_iteration_changes_nothing(retina):
     image = tensor(retina)
     assert back_project(image, tensor(bicubic_pillow(retina, 4)), 4, 0) is image
@@ -88,3 +96,10 @@ def test_every_photograph_of_the_test_sets_comes_back_at_60_db_or_more(shared):
                 found[path.name] = pipeline(lr).consistency[0]
     assert len(found) == 40
     assert min(found.values()) >= 60, min(found, key=lambda name: found[name])
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", ["im0082", "im0163"])
+def test_the_noisiest_photographs_of_stare_enlarged_as_they_are_come_back_at_60_db_or_more(shared, name):
+    photograph = crop_to_multiple(read_image(shared / "data" / "stare" / f"{name}.ppm").pixels, 4)
+    assert ResShiftPipeline.from_shipped()(photograph).consistency[0] >= 60

@@ -29,12 +29,13 @@ def back_project(sr: Tensor, lr: Tensor, scale: int, iterations: int) -> Tensor:
         sr: (B, C, h*scale, w*scale) in [-1, 1].
         lr: (B, C, h, w) in [-1, 1].
         scale: of the picture; the reduction is `bicubic-pillow`, in floating point.
-        iterations: how often; 0 returns `sr`. Two bring the PSNR of the reduced result above 70 dB.
+        iterations: how often; 0 returns `sr`. Values outside the range count as what is shown of them.
 
     Returns:
         As `sr`, in [-1, 1].
     """
     for _ in range(iterations):
+        sr = sr.clamp(-1, 1)  # what is cut off later would be missing from the reduced result
         reduced = F.interpolate(sr, scale_factor=1 / scale, mode="bicubic", antialias=True, align_corners=False)
         sr = (sr + upsample_bicubic(lr - reduced, scale)).clamp(-1, 1)
     return sr

@@ -51,7 +51,7 @@ def build_pipeline(config: TrainConfig) -> ResShiftPipeline:
         scheduler=build_scheduler(config.chain),
         scale=config.chain.scale,
         upsampling=config.chain.upsampling,
-        back_projections=0 if real else 1,
+        back_projections=0 if real else 2,
     )
 
 
