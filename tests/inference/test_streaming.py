@@ -93,6 +93,41 @@ def test_freed_memory_goes_back_between_bands_only_where_it_is_scarce(tiny_pipel
     assert len(given) > 61 / 2  # bands of one row, but for the last
 
 
+def test_what_the_result_takes_of_the_memory_is_not_planned_for_bands(tiny_pipeline, monkeypatch):
+    room, real = [], streaming.planned_rows
+    monkeypatch.setattr(
+        "retinashift.inference.pipeline.planned_rows",
+        lambda width, net, memory, steps: room.append(memory) or real(width, net, memory, steps),
+    )
+    monkeypatch.setattr("retinashift.inference.pipeline.spare_memory", lambda device, budget: budget)
+    pipe, result = tiny_pipeline(), 16 * picture().size
+    pipe(picture(), memory=10**9)
+    pipe(picture(), ensemble_size=2, memory=10**9)
+    pipe(picture(), 4, ensemble_size=2, uncertainty=True, memory=10**9)
+    mean, squares = 4 * result, 4 * result // 3
+    assert [10**9 - given for given in room] == [
+        result, *2 * [result + mean], *2 * [result + mean + squares]
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_no_layer_is_given_thicker_bands_at_the_end_than_before(tiny_pipeline, monkeypatch, steps):
+    """Each layer of each step lags a row behind the one before it; what they owe at the end does not come at once."""
+    thickest, real = [], streaming.LightStream._pass
+
+    def watched(self, deviation, lq, closing):
+        result = real(self, deviation, lq, closing)
+        thickest.append((lq.data.shape[-2], result.data.shape[-2]))
+        return result
+
+    monkeypatch.setattr(streaming, "BAND_ROWS", 2)
+    monkeypatch.setattr(streaming.LightStream, "_pass", watched)
+    tiny_pipeline()(picture(), steps)
+    given, made = np.max(thickest, axis=0)
+    assert given == 2
+    assert made <= 4
+
+
 def test_bands_of_a_narrow_picture_are_thicker_than_those_of_a_wide_one(tiny_pipeline):
     net = tiny_pipeline().denoiser
     assert [planned_rows(width, net, 2**34) for width in (100, 700, 10_000)] == [

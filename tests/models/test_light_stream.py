@@ -24,19 +24,20 @@ def net():
 
 @torch.inference_mode()
 def both(net, height, width, band, columns):
-    """The whole call and the one by bands, (1, C, h, w)."""
+    """The whole call and the one by bands, (1, C, h, w); none of these is thicker than twice what was pushed."""
     generator = torch.Generator().manual_seed(0)
     lq = torch.rand(1, 3, height, width, generator=generator) * 2 - 1
     y0 = torch.nn.functional.pixel_unshuffle(upsample_bicubic(lq, 2), 2)
     x = y0 + 0.1 * torch.randn(y0.shape, generator=generator)
-    stream, pieces, done = LightStream(net, 1, Needed(columns, width)), [], 0
+    stream, pieces, done = LightStream(net, 1, Needed(columns, width), most=band), [], 0
     for top in range(0, height, band):
         bottom = min(height, top + band)
-        rows = stream.push((x - y0)[..., top:bottom, :], lq[..., top:bottom, :], top, bottom == height)
-        if rows.bottom > rows.top:
-            assert rows.top == done
-            done = rows.bottom
-            pieces.append(rows.fitted(0, width))
+        for rows in stream.push((x - y0)[..., top:bottom, :], lq[..., top:bottom, :], top, bottom == height):
+            if rows.bottom > rows.top:
+                assert rows.top == done
+                assert rows.bottom - rows.top <= 2 * band
+                done = rows.bottom
+                pieces.append(rows.fitted(0, width))
     assert done == height
     return net(x, 1, lq=lq).sample, torch.cat(pieces, dim=-2)
 

@@ -113,6 +113,10 @@ class Canvas:
             dtype = {None: np.float32, 255: np.uint8, 65535: np.uint16}[self.levels]
             self.image = np.empty((height, width) if prepared.grey else (height, width, 3), dtype)
 
+    @property
+    def nbytes(self) -> int:
+        return int(self.image.nbytes)
+
     def write(self, rows: Tensor) -> None:
         """The next rows, (1, 3, n, W)."""
         band = (rows[0] / 2 + 0.5).clamp(0, 1).cpu()

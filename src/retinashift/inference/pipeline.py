@@ -265,23 +265,26 @@ class ResShiftPipeline(DiffusionPipeline):
             with torch.autocast(
                 self._execution_device.type, dtype=AUTOCAST[precision], enabled=AUTOCAST[precision] is not None
             ):
+                shape = (1 if prepared.grey else 3, *canvas.shape[1:])
+                mean = SampleMean(shape, spread=uncertainty) if ensemble_size > 1 else None
+                kept = canvas.nbytes + (mean.nbytes if mean else 0)  # on a GPU they lie elsewhere
+                room = max(0, budget - kept) if self._execution_device.type == "cpu" else budget
                 whole = None if self._by_bands else self._encoded(prepared)
                 samples = (
                     back_project_rows(
-                        self._sample(prepared, whole, needed, seed, member, budget, gain, watch), lr, scale, times
+                        self._sample(prepared, whole, needed, seed, member, room, gain, watch), lr, scale, times
                     )
                     for member, watch in enumerate(watches)
                 )
-                if ensemble_size > 1:
-                    mean = SampleMean((1 if prepared.grey else 3, *canvas.shape[1:]), spread=uncertainty)
+                if mean:
                     for sample in samples:
                         mean.add(rows.mean(1, keepdim=True) if prepared.grey else rows for rows in sample)
-                for rows in next(samples) if ensemble_size == 1 else mean.bands():
+                for rows in mean.bands() if mean else next(samples):
                     canvas.write(rows)
-                if uncertainty:
+                if mean and uncertainty:
                     spread = mean.spread().numpy()
                     sigmas.append(calibration.sigma(spread, ensemble_size) if calibration else spread)
-            del whole, samples  # their memory is needed for the figures
+            del whole, samples, mean  # their memory is needed for the figures
             results.append(canvas.finished())
             consistency.append(measured_consistency(results[-1], prepared, scale))
         return SRResult(

@@ -23,7 +23,8 @@ BAND_ROWS, LEAST_ROWS = 64, 12
 """More rows at a time are not faster; with fewer, what a band costs beside its pixels shows."""
 BAND_PIXELS = 20_000
 """Bands of wide pictures are as thin as this, since the columns of a thin band follow the eye more closely."""
-MORE_KEPT, MORE_STEPS = 7, 0.6
+LIBRARY, MORE_KEPT, MORE_ROWS = 64 * 2**20, 1.5, 3
+SCARCE = 0.25
 Observer = Callable[[int, Tensor, Tensor], None]
 State = tuple[Rows, Rows]
 """Rows of x_t and of y0."""
@@ -69,7 +70,7 @@ class LightChain:
         states, means = self._start(rows), RowQueue()
         for number, t in enumerate(timesteps):
             keep = means if number == 0 and self.detail_gain != 1 else None
-            states = self._step(states, number, t, keep)
+            states = self._step(_cut(states, rows), number, t, keep, rows)
         columns = torch.arange(self.lr.shape[-1], device=self.lr.device)
         spans = torch.from_numpy(self.needed.columns).to(self.lr.device)  # (h, 2)
         for x0, y0 in states:
@@ -89,28 +90,30 @@ class LightChain:
             y0 = self._y0(top, bottom)
             yield Rows(top, 0, self.scheduler.init_noise(y0, noise=self._noise(0, y0, top))), Rows(top, 0, y0)
 
-    def _step(self, states: Iterator[State], number: int, t: int, estimates: RowQueue | None) -> Iterator[State]:
-        """x_t -> x_{t-1}; the estimates of x0 go into a queue where one is given."""
+    def _step(
+        self, states: Iterator[State], number: int, t: int, estimates: RowQueue | None, rows: int
+    ) -> Iterator[State]:
+        """x_t -> x_{t-1}, in bands of so many rows; the estimates of x0 go into a queue where one is given."""
         height, width = self.lr.shape[-2:]
-        stream, waiting, plain = LightStream(self.net, t, self.needed), RowQueue(), RowQueue()
+        stream, waiting, plain = LightStream(self.net, t, self.needed, rows), RowQueue(), RowQueue()
         drawn = self.scheduler.transition == "ancestral" and number < len(self.scheduler.timesteps) - 1
         for x_t, enlarged in states:
             waiting.push(x_t)
             plain.push(enlarged)
             deviation = self.scheduler.scale_model_input(x_t.data, t) - enlarged.data
             lq = self.lr[..., x_t.top : x_t.bottom, :]
-            prediction = stream.push(deviation, lq, x_t.top, x_t.bottom == height)
-            top, bottom = prediction.top, prediction.bottom
-            if bottom == top:
-                continue
-            x, y0 = waiting.take(bottom, 0, width), plain.take(bottom, 0, width)  # (1, C*f*f, n, w)
-            noise = self._noise(number + 1, y0, top) if drawn else torch.zeros_like(y0)
-            x_prev, x0 = self.scheduler.step(prediction.fitted(0, width), t, x, y0, noise=noise, return_dict=False)
-            if estimates is not None:
-                estimates.push(Rows(top, 0, x0))
-            if self.observer is not None:
-                self.observer(number, x0, x_prev)
-            yield Rows(top, 0, x_prev), Rows(top, 0, y0)
+            for prediction in stream.push(deviation, lq, x_t.top, x_t.bottom == height):
+                top, bottom = prediction.top, prediction.bottom
+                if bottom == top:
+                    continue
+                x, y0 = waiting.take(bottom, 0, width), plain.take(bottom, 0, width)  # (1, C*f*f, n, w)
+                noise = self._noise(number + 1, y0, top) if drawn else torch.zeros_like(y0)
+                x_prev, x0 = self.scheduler.step(prediction.fitted(0, width), t, x, y0, noise=noise, return_dict=False)
+                if estimates is not None:
+                    estimates.push(Rows(top, 0, x0))
+                if self.observer is not None:
+                    self.observer(number, x0, x_prev)
+                yield Rows(top, 0, x_prev), Rows(top, 0, y0)
 
     def _y0(self, top: int, bottom: int) -> Tensor:
         """Rows of the enlarged picture in the space of the chain, (1, C*f*f, n, w)."""
@@ -121,6 +124,15 @@ class LightChain:
     def _noise(self, draw: int, like: Tensor, top: int) -> Tensor:
         _, channels, count, width = like.shape
         return normal_rows(self.seed, (self.member, draw), top, top + count, channels, width).to(like)
+
+
+def _cut(states: Iterator[State], most: int) -> Iterator[State]:
+    """The same in bands of at most so many rows: what a step gives at its end is thick."""
+    for x_t, y0 in states:
+        count = x_t.data.shape[-2]
+        for first in range(0, count, most):
+            last = min(first + most, count)
+            yield x_t.part(first, last), y0.part(first, last)
 
 
 def amplified(sample: Tensor, mean: Tensor, gain: float) -> Tensor:
@@ -175,22 +187,22 @@ def planned_rows(width: int, net: LightNet, memory: int, steps: int = 1) -> int:
 
 
 def is_scarce(width: int, net: LightNet, memory: int, steps: int, rows: int) -> bool:
-    """Whether bands of so many rows take more than half of so many bytes."""
+    """Whether bands of so many rows take more than `SCARCE` of so many bytes."""
     kept, row = _bytes_held(width, net, steps)
-    return kept + rows * row > memory / 2
+    return kept + rows * row > SCARCE * memory
 
 
-def _bytes_held(width: int, net: LightNet, steps: int) -> tuple[int, float]:
-    """Bytes that the layers keep between bands, and bytes of each row of a band.
+def _bytes_held(width: int, net: LightNet, steps: int) -> tuple[float, float]:
+    """Bytes that are held between bands, and bytes of each row of a band.
 
     Counted from the code, a row takes six maps of the network's width and eight of the state for each of its pixels,
     and the layers of each step keep two or three rows between bands. What a process holds was measured, for the shipped
-    checkpoint in float32 at widths 800 and 1600, where freed memory goes back after each band: `MORE_KEPT` times the
-    latter, because the convolution library and the allocator keep memory of their own, and each further step adds
-    `MORE_STEPS` of the former.
+    checkpoint in float32 at widths 800 and 2000 in one and four steps, where freed memory goes back after each band:
+    at most `MORE_KEPT` times the latter and `MORE_ROWS` times the former, because the allocator cannot use all that is
+    free, and `LIBRARY` for the convolutions.
     """
     bytes_per_number = torch.finfo(net.dtype).bits // 8
     state = net.config.image_channels * net.config.factor**2
     kept = width * bytes_per_number * (net.config.width * (8 * net.config.depth + 6) + 4 * state * net.config.depth)
     row = width * bytes_per_number * (6 * net.config.width + 8 * state)
-    return MORE_KEPT * kept * steps, row * (1 + MORE_STEPS * (steps - 1))
+    return LIBRARY + MORE_KEPT * kept * steps, MORE_ROWS * row

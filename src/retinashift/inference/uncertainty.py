@@ -39,6 +39,10 @@ class SampleMean:
         self.squares = torch.zeros(1, 1, *shape[1:]) if spread else None
         self.count = 0
 
+    @property
+    def nbytes(self) -> int:
+        return self.mean.nbytes + (0 if self.squares is None else self.squares.nbytes)
+
     def add(self, sample: Iterator[Tensor]) -> None:
         """One sample, (1, C, n, W) at a time, top to bottom. Welford's recurrence."""
         self.count += 1

@@ -215,9 +215,11 @@ class _Convolution:
         self.channels = conv.out_channels
         self.queue = RowQueue()
         self.top = -1  # the first row of the queue: above the picture there is a row of zeros
+        self.closed = False
 
     def push(self, rows: Rows, last: bool) -> Rows:
-        """The rows that can now be computed; `last`: no more will come."""
+        """The rows that can now be computed; `last`: no more will come, which may be said again."""
+        last, self.closed = last and not self.closed, last
         if self.top == -1 and not self.queue.waiting:
             self.queue.push(Rows(-1, rows.left, rows.data.new_zeros(*rows.data.shape[:2], 1, rows.data.shape[-1])))
         self.queue.push(rows)
@@ -247,10 +249,11 @@ class _Block:
         self.second = _Convolution(block.conv2, radius, needed)
         self.queue = RowQueue()
 
-    def push(self, x: Rows, last: bool) -> Rows:
+    def push(self, x: Rows, closing: int) -> Rows:
+        """`closing`: how many of its layers get no more rows after these."""
         self.queue.push(x)
-        h = self.first.push(x, last)
-        return _plus(self.second.push(h, last), self.queue)
+        h = self.first.push(x, closing > 0)
+        return _plus(self.second.push(h, closing > 1), self.queue)
 
 
 class LightStream:
@@ -260,9 +263,12 @@ class LightStream:
         net: the network.
         timestep: step index.
         needed: columns of the prediction that are needed; all others come out as anything.
+        most: how many rows a layer is to give at a time beyond those that it is given. When the last rows have come,
+            each layer gives one more than the one before it; so layers end one after the other, so many at a time.
     """
 
-    def __init__(self, net: LightNet, timestep: int, needed: Needed):
+    def __init__(self, net: LightNet, timestep: int, needed: Needed, most: int = 64):
+        self.most = most
         factor, width, depth, self.gain = (
             net.config.factor, net.config.width, net.config.depth, net.config.residual_gain,
         )  # fmt: skip
@@ -280,8 +286,8 @@ class LightStream:
         self.write = _Convolution(net.write, 0, needed)
         self.skip = RowQueue()
 
-    def push(self, deviation: Tensor, lq: Tensor, top: int, last: bool) -> Rows:
-        """Rows of the prediction e0 that can now be computed, perhaps none.
+    def push(self, deviation: Tensor, lq: Tensor, top: int, last: bool) -> list[Rows]:
+        """Rows of the prediction e0 that can now be computed, perhaps none, in bands from top to bottom.
 
         Args:
             deviation: x_t - y0, the next rows of it, (1, C*f*f, n, w).
@@ -289,14 +295,24 @@ class LightStream:
             top: the first of these rows.
             last: no more will come.
         """
-        seen = self.read_lq.push(Rows(top, 0, lq), last)
-        state = self.read_state.push(Rows(top, 0, deviation * self.gain), last)
+        if not last:
+            return [self._pass(Rows(top, 0, deviation), Rows(top, 0, lq), 0)]
+        bands: list[Rows] = []
+        for closing in range(self.most, self.lag + self.most, self.most):
+            bands.append(self._pass(Rows(top, 0, deviation), Rows(top, 0, lq), closing))
+            top, deviation, lq = top + lq.shape[-2], deviation[..., :0, :], lq[..., :0, :]
+        return bands
+
+    def _pass(self, deviation: Rows, lq: Rows, closing: int) -> Rows:
+        """`closing`: the first so many layers get no more rows after these."""
+        seen = self.read_lq.push(lq, closing > 0)
+        state = self.read_state.push(replace(deviation, data=deviation.data * self.gain), closing > 0)
         joined = torch.addcmul(seen.data, self.gate, state.data).contiguous(memory_format=torch.channels_last)
         h = Rows(seen.top, seen.left, joined)  # else a processor reorders before and after each layer
         self.skip.push(h)
-        for block in self.blocks:
-            h = block.push(h, last)
-        residual = self.write.push(_plus(h, self.skip), last)
+        for number, block in enumerate(self.blocks):
+            h = block.push(h, closing - 1 - 2 * number)
+        residual = self.write.push(_plus(h, self.skip), closing >= self.lag)
         return Rows(residual.top, residual.left, residual.data / self.gain)
 
 
