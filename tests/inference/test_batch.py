@@ -11,7 +11,7 @@ from retinashift.imaging.provenance import digest
 from retinashift.imaging.uncertainty_map import decode_map
 from retinashift.inference.batch import BatchOptions, upscale_files
 from retinashift.inference.fingerprint import checkpoint_hash
-from retinashift.inference.jobs import Job, maps_of
+from retinashift.inference.jobs import Job, companions_of, figure_of, maps_of, sidecar_of
 
 from ..imaging.test_dicom import photography, written
 
@@ -209,3 +209,71 @@ def test_a_result_whose_uncertainty_is_gone_is_not_taken_for_done(tmp_path, tiny
 def test_uncertainty_that_cannot_be_is_refused(options):
     with pytest.raises(ValueError, match="uncertainty"):
         BatchOptions(**options)
+
+
+def test_what_lay_beside_a_former_result_does_not_stay_beside_the_new_one(tmp_path, tiny_pipeline):
+    source, target = tmp_path / "a.png", tmp_path / "out" / "a.png"
+    write_image(source, np.full((6, 5, 3), 90, np.uint8))
+    job, pipeline = Job(source, target), tiny_pipeline()
+    (first,) = upscale_files(pipeline, [job], BatchOptions(uncertainty=2, sidecar=True, figure=True))
+    assert first.error == ""
+    assert all(path.exists() for path in companions_of(target))
+    (second,) = upscale_files(pipeline, [job], BatchOptions(seed=7, overwrite=True))
+    assert second.error == ""
+    assert [path.name for path in target.parent.iterdir()] == ["a.png"]
+
+
+def test_json_of_other_programs_beside_a_result_stays(tmp_path, tiny_pipeline):
+    source, target = tmp_path / "a.png", tmp_path / "out" / "a.png"
+    write_image(source, np.full((6, 5, 3), 90, np.uint8))
+    job, pipeline = Job(source, target), tiny_pipeline()
+    list(upscale_files(pipeline, [job]))
+    sidecar_of(target).write_text('["lesions"]')
+    (outcome,) = upscale_files(pipeline, [job], BatchOptions(overwrite=True))
+    assert outcome.error == ""
+    assert sidecar_of(target).read_text() == '["lesions"]'
+
+
+def test_maps_overlays_and_figures_tell_what_made_them_like_results(tmp_path, tiny_pipeline):
+    source, target = tmp_path / "a.png", tmp_path / "out" / "a.png"
+    write_image(source, np.full((6, 5, 3), 90, np.uint8))
+    (outcome,) = upscale_files(tiny_pipeline(), [Job(source, target)], BatchOptions(uncertainty=2, figure=True))
+    for path in (target, figure_of(target), *maps_of(target)):
+        assert find_provenance(path.read_bytes(), path.name) == outcome.record
+
+
+def test_a_figure_is_drawn_of_a_page_and_of_any_size_that_is_read_and_again_when_resuming(tmp_path, tiny_pipeline):
+    frames = np.random.default_rng(0).integers(0, 255, (2, 12, 10, 3), dtype=np.uint8)
+    source, target = tmp_path / "a.dcm", tmp_path / "out" / "a.dcm"
+    dataset = photography(frames[0])
+    dataset.NumberOfFrames, dataset.PixelData = 2, frames.tobytes()
+    source.write_bytes(written(dataset))
+    options = BatchOptions(figure=True, page=2, max_pixels=120)
+    (outcome,) = upscale_files(tiny_pipeline(), [Job(source, target)], options)
+    assert outcome.error == ""
+    drawn = figure_of(target).read_bytes()
+    figure_of(target).unlink()
+    (again,) = upscale_files(
+        tiny_pipeline(), [Job(source, target)], BatchOptions(figure=True, page=2, max_pixels=120, resume=True)
+    )
+    assert (again.error, again.skipped) == ("", True)
+    assert figure_of(target).read_bytes() == drawn
+
+
+@pytest.mark.parametrize(
+    ("name", "pixels", "words"),
+    [
+        ("deep.jpg", np.zeros((4, 4, 3), np.uint16), "8 bit only"),
+        ("alpha.jpg", np.zeros((4, 4, 4), np.uint8), "alpha"),
+        ("plain.dcm", np.zeros((4, 4, 3), np.uint8), "DICOM"),
+        ("wide.webp", np.zeros((1, 4096, 3), np.uint8), "16384x4 pixels"),
+        ("odd.xyz", np.zeros((4, 4, 3), np.uint8), "suffix"),
+    ],
+)
+def test_what_a_file_cannot_hold_is_told_before_the_network_runs(
+    tmp_path, tiny_pipeline, monkeypatch, name, pixels, words
+):
+    write_image(tmp_path / "in.png", pixels)
+    monkeypatch.setattr("retinashift.inference.batch._enlarge", None)
+    (outcome,) = upscale_files(tiny_pipeline(), [Job(tmp_path / "in.png", tmp_path / "out" / name)])
+    assert words in outcome.error

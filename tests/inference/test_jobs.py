@@ -7,7 +7,9 @@ import pytest
 from PIL import Image
 
 from retinashift.imaging.files import ImageError
-from retinashift.inference.jobs import plan_jobs
+from retinashift.inference.jobs import figure_of, maps_of, plan_jobs
+
+from ..imaging.test_dicom import photography, written
 
 
 @pytest.fixture
@@ -74,3 +76,54 @@ def test_results_of_a_former_run_are_not_enlarged_again(folder):
 def test_a_result_never_replaces_its_own_input(folder):
     with pytest.raises(ImageError, match="replaced by its own result"):
         plan_jobs([folder], folder, overwrite=True)
+
+
+def test_dicom_objects_without_a_suffix_are_found_and_their_names_are_kept_whole(folder, tmp_path):
+    for name in ("IM0001", "1.2.840.10", "1.2.840.11", "DICOMDIR"):
+        (folder / name).write_bytes(written(photography(np.zeros((8, 8, 3), np.uint8))))
+    out = tmp_path / "out"
+    planned = targets(plan_jobs([folder], out), out)
+    assert [name for name in planned if name.endswith(".dcm")] == ["1.2.840.10.dcm", "1.2.840.11.dcm", "IM0001.dcm"]
+    assert "1.2.840.10.png" in targets(plan_jobs([folder], out, file_format="png"), out)
+
+
+def test_a_file_that_is_named_gets_the_suffix_of_its_content(folder, tmp_path):
+    (folder / "a.png").rename(folder / "scan.part")
+    assert plan_jobs([folder / "scan.part"], tmp_path / "out")[0].target.name == "scan.part.png"
+
+
+def test_what_is_no_image_is_left_out_with_a_word(folder, tmp_path, caplog):
+    plan_jobs([folder], tmp_path / "out")
+    assert not caplog.records
+    (folder / "b.bmp").write_bytes(b"BM")
+    (folder / "left" / "notes.txt").write_text("x")
+    plan_jobs([folder], tmp_path / "out")
+    (record,) = caplog.records
+    assert "b.bmp and 1 more: left out" in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("out", "file_format", "words"),
+    [
+        ("sharp.png", "tiff", "are two formats"),
+        ("sharp.bmp", "same", "neither a folder nor a file"),
+        ("plain", "same", "neither a folder nor a file"),
+    ],
+)
+def test_an_output_that_cannot_be_is_refused_before_any_work(folder, tmp_path, out, file_format, words):
+    (tmp_path / "plain").write_text("a file")
+    with pytest.raises(ImageError, match=words):
+        plan_jobs([folder / "a.png"], tmp_path / out, file_format=file_format)
+    assert plan_jobs([folder / "a.png"], tmp_path / "sharp.tif", file_format="tiff")
+
+
+def test_maps_and_figures_of_a_run_that_was_killed_before_its_result_do_not_stop_resuming(folder, tmp_path):
+    target = tmp_path / "out" / "a.png"
+    target.parent.mkdir()
+    for path in (*maps_of(target), figure_of(target)):
+        path.write_bytes(b"half")
+    with pytest.raises(ImageError, match="exists already"):
+        plan_jobs([folder], tmp_path / "out", uncertainty=True)
+    with pytest.raises(ImageError, match="exists already"):
+        plan_jobs([folder], tmp_path / "out", figure=True)
+    assert len(plan_jobs([folder], tmp_path / "out", uncertainty=True, figure=True, resume=True)) == 4

@@ -38,7 +38,7 @@ Steps = Annotated[
     int,
     typer.Option(min=0, help="Network calls a sample; 0 is the checkpoint's default, 1 the most faithful estimate."),
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of the noise: same seed, same image.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the noise: same seed, same image.")]
 
 
 def version(show: bool) -> None:
@@ -83,7 +83,9 @@ def upscale(
     ] = "fp32",
     file_format: Annotated[OutputFormat, typer.Option("--format", help="File type.")] = "same",
     figure: Annotated[bool, typer.Option("--figure", help="Draw each result beside its input, too.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace results that exist.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace results that exist, and what lies beside them.")
+    ] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with a former run: what the same settings have written is skipped.")
     ] = False,
@@ -113,16 +115,10 @@ def upscale(
 
     jobs = plan_jobs(
         inputs, out, file_format=file_format, overwrite=overwrite, resume=resume, sidecar=sidecar,
-        uncertainty=uncertainty > 0,
+        uncertainty=uncertainty > 0, figure=figure,
     )  # fmt: skip
     if log is not None and not log.parent.is_dir():
         raise FileNotFoundError(f"{log}: the folder {log.parent} does not exist; make it, or name another log")
-    if figure:
-        from retinashift.cli.figure import figure_path, write_figure
-
-        taken = [path for path in (figure_path(job.target) for job in jobs) if path.exists()]
-        if taken and not overwrite:
-            raise FileExistsError(f"{taken[0]} exists already; give --overwrite to replace it")
     pipeline = open_pipeline(checkpoint, device)
     from retinashift.cli.upscaling import run_batch
     from retinashift.inference.batch import BatchOptions
@@ -143,15 +139,12 @@ def upscale(
         deidentify=deidentify,
         overwrite=overwrite,
         resume=resume,
+        figure=figure,
         sidecar=sidecar,
         workers=workers,
     )
     with progress_bar() as progress:
         done = run_batch(pipeline, jobs, options, log, progress)
-    if figure:
-        for outcome in done.outcomes:
-            if not outcome.error:
-                write_figure(outcome.job.source, outcome.job.target, pipeline.config.scale, overwrite=overwrite)
     done.tell(out)
     if done.exit_code:
         raise typer.Exit(done.exit_code)

@@ -25,7 +25,8 @@ from retinashift.imaging.webp import decode_webp, encode_webp, provenance_of_web
 
 __all__ = [
     "MAX_PIXELS", "READ_SUFFIXES", "WRITE_SUFFIXES", "ImageError", "Photograph", "decode_image", "encode_image",
-    "find_images", "find_provenance", "read_bytes", "read_image", "replace_file", "write_image",
+    "find_images", "find_provenance", "format_of", "own_suffix", "read_bytes", "read_image", "replace_file",
+    "write_image",
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)
@@ -212,8 +213,8 @@ def replace_file(path: Path, data: bytes) -> None:
 def find_images(inputs: Sequence[str | Path]) -> list[tuple[Path, Path]]:
     """Image files among files, folders (with all below them) and patterns such as "eyes/**/*.png".
 
-    A file that is named is taken whatever its suffix. In folders and patterns, suffixes are matched in any case and
-    names that begin with a dot are left out.
+    A file that is named is taken whatever its suffix. In folders and patterns, suffixes are matched in any case, names
+    that begin with a dot are left out, and DICOM objects are found whatever they are called.
 
     Returns:
         (path, relative output path) sorted by path, each file once. The relative path is the file's name, or its path
@@ -229,6 +230,21 @@ def find_images(inputs: Sequence[str | Path]) -> list[tuple[Path, Path]]:
     if not found:
         raise ImageError("no input was given; name files, folders or patterns")
     return sorted(found.items())
+
+
+def format_of(path: Path) -> FileFormat | None:
+    """What is written to a file of this name; None for a suffix that is not written."""
+    return _FORMAT_OF_SUFFIX.get(path.suffix.lower())
+
+
+def own_suffix(path: Path) -> str:
+    """The suffix that a file's content calls for, such as ".dcm"; "" where it is not read or no image."""
+    try:
+        with open(path, "rb") as file:
+            file_format = _sniff(file.read(132), str(path))
+    except (OSError, ImageError):
+        return ""
+    return next(suffix for suffix, known in _FORMAT_OF_SUFFIX.items() if known == file_format)
 
 
 def _sniff(data: bytes, name: str) -> FileFormat:
@@ -287,4 +303,13 @@ def _expand(given: str | Path) -> list[tuple[Path, Path]]:
 
 
 def _images(paths: Iterable[Path]) -> list[Path]:
-    return [p for p in paths if p.name.lower().endswith(READ_SUFFIXES) and not p.name.startswith(".") and p.is_file()]
+    return [p for p in paths if not p.name.startswith(".") and p.is_file() and (_is_called_image(p) or _is_dicom(p))]
+
+
+def _is_called_image(path: Path) -> bool:
+    return path.name.lower().endswith(READ_SUFFIXES)
+
+
+def _is_dicom(path: Path) -> bool:
+    """Objects out of archives have no suffix, or the end of their UID; a directory of such objects is none."""
+    return path.name.upper() != "DICOMDIR" and own_suffix(path) == ".dcm"

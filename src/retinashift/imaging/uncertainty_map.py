@@ -15,22 +15,25 @@ FULL_SCALE = 65535
 BRIGHTEST = 8.0
 """Levels of 255 at which the overlay's colours end."""
 OPAQUE = 0.75
+_PROVENANCE = 11  # ProcessingSoftware, as in results
 _STOPS = np.array([[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]], np.float32)
 """Viridis at five places: even in brightness, told apart by the colour-blind."""
 
 
-def encode_map(sigma: np.ndarray, account: dict[str, Any]) -> bytes:
+def encode_map(sigma: np.ndarray, account: dict[str, Any], provenance: str = "") -> bytes:
     """A TIFF of one channel, 16 bit, deflated.
 
     Args:
         sigma: (H, W), in shares of full scale.
-        account: what made it; goes into the ImageDescription as one line of JSON, with the unit.
+        account: what it is; goes into the ImageDescription as one line of JSON, with the unit.
+        provenance: of the result, where `find_provenance` finds it.
     """
     description = {"unit": "standard deviation, 1/65535 of full scale; 257 is one level of 255", **account}
     target = io.BytesIO()
     tifffile.imwrite(
         target, stored_deviations(sigma), photometric="minisblack", compression="zlib", predictor=True, rowsperstrip=64,
         description=json.dumps(description), software="RetinaShift", metadata=None,
+        extratags=[(_PROVENANCE, "s", 0, provenance, True)] if provenance else [],
     )  # fmt: skip
     return target.getvalue()
 

@@ -18,6 +18,7 @@ import torch
 from diffusers.configuration_utils import FrozenDict
 
 from retinashift import __version__
+from retinashift.imaging.comparison import compared
 from retinashift.imaging.degradation import enlarge
 from retinashift.imaging.dicom_deidentify import deidentify
 from retinashift.imaging.dicom_parametric import encode_parametric_map
@@ -33,10 +34,11 @@ from retinashift.imaging.files import (
 )
 from retinashift.imaging.png import encode_png
 from retinashift.imaging.provenance import Provenance, digest
+from retinashift.imaging.targets import check_target
 from retinashift.imaging.uncertainty_map import encode_map, overlay
 from retinashift.inference.choices import Mode, Precision
 from retinashift.inference.fingerprint import checkpoint_hash
-from retinashift.inference.jobs import Job, maps_of, sidecar_of
+from retinashift.inference.jobs import Job, companions_of, figure_of, maps_of, sidecar_of
 from retinashift.inference.pipeline import ResShiftPipeline
 
 logger = logging.getLogger(__name__)
@@ -74,8 +76,11 @@ class BatchOptions:
     deidentify: bool = False
     """Take the person out of DICOM headers; files of other formats are then refused."""
     overwrite: bool = False
+    """Replace a result, and remove what lay beside the former one."""
     resume: bool = False
     """Leave a result as it is that this very work has written before."""
+    figure: bool = False
+    """Draw each result beside its input, too."""
     sidecar: bool = False
     """Write the account of each result into a JSON file beside it, too."""
     workers: int = 1
@@ -213,10 +218,11 @@ def _read(job: Job, record: Provenance, options: BatchOptions) -> _Read:
     derived = find_provenance(data, str(job.source)) is not None
     record = replace(record, input=digest(data), input_was_super_resolved=derived)
     if job.target.exists() and not options.overwrite:
-        return _Read(None, _former_result(job, record, options))
+        return _Read(None, _former_result(job, data, record, options))
     if derived:
         logger.warning("%s is a result of super-resolution itself", job.source)
     photograph = decode_image(data, str(job.source), options.max_pixels, options.page)
+    check_target(job.target, photograph, record.scale)
     if options.deidentify:
         photograph = _deidentified(photograph, job.source)
     return _Read(photograph, record)
@@ -231,8 +237,11 @@ def _deidentified(photograph: Photograph, source: Path) -> Photograph:
         raise ImageError(f"{source}: {error}") from None
 
 
-def _former_result(job: Job, record: Provenance, options: BatchOptions) -> Provenance:
-    """The account of a result that need not be computed again; ImageError if it is not this very work's."""
+def _former_result(job: Job, source: bytes, record: Provenance, options: BatchOptions) -> Provenance:
+    """The account of a result that need not be computed again; ImageError if it is not this very work's.
+
+    What is wanted beside it and can be had without the network is made.
+    """
     data = job.target.read_bytes()
     former = find_provenance(data, str(job.target)) if options.resume else None
     if former is None or not former.same_work(record):
@@ -244,6 +253,10 @@ def _former_result(job: Job, record: Provenance, options: BatchOptions) -> Prove
         raise ImageError(f"{job.target} is there, but not its uncertainty; give --overwrite to make both again")
     if options.sidecar and not sidecar_of(job.target).exists():
         _write_sidecar(job, data, former)
+    if options.figure and not figure_of(job.target).exists():
+        lr = decode_image(source, str(job.source), options.max_pixels, options.page)
+        sr = decode_image(data, str(job.target), options.max_pixels * former.scale**2)
+        _write_figure(job, lr.pixels, sr.pixels, former)
     return former
 
 
@@ -306,11 +319,15 @@ def _write(
         job.target.parent.mkdir(parents=True, exist_ok=True)
         if job.target.exists() and not options.overwrite:
             raise ImageError(f"{job.target} exists already; give --overwrite to replace it")
+        if job.target.exists():
+            _remove_companions(job.target)
         if enlarged.sigma is not None:  # before the result, which says by its being there that all is done
             _write_maps(job, enlarged, record, photograph, data)
         replace_file(job.target, data)
         if options.sidecar:
             _write_sidecar(job, data, record)
+        if options.figure:
+            _write_figure(job, photograph.pixels, pixels, record)
     except _EXPECTED as error:
         return Outcome(job, _one_line(error))
     return Outcome(job, record=record, seconds=time.perf_counter() - started)
@@ -323,11 +340,32 @@ def _write_maps(job: Job, enlarged: _Enlarged, record: Provenance, photograph: P
     caption = f"standard deviation in levels of 255, {record.ensemble} samples"
     caption += ", calibrated" if enlarged.calibrated else ", NOT CALIBRATED"
     numbers, picture, *objects = maps_of(job.target)
-    replace_file(numbers, encode_map(enlarged.sigma, account))
+    replace_file(numbers, encode_map(enlarged.sigma, account, record.line()))
     for path in objects:
         assert photograph.dicom is not None  # or the result could not have been written as DICOM
         replace_file(path, encode_parametric_map(enlarged.sigma, result, photograph.dicom, meaning))
-    replace_file(picture, encode_png(Photograph(overlay(enlarged.pixels, enlarged.sigma, caption))))
+    drawn = overlay(enlarged.pixels, enlarged.sigma, caption)
+    replace_file(picture, encode_png(Photograph(drawn, provenance=record.line())))
+
+
+def _write_figure(job: Job, lr: np.ndarray, sr: np.ndarray, record: Provenance) -> None:
+    drawn = compared(lr, sr, record.scale)
+    replace_file(figure_of(job.target), encode_png(Photograph(drawn, provenance=record.line())))
+
+
+def _remove_companions(target: Path) -> None:
+    """What lies beside a result that is about to be replaced would tell of another than the new one."""
+    for path in companions_of(target):
+        if path.exists() and (path != sidecar_of(target) or _is_sidecar(path)):
+            path.unlink()
+
+
+def _is_sidecar(path: Path) -> bool:
+    """Whether it is ours: others, too, keep JSON beside pictures."""
+    try:
+        return "result_sha256" in json.loads(path.read_bytes())
+    except (ValueError, TypeError):
+        return False
 
 
 def _write_sidecar(job: Job, data: bytes, record: Provenance) -> None:

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from retinashift.imaging.degradation import enlarge
-from retinashift.imaging.files import read_image, write_image
 
 SIDE, BAR, GAP = 480, 30, 8
 DETAIL = 4
 """The lower row is the middle, this many screen pixels to a pixel of the result."""
 
 
-def figure_path(target: Path) -> Path:
-    return target.with_name(f"{target.stem}_figure.png")
+def compared(lr: np.ndarray, sr: np.ndarray, scale: int) -> np.ndarray:
+    """Input, bicubic and result side by side: whole above, the middle below.
 
+    Args:
+        lr: the input, (h, w) or (h, w, C), uint8 or uint16.
+        sr: the result, scale times as high and wide.
+        scale: of the result.
 
-def write_figure(source: Path, target: Path, scale: int, *, overwrite: bool) -> Path:
-    """Input, bicubic and result, whole above and the middle below, as PNG beside the result; returns its path."""
-    lr, sr = (_shown(read_image(path).pixels) for path in (source, target))
+    Returns:
+        (H, W, 3) uint8, of one size whatever the inputs'.
+    """
+    lr, sr = _shown(lr), _shown(sr)
     pictures = {
         "input": enlarge(lr, scale, "nearest"),
         "bicubic": enlarge(lr, scale, "bicubic"),
@@ -40,9 +42,7 @@ def write_figure(source: Path, target: Path, scale: int, *, overwrite: bool) -> 
         canvas.paste(whole, (x, BAR))
         detail = Image.fromarray(np.ascontiguousarray(pixels[top : top + piece, left : left + piece]))
         canvas.paste(detail.resize((SIDE, SIDE), Image.Resampling.NEAREST), (x, BAR + SIDE + GAP))
-    path = figure_path(target)
-    write_image(path, np.asarray(canvas), overwrite=overwrite)
-    return path
+    return np.asarray(canvas)
 
 
 def _shown(pixels: np.ndarray) -> np.ndarray:

@@ -1,0 +1,31 @@
+"""Whether a file can take a result, told before the result is computed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from retinashift.imaging.files import ImageError, Photograph, encode_image
+
+_LONGEST_SIDE = {".webp": 16_383, ".jpg": 65_500, ".jpeg": 65_500, ".dcm": 65_535}
+"""Pixels, by the formats' own fields (DICOM: unsigned shorts; JPEG: what libjpeg takes)."""
+
+
+def check_target(path: str | Path, like: Photograph, scale: int) -> None:
+    """Raise what `encode_image` would raise for `like` enlarged so many times; nothing is written.
+
+    Raises:
+        ImageError: a suffix that is not written, or a format that cannot hold such pixels or so many of them.
+    """
+    path = Path(path)
+    height, width = (side * scale for side in like.pixels.shape[:2])
+    longest = _LONGEST_SIDE.get(path.suffix.lower())
+    if longest is not None and max(height, width) > longest:
+        raise ImageError(
+            f"{path}: the result has {width}x{height} pixels, and such a file holds {longest:,} a side; "
+            "give --format tiff or png"
+        )
+    pixel = np.zeros((1, 1, *like.pixels.shape[2:]), like.pixels.dtype)
+    encode_image(path, pixel, like=replace(like, icc=None, exif=None, dpi=None))
