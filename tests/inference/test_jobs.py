@@ -117,6 +117,13 @@ def test_an_output_that_cannot_be_is_refused_before_any_work(folder, tmp_path, o
     assert plan_jobs([folder / "a.png"], tmp_path / "sharp.tif", file_format="tiff")
 
 
+def test_a_result_that_would_be_named_like_what_lies_beside_another_is_refused(folder, tmp_path):
+    (folder / "a.png.figure.png").write_bytes((folder / "a.png").read_bytes())
+    assert len(plan_jobs([folder], tmp_path / "out")) == 5
+    with pytest.raises(ImageError, match=r"would both be written to .*a\.png\.figure\.png"):
+        plan_jobs([folder], tmp_path / "out", figure=True)
+
+
 def test_maps_and_figures_of_a_run_that_was_killed_before_its_result_do_not_stop_resuming(folder, tmp_path):
     target = tmp_path / "out" / "a.png"
     target.parent.mkdir()

@@ -108,6 +108,8 @@ def test_extremes_give_no_nan_in_half_precision(value, tiny_pipeline):
         (np.full((4, 4, 3), np.nan, np.float32), r"must lie in \[0, 1\]"),
         (np.zeros((0, 4, 3), np.uint8), "empty"),
         (torch.zeros(1, 4, 4), "tensor is"),
+        ("photo.png", "image is 'photo.png'.*open a file by PIL.Image.open"),
+        ([np.zeros((4, 4, 3), np.uint8), None], "image is None"),
     ],
 )
 def test_a_picture_that_cannot_be_used_is_refused_with_what_it_is(bad, message, tiny_pipeline):
@@ -124,7 +126,11 @@ def test_arguments_outside_their_range_are_named(tiny_pipeline):
     with pytest.raises(ValueError, match="output_type is 'jpg'"):
         pipe(lr, output_type="jpg")
     with pytest.raises(ValueError, match="2 generators were given for 1 images"):
-        pipe(lr, generator=[seeded(0), seeded(1)])
+        pipe(lr, generator=(seeded(0), seeded(1)))
+    with pytest.raises(ValueError, match="back_projections is -1"):
+        pipe(lr, back_projections=-1)
+    with pytest.raises(ValueError, match="mode realistic in 1 step"):
+        pipe(lr, 1, mode="realistic")
 
 
 def test_callback_sees_every_step_of_every_member(tiny_pipeline):
@@ -221,6 +227,15 @@ def test_folders_that_are_no_checkpoint_are_told_in_one_line(tmp_path):
             ResShiftPipeline.from_pretrained(tmp_path)
     with pytest.raises(CheckpointError, match="no checkpoint folder"):
         ResShiftPipeline.from_pretrained(tmp_path / "missing")
+
+
+def test_a_misspelt_folder_is_not_looked_for_on_the_hub(tmp_path, monkeypatch):
+    (tmp_path / "runs").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(ResShiftPipeline, "download", None)
+    for name in ("runs/nope", "./nope", "~/nope", "runs/x4/nope"):
+        with pytest.raises(CheckpointError, match="no checkpoint folder"):
+            ResShiftPipeline.from_pretrained(name)
 
 
 def test_damaged_weights_are_told_in_one_line(tmp_path, tiny_pipeline):

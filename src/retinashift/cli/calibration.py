@@ -39,7 +39,9 @@ def calibrate(
         counts = [int(text) for text in samples.split(",")]
     except ValueError:
         raise ValueError(f"--samples is {samples!r}; whole numbers by commas are expected, such as 2,4,8") from None
-    index = Path(checkpoint) / "model_index.json"
+    index = Path(checkpoint).expanduser() / "model_index.json"
+    if not index.is_file():
+        raise FileNotFoundError(f"{checkpoint} is no checkpoint folder; one that may be written into is needed")
     pipeline = open_pipeline(checkpoint, device)
     if pipeline.config.calibration is not None and not overwrite:
         raise FileExistsError(f"{checkpoint} is calibrated already; give --overwrite to replace that")
@@ -74,12 +76,12 @@ def coverage(
 ) -> None:
     """Tell how often the truth lies where the uncertainty says (bicubic-pillow, RGB, field of view)."""
     from retinashift.cli.opening import counting, open_pipeline
+    from retinashift.cli.outputs import check_outputs
     from retinashift.imaging.files import replace_file, write_image
     from retinashift.training.sources import list_files
 
-    for path in (plot, json_path):
-        if path is not None and path.exists() and not overwrite:
-            raise FileExistsError(f"{path} exists already; give --overwrite, or another name")
+    check_outputs(plot, json_path, overwrite=overwrite)
+    check_outputs(plot, overwrite=overwrite, suffix=".png")
     pipeline = open_pipeline(checkpoint, device)
     refs = list_files(data)[: limit or None]
     from retinashift.evaluation.calibration import measure_coverage

@@ -87,7 +87,12 @@ def upscale(
         bool, typer.Option("--overwrite", help="Replace results that exist, and what lies beside them.")
     ] = False,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with a former run: what the same settings have written is skipped.")
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with a former run: what the same settings have written is skipped; with --overwrite, all else "
+            "is made again.",
+        ),
     ] = False,
     sidecar: Annotated[
         bool, typer.Option("--sidecar", help="Write what made each result into a JSON file beside it, too.")
@@ -111,14 +116,14 @@ def upscale(
     checkpoint: Checkpoint = "",
 ) -> None:
     """Enlarge photographs: PNG, JPEG, TIFF, WebP, PPM, DICOM; bit depth, names and sub-folders are kept."""
+    from retinashift.cli.outputs import check_log
     from retinashift.inference.jobs import plan_jobs
 
     jobs = plan_jobs(
         inputs, out, file_format=file_format, overwrite=overwrite, resume=resume, sidecar=sidecar,
         uncertainty=uncertainty > 0, figure=figure,
     )  # fmt: skip
-    if log is not None and not log.parent.is_dir():
-        raise FileNotFoundError(f"{log}: the folder {log.parent} does not exist; make it, or name another log")
+    check_log(log)
     pipeline = open_pipeline(checkpoint, device)
     from retinashift.cli.upscaling import run_batch
     from retinashift.inference.batch import BatchOptions
@@ -186,7 +191,8 @@ def evaluate(
         str, typer.Argument(help="Folder (or STARE zip) of HR photographs; labels and masks are left out.")
     ],
     steps: Annotated[
-        list[int] | None, typer.Option(help="Network calls to score; may be repeated. Default: the checkpoint's.")
+        list[int] | None,
+        typer.Option(min=1, help="Network calls to score; may be repeated. Default: the checkpoint's."),
     ] = None,
     mode: Annotated[
         list[str] | None,
@@ -246,7 +252,9 @@ def evaluate(
     try:
         seed_list = [int(seed) for seed in seeds.split(",")]
     except ValueError:
-        raise ValueError(f"--seeds is {seeds!r}; whole numbers by commas are expected, such as 0,1,2") from None
+        seed_list = [-1]
+    if min(seed_list) < 0:
+        raise ValueError(f"--seeds is {seeds!r}; whole numbers from 0 by commas are expected, such as 0,1,2")
     pipeline = open_pipeline(checkpoint, device)
     with progress_bar() as progress:
         ways = [*(steps or []), *parse_modes(mode or [])] or [pipeline.config.default_steps]

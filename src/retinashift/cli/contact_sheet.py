@@ -35,10 +35,12 @@ def degradations(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a sheet that exists.")] = False,
 ) -> None:
     """Draw each step of the realistic degradation at its least, middle and greatest strength, and the whole chain."""
+    from retinashift.cli.outputs import check_outputs
     from retinashift.imaging.files import read_image, write_image
     from retinashift.imaging.realistic import DegradationSettings
     from retinashift.training.config import TrainConfig
 
+    check_outputs(out, overwrite=overwrite, suffix=".png")
     settings = TrainConfig.load(config).degradation if config is not None else DegradationSettings()
     pixels = read_image(photograph).pixels if photograph is not None else _public_retina()
     write_image(out, draw_sheet(pixels, settings, seed), overwrite=overwrite)

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from rich.progress import Progress
 
+from retinashift.cli.outputs import check_outputs
 from retinashift.evaluation.benchmark import Method, Report, Results, baseline, evaluate
 from retinashift.evaluation.calibration import estimator
 from retinashift.evaluation.gallery import Gallery
@@ -37,14 +38,8 @@ class Outputs:
     html: Path | None = None
 
     def check(self, overwrite: bool) -> None:
-        """FileExistsError for one that exists, unless it may be replaced; FileNotFoundError where its folder is not."""
-        for path in (self.json, self.csv, self.html):
-            if path is None:
-                continue
-            if path.exists() and not overwrite:
-                raise FileExistsError(f"{path} exists already; give --overwrite, or another name")
-            if not path.absolute().parent.is_dir():
-                raise FileNotFoundError(f"the folder {path.absolute().parent} does not exist; make it, or name another")
+        """Errors as those of `check_outputs`."""
+        check_outputs(self.json, self.csv, self.html, overwrite=overwrite)
 
 
 @dataclass(frozen=True)

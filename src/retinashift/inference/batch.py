@@ -78,7 +78,7 @@ class BatchOptions:
     overwrite: bool = False
     """Replace a result, and remove what lay beside the former one."""
     resume: bool = False
-    """Leave a result as it is that this very work has written before."""
+    """Leave a result as it is that this very work has written before; with `overwrite`, replace all others."""
     figure: bool = False
     """Draw each result beside its input, too."""
     sidecar: bool = False
@@ -217,8 +217,12 @@ def _read(job: Job, record: Provenance, options: BatchOptions) -> _Read:
     data = read_bytes(job.source, options.max_pixels)
     derived = find_provenance(data, str(job.source)) is not None
     record = replace(record, input=digest(data), input_was_super_resolved=derived)
-    if job.target.exists() and not options.overwrite:
-        return _Read(None, _former_result(job, data, record, options))
+    if job.target.exists() and (options.resume or not options.overwrite):
+        try:
+            return _Read(None, _former_result(job, data, record, options))
+        except ImageError:
+            if not options.overwrite:
+                raise
     if derived:
         logger.warning("%s is a result of super-resolution itself", job.source)
     photograph = decode_image(data, str(job.source), options.max_pixels, options.page)

@@ -79,13 +79,16 @@ def plan_jobs(
     jobs = [
         Job(source, out if one_file else out / _renamed(source, relative, file_format)) for source, relative in found
     ]
-    _refuse_clashes(jobs)
-    # with `resume`, what lies beside a result belongs to it, and maps are written before it
-    outputs = [job.target for job in jobs if not resume]
-    new = [job.target for job in jobs if not (resume and job.target.exists())]
-    outputs += [sidecar_of(target) for target in new if sidecar]
-    outputs += [path for target in new if uncertainty and not resume for path in maps_of(target)]
-    outputs += [figure_of(target) for target in new if figure and not resume]
+
+    def beside(target: Path) -> list[Path]:
+        kinds = ((sidecar, (sidecar_of(target),)), (uncertainty, maps_of(target)), (figure, (figure_of(target),)))
+        return [path for wanted, paths in kinds if wanted for path in paths]
+
+    _refuse_clashes(jobs, {job.target: [job.target, *beside(job.target)] for job in jobs})
+    if resume:  # what lies beside a result belongs to it, and what is written before it may lie there without it
+        outputs = [sidecar_of(job.target) for job in jobs if sidecar and not job.target.exists()]
+    else:
+        outputs = [path for job in jobs for path in (job.target, *beside(job.target))]
     existing = [path for path in outputs if path.exists()]
     if existing and not overwrite:
         more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
@@ -103,14 +106,15 @@ def _refuse_former_results(inputs: Sequence[str | Path], sources: list[Path], ou
                 raise ImageError(f"{source} lies in the output folder, inside the input folder; give -o outside it")
 
 
-def _refuse_clashes(jobs: list[Job]) -> None:
-    """No two inputs to one output, and no input replaced by its own result."""
+def _refuse_clashes(jobs: list[Job], outputs: dict[Path, list[Path]]) -> None:
+    """No two inputs to one output, and no input replaced by its own result. `outputs`: all files of each target."""
     taken: dict[str, Path] = {}
     for job in jobs:
-        key = str(job.target).casefold()  # some file systems ignore case
-        if key in taken:
-            raise ImageError(f"{taken[key]} and {job.source} would both be written to {job.target}; run them apart")
-        taken[key] = job.source
+        for path in outputs[job.target]:
+            key = str(path).casefold()  # some file systems ignore case
+            if key in taken:
+                raise ImageError(f"{taken[key]} and {job.source} would both be written to {path}; run them apart")
+            taken[key] = job.source
         if job.target.exists() and job.target.resolve() == job.source.resolve():
             raise ImageError(f"{job.source} would be replaced by its own result; give another folder with -o")
 

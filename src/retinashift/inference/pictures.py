@@ -33,12 +33,18 @@ class Prepared:
 
 
 def as_list(image: Picture | Sequence[Picture]) -> list[Picture]:
-    """One picture or several as a list."""
-    if isinstance(image, (Image.Image, np.ndarray)):
+    """One picture or several as a list. ValueError for what is none."""
+    if isinstance(image, (Image.Image, np.ndarray)) or (isinstance(image, Tensor) and image.ndim == 3):
         return [image]
-    if isinstance(image, Tensor) and image.ndim == 3:
-        return [image]
-    return list(image)
+    several = isinstance(image, Sequence) and not isinstance(image, str)
+    pictures: list[Any] = list(image) if several or (isinstance(image, Tensor) and image.ndim) else [image]
+    for picture in pictures:
+        if not isinstance(picture, (Image.Image, np.ndarray, Tensor)):
+            raise ValueError(
+                f"image is {picture!r:.80}; a PIL image, an array or a tensor is needed, or a list of them: "
+                "open a file by PIL.Image.open"
+            )
+    return pictures
 
 
 def as_masks(

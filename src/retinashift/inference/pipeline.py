@@ -39,6 +39,7 @@ from retinashift.inference.pictures import (
     prepare,
 )
 from retinashift.inference.progress import Listener, StepWatch
+from retinashift.inference.seeds import noise_seeds
 from retinashift.inference.streaming import LightChain, amplified, halving, is_scarce, planned_rows
 from retinashift.inference.uncertainty import Calibration, SampleMean
 from retinashift.models.codec import PixelCodec, Upsampling, upsample_bicubic
@@ -150,7 +151,9 @@ class ResShiftPipeline(DiffusionPipeline):
         """
         path = Path(folder).expanduser()
         if not path.is_dir():
-            if path.is_absolute() or path.exists() or str(folder).count("/") != 1 or str(folder).startswith("."):
+            owner, *names = str(folder).split("/")
+            here = path.is_absolute() or path.exists() or owner[:1] in (".", "~") or Path(owner).exists()
+            if here or len(names) != 1:
                 raise CheckpointError(f"no checkpoint folder at {folder} (a folder with model_index.json is expected)")
             path = Path(cls.download(str(folder), **kwargs))
         _check_index(path)
@@ -169,7 +172,7 @@ class ResShiftPipeline(DiffusionPipeline):
         self,
         image: Picture | Sequence[Picture],
         num_inference_steps: int | None = None,
-        generator: torch.Generator | list[torch.Generator] | None = None,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
         ensemble_size: int = 1,
         output_type: OutputType = "np",
         back_projections: int | None = None,
@@ -234,6 +237,8 @@ class ResShiftPipeline(DiffusionPipeline):
             raise ValueError(f"uncertainty of {ensemble_size} sample; ensemble_size must be at least 2")
         if precision not in AUTOCAST:
             raise ValueError(f"precision is {precision!r}; allowed are {', '.join(AUTOCAST)}")
+        if back_projections is not None and back_projections < 0:
+            raise ValueError(f"back_projections is {back_projections}; it must be at least 0")
         if memory is not None and memory < 1:
             raise ValueError(f"memory is {memory}; a number of bytes is needed")
         gain = self.config.detail_gain if mode == "realistic" else 1.0
@@ -241,7 +246,7 @@ class ResShiftPipeline(DiffusionPipeline):
         calibration = self._calibration(num_inference_steps, ensemble_size) if uncertainty else None
         scale, budget = self.config.scale, spare_memory(self._execution_device, memory)
         masks = as_masks(mask, images, takes_mask=getattr(self.denoiser, "takes_mask", False))
-        seeds = _noise_seeds(generator, len(images))
+        seeds = noise_seeds(generator, len(images))
         realistic = mode == "realistic" and not self.config.distilled
         self.scheduler.set_timesteps(
             num_inference_steps, transition=self.config.detail_transition if realistic else None
@@ -301,8 +306,11 @@ class ResShiftPipeline(DiffusionPipeline):
             samples: the spread of samples is wanted, and one step is a mean.
 
         Raises:
-            ValueError: a use that a distilled checkpoint does not have.
+            ValueError: steps outside 1..T, or a use that the checkpoint does not have.
         """
+        every = int(self.scheduler.config.num_train_timesteps)
+        if steps is not None and not 1 <= steps <= every:
+            raise ValueError(f"num_inference_steps is {steps}; this checkpoint has 1 to {every}")
         if self.config.distilled:
             if mode == "faithful" or (steps or 1) != 1 or samples:
                 raise ValueError(
@@ -310,9 +318,10 @@ class ResShiftPipeline(DiffusionPipeline):
                     "steps and uncertainty take the checkpoint it was distilled from"
                 )
             return 1
+        if mode == "realistic" and steps == 1:
+            raise ValueError("mode realistic in 1 step: that is the mean, which has no detail; give 2 or more, or none")
         if steps:
             return steps
-        every = int(self.scheduler.config.num_train_timesteps)
         if mode == "realistic":
             return int(self.config.detail_steps) or every
         if samples:
@@ -479,18 +488,3 @@ def _check_index(folder: Path) -> None:
             raise CheckpointError(f"{folder}/model_index.json names no {name}")
         if not (folder / name).is_dir():
             raise CheckpointError(f"{folder} lacks the folder {name}")
-
-
-def _noise_seeds(generator: torch.Generator | list[torch.Generator] | None, count: int) -> list[int]:
-    """One number per image from which its noise streams come."""
-    if isinstance(generator, list):
-        if len(generator) != count:
-            raise ValueError(
-                f"{len(generator)} generators were given for {count} images; give one each, or one for all"
-            )
-        return [_draw_seed(g) for g in generator]
-    return [_draw_seed(generator or torch.Generator().manual_seed(0))] * count
-
-
-def _draw_seed(generator: torch.Generator) -> int:
-    return int(torch.randint(2**62, (), generator=generator, device=generator.device))
