@@ -101,5 +101,12 @@ def test_the_recipes_can_go_on_from_the_shipped_checkpoint(recipe):
 
 
 def test_a_wrong_chain_is_named(smoke_settings, write_settings):
-    with pytest.raises(ConfigError, match="chain: end is 2"):
-        build(smoke_settings, write_settings, "chain.end=2")
+    with pytest.raises(ConfigError, match="chain: end is 0.1; sqrt\\(eta\\) must rise from 0.2"):
+        build(smoke_settings, write_settings, "chain.end=0.1")
+
+
+def test_a_network_without_width_depth_or_time_is_refused(smoke_settings, write_settings):
+    for name in ("width", "depth", "time_width"):
+        for value in (0, -4, 8.5, "true"):
+            with pytest.raises(ConfigError, match=rf"^model.options.{name} is {str(value).title()}; a whole number"):
+                build(smoke_settings, write_settings, f"model.options.{name}={value}")

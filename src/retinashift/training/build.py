@@ -117,6 +117,10 @@ def build_denoiser(settings: ModelSettings, scale: int) -> Denoiser:
     for name in settings.options:
         if name not in allowed:
             raise ConfigError(f"unknown setting model.options.{name}; allowed are {', '.join(sorted(allowed))}")
+    for name in ("width", "depth", "time_width"):
+        value = settings.options.get(name, 1)
+        if type(value) is not int or value < 1:
+            raise ConfigError(f"model.options.{name} is {value}; a whole number, at least 1, is needed")
     try:
         return denoiser_class(**defaults, **settings.options)
     except (TypeError, ValueError) as error:

@@ -1,25 +1,38 @@
 """Settings of a training run: frozen dataclasses, strict YAML in and out.
 
-Unknown keys, wrong types and contradictions are refused at construction with one line that names the key.
+Unknown keys, wrong types, numbers out of range and contradictions are refused at construction with one line that names
+the key.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 
 from retinashift.imaging.realistic import DegradationSettings
+from retinashift.training.ranges import (
+    ConfigError,
+    Count,
+    CountOrNone,
+    NotNegative,
+    Positive,
+    Ranged,
+    Share,
+    ShareBelowOne,
+    Within,
+)
 
-
-class ConfigError(ValueError):
-    """A setting that cannot be used; the message names it, what is allowed, and how to mend it."""
-
+__all__ = [
+    "HR_ONLY", "SMALLEST_WINDOW", "ChainSettings", "ConfigError", "CropSettings", "DistillSettings", "LoraSettings",
+    "LossSettings", "ModelSettings", "OptimSettings", "RunSettings", "Source", "TrainConfig",
+]  # fmt: skip
 
 @dataclass(frozen=True)
 class Source:
@@ -47,53 +60,61 @@ HR_ONLY = (
     "rescale_min", "rescale_max", "blur_sigma_max", "sharpen_max", "tint_max", "expose_max", "aperture_share",
 )  # fmt: skip
 """Settings of a crop that change the HR image before its LR image is made."""
+SMALLEST_WINDOW = 8
+"""Pixels of a photograph, a side, that a crop takes at least."""
 
 
 @dataclass(frozen=True)
-class CropSettings:
+class CropSettings(Ranged, section="crop"):
     """How a training sample is cut from a photograph."""
 
-    size: int = 192
+    size: Annotated[int, Within(SMALLEST_WINDOW)] = 192
     """Side of the HR crop in pixels, a multiple of the scale."""
-    rescale_min: float = 1.0
-    rescale_max: float = 1.0
+    rescale_min: Positive = 1.0
+    rescale_max: Positive = 1.0
     """HR is rescaled by a factor drawn log-uniformly from this range before it is cropped (HR layouts only)."""
-    blur_sigma_max: float = 0.0
+    blur_sigma_max: NotNegative = 0.0
     """Half of the crops are blurred by a Gaussian of sigma drawn from 0 to this, in HR pixels (HR layouts only)."""
-    tint_max: float = 0.0
+    tint_max: Share = 0.0
     """Half of the crops have each colour raised to a power drawn from 1/(1 + this) to 1 + this, and darkened by up to
     this share: films and cameras that the photographs do not show (HR layouts only)."""
-    sharpen_max: float = 0.0
+    sharpen_max: NotNegative = 0.0
     """Half of the crops that are not blurred are sharpened instead, as cameras do it: this many times, at most, the
     difference from a Gaussian blur of 1 HR pixel is added (HR layouts only)."""
-    expose_max: float = 0.0
+    expose_max: NotNegative = 0.0
     """Half of the crops have each colour multiplied by a factor drawn from 1/(1 + this) to 1 + this, and cut off at
     white: over- and under-exposed photographs (HR layouts only)."""
-    aperture_share: float = 0.0
+    aperture_share: Share = 0.0
     """This share of the crops is cut by the edge of a disc, sharp or soft, with a dark surround: the apertures of other
     cameras (HR layouts only)."""
     flip: bool = True
     """The eight flips and quarter turns."""
-    min_visible: float = 0.25
+    min_visible: Share = 0.25
     """A crop with less than this share of non-black pixels is drawn again (at most 4 times)."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.rescale_min <= self.rescale_max:
+        super().__post_init__()
+        if self.rescale_min > self.rescale_max:
             raise ConfigError(
                 f"crop.rescale_min..max is {self.rescale_min}..{self.rescale_max}; 0 < min <= max is allowed"
+            )
+        if round(self.size / self.rescale_max) < SMALLEST_WINDOW:
+            raise ConfigError(
+                f"crop.size is {self.size} and crop.rescale_max {self.rescale_max}; their quotient, what is cut from a "
+                f"photograph, must be at least {SMALLEST_WINDOW} pixels"
             )
 
 
 @dataclass(frozen=True)
-class ChainSettings:
+class ChainSettings(Ranged, section="chain"):
     """The residual-shifting chain; see `ResShiftScheduler`."""
 
-    scale: int = 4
-    steps: int = 4
-    kappa: float = 0.06
-    power: float = 0.3
-    min_noise: float = 0.2
-    end: float = 0.99
+    scale: Count = 4
+    steps: Annotated[int, Within(2)] = 4
+    kappa: Positive = 0.06
+    power: Positive = 0.3
+    min_noise: Positive = 0.2
+    end: Annotated[float, Within(0, 1, above=True, below=True)] = 0.99
     prediction: Literal["x0", "residual", "noise", "scaled_noise"] = "residual"
     input_scaling: Literal["none", "latent", "pixel"] = "none"
     upsampling: Literal["pillow", "torch"] = "pillow"
@@ -108,85 +129,73 @@ class ModelSettings:
 
 
 @dataclass(frozen=True)
-class LossSettings:
+class LossSettings(Ranged, section="loss"):
     """What is minimised: mse * squared error + log * its logarithm + lpips * LPIPS.
 
     The papers, for mse and lpips: 1 and 1; faces and filling in: 1 and 10; deblurring: 1 and 4 by AlexNet.
     """
 
-    mse: float = 256.0
+    mse: NotNegative = 256.0
     """Of values in [-1, 1]; 256 counts errors in units of 1/16, about the size of residuals, and so starts near 1."""
-    log: float = 0.0
+    log: NotNegative = 0.0
     """Of each sample's squared error, as PSNR is: soft crops, whose errors are small, count as much as sharp ones."""
-    lpips: float = 0.0
+    lpips: NotNegative = 0.0
     """Between decoded estimate and photograph; needs the extra `lpips` and weights that are downloaded."""
     lpips_net: Literal["vgg", "alex"] = "vgg"
     """VGG16 or AlexNet."""
 
     def __post_init__(self) -> None:
-        weights = self.mse, self.log, self.lpips
-        if min(weights) < 0 or sum(weights) <= 0:
-            given = "loss.mse is {}, loss.log {} and loss.lpips {}".format(*weights)
-            raise ConfigError(f"{given}; 0 or more, and not all 0")
+        super().__post_init__()
+        if not (self.mse or self.log or self.lpips):
+            raise ConfigError("loss.mse, loss.log and loss.lpips are 0, and nothing is minimised; not all 0 is allowed")
 
 
 @dataclass(frozen=True)
-class LoraSettings:
+class LoraSettings(Ranged, section="lora"):
     """Adapters beside frozen weights; needs the extra `lora`."""
 
-    rank: int = 0
+    rank: CountOrNone = 0
     """0 trains all weights."""
-    alpha: float = 0.0
+    alpha: NotNegative = 0.0
     """Adapters count alpha / rank times; 0 is the rank itself."""
-
-    def __post_init__(self) -> None:
-        if self.rank < 0 or self.alpha < 0:
-            raise ConfigError(f"lora.rank is {self.rank} and lora.alpha {self.alpha}; 0 or more")
 
 
 @dataclass(frozen=True)
-class DistillSettings:
+class DistillSettings(Ranged, section="distill"):
     """A student in one step of the chain of a teacher; `init_from` is best the teacher, too."""
 
     teacher: str = ""
     """A checkpoint folder, or a name that comes along; "" trains on the photographs alone."""
-    steps: int = 0
+    steps: CountOrNone = 0
     """Network calls of the teacher; 0 is all."""
-    gain: float = 1.0
+    gain: Positive = 1.0
     """What the detail of its samples is multiplied by."""
-    truth: float = 1.0
+    truth: NotNegative = 1.0
     """Weight of the error of the mean of two estimates from opposite noise, against the photograph; 0 leaves it out."""
-
-    def __post_init__(self) -> None:
-        if self.steps < 0 or self.gain <= 0 or self.truth < 0:
-            raise ConfigError(
-                f"distill.steps is {self.steps}, gain {self.gain} and truth {self.truth}; steps and truth are 0 or "
-                "more, gain is positive"
-            )
 
 
 @dataclass(frozen=True)
-class OptimSettings:
+class OptimSettings(Ranged, section="optim"):
     """AdamW, its learning rate and the average of the weights."""
 
-    batch_size: int = 8
+    batch_size: Count = 8
     """Samples of one forward pass of one process."""
-    accumulate: int = 1
+    accumulate: Count = 1
     """Forward passes of one process in a step: a step sees batch_size * accumulate * processes samples."""
-    lr: float = 1e-3
-    lr_end: float = 1e-6
-    warmup_steps: int = 100
+    lr: NotNegative = 1e-3
+    lr_end: NotNegative = 1e-6
+    warmup_steps: CountOrNone = 100
     schedule: Literal["cosine", "published"] = "cosine"
     """cosine: over the whole run, times a linear warm-up. published: that of the official training, see
     `published_rate`; it counts steps, so run.minutes must be 0."""
-    beta2: float = 0.99
+    beta2: ShareBelowOne = 0.99
     """Memory of the squared gradients; the papers have 0.999."""
-    weight_decay: float = 0.0
-    clip: float = 1.0
+    weight_decay: NotNegative = 0.0
+    clip: NotNegative = 1.0
     """Largest gradient norm; 0 switches clipping off."""
-    ema: float = 0.999
+    ema: ShareBelowOne = 0.999
     """Decay of the averaged weights, which are the ones that are validated and shipped."""
-    start_share: float = 0.0
+    start_share: ShareBelowOne = 0.0
     """This share of what the run started from is in the weights that are validated and shipped; the rest is the
     average. Between the two, what was learned is kept and little of what was known is lost (Wortsman et al., "Robust
     fine-tuning of zero-shot models", CVPR 2022)."""
@@ -194,34 +203,30 @@ class OptimSettings:
     """The decay rises from 0.1, so that the start is soon forgotten; the papers have it constant."""
     weighting: Literal["plain", "bound"] = "plain"
     """plain: the mean squared error. bound: weighted as in the evidence bound, to mean weight 1."""
-    last_step_share: float = 0.0
+    last_step_share: Share = 0.0
     """Share of the samples at the last step of the chain, from which one-step use starts; the others are uniform."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.start_share < 1:
-            raise ConfigError(f"optim.start_share is {self.start_share}; 0 to below 1")
 
 
 @dataclass(frozen=True)
-class RunSettings:
+class RunSettings(Ranged, section="run"):
     """Length, precision and records of a run."""
 
     out: str = "runs/default"
-    steps: int = 10000
-    minutes: float = 0.0
+    steps: Count = 10000
+    minutes: NotNegative = 0.0
     """If positive, the schedule also ends by the clock, whichever comes first (then a resumed run is not bit-exact)."""
-    seed: int = 0
+    seed: Annotated[int, Within(0, 2**32 - 1)] = 0
     precision: Literal["no", "bf16", "fp16"] = "no"
-    log_every: int = 20
-    validate_every: int = 500
-    save_every: int = 500
-    keep: int = 2
+    log_every: Count = 20
+    validate_every: Count = 500
+    save_every: Count = 500
+    keep: Count = 2
     """Complete states kept; the best by validation is kept besides."""
-    sample_pool: int = 0
+    sample_pool: CountOrNone = 0
     """If positive, the run takes this many samples again and again, and a learned codec encodes each of them once."""
-    workers: int = 0
+    workers: CountOrNone = 0
     """Threads that prepare as many steps ahead; and processes, if positive, that run realistic cameras."""
-    cache_gib: float = 4.0
+    cache_gib: NotNegative = 4.0
     """Decoded photographs kept in memory (the GPU's where there is one); beyond it they are read when needed."""
     channels_last: bool = True
     compile: Literal["no", "blocks", "whole", "graphs"] = "no"
@@ -363,9 +368,11 @@ def _build(cls: Any, value: Any, where: str) -> Any:
         except ValueError:
             raise ConfigError(f"{where} is {value!r}; a number is expected") from None
     if cls is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        value = float(value) if abs(value) < 2**1023 else math.inf
     if not isinstance(value, cls) or (cls is int and isinstance(value, bool)):
         raise ConfigError(f"{where} is {value!r}; {cls.__name__} is expected")
+    if cls is float and not math.isfinite(value):
+        raise ConfigError(f"{where} is {value}; a finite number is expected")
     return value
 
 
