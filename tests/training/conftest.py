@@ -28,6 +28,15 @@ def photographs(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def held_out(tmp_path_factory):
+    """A folder with two photographs that are not among those six."""
+    folder = tmp_path_factory.mktemp("held_out")
+    for seed in (6, 7):
+        draw_fundus(seed).save(folder / f"eye{seed}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def swin_checkpoint(tmp_path_factory):
     """A small official-style checkpoint: a Swin U-Net with the official mask on latents of a codec with a codebook."""
     from retinashift.diffusion.scheduler import ResShiftScheduler

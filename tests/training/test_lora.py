@@ -98,9 +98,9 @@ def test_saved_adapters_load_beside_the_same_weights(adapted, plain, tmp_path):
 
 
 def test_the_compact_denoiser_learns_by_adapters_alone_and_is_validated_with_them(
-    peft, smoke_settings, write_settings, photographs, tmp_path
+    peft, smoke_settings, write_settings, held_out, tmp_path
 ):
-    settings = write_settings({**smoke_settings, "validation": {"path": str(photographs)}})
+    settings = write_settings({**smoke_settings, "validation": {"path": str(held_out)}})
     first = train(TrainConfig.load(settings, ["run.steps=20"]))
     scores = []
     tuned = train(

@@ -1,6 +1,7 @@
 """The loop: it learns, resumes to the bit, does not depend on how work is split, and stops cleanly on bad numbers."""
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -18,7 +19,7 @@ from safetensors.torch import load_file
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.training.config import ConfigError, TrainConfig
 from retinashift.training.state import load_state
-from retinashift.training.trainer import TrainingError, learning_rate, train
+from retinashift.training.trainer import Trainer, TrainingError, learning_rate, train
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true"}
 
@@ -40,10 +41,10 @@ def command(settings: Path, *more: str) -> list[str]:
     return [sys.executable, "-m", "retinashift", "train", str(settings), *more]
 
 
-def test_a_killed_run_resumes_to_the_bit_by_the_same_command(smoke_settings, write_settings, tmp_path):
+def test_a_killed_run_resumes_to_the_bit_by_the_same_command(smoke_settings, write_settings, held_out, tmp_path):
     """Uninterrupted, against SIGKILL after the first saved state: weights, EMA, optimizer and log are identical."""
     smoke_settings["run"]["steps"] = 40
-    smoke_settings["validation"] = dict(smoke_settings["data"])
+    smoke_settings["validation"] = {"path": str(held_out)}
     settings = write_settings(smoke_settings)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     subprocess.run(command(settings, "--set", f"run.out={whole}"), env=ENVIRONMENT, check=True, capture_output=True)
@@ -200,8 +201,8 @@ def test_training_on_a_stare_zip_lowers_the_loss(kind, photographs, smoke_settin
     assert sum(losses[-15:]) < 0.8 * sum(losses[:15])
 
 
-def test_validation_is_logged_beside_bicubic_and_the_best_is_kept(smoke_settings, write_settings):
-    smoke_settings["validation"] = dict(smoke_settings["data"])
+def test_validation_is_logged_beside_bicubic_and_the_best_is_kept(smoke_settings, write_settings, held_out):
+    smoke_settings["validation"] = {"path": str(held_out)}
     run = train(TrainConfig.load(write_settings(smoke_settings))).parent
     scores = events(run, "validation")
     assert [event["step"] for event in scores] == [4, 8]
@@ -260,6 +261,67 @@ def test_an_exploding_loss_stops_the_run_and_saves_nothing_over_the_good_state(
     with pytest.raises(TrainingError, match="the loss is"):
         train(TrainConfig.load(write_settings(smoke_settings)))
     assert not (tmp_path / "run" / "checkpoint").exists()
+
+
+@pytest.mark.parametrize("end", ["run.save_every=2", "run.validate_every=2", "run.minutes=0.002"])
+def test_weights_that_are_no_numbers_are_not_saved_before_the_loss_is_reported(
+    end, smoke_settings, write_settings, tmp_path, held_out
+):
+    smoke_settings["run"] |= {"steps": 10**6, "log_every": 10**6, "save_every": 10**6, "validate_every": 10**6}
+    settings = write_settings(smoke_settings | {"validation": {"path": str(held_out)}})
+    trainer = Trainer(TrainConfig.load(settings, [end]))
+    next(iter(trainer.raw.parameters())).data.fill_(math.nan)
+    with pytest.raises(TrainingError, match=r"the loss is nan at step \d+; nothing was saved: lower optim.lr"):
+        trainer.run()
+    assert not any((tmp_path / "run" / name).exists() for name in ("checkpoint", "state", "best"))
+
+
+def test_a_run_that_goes_wrong_after_a_good_state_keeps_it_and_says_which(smoke_settings, write_settings, tmp_path):
+    def spoil(event, values):
+        if event == "saved":
+            next(iter(trainer.raw.parameters())).data.fill_(math.nan)
+
+    trainer = Trainer(TrainConfig.load(write_settings(smoke_settings), ["run.log_every=100"]), spoil)
+    with pytest.raises(TrainingError, match="loss is nan at step 8; what was saved at step 4 is good: .*init_from"):
+        trainer.run()
+    assert load_state(tmp_path / "run" / "state").position.step == 4
+    assert all(value.isfinite().all() for value in weights(tmp_path / "run").values())
+
+
+def test_a_last_step_that_spoils_the_weights_is_not_saved(smoke_settings, write_settings, tmp_path):
+    """The loss of a step is that of the weights before it, and still a number."""
+    smoke_settings["optim"] |= {"lr": 1e37, "weight_decay": 1e10, "clip": 0.0, "warmup_steps": 0}
+    smoke_settings["run"] |= {"steps": 1, "log_every": 100}
+    with pytest.raises(TrainingError, match="the weights are no numbers at step 1; nothing was saved"):
+        train(TrainConfig.load(write_settings(smoke_settings)))
+    assert not (tmp_path / "run" / "checkpoint").exists()
+
+
+def left_without_its_state(run):
+    shutil.rmtree(run / "state")
+    return {path: path.read_bytes() for path in sorted(run.rglob("*")) if path.is_file()}
+
+
+def test_checkpoints_without_a_state_are_not_replaced(smoke_settings, write_settings, held_out):
+    """Not even by a run with the same settings."""
+    settings = write_settings(smoke_settings | {"validation": {"path": str(held_out)}})
+    run = train(TrainConfig.load(settings, ["run.steps=4"])).parent
+    files = left_without_its_state(run)
+    with pytest.raises(ConfigError, match=r"run holds checkpoint/ and best/, but no state to go on from; .*run.out"):
+        train(TrainConfig.load(settings, ["run.steps=4"]))
+    assert {path: path.read_bytes() for path in sorted(run.rglob("*")) if path.is_file()} == files
+
+
+def test_the_best_of_a_run_stopped_before_its_first_state_is_replaced_by_that_run_alone(
+    smoke_settings, write_settings, held_out
+):
+    settings = write_settings(smoke_settings | {"validation": {"path": str(held_out)}})
+    run = train(TrainConfig.load(settings)).parent
+    left_without_its_state(run)
+    shutil.rmtree(run / "checkpoint")
+    with pytest.raises(ConfigError, match=r"run holds best/, but no state to go on from"):
+        train(TrainConfig.load(settings, ["optim.lr=0.1"]))
+    assert train(TrainConfig.load(settings)).is_dir()
 
 
 def test_unknown_model_options_and_a_missing_start_are_named(smoke_settings, write_settings):

@@ -133,6 +133,7 @@ class Trainer:
             if self.accelerator.scaler is not None:
                 self.accelerator.scaler.load_state_dict(state.optimizer["scaler"])
         self.position = state.position if state else Position()
+        self._saved = state.position.step if state else None
         weight = self.scheduler.loss_weight() if config.optim.weighting == "bound" else torch.ones(len(self.scheduler))
         self.loss_weight = weight.float().to(self.device)  # (T,)
 
@@ -161,14 +162,19 @@ class Trainer:
                 step += 1
                 seconds = time.monotonic() - started
                 self.position = Position(step, seconds, self.position.best)
-                if step % config.run.log_every == 0 or step == config.run.steps:
-                    self._log(record, losses, rate, (step - first) / max(1e-9, seconds - self._resumed_seconds))
-                    losses = []
                 progress = self._progress(step, seconds)  # asked once a step: by the clock it may end at any moment
                 ending = progress >= 1
-                if step % config.run.validate_every == 0 or ending:
+                logging = step % config.run.log_every == 0 or step == config.run.steps
+                validating = step % config.run.validate_every == 0 or ending
+                saving = step % config.run.save_every == 0 or ending
+                if logging or validating or saving:
+                    loss = self._checked(losses, weights=validating or saving)
+                if logging:
+                    self._log(record, loss, rate, (step - first) / max(1e-9, seconds - self._resumed_seconds))
+                    losses = []
+                if validating:
                     self._validate(record)
-                if step % config.run.save_every == 0 or ending:
+                if saving:
                     self._save()
         if record:
             record.close()
@@ -297,13 +303,26 @@ class Trainer:
 
     # -- the record ----------------------------------------------------------------------------------------------
 
-    def _log(self, record: RunRecord | None, losses: list[Tensor], rate: float, steps_per_second: float) -> None:
+    def _checked(self, losses: list[Tensor], weights: bool) -> float:
+        """The mean loss of all processes; TrainingError if it, or a weight of those asked for, is no number.
+
+        Weights have a look of their own before they are kept, for a loss is that of the weights before its step.
+        """
         loss = float(self.accelerator.reduce(torch.stack(losses).mean(), "mean"))
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f"the loss is {loss} at step {self.position.step}; the last state saved is good: lower optim.lr or "
-                "optim.clip and run again"
+        kept = [*self._current.values(), *self.ema.values()] if weights else []
+        if math.isfinite(loss) and all(bool(value.isfinite().all()) for value in kept):
+            return loss
+        what = "the weights are no numbers" if math.isfinite(loss) else f"the loss is {loss}"
+        if self._saved is None:
+            way = "nothing was saved: lower optim.lr or optim.clip and run again"
+        else:
+            way = (
+                f"what was saved at step {self._saved} is good: lower optim.lr or optim.clip, and start from "
+                f"{self.folder / 'checkpoint'} (init_from) with another run.out"
             )
+        raise TrainingError(f"{what} at step {self.position.step}; {way}")
+
+    def _log(self, record: RunRecord | None, loss: float, rate: float, steps_per_second: float) -> None:
         optim = self.config.optim
         per_step = optim.batch_size * optim.accumulate * self.accelerator.num_processes
         done = self._progress(self.position.step, self.position.seconds)
@@ -349,6 +368,7 @@ class Trainer:
         save_state(self.folder / "state", State(self.position, model, ema, optimizer), self.config.run.keep)
         with self._averaged_weights():
             write_folder(self.folder / "checkpoint", lambda folder: self._export(folder))
+        self._saved = self.position.step
         self.report("saved", {"step": self.position.step})
 
     def _export(self, folder: Path) -> None:
@@ -396,19 +416,35 @@ class Trainer:
         return PhotographSet(items, cache_gib=self.config.run.cache_gib, device=self.device, balance=source.balance)
 
     def _resume(self) -> State | None:
-        """The state to go on from, if the run folder has one made with the same settings."""
+        """The state to go on from, if the run folder has one made with the same settings.
+
+        Raises:
+            ConfigError: the folder holds another run, or checkpoints that a run from the start would replace.
+        """
         state = load_state(self.folder / "state")
         self._resumed_seconds = state.position.seconds if state else 0.0
         if state is None:
+            self._refuse_to_replace()
             return None
-        before = TrainConfig.load(self.folder / "config.yaml")
-        changed = _differences(before, self.config)
+        changed = _differences(TrainConfig.load(self.folder / "config.yaml"), self.config)
         if changed:
             raise ConfigError(
                 f"{self.folder} holds a run with other settings ({', '.join(changed)}); "
                 "give another run.out, or the former settings to go on with it"
             )
         return state
+
+    def _refuse_to_replace(self) -> None:
+        """ConfigError if a run from the start would replace checkpoints, but for its own best."""
+        kept = [name for name in ("checkpoint", "best") if (self.folder / name).exists()]
+        written = self.folder / "config.yaml"
+        if kept == ["best"] and written.is_file() and not _differences(TrainConfig.load(written), self.config):
+            return  # a run that was stopped before its first state, and comes by the same best again
+        if kept:
+            raise ConfigError(
+                f"{self.folder} holds {' and '.join(f'{name}/' for name in kept)}, but no state to go on from; "
+                "give another run.out, or move them away"
+            )
 
 
 @contextmanager
