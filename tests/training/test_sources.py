@@ -173,6 +173,19 @@ def test_labels_are_recognised_by_file_and_by_folder():
     assert not any(is_label(n) for n in ("im0001.ppm", "images/ahead.png", "unmasked/x.png"))
 
 
+def test_a_photograph_is_no_label_by_how_its_file_is_called(tmp_path):
+    for name in ("Maskell_OD.png", "labels_12.tif", "mask.png", "masks/Maskell_OD.png", "labels-ah/im0001.ah.ppm"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    assert [ref.name for ref in list_files(tmp_path)] == ["Maskell_OD.png", "labels_12.tif", "mask.png"]
+
+
+@pytest.mark.shared
+def test_drive_lists_its_photographs_without_labels_and_masks(shared):
+    listed = list_files(shared / "data" / "drive")
+    assert [ref.name for ref in listed] == [f"images/{n:02d}_test.tif" for n in range(1, 21)]
+
+
 def test_photographs_beyond_the_cache_are_read_again_and_equal(photographs):
     items = list_source(Source(str(photographs)), 4)
     kept, unkept = PhotographSet(items, cache_gib=1), PhotographSet(items, cache_gib=0)

@@ -87,9 +87,12 @@ def stem(name: str) -> str:
 
 
 def is_label(name: str) -> bool:
-    """Whether a file of a STARE or DRIVE folder is a label or mask, not a photograph."""
-    parts = PurePosixPath(name).parts
-    return bool(_LABEL_FILE.search(parts[-1].lower()) or any(_LABEL_FOLDER.match(part) for part in parts))
+    """Whether a file of a STARE or DRIVE folder is a label or mask, not a photograph.
+
+    The folders say so, and STARE's ".ah." and ".vk."; how a file's name begins does not, as patients have names, too.
+    """
+    *folders, file = PurePosixPath(name).parts
+    return bool(_LABEL_FILE.search(file.lower()) or any(_LABEL_FOLDER.match(folder) for folder in folders))
 
 
 def list_files(folder: str | Path) -> list[FileRef]:
