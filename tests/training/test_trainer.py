@@ -14,10 +14,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.training.config import ConfigError, TrainConfig
+from retinashift.training.sources import DataError
 from retinashift.training.state import load_state
 from retinashift.training.trainer import Trainer, TrainingError, learning_rate, train
 
@@ -178,8 +180,6 @@ def test_realistic_cameras_in_other_processes_change_nothing(smoke_settings, wri
 @pytest.mark.parametrize("kind", ["light", "swin"])
 def test_training_on_a_stare_zip_lowers_the_loss(kind, photographs, smoke_settings, write_settings, tmp_path):
     archive = tmp_path / "stare-dataset.zip"
-    from PIL import Image
-
     with zipfile.ZipFile(archive, "w") as target:
         for number, source in enumerate(sorted(photographs.iterdir()), start=1):
             Image.open(source).save(tmp_path / "one.ppm")
@@ -350,3 +350,23 @@ def test_a_run_that_ends_by_the_clock_finishes_its_cosine(smoke_settings, write_
     last = events(run)[-1]
     assert last["lr"] < 0.2 * config.optim.lr
     assert (run / "checkpoint" / "model_index.json").is_file()
+
+
+def test_a_flawed_photograph_is_named_before_anything_starts(smoke_settings, write_settings, photographs, tmp_path):
+    for flaw, reason in (("small", "odd.png is 20x20, smaller than crop.size 32"), ("cut", "odd.png: truncated")):
+        folder = tmp_path / flaw
+        shutil.copytree(photographs, folder)
+        if flaw == "small":
+            Image.new("RGB", (20, 20)).save(folder / "odd.png")
+        else:
+            (folder / "odd.png").write_bytes((photographs / "eye0.png").read_bytes()[:-200])
+        for place in ("data.path", "validation.path")[: 1 if flaw == "small" else 2]:
+            with pytest.raises(DataError, match=reason):
+                train(TrainConfig.load(write_settings(smoke_settings), [f"{place}={folder}"]))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_validation_set_that_is_trained_on_is_refused(smoke_settings, write_settings, photographs, tmp_path):
+    with pytest.raises(ConfigError, match="eye0.png is trained on, like 5 more"):
+        train(TrainConfig.load(write_settings(smoke_settings), [f"validation.path={photographs}"]))
+    assert not (tmp_path / "run").exists()

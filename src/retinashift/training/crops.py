@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from retinashift.training.config import CropSettings
+from retinashift.training.config import SMALLEST_WINDOW, CropSettings
 from retinashift.training.sources import DataError, PhotographSet
 
 TRIES = 4
@@ -47,15 +47,25 @@ def choose_crop(photographs: PhotographSet, settings: CropSettings, scale: int, 
     return crop  # pyright: ignore[reportPossiblyUnboundVariable]
 
 
+def check_size(name: str, size: tuple[int, int], settings: CropSettings) -> None:
+    """DataError for a photograph of that height and width, if it is smaller than what is cut from it."""
+    height, width = size
+    if min(size) < SMALLEST_WINDOW:
+        raise DataError(f"{name} is {width}x{height}, smaller than {SMALLEST_WINDOW} pixels a side; leave it out")
+    if settings.rescale_min == settings.rescale_max == 1 and min(size) < settings.size:
+        raise DataError(
+            f"{name} is {width}x{height}, smaller than crop.size {settings.size}; leave it out, or lower crop.size"
+        )
+
+
 def _place(photographs: PhotographSet, settings: CropSettings, scale: int, numbers: Sequence[float]) -> Crop:
     which_set, which, how_large, how_low, how_right = numbers
     index, size = photographs.pick(which_set, which), settings.size
     height, width = photographs.size(index)
+    check_size(photographs[index], (height, width), settings)
     low, high = math.log(settings.rescale_min), math.log(settings.rescale_max)
     factor = math.exp(low + (high - low) * how_large)
     window = min(round(size / factor), height, width)
-    if (settings.rescale_min == settings.rescale_max == 1 and window < size) or window < 8:
-        raise DataError(f"{photographs[index]} is {width}x{height}, smaller than crop.size {size}; lower crop.size")
     step = scale if photographs.has_lr(index) else 1
     top, left = (
         step * int(share * ((side - window) // step + 1)) for share, side in ((how_low, height), (how_right, width))

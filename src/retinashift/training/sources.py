@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import BinaryIO, Literal, cast
 
 import numpy as np
 import torch
@@ -51,6 +52,16 @@ class FileRef:
     path: Path
     member: str = ""
     """Name inside the zip at `path`, or "" for a plain file."""
+
+    @contextmanager
+    def open(self) -> Iterator[BinaryIO]:
+        """Its bytes, to be read from wherever one likes."""
+        if not self.member:
+            with open(self.path, "rb") as file:
+                yield file
+        else:
+            with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as member:
+                yield cast(BinaryIO, member)
 
     def read(self) -> np.ndarray:
         """(H, W, 3) uint8 or uint16. Grey becomes three equal channels; alpha is refused. DataError if unreadable."""

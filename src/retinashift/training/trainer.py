@@ -32,9 +32,11 @@ from retinashift.models.lpips import LPIPS
 from retinashift.training.averaging import average
 from retinashift.training.build import build_pipeline, frozen_codec, resolved, trained_part
 from retinashift.training.card import continued_card
-from retinashift.training.config import ConfigError, TrainConfig
+from retinashift.training.config import ConfigError, CropSettings, Source, TrainConfig
 from retinashift.training.distillation import distillation_error, open_teacher
+from retinashift.training.inspection import check_photographs
 from retinashift.training.latents import LatentCache
+from retinashift.training.leaks import check_apart
 from retinashift.training.lora import merged, save_adapter
 from retinashift.training.losses import combined, perceptual_error, squared_error
 from retinashift.training.records import RunRecord
@@ -95,8 +97,10 @@ class Trainer:
         self.config = config = resolved(config, self.pipeline)
         self.codec = frozen_codec(self.pipeline, self.device)
         self.scheduler: ResShiftScheduler = self.pipeline.scheduler
-        self.photographs = self._open(config.data)
+        self.photographs = self._open(config.data, config.crop)
         self.validation = self._open(config.validation) if config.validation else None
+        if self.validation is not None:
+            check_apart(self.photographs.items, self.validation.items)
         state = self._resume()
 
         self.teacher = open_teacher(config.distill, self.pipeline, self.device) if config.distill.teacher else None
@@ -411,8 +415,9 @@ class Trainer:
 
     # -- start ---------------------------------------------------------------------------------------------------
 
-    def _open(self, source: Any) -> PhotographSet:
+    def _open(self, source: Source, crop: CropSettings | None = None) -> PhotographSet:
         items = list_source(source, self.config.chain.scale)
+        check_photographs(items, crop)
         return PhotographSet(items, cache_gib=self.config.run.cache_gib, device=self.device, balance=source.balance)
 
     def _resume(self) -> State | None:

@@ -1,0 +1,92 @@
+"""A look at photographs before a run: their sizes, and whether their files are whole, without decoding them.
+
+Header and end of a file tell both for what most sets consist of. Whatever is unusual there is decoded, and the decoder
+has the last word: no good file is refused, and a truncated one is named before the first step, not when it is drawn.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import BinaryIO
+
+from PIL import Image, ImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+
+from retinashift.imaging.files import MAX_PIXELS
+from retinashift.training.config import CropSettings
+from retinashift.training.crops import check_size
+from retinashift.training.sources import DataError, FileRef, Item
+
+_FORMATS = ("PNG", "JPEG", "PPM", "TIFF")  # opening a WebP takes about as much as decoding it
+_MODES = ("L", "RGB", "I;16", "I;16B")
+_LAST_BYTES = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}
+_COMPRESSION, _PHOTOMETRIC = 259, 262  # tags of a TIFF
+_PIECES = ((273, 279), (324, 325))  # where its strips or its tiles are, and how long
+_READ_AS_THEY_ARE = ((1, 5, 8, 32773, 32946), (1, 2))
+
+
+def check_photographs(items: Sequence[Item], crop: CropSettings | None = None) -> None:
+    """Refuse a set with a photograph that cannot be read, or is too small for the crops (None: of any size).
+
+    Raises:
+        DataError: it names the first such photograph, and says how many more there are.
+    """
+    flaws = []
+    for item in items:
+        try:
+            size = measured(item.hr)
+            if crop is not None:
+                check_size(item.hr.name, size, crop)
+        except DataError as error:
+            flaws.append(str(error))
+    if flaws:
+        others = f" ({len(flaws) - 1} more cannot be used either)" if len(flaws) > 1 else ""
+        raise DataError(flaws[0] + others)
+
+
+def measured(ref: FileRef) -> tuple[int, int]:
+    """Height and width in pixels as stored, before an orientation in the header is applied.
+
+    Raises:
+        DataError: the file is missing, truncated, damaged or of a kind that is not trained on.
+    """
+    size = _told(ref)
+    if size is None:
+        height, width = ref.read().shape[:2]
+        return height, width
+    return size
+
+
+def _told(ref: FileRef) -> tuple[int, int] | None:
+    """What header and end of a file say, or None where they leave room for doubt."""
+    try:
+        with ref.open() as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit here is our own
+            with Image.open(file, formats=_FORMATS) as picture:
+                usual = picture.mode in _MODES and "transparency" not in picture.info
+                usual = usual and getattr(picture, "n_frames", 1) == 1 and picture.width * picture.height <= MAX_PIXELS
+                # a member of a zip is whole, since the list of members comes after it
+                if usual and (_is_whole(file, picture) or ref.member):
+                    return picture.height, picture.width
+    except Exception:  # whatever Pillow makes of a damaged header: the decoder says it in better words
+        pass
+    return None
+
+
+def _is_whole(file: BinaryIO, picture: ImageFile.ImageFile) -> bool:
+    """Whether the file reaches as far as its header says."""
+    length = file.seek(0, 2)
+    if picture.format in _LAST_BYTES:
+        last = _LAST_BYTES[picture.format]
+        file.seek(max(0, length - len(last)))
+        return file.read() == last
+    if isinstance(picture, TiffImageFile):
+        tags = picture.tag_v2
+        kind = tags.get(_COMPRESSION, 1), tags.get(_PHOTOMETRIC)
+        if any(value not in allowed for value, allowed in zip(kind, _READ_AS_THEY_ARE, strict=True)):
+            return False
+        starts, lengths = next((tags[start], tags[many]) for start, many in _PIECES if start in tags)
+        return max(start + many for start, many in zip(starts, lengths, strict=True)) <= length
+    codec, _, start, _ = picture.tile[0]
+    return codec == "raw" and start + picture.width * picture.height * len(picture.getbands()) <= length

@@ -1,0 +1,95 @@
+"""Photographs are looked at before a run: sizes without decoding, and every flawed file by its name."""
+
+import gzip
+import zipfile
+
+import pytest
+from PIL import Image
+
+from retinashift.imaging.files import READ_SUFFIXES, write_image
+from retinashift.training.config import CropSettings, Source
+from retinashift.training.inspection import check_photographs, measured
+from retinashift.training.sources import DataError, FileRef, list_source
+
+from ..imaging.test_dicom import photography, written
+
+CHEAP = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".ppm", ".pgm")
+
+
+def written_as(suffix, folder, retina):
+    path = folder / f"eye{suffix}"
+    if suffix == ".dcm":
+        path.write_bytes(written(photography(retina)))
+    elif suffix.endswith(".gz"):
+        plain = folder / f"plain{suffix[:-3]}"
+        write_image(plain, retina[..., 1] if "pgm" in suffix else retina)
+        path.write_bytes(gzip.compress(plain.read_bytes()))
+    else:
+        write_image(path, retina[..., 1] if suffix == ".pgm" else retina)
+    return FileRef(path.name, path)
+
+
+def nothing_is_decoded(monkeypatch):
+    def read(ref):
+        raise AssertionError(f"{ref.name} was decoded")
+
+    monkeypatch.setattr(FileRef, "read", read)
+
+
+@pytest.mark.parametrize("suffix", READ_SUFFIXES)
+def test_the_size_of_every_type_is_that_of_its_pixels(suffix, tmp_path, retina):
+    ref = written_as(suffix, tmp_path, retina[:96, :120])
+    assert measured(ref) == ref.read().shape[:2] == (96, 120)
+
+
+@pytest.mark.parametrize("suffix", CHEAP)
+def test_a_usual_file_is_not_decoded(suffix, tmp_path, retina, monkeypatch):
+    ref = written_as(suffix, tmp_path, retina[:96, :120])
+    nothing_is_decoded(monkeypatch)
+    assert measured(ref) == (96, 120)
+
+
+def test_a_member_of_a_zip_is_not_decoded(tmp_path, retina, monkeypatch):
+    plain = written_as(".ppm", tmp_path, retina).path
+    with zipfile.ZipFile(tmp_path / "s.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(plain, "a/im0001.ppm")
+    nothing_is_decoded(monkeypatch)
+    assert measured(FileRef("a/im0001.ppm", tmp_path / "s.zip", "a/im0001.ppm")) == (128, 128)
+
+
+@pytest.mark.parametrize("suffix", READ_SUFFIXES)
+@pytest.mark.parametrize("left", [0.1, 0.6, 0.99])
+def test_a_truncated_file_of_every_type_is_named(left, suffix, tmp_path, retina):
+    ref = written_as(suffix, tmp_path, retina)
+    whole = ref.path.read_bytes()
+    ref.path.write_bytes(whole[: int(left * len(whole))])
+    with pytest.raises(DataError, match=rf"eye{suffix}"):
+        measured(ref)
+
+
+def test_a_file_with_more_behind_its_end_is_as_good_as_its_pixels(tmp_path, retina):
+    for suffix in (".jpg", ".png"):
+        ref = written_as(suffix, tmp_path, retina)
+        ref.path.write_bytes(ref.path.read_bytes() + b"camera" * 99)
+        assert measured(ref) == (128, 128)
+
+
+def test_what_the_decoder_refuses_is_refused_at_once(tmp_path, retina):
+    Image.fromarray(retina).convert("RGBA").save(tmp_path / "alpha.png")
+    Image.fromarray(retina).convert("CMYK").save(tmp_path / "ink.jpg")
+    Image.fromarray(retina).save(tmp_path / "pages.tif", save_all=True, append_images=[Image.fromarray(retina)])
+    Image.fromarray(retina).save(tmp_path / "packed.tif", compression="jpeg")
+    for name in ("alpha.png", "ink.jpg", "pages.tif", "packed.tif"):
+        with pytest.raises(DataError, match=name):
+            measured(FileRef(name, tmp_path / name))
+
+
+def test_photographs_that_are_too_small_are_named_and_counted(tmp_path):
+    for name, side in (("a.png", 200), ("b.png", 100), ("c.png", 4)):
+        Image.new("RGB", (side, side)).save(tmp_path / name)
+    items = list_source(Source(str(tmp_path)), 4)
+    check_photographs(items)
+    with pytest.raises(DataError, match=r"^b.png is 100x100, smaller than crop.size 192; .* \(1 more cannot be used"):
+        check_photographs(items, CropSettings(size=192))
+    with pytest.raises(DataError, match=r"^c.png is 4x4, smaller than 8 pixels a side; leave it out$"):
+        check_photographs(items, CropSettings(size=192, rescale_max=1.5))
