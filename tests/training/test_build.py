@@ -94,7 +94,9 @@ def test_what_learns_from_realistic_inputs_is_not_held_to_give_their_noise_back(
             assert build_pipeline(config).config.back_projections == times
 
 
-@pytest.mark.parametrize("recipe", ["x4", "x4_continue", "x4_realistic", "x4_one_step", "finetune_stare"])
+@pytest.mark.parametrize(
+    "recipe", ["x4", "x4_continue", "x4_realistic", "x4_one_step", "finetune_stare", "finetune_mine"]
+)
 def test_the_recipes_can_go_on_from_the_shipped_checkpoint(recipe):
     config = TrainConfig.load(PROJECT / "configs" / f"{recipe}.yaml", ["init_from=shipped"])
     assert resolved(config, build_pipeline(config)).model.kind == "light"
@@ -110,3 +112,12 @@ def test_a_network_without_width_depth_or_time_is_refused(smoke_settings, write_
         for value in (0, -4, 8.5, "true"):
             with pytest.raises(ConfigError, match=rf"^model.options.{name} is {str(value).title()}; a whole number"):
                 build(smoke_settings, write_settings, f"model.options.{name}={value}")
+
+
+def test_a_checkpoint_and_a_denoiser_of_another_size_are_refused_with_the_way_out():
+    pairs = PROJECT / "configs" / "train_pairs.yaml"
+    config = TrainConfig.load(pairs, ["init_from=shipped"])
+    with pytest.raises(ConfigError, match=r"model.options.width is 64, but .* has 96; .* --set 'model={}'$"):
+        resolved(config, build_pipeline(config))
+    config = TrainConfig.load(pairs, ["init_from=shipped", "model={}"])
+    assert resolved(config, build_pipeline(config)).model.options["width"] == 96

@@ -370,3 +370,24 @@ def test_a_validation_set_that_is_trained_on_is_refused(smoke_settings, write_se
     with pytest.raises(ConfigError, match="eye0.png is trained on, like 5 more"):
         train(TrainConfig.load(write_settings(smoke_settings), [f"validation.path={photographs}"]))
     assert not (tmp_path / "run").exists()
+
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+SHORT = ["run.steps=1", "run.precision=no", "optim.batch_size=1", "crop.size=32"]
+
+
+def test_the_settings_for_photographs_of_ones_own_start_with_two_folders(photographs, held_out, tmp_path):
+    places = [f"data.path={photographs}", f"validation.path={held_out}", f"run.out={tmp_path}/run"]
+    run = train(TrainConfig.load(CONFIGS / "finetune_mine.yaml", [*places, *SHORT])).parent
+    assert [event["psnr"] > event["psnr_bicubic"] for event in events(run, "validation")] == [True]
+    assert ResShiftPipeline.from_pretrained(run / "best").config.scale == 4
+
+
+def test_the_settings_for_pairs_start_from_a_checkpoint(photographs, tmp_path):
+    small = tmp_path / "lr"
+    small.mkdir()
+    for path in photographs.iterdir():
+        Image.open(path).resize((24, 24), Image.Resampling.BICUBIC).save(small / path.name)
+    places = [f"data.path={photographs}", f"data.lr_path={small}", f"run.out={tmp_path}/run"]
+    start = ["init_from=shipped", "model={}"]
+    assert train(TrainConfig.load(CONFIGS / "train_pairs.yaml", [*places, *start, *SHORT])).is_dir()

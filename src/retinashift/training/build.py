@@ -21,6 +21,8 @@ from retinashift.training.lora import add_lora
 # Arguments of the denoisers that follow from the scale and are not settings.
 _COMPUTED = {"light": ("factor",), "swin": ("in_channels", "out_channels")}
 
+_LEAVE_OUT = "leave model out, or add --set 'model={}'"
+
 
 def build_pipeline(config: TrainConfig) -> ResShiftPipeline:
     """A fresh pipeline by the settings, or the checkpoint that `init_from` names, with weights in float32.
@@ -100,12 +102,12 @@ def _check_model(given: ModelSettings, brought: ModelSettings) -> None:
     """ConfigError unless what was given of the denoiser is what the checkpoint has."""
     if given.kind != brought.kind:
         raise ConfigError(
-            f"model.kind is {given.kind}, but the checkpoint of init_from has {brought.kind}; leave model out"
+            f"model.kind is {given.kind}, but the checkpoint of init_from has {brought.kind}; {_LEAVE_OUT}"
         )
     for name, value in given.options.items():
         if name not in brought.options or brought.options[name] != value:
             has = f"has {brought.options[name]}" if name in brought.options else "has no such option"
-            raise ConfigError(f"model.options.{name} is {value}, but the checkpoint of init_from {has}; leave it out")
+            raise ConfigError(f"model.options.{name} is {value}, but the checkpoint of init_from {has}; {_LEAVE_OUT}")
 
 
 def build_denoiser(settings: ModelSettings, scale: int) -> Denoiser:

@@ -53,7 +53,10 @@ class Source:
         if (self.layout == "pairs") != bool(self.lr_path):
             raise ConfigError("lr_path goes with layout pairs, and layout pairs needs it")
         if self.split != "all" and self.layout != "stare":
-            raise ConfigError(f"split {self.split} is defined for layout stare only; use two folders instead")
+            raise ConfigError(
+                f"split {self.split} is defined for layout stare only; set split to all, and use one folder "
+                "for training and another for validation"
+            )
 
 
 HR_ONLY = (
