@@ -34,6 +34,7 @@ __all__ = [
     "LossSettings", "ModelSettings", "OptimSettings", "RunSettings", "Source", "TrainConfig",
 ]  # fmt: skip
 
+
 @dataclass(frozen=True)
 class Source:
     """Where photographs come from."""
