@@ -12,13 +12,16 @@ import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 
+from retinashift.imaging import dicom
 from retinashift.imaging.dicom import decode_dicom
 from retinashift.imaging.dicom_structure import MAX_DEPTH
 from retinashift.imaging.photograph import ImageError
 
 LIMIT = 10**6
 OP8, OP16 = "1.2.840.10008.5.1.4.1.1.77.1.5.1", "1.2.840.10008.5.1.4.1.1.77.1.5.2"
-JPEG_LOSSLESS, JPEG_LS, J2K, RLE = (f"1.2.840.10008.1.2.{n}" for n in ("4.70", "4.80", "4.90", "5"))
+JPEG_BASELINE, JPEG_LOSSLESS, JPEG_LS, J2K, RLE = (
+    f"1.2.840.10008.1.2.{n}" for n in ("4.50", "4.70", "4.80", "4.90", "5")
+)
 
 
 def code(value, scheme, meaning):
@@ -133,6 +136,26 @@ def test_baseline_jpeg_and_ybr_are_read_as_colour(retina):
     ybr = convert_color_space(retina, "RGB", "YBR_FULL")
     again = decode_dicom(written(photography(ybr, PhotometricInterpretation="YBR_FULL")), LIMIT).pixels
     assert np.abs(again.astype(int) - retina).max() <= 3
+
+
+@pytest.mark.parametrize("syntax", [JPEG_BASELINE, JPEG_LOSSLESS])
+def test_a_jpeg_frame_with_half_its_data_missing_is_refused(retina, syntax):
+    grey = np.ascontiguousarray(retina[..., 1])
+    coded = bytes((imagecodecs.jpeg8_encode if syntax == JPEG_BASELINE else imagecodecs.ljpeg_encode)(grey))
+    assert decode_dicom(written(photography(grey), syntax, coded + bytes(2)), LIMIT).pixels.shape == grey.shape
+    half = coded[: len(coded) // 2].rstrip(b"\xff")
+    for cut in (half, half + bytes(4), half + b"\xff\xd9", coded[:-2]):
+        with pytest.raises(ImageError, match="truncated"):
+            decode_dicom(written(photography(grey), syntax, cut), LIMIT)
+
+
+@pytest.mark.parametrize("syntax", [JPEG_BASELINE, JPEG_LS, J2K])
+def test_a_frame_of_other_components_is_refused_before_it_is_decoded(retina, syntax, monkeypatch):
+    encode = {JPEG_BASELINE: "jpeg8", JPEG_LS: "jpegls", J2K: "jpeg2k"}[syntax]
+    coded = bytes(getattr(imagecodecs, f"{encode}_encode")(retina))
+    monkeypatch.setattr(dicom, "_decode_frame", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(ImageError, match="has 3 components, not 1"):
+        decode_dicom(written(photography(np.ascontiguousarray(retina[..., 1])), syntax, coded), LIMIT)
 
 
 def test_palettes_become_rgb(retina):

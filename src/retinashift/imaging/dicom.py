@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
-import struct
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import imagecodecs
 import numpy as np
 
 from retinashift.imaging.dicom_structure import check_structure
+from retinashift.imaging.jpeg_stream import check_whole, frame_claims
 from retinashift.imaging.jpegls import decode_jpegls
 from retinashift.imaging.photograph import ImageError, Photograph, check_size
 
@@ -125,9 +126,14 @@ def _read_frame(dataset: Dataset, syntax: str, index: int) -> np.ndarray:
         pixels = pixel_array(dataset, index=index)  # YBR becomes RGB
     else:
         coded = get_frame(dataset.PixelData, index, number_of_frames=int(dataset.get("NumberOfFrames") or 1))
-        if _coded_size(coded) != (dataset.Columns, dataset.Rows):
+        claims = frame_claims(coded)
+        if claims is None:
+            raise ImageError("DICOM whose coded frame has no header")
+        if claims[:2] != (dataset.Columns, dataset.Rows):
             raise ImageError(f"DICOM whose coded frame is not {dataset.Columns}x{dataset.Rows} pixels")
-        pixels = _decode_frame(coded, syntax, str(dataset.PhotometricInterpretation))
+        if claims[2] != dataset.SamplesPerPixel:
+            raise ImageError(f"DICOM whose coded frame has {claims[2]} components, not {dataset.SamplesPerPixel}")
+        pixels = _decode_frame(coded, syntax, str(dataset.PhotometricInterpretation), claims[0] * claims[1])
         if pixels.ndim == 3 and pixels.shape[2] != 3:
             pixels = np.moveaxis(pixels, 0, -1)  # JPEG-LS that is not interleaved
     if pixels.shape != shape or pixels.dtype.itemsize * 8 > dataset.BitsAllocated or pixels.dtype.kind != "u":
@@ -135,16 +141,15 @@ def _read_frame(dataset: Dataset, syntax: str, index: int) -> np.ndarray:
     return pixels.astype(np.uint8 if dataset.BitsAllocated == 8 else np.uint16)
 
 
-def _decode_frame(coded: bytes, syntax: str, photometric: str) -> np.ndarray:
+def _decode_frame(coded: bytes, syntax: str, photometric: str, size: int) -> np.ndarray:
     if syntax in (_BASELINE, _EXTENDED):
         marked = b"JFIF" in coded[:64] or b"Adobe" in coded[:1024]  # then the file itself tells its colours
-        plain = photometric == "RGB" and not marked
-        return imagecodecs.jpeg8_decode(coded, colorspace="RGB" if plain else None)
+        space = "RGB" if photometric == "RGB" and not marked else None
+        return _decode_jpeg(coded, lambda stream: imagecodecs.jpeg8_decode(stream, colorspace=space))
     if syntax in _LOSSLESS_JPEG:
-        pixels = imagecodecs.jpegsof3_decode(coded)
+        pixels = _decode_jpeg(coded, imagecodecs.jpegsof3_decode)
     elif syntax in _JPEG_LS:
-        width, height = _coded_size(coded)
-        pixels = decode_jpegls(coded, width * height)
+        pixels = decode_jpegls(coded, size)
     else:
         pixels = imagecodecs.jpeg2k_decode(coded, numthreads=1)  # undoes its own colour transforms
     if photometric in ("YBR_FULL", "YBR_FULL_422"):
@@ -154,20 +159,12 @@ def _decode_frame(coded: bytes, syntax: str, photometric: str) -> np.ndarray:
     return pixels
 
 
-def _coded_size(coded: bytes) -> tuple[int, int]:
-    """Width and height that a JPEG, JPEG-LS or JPEG 2000 stream claims, before it is decoded."""
-    start = coded.find(b"\xff\x4f\xff\x51", 0, 4096)
-    if start >= 0:  # JPEG 2000, with or without boxes around it
-        width, height, left, top = np.frombuffer(coded, ">u4", 4, start + 8).tolist()
-        return width - left, height - top
-    position = 2
-    while position + 9 <= len(coded) and coded[position] == 0xFF:
-        marker = coded[position + 1]
-        if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
-            height, width = struct.unpack_from(">HH", coded, position + 5)
-            return width, height
-        position += 1 if marker == 0xFF else 2 + struct.unpack_from(">H", coded, position + 2)[0]
-    raise ImageError("DICOM whose coded frame has no header")
+def _decode_jpeg(coded: bytes, decode: Callable[[bytes], np.ndarray]) -> np.ndarray:
+    if not coded.rstrip(b"\0").endswith(b"\xff\xd9"):
+        raise ImageError("DICOM whose coded frame is truncated: it has no end")
+    pixels = decode(coded)
+    check_whole(coded, pixels, decode)
+    return pixels
 
 
 def _apply_palette(stored: np.ndarray, dataset: Dataset) -> np.ndarray:

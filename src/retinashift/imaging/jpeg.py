@@ -9,6 +9,7 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from retinashift.imaging.exif import dump_exif, exif_dpi, exif_orientation, load_exif
+from retinashift.imaging.jpeg_stream import check_whole
 from retinashift.imaging.photograph import ImageError, Photograph, check_size, upright
 
 QUALITY = 95
@@ -19,17 +20,19 @@ def decode_jpeg(data: bytes, max_pixels: int) -> Photograph:
     """8-bit grey or RGB; JPEG's own YCbCr becomes RGB.
 
     Raises:
-        ImageError: above the limit, CMYK; Pillow's own errors for truncated or damaged files.
+        ImageError: above the limit, CMYK, truncated; Pillow's own errors for damaged files.
     """
-    with JpegImageFile(io.BytesIO(data)) as picture:  # not Image.open, whose own limit cannot be raised for one file
+    with _open(data) as picture:
         check_size(*picture.size, max_pixels)
         if picture.mode not in ("L", "RGB"):
             raise ImageError(f"JPEG in {picture.mode}; convert it to RGB or grey")
         exif = load_exif(picture.info.get("exif", b"").removeprefix(b"Exif\0\0"))
         orientation = exif_orientation(exif)
         dpi = _jfif_dpi(picture) or exif_dpi(exif)
-        pixels = upright(np.array(picture), orientation)
         icc = picture.info.get("icc_profile")
+    pixels = _pixels(data)
+    check_whole(data, pixels, _pixels)
+    pixels = upright(pixels, orientation)
     return Photograph(pixels, "JPEG", icc, dump_exif(exif), dpi[::-1] if dpi and orientation > 4 else dpi)
 
 
@@ -63,8 +66,17 @@ def encode_jpeg(photograph: Photograph) -> bytes:
 
 def provenance_of_jpeg(data: bytes) -> str:
     """The comment, or ""."""
-    with JpegImageFile(io.BytesIO(data)) as picture:
+    with _open(data) as picture:
         return bytes(picture.info.get("comment", b"")).decode("latin-1")
+
+
+def _open(data: bytes) -> JpegImageFile:
+    return JpegImageFile(io.BytesIO(data))  # not Image.open, whose own limit cannot be raised for one file
+
+
+def _pixels(data: bytes) -> np.ndarray:
+    with _open(data) as picture:
+        return np.array(picture)
 
 
 def _jfif_dpi(picture: Image.Image) -> tuple[float, float] | None:

@@ -1,0 +1,93 @@
+"""JPEG streams without decoding them: what they claim, and whether their pixels are all there.
+
+A decoder that runs out of data makes up the rest, and libjpeg's warning of it does not reach us. Here a second copy is
+decoded, with bytes of no meaning behind each scan. A decoder takes no more bits than a whole scan has, so only a scan
+that was cut short shows them.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from retinashift.imaging.photograph import ImageError
+
+_MARKER = re.compile(rb"\xff+([^\x00\xff])")
+_SCAN_END = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+_RESTART = re.compile(rb"\xff[\xd0-\xd7]")
+_FRAME_HEADERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
+_ARITHMETIC = range(0xC9, 0xD0)
+_SCAN, _END = 0xDA, 0xD9
+_WITHOUT_BODY = {0x01, *range(0xD0, 0xD9)}
+_FILLER = bytes((167 * i + 13) % 255 for i in range(255))
+"""Never 0xff, and without a pattern that would pass for nothing, as zeros do."""
+_BAND = 512  # rows compared at a time
+
+
+def frame_claims(coded: bytes) -> tuple[int, int, int] | None:
+    """Width, height and number of components in the header of a JPEG, JPEG-LS or JPEG 2000 stream; None without one.
+
+    Source: ISO/IEC 10918-1, B.2.2; ISO/IEC 14495-1, C.2.2; ISO/IEC 15444-1, A.5.1.
+    """
+    start = coded.find(b"\xff\x4f\xff\x51", 0, 4096)
+    if start >= 0:  # JPEG 2000, with or without boxes around it
+        if len(coded) < start + 42:
+            return None
+        width, height, left, top = struct.unpack_from(">4I", coded, start + 8)
+        return width - left, height - top, struct.unpack_from(">H", coded, start + 40)[0]
+    for marker, start, _ in _segments(coded):
+        if marker in _FRAME_HEADERS and start + 8 <= len(coded):
+            height, width, components = struct.unpack_from(">HHB", coded, start + 3)
+            return width, height, components
+    return None
+
+
+def check_whole(coded: bytes, pixels: np.ndarray, decode: Callable[[bytes], np.ndarray]) -> None:
+    """Refuse a JPEG stream, lossy or lossless, of which part is missing though its end may have been put back.
+
+    Streams with arithmetic coding are not looked into: there, zeros at the end of a scan may be left out. Nor are
+    scans of a progressive stream missed that are gone as a whole.
+
+    Args:
+        coded: from the first marker on; what lies behind the end of the picture makes no difference.
+        pixels: what `decode(coded)` gave.
+        decode: from a stream to pixels.
+
+    Raises:
+        ImageError: truncated.
+    """
+    parts, last, marker = [], 0, None
+    for marker, start, end in _segments(coded):
+        if marker in _ARITHMETIC:
+            return
+        if marker == _SCAN:
+            # where scans have restart markers, only the next in turn leads a decoder into the filler behind it
+            restart = 0xD0 + len(_RESTART.findall(coded, start, end)) % 8
+            parts += [coded[last:end], _FILLER, bytes((0xFF, restart)), _FILLER]
+            last = end
+    if marker != _END:
+        raise ImageError("truncated JPEG: it has no end")
+    again = decode(b"".join(parts) + coded[last:])
+    if any(not np.array_equal(pixels[i : i + _BAND], again[i : i + _BAND]) for i in range(0, len(pixels), _BAND)):
+        raise ImageError("truncated JPEG: pixels are missing before its end")
+
+
+def _segments(coded: bytes) -> Iterator[tuple[int, int, int]]:
+    """Each marker up to the end of the picture, where its body starts, and where that, or the scan behind it, ends."""
+    end = 2
+    while found := _MARKER.search(coded, end):
+        marker, start = found[1][0], found.end()
+        end = start
+        if marker in _WITHOUT_BODY:
+            continue
+        if marker != _END and start + 2 <= len(coded):
+            end += struct.unpack_from(">H", coded, start)[0]
+        if marker == _SCAN:
+            following = _SCAN_END.search(coded, end)
+            end = following.start() if following else len(coded)
+        yield marker, start, end
+        if marker == _END:
+            return
