@@ -15,6 +15,7 @@ from pydicom.encaps import encapsulate
 from retinashift.imaging import dicom
 from retinashift.imaging.dicom import decode_dicom
 from retinashift.imaging.dicom_structure import MAX_DEPTH
+from retinashift.imaging.files import decode_image, find_provenance
 from retinashift.imaging.photograph import ImageError
 
 LIMIT = 10**6
@@ -188,7 +189,7 @@ def test_a_frame_is_chosen_by_number(retina):
 
 def test_what_is_not_read_is_refused_by_name(retina):
     for changes, reason in (
-        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.2"}, "CT Image|1.1.2"),
+        ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.2"}, "CT Image Storage"),
         ({"PixelRepresentation": 1}, "signed"),
         ({"BitsAllocated": 32}, "of 32 bits"),
         ({"Rows": None}, "without Rows"),
@@ -203,6 +204,18 @@ def test_what_is_not_read_is_refused_by_name(retina):
     lying = bytes(imagecodecs.jpegls_encode(retina[:64]))
     with pytest.raises(ImageError, match="coded frame is not 128x128"):
         decode_dicom(written(photography(retina), JPEG_LS, lying), LIMIT)
+
+
+@pytest.mark.parametrize("syntax", [JPEG_LS, "1.2.840.10008.1.2.1"])
+@pytest.mark.parametrize("share", [0.5, 0.7, 0.95])
+def test_a_file_that_was_cut_is_called_truncated(retina, syntax, share):
+    coded = bytes(imagecodecs.jpegls_encode(retina)) if syntax == JPEG_LS else None
+    data = written(photography(retina), syntax, coded)
+    with pytest.raises(ImageError, match="truncated"):
+        decode_dicom(data[: int(share * len(data))], LIMIT)
+    if coded:
+        with pytest.raises(ImageError, match="truncated"):
+            decode_dicom(data[:-8], LIMIT)  # all of it but the end of the sequence of fragments
 
 
 def test_a_deflate_bomb_is_refused_before_it_is_parsed(retina):
@@ -227,5 +240,14 @@ def test_sequences_nested_300_deep_are_refused_before_they_are_parsed(retina, sy
 def test_without_pydicom_one_line_tells_what_to_install(retina, monkeypatch):
     data = written(photography(retina))
     monkeypatch.setitem(sys.modules, "pydicom", None)
-    with pytest.raises(ImageError, match=r"pip install 'retinashift\[dicom\]'"):
-        decode_dicom(data, LIMIT)
+    for attempt in (decode_image, find_provenance):
+        with pytest.raises(ImageError, match=r"^a: DICOM needs pydicom: pip install 'retinashift\[dicom\]'$"):
+            attempt(data, "a", LIMIT)
+
+
+def test_an_account_is_looked_for_in_whatever_may_be_decoded():
+    flat = np.zeros((3000, 9000, 3), np.uint8)  # deflates to a thousandth
+    data = written(photography(flat), "1.2.840.10008.1.2.1.99")
+    assert find_provenance(data, "a") is None
+    with pytest.raises(ImageError, match="^a: deflated DICOM that inflates to more than"):
+        find_provenance(data, "a", 1000)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import imagecodecs
 import numpy as np
 
+from retinashift.imaging.dicom_geometry import spacing
 from retinashift.imaging.dicom_structure import check_structure
 from retinashift.imaging.jpeg_stream import check_whole, frame_claims
 from retinashift.imaging.jpegls import decode_jpegls
@@ -53,7 +54,7 @@ def decode_dicom(data: bytes, max_pixels: int, frame: int | None = None) -> Phot
         ImageError: pydicom missing, above the limit, a deflate bomb, deep nesting, several frames and none chosen, an
             object or a coding that is not read, missing or truncated pixels; pydicom's own errors for damaged files.
     """
-    syntax = check_structure(data, 8 * max_pixels + 2**26)
+    syntax = check_structure(data, inflated_bytes(max_pixels))
     pydicom = require_pydicom()
     dataset = pydicom.dcmread(io.BytesIO(data))
     frame = _check_header(dataset, syntax, max_pixels, frame)
@@ -69,8 +70,14 @@ def decode_dicom(data: bytes, max_pixels: int, frame: int | None = None) -> Phot
     icc = dataset.get("ICCProfile")
     header = _without_pixels(dataset)
     return Photograph(
-        np.ascontiguousarray(pixels), "DICOM", bytes(icc) if icc else None, dpi=_dpi(dataset), dicom=header, frame=frame
-    )
+        np.ascontiguousarray(pixels), "DICOM", bytes(icc) if icc else None, dpi=_dpi(header, frame), dicom=header,
+        frame=frame,
+    )  # fmt: skip
+
+
+def inflated_bytes(max_pixels: int) -> int:
+    """That a deflated object may have: 8 bytes a pixel, and its header."""
+    return 8 * max_pixels + 2**26
 
 
 def require_pydicom() -> Any:
@@ -86,7 +93,9 @@ def _check_header(dataset: Dataset, syntax: str, max_pixels: int, frame: int | N
     """The frame to read, once everything that the header says is known to be allowed."""
     kind = str(dataset.get("SOPClassUID", ""))
     if kind not in SOP_CLASSES:
-        raise ImageError(f"DICOM object {getattr(kind, 'name', kind) or 'without SOP class'}; {_listed()} are read")
+        from pydicom.uid import UID
+
+        raise ImageError(f"DICOM object {UID(kind).name or 'without SOP class'}; {_listed()} are read")
     if syntax not in (*_PLAIN, _BASELINE, _EXTENDED, *_LOSSLESS_JPEG, *_JPEG_LS, *_JPEG_2000, _RLE):
         raise ImageError(f"DICOM in transfer syntax {syntax}; plain, RLE, JPEG, JPEG-LS and JPEG 2000 are read")
     for name in ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "BitsStored", "PhotometricInterpretation"):
@@ -198,9 +207,7 @@ def _without_pixels(dataset: Dataset) -> Dataset:
     return header
 
 
-def _dpi(dataset: Dataset) -> tuple[float, float] | None:
-    """From the spacing on the retina, in mm, given as (down, across)."""
-    spacing = dataset.get("PixelSpacing")
-    if not spacing or len(spacing) != 2 or not all(1e-6 < float(value) < 1e3 for value in spacing):
-        return None
-    return _MM / float(spacing[1]), _MM / float(spacing[0])
+def _dpi(dataset: Dataset, frame: int) -> tuple[float, float] | None:
+    """From the spacing on the retina."""
+    millimetres = spacing(dataset, frame)
+    return None if millimetres is None else (_MM / millimetres[1], _MM / millimetres[0])

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retinashift.imaging.dicom import LOSSY_SYNTAXES, require_pydicom
-from retinashift.imaging.photograph import ImageError, Photograph
+from retinashift.imaging.dicom import LOSSY_SYNTAXES, inflated_bytes, require_pydicom
+from retinashift.imaging.dicom_geometry import enlarge_lengths, keep_frame
+from retinashift.imaging.dicom_structure import check_structure
+from retinashift.imaging.photograph import MAX_PIXELS, ImageError, Photograph
 from retinashift.imaging.provenance import parse_line
 
 if TYPE_CHECKING:
@@ -24,7 +26,6 @@ _NO_LONGER_TRUE = (
     "PixelPaddingRangeLimit", "DigitalSignaturesSequence", "MACParametersSequence", "InstanceCreationDate",
     "InstanceCreationTime", "InstanceCreatorUID", "SeriesDate", "SeriesTime", "FrameAcquisitionDateTime",
 )  # fmt: skip
-_SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
 
 
 def new_uid(*facts: str) -> str:
@@ -63,11 +64,9 @@ def encode_dicom(photograph: Photograph) -> bytes:
     return buffer.getvalue()
 
 
-def provenance_of_dicom(data: bytes) -> str:
-    """The text of our private element, or ""."""
-    from retinashift.imaging.dicom_structure import check_structure
-
-    check_structure(data, len(data) + 2**26)
+def provenance_of_dicom(data: bytes, max_pixels: int = MAX_PIXELS) -> str:
+    """The text of our private element, or ""; errors as `decode_dicom` raises them, but nothing is decoded."""
+    check_structure(data, inflated_bytes(max_pixels))
     dataset = require_pydicom().dcmread(io.BytesIO(data), stop_before_pixels=True)
     try:
         return str(dataset.private_block(PRIVATE_GROUP, PRIVATE_CREATOR)[1].value)
@@ -86,10 +85,8 @@ def _put_pixels(dataset: Dataset, photograph: Photograph) -> None:
     full, top = np.iinfo(pixels.dtype).max, 2**bits - 1
     if top != full:
         pixels = np.rint(pixels * (top / full)).astype(pixels.dtype)
-    scale = pixels.shape[0] / dataset.Rows
-    for name in _SPACINGS:
-        if dataset.get(name):
-            setattr(dataset, name, [_decimal(float(value) / scale) for value in dataset[name].value])
+    keep_frame(dataset, photograph.frame)
+    enlarge_lengths(dataset, pixels.shape[0] / dataset.Rows)
     dataset.Rows, dataset.Columns = pixels.shape[:2]
     dataset.SamplesPerPixel = 1 if grey else 3
     if not grey:
@@ -100,15 +97,6 @@ def _put_pixels(dataset: Dataset, photograph: Photograph) -> None:
     dataset.PixelRepresentation = 0
     raw = pixels.astype(pixels.dtype.newbyteorder("<")).tobytes()
     dataset.add_new("PixelData", "OB" if pixels.itemsize == 1 else "OW", raw + b"\0" * (len(raw) % 2))
-    if "NumberOfFrames" in dataset:
-        dataset.NumberOfFrames = 1
-    if "FrameTimeVector" in dataset:
-        dataset.FrameTimeVector = [0]
-
-
-def _decimal(value: float) -> str:
-    """At most 16 characters, as the value representation DS allows."""
-    return next(text for digits in range(15, 0, -1) if len(text := f"{value:.{digits}g}") <= 16)
 
 
 def _put_identity(dataset: Dataset, source: Dataset, photograph: Photograph) -> None:

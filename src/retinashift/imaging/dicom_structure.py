@@ -28,7 +28,8 @@ def check_structure(data: bytes, max_bytes: int) -> str:
         The transfer syntax.
 
     Raises:
-        ImageError: no file meta information, a deflate bomb, or sequences nested deeper than `MAX_DEPTH`.
+        ImageError: no file meta information, a deflate bomb, sequences nested deeper than `MAX_DEPTH`, or pixels that
+            end before they should.
 
     Source: DICOM PS3.5, sections 7.1, 7.5, A.5; PS3.10, section 7.1.
     """
@@ -66,6 +67,8 @@ def _check_nesting(data: bytes, position: int, explicit: bool, order: str) -> No
     for _ in range(MAX_ELEMENTS):
         while levels and levels[-1][0] and position >= levels[-1][0]:
             explicit = levels.pop()[1]
+        if position > len(data):
+            raise ImageError("truncated DICOM: its header claims more bytes than the file has")
         if position + 8 > len(data):
             return
         group, element = struct.unpack_from(tag_form, data, position)
@@ -85,6 +88,7 @@ def _check_nesting(data: bytes, position: int, explicit: bool, order: str) -> No
             if levels and not levels[-1][0]:
                 explicit = levels.pop()[1]
         elif (group << 16 | element) == _PIXEL_DATA and not levels:
+            _check_pixels(data, position, length, order)
             return
         elif group == 0xFFFE or length == _UNDEFINED or data.startswith(item, position):
             levels.append((0 if length == _UNDEFINED else position + length, explicit))
@@ -94,3 +98,22 @@ def _check_nesting(data: bytes, position: int, explicit: bool, order: str) -> No
         else:
             position += length
     raise ImageError(f"DICOM with more than {MAX_ELEMENTS:,} elements")
+
+
+def _check_pixels(data: bytes, position: int, length: int, order: str) -> None:
+    """ImageError unless the pixels end where they say: a parser would drop them, and with them the whole object."""
+    truncated = ImageError("truncated DICOM: its pixels claim more bytes than the file has")
+    if length != _UNDEFINED:
+        if position + length > len(data):
+            raise truncated
+        return
+    for _ in range(MAX_ELEMENTS):
+        if position + 8 > len(data):
+            raise truncated
+        group, element, length = struct.unpack_from(order + "HHI", data, position)
+        if (group, element) == (0xFFFE, 0xE0DD):
+            return
+        if (group, element) != (0xFFFE, 0xE000):
+            raise ImageError("damaged DICOM: its coded pixels are not a sequence of fragments")
+        position += 8 + length
+    raise ImageError(f"DICOM with more than {MAX_ELEMENTS:,} fragments")
