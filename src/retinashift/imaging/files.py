@@ -52,7 +52,7 @@ _ENCODERS: dict[FileFormat, Callable[[Photograph], bytes]] = {
 }  # fmt: skip
 _PROVENANCE: dict[FileFormat, Callable[[bytes], str]] = {
     "PNG": provenance_of_png, "JPEG": provenance_of_jpeg, "TIFF": provenance_of_tiff, "PPM": provenance_of_ppm,
-    "WebP": provenance_of_webp, "DICOM": provenance_of_dicom,
+    "WebP": provenance_of_webp,
 }  # fmt: skip
 _READ_MAGIC: tuple[tuple[bytes, FileFormat], ...] = (
     (SIGNATURE, "PNG"), (b"\xff\xd8\xff", "JPEG"), (b"II*\0", "TIFF"), (b"MM\0*", "TIFF"), (b"II+\0", "TIFF"),
@@ -107,27 +107,23 @@ def decode_image(data: bytes, name: str, max_pixels: int = MAX_PIXELS, page: int
         if page not in (None, 1):
             raise ImageError(f"page {page} is asked for, but {file_format} has one page only")
         return _DECODERS[file_format](data, max_pixels)
-    except ImageError as error:  # a value out of a damaged header may hold line breaks
-        raise ImageError(f"{name}: {' '.join(str(error).split())}") from None
-    except MemoryError:
-        raise ImageError(f"{name}: not enough memory to read it") from None
-    except Exception as error:  # whatever the four decoders raise on crafted or damaged bytes
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ImageError(f"{name}: truncated or damaged {file_format} ({reason})") from error
+    except Exception as error:
+        raise _named(error, name, file_format) from error
 
 
-def find_provenance(data: bytes, name: str) -> Provenance | None:
+def find_provenance(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Provenance | None:
     """The record that `encode_image` wrote into a file, from its header; None if there is none.
 
     Raises:
-        ImageError: damaged, or not a format that is read.
+        ImageError: damaged, not a format that is read, or inflating to more than that many pixels can take.
     """
     file_format = _sniff(data, name)
     try:
+        if file_format == "DICOM":
+            return parse_line(provenance_of_dicom(data, max_pixels))
         return parse_line(_PROVENANCE[file_format](data))
-    except Exception as error:  # as in `decode_image`
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ImageError(f"{name}: truncated or damaged {file_format} ({reason})") from error
+    except Exception as error:
+        raise _named(error, name, file_format) from error
 
 
 def write_image(
@@ -261,6 +257,16 @@ def _sniff(data: bytes, name: str) -> FileFormat:
         if data.startswith(magic, offset):
             raise ImageError(f"{name}: {kind} is not read here; {_READ_FORMATS} are")
     raise ImageError(f"{name}: not an image file of a known format; {_READ_FORMATS} are read")
+
+
+def _named(error: Exception, name: str, file_format: FileFormat) -> ImageError:
+    """One line for whatever decoders raise on crafted or damaged bytes, whose values may hold line breaks."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, ImageError):
+        return ImageError(f"{name}: {reason}")
+    if isinstance(error, MemoryError):
+        return ImageError(f"{name}: not enough memory to read it")
+    return ImageError(f"{name}: truncated or damaged {file_format} ({reason})")
 
 
 def _with_metadata(image: Photograph | np.ndarray, like: Photograph | None, scale: int) -> Photograph:

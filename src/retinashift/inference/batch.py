@@ -215,7 +215,7 @@ def _uncertainty(pipeline: ResShiftPipeline, samples: int) -> dict[str, str | in
 
 def _read(job: Job, record: Provenance, options: BatchOptions) -> _Read:
     data = read_bytes(job.source, options.max_pixels)
-    derived = find_provenance(data, str(job.source)) is not None
+    derived = find_provenance(data, str(job.source), options.max_pixels) is not None
     record = replace(record, input=digest(data), input_was_super_resolved=derived)
     if job.target.exists() and (options.resume or not options.overwrite):
         try:
