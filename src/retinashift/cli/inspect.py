@@ -26,7 +26,7 @@ def inspect_files(
 
     records: list[tuple[Path, Provenance | None]] = []
     for path in files:
-        records.append((path, find_provenance(read_bytes(path, _ANY_RESULT), str(path), _ANY_RESULT)))
+        records.append((path, find_provenance(read_bytes(path, _ANY_RESULT), str(path))))
     for path, record in records:
         if as_json:
             typer.echo(json.dumps({"file": str(path), "provenance": None if record is None else asdict(record)}))
