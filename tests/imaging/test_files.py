@@ -11,13 +11,28 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from PIL.ExifTags import Base
+from PIL.PngImagePlugin import PngInfo
 
 from retinashift.imaging.exif import load_exif
-from retinashift.imaging.files import ImageError, Photograph, decode_image, find_images, read_image, write_image
+from retinashift.imaging.files import (
+    ImageError,
+    Photograph,
+    decode_image,
+    encode_image,
+    find_images,
+    read_image,
+    write_image,
+)
+from retinashift.imaging.provenance import Provenance
 
 SIDES = st.integers(1, 97)
 SAVED = {"png": {}, "jpg": {"quality": 100, "subsampling": 0}, "tif": {}, "webp": {"lossless": True}}
 """Formats with metadata, and how Pillow writes them with little or no loss."""
+
+
+def ours(caplog) -> list[str]:
+    """What was logged here; libpng's own complaints come through imagecodecs."""
+    return [record.getMessage() for record in caplog.records if record.name.startswith("retinashift")]
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -83,15 +98,72 @@ def test_pixels_and_resolution_are_turned_upright_once_through_reading_and_writi
 
 
 @pytest.mark.parametrize("suffix", SAVED)
+def test_text_in_exif_keeps_its_bytes_from_one_format_to_another(tmp_path, retina, suffix):
+    exif = Image.Exif()
+    exif[Base.Artist] = "Prüfung".encode()
+    Image.fromarray(retina).save(tmp_path / f"in.{suffix}", exif=exif, **SAVED[suffix])
+    for other in SAVED:
+        write_image(tmp_path / f"out.{other}", read_image(tmp_path / f"in.{suffix}"), overwrite=True)
+        assert "Prüfung".encode() in (tmp_path / f"out.{other}").read_bytes()
+
+
+def test_resolutions_that_differ_are_each_multiplied(tmp_path, retina):
+    exif = Image.Exif()
+    exif[Base.XResolution] = exif[Base.YResolution] = 300.0
+    Image.fromarray(retina).save(tmp_path / "in.jpg", exif=exif, dpi=(72, 72))
+    for suffix in ("jpg", "png"):
+        write_image(tmp_path / f"a.{suffix}", np.repeat(retina, 4, 0), like=read_image(tmp_path / "in.jpg"), scale=4)
+        again = read_image(tmp_path / f"a.{suffix}")
+        assert again.dpi == pytest.approx((288, 288), abs=0.02)
+        assert load_exif(again.exif)[Base.XResolution] == 1200
+
+
+def test_what_is_left_out_is_told_once_with_the_name_of_the_file(tmp_path, retina, caplog):
+    picture = Image.fromarray(retina)
+    text = PngInfo()
+    text.add_text("Comment", "left eye")
+    text.add_itxt("XML:com.adobe.xmp", "<x/>")
+    picture.save(tmp_path / "a.png", pnginfo=text, exif=b"Exif\0\0rubbish")
+    picture.save(tmp_path / "a.jpg", comment="left eye", xmp=b"<x/>")
+    picture.save(tmp_path / "a.webp", xmp=b"<x/>")
+    picture.save(tmp_path / "a.tif", tiffinfo={700: b"<x/>"})
+    for suffix, expected in (
+        ("png", ["damaged EXIF is left out", "not carried over: text 'Comment', XMP"]),
+        ("jpg", ["not carried over: XMP, comment"]),
+        ("webp", ["not carried over: XMP"]),
+        ("tif", ["not carried over: XMP"]),
+    ):
+        caplog.clear()
+        read_image(tmp_path / f"a.{suffix}")
+        for message, part in zip(ours(caplog), expected, strict=True):
+            assert message.startswith(f"{tmp_path / f'a.{suffix}'}: ")
+            assert part in message
+
+
+def test_nothing_is_told_of_files_that_are_carried_over_whole(tmp_path, retina, caplog):
+    exif = Image.Exif()
+    exif[Base.Make] = "Camera"
+    like = Photograph(retina, icc=b"profile" * 20, exif=exif.tobytes()[6:], dpi=(300.0, 200.0))
+    for suffix in SAVED:
+        path = tmp_path / f"a.{suffix}"
+        path.write_bytes(encode_image(path, retina, like=like, provenance=Provenance(4, "c", 1, 0, "1")))
+        write_image(path, read_image(path), overwrite=True)
+    assert ours(caplog) == []
+
+
+@pytest.mark.parametrize("suffix", SAVED)
 def test_a_picture_above_the_limit_is_refused(tmp_path, retina, suffix):
     Image.fromarray(retina).save(tmp_path / f"a.{suffix}", **SAVED[suffix])
     with pytest.raises(ImageError, match="128x128 pixels are above the limit"):
         read_image(tmp_path / f"a.{suffix}", 1000)
 
 
-def test_a_profile_for_colour_is_not_put_on_grey(tmp_path, retina):
+def test_a_profile_for_colour_is_not_put_on_grey(tmp_path, retina, caplog):
     write_image(tmp_path / "a.png", retina[..., 0], like=Photograph(retina, icc=b"colour"))
     assert read_image(tmp_path / "a.png").icc is None
+    assert caplog.messages == [
+        f"{tmp_path / 'a.png'}: the ICC profile is left out: it is for another number of colours"
+    ]
 
 
 def test_a_single_channel_is_grey(tmp_path, retina):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, JpegImagePlugin
 
+from retinashift.imaging.files import encode_image
 from retinashift.imaging.jpeg import decode_jpeg, encode_jpeg
 from retinashift.imaging.photograph import ImageError, Photograph
 
@@ -48,3 +49,19 @@ def test_cmyk_and_truncated_files_are_refused(retina):
     for cut in (data[:-200], data[: len(data) // 2], data[: len(data) // 2] + b"\xff\xd9"):
         with pytest.raises((ImageError, OSError), match="truncated"):
             decode_jpeg(cut, LIMIT)
+
+
+def test_several_pictures_in_one_file_are_refused_until_the_first_is_chosen(retina):
+    buffer = io.BytesIO()
+    Image.fromarray(retina).save(buffer, "MPO", save_all=True, append_images=[Image.fromarray(255 - retina)])
+    data = buffer.getvalue()
+    with pytest.raises(ImageError, match="2 pictures .*--page 1"):
+        decode_jpeg(data, LIMIT)
+    assert np.array_equal(decode_jpeg(data, LIMIT, 1).pixels, decode_jpeg(jpeg(Image.fromarray(retina)), LIMIT).pixels)
+    with pytest.raises(ImageError, match="page 2 is asked for"):
+        decode_jpeg(data, LIMIT, 2)
+
+
+def test_a_resolution_above_what_its_header_holds_is_left_out_and_told(retina, caplog):
+    assert decode_jpeg(encode_image("a.jpg", Photograph(retina, dpi=(70000.0, 300.0))), LIMIT).dpi is None
+    assert "a.jpg: not carried over: a resolution above JPEG's 65535 dpi" in caplog.text

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from retinashift.imaging.files import encode_image
 from retinashift.imaging.photograph import ImageError, Photograph
 from retinashift.imaging.png import SIGNATURE, decode_png, encode_png
 
@@ -57,6 +58,35 @@ def test_metadata_written_is_metadata_read(retina):
     other.load()
     assert other.info["icc_profile"] == photograph.icc
     assert other.info["dpi"] == pytest.approx((300, 150), abs=0.02)
+
+
+def test_what_makes_colours_look_as_they_do_is_kept(retina):
+    data = png(Image.fromarray(retina))
+    colour = [(b"cHRM", bytes(range(32))), (b"gAMA", struct.pack(">I", 100000)), (b"sRGB", b"\1")]
+    data = data[:33] + b"".join(chunk(*one) for one in colour) + data[33:]
+    photograph = decode_png(data, LIMIT)
+    assert photograph.notes == ()
+    again = encode_png(photograph)
+    for one in colour:
+        assert again.index(chunk(*one)) < again.index(b"IDAT")
+    assert np.array_equal(decode_png(again, LIMIT).pixels, retina)
+
+
+def test_other_formats_tell_that_a_gamma_is_lost(retina, caplog):
+    linear = Photograph(retina, colour=((b"gAMA", struct.pack(">I", 100000)),))
+    usual = Photograph(retina, colour=((b"gAMA", struct.pack(">I", 45455)),))
+    for suffix, photograph, told in (("tif", linear, 1), ("tif", usual, 0), ("png", linear, 0)):
+        caplog.clear()
+        encode_image(f"a.{suffix}", photograph)
+        assert len(caplog.messages) == told
+
+
+def test_a_damaged_profile_is_left_out_and_noted(retina):
+    data = png(Image.fromarray(retina))
+    photograph = decode_png(data[:33] + chunk(b"iCCP", b"x\0\0rubbish") + data[33:], LIMIT)
+    assert photograph.icc is None
+    assert "damaged ICC profile is left out" in photograph.notes[0]
+    assert np.array_equal(photograph.pixels, retina)
 
 
 def test_a_header_of_60000_squared_is_refused_before_decoding():

@@ -8,6 +8,7 @@ import tifffile
 from PIL import Image
 from PIL.ExifTags import IFD, Base
 
+from retinashift.imaging.files import encode_image
 from retinashift.imaging.photograph import ImageError, Photograph
 from retinashift.imaging.tiff import decode_tiff, encode_tiff
 
@@ -132,3 +133,49 @@ def test_a_chosen_page_comes_with_its_own_metadata(byteorder, bigtiff):
     for page, reason in ((None, "choose one with --page"), (0, "without a page 0"), (4, "without a page 4")):
         with pytest.raises(ImageError, match=reason):
             decode_tiff(buffer.getvalue(), LIMIT, page)
+
+
+@pytest.mark.parametrize(
+    ("settings", "program"),
+    [({"imagej": True}, "ImageJ"), ({"ome": True}, "OME"), ({}, "tifffile")],
+    ids=["ImageJ", "OME", "tifffile"],
+)
+def test_descriptions_that_tell_sizes_are_left_out_and_noted(settings, program):
+    data = tiff(np.zeros((20, 30), np.uint16), **settings)
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        description = file.pages.first.description
+    photograph = decode_tiff(data, LIMIT)
+    assert f"its description is left out: {program} reads sizes" in photograph.notes[0]
+    assert description.encode() not in encode_tiff(photograph)
+
+
+def test_descriptions_for_people_stay():
+    photograph = decode_tiff(tiff(np.zeros((20, 30), np.uint16), description="left eye", metadata=None), LIMIT)
+    assert photograph.notes == ()
+    assert b"left eye\0" in encode_tiff(photograph)
+
+
+@pytest.mark.parametrize("unit", ["um", "micron", "\\u00B5m"])
+def test_calibration_by_imagej_becomes_a_resolution(unit):
+    data = tiff(np.zeros((20, 30), np.uint8), imagej=True, resolution=(0.2, 0.1), metadata={"unit": unit})
+    assert f"unit={unit}".encode() in data
+    assert decode_tiff(data, LIMIT).dpi == pytest.approx((5080, 2540))
+
+
+def test_resolution_without_a_unit_stays_one_and_follows_the_scale():
+    data = tiff(np.zeros((20, 30), np.uint8), imagej=True, resolution=(2.5, 1.5), metadata={"unit": "disc"})
+    like = decode_tiff(data, LIMIT)
+    assert like.dpi is None
+    out = encode_image("a.tif", np.zeros((80, 120), np.uint8), like=like, scale=4)
+    with tifffile.TiffFile(io.BytesIO(out)) as file:
+        tags = file.pages.first.tags
+        across, down = (tags[name].value for name in ("XResolution", "YResolution"))
+        assert tags["ResolutionUnit"].value == 1
+    assert (across[0] / across[1], down[0] / down[1]) == (10, 6)
+
+
+def test_a_channel_of_no_stated_meaning_is_noted(retina):
+    pixels = np.dstack([retina, retina[..., :1]])
+    (note,) = decode_tiff(tiff(pixels, photometric="rgb", extrasamples=["unspecified"], metadata=None), LIMIT).notes
+    assert "channel 4" in note
+    assert decode_tiff(tiff(pixels, photometric="rgb", extrasamples=["unassalpha"], metadata=None), LIMIT).notes == ()

@@ -15,9 +15,9 @@ import numpy as np
 from retinashift.imaging.dicom import decode_dicom
 from retinashift.imaging.dicom_derived import encode_dicom, provenance_of_dicom
 from retinashift.imaging.exif import fit_exif
-from retinashift.imaging.jpeg import decode_jpeg, encode_jpeg, provenance_of_jpeg
+from retinashift.imaging.jpeg import MAX_DPI, decode_jpeg, encode_jpeg, provenance_of_jpeg
 from retinashift.imaging.photograph import MAX_PIXELS, FileFormat, ImageError, Photograph
-from retinashift.imaging.png import SIGNATURE, decode_png, encode_png, provenance_of_png
+from retinashift.imaging.png import SIGNATURE, decode_png, encode_png, is_srgb, provenance_of_png
 from retinashift.imaging.ppm import decode_ppm, encode_ppm, provenance_of_ppm
 from retinashift.imaging.provenance import Provenance, parse_line
 from retinashift.imaging.tiff import decode_tiff, encode_tiff, provenance_of_tiff
@@ -41,10 +41,10 @@ READ_SUFFIXES = (*WRITE_SUFFIXES, ".ppm.gz", ".pgm.gz")
 """What is looked for in folders, in any case."""
 
 _DECODERS: dict[FileFormat, Callable[[bytes, int], Photograph]] = {
-    "PNG": decode_png, "JPEG": decode_jpeg, "PPM": decode_ppm, "WebP": decode_webp,
+    "PNG": decode_png, "PPM": decode_ppm, "WebP": decode_webp,
 }  # fmt: skip
 _PAGED_DECODERS: dict[FileFormat, Callable[[bytes, int, int | None], Photograph]] = {
-    "TIFF": decode_tiff, "DICOM": decode_dicom,
+    "TIFF": decode_tiff, "DICOM": decode_dicom, "JPEG": decode_jpeg,
 }  # fmt: skip
 _ENCODERS: dict[FileFormat, Callable[[Photograph], bytes]] = {
     "PNG": encode_png, "JPEG": encode_jpeg, "TIFF": encode_tiff, "PPM": encode_ppm, "WebP": encode_webp,
@@ -103,12 +103,16 @@ def decode_image(data: bytes, name: str, max_pixels: int = MAX_PIXELS, page: int
     file_format = _sniff(data, name)
     try:
         if file_format in _PAGED_DECODERS:
-            return _PAGED_DECODERS[file_format](data, max_pixels, page)
-        if page not in (None, 1):
+            photograph = _PAGED_DECODERS[file_format](data, max_pixels, page)
+        elif page in (None, 1):
+            photograph = _DECODERS[file_format](data, max_pixels)
+        else:
             raise ImageError(f"page {page} is asked for, but {file_format} has one page only")
-        return _DECODERS[file_format](data, max_pixels)
     except Exception as error:
         raise _named(error, name, file_format) from error
+    for note in photograph.notes:
+        logger.warning("%s: %s", name, note)
+    return photograph
 
 
 def find_provenance(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Provenance | None:
@@ -182,7 +186,11 @@ def encode_image(
     if file_format is None:
         raise ImageError(f"{path}: the suffix must be one of {', '.join(WRITE_SUFFIXES)}")
     try:
-        photograph = _with_metadata(image, like, scale)
+        photograph = _with_metadata(path, image, like, scale)
+        if file_format != "PNG" and photograph.colour and not photograph.icc and not is_srgb(photograph.colour):
+            logger.warning("%s: not carried over: how colours look (gamma, primaries); write PNG to keep it", path)
+        if file_format == "JPEG" and photograph.dpi and max(photograph.dpi) > MAX_DPI:
+            logger.warning("%s: not carried over: a resolution above JPEG's %d dpi; write PNG or TIFF", path, MAX_DPI)
         if provenance is not None:
             photograph = replace(photograph, provenance=provenance.line())
         if path.suffix.lower() == ".pgm" and photograph.channels != 1:
@@ -269,7 +277,7 @@ def _named(error: Exception, name: str, file_format: FileFormat) -> ImageError:
     return ImageError(f"{name}: truncated or damaged {file_format} ({reason})")
 
 
-def _with_metadata(image: Photograph | np.ndarray, like: Photograph | None, scale: int) -> Photograph:
+def _with_metadata(path: Path, image: Photograph | np.ndarray, like: Photograph | None, scale: int) -> Photograph:
     """The picture with metadata of `like` that is true of it: resolution times scale, a fitting ICC profile."""
     if isinstance(image, Photograph):
         pixels, like = image.pixels, like or image
@@ -281,11 +289,11 @@ def _with_metadata(image: Photograph | np.ndarray, like: Photograph | None, scal
     height, width = pixels.shape[:2]
     icc = like.icc
     if icc and (photograph.channels < 3) != (like.channels < 3):
-        logger.warning("the ICC profile is left out: it is for another number of colours")
+        logger.warning("%s: the ICC profile is left out: it is for another number of colours", path)
         icc = None
     dpi = None if like.dpi is None else (like.dpi[0] * scale, like.dpi[1] * scale)
-    exif = fit_exif(like.exif, width, height, dpi)
-    return replace(photograph, icc=icc, dpi=dpi, exif=exif, dicom=like.dicom, frame=like.frame)
+    exif = fit_exif(like.exif, width, height, scale)
+    return replace(photograph, icc=icc, dpi=dpi, exif=exif, colour=like.colour, dicom=like.dicom, frame=like.frame)
 
 
 def _expand(given: str | Path) -> list[tuple[Path, Path]]:

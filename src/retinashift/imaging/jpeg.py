@@ -3,37 +3,65 @@
 from __future__ import annotations
 
 import io
+from typing import Literal
 
 import numpy as np
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from retinashift.imaging.exif import dump_exif, exif_dpi, exif_orientation, load_exif
+from retinashift.imaging.exif import exif_dpi, exif_orientation, load_exif, upright_exif
 from retinashift.imaging.jpeg_stream import check_whole
-from retinashift.imaging.photograph import ImageError, Photograph, check_size, upright
+from retinashift.imaging.photograph import ImageError, Photograph, check_size, left_out, upright
+from retinashift.imaging.provenance import is_account
 
 QUALITY = 95
 """With full-resolution colour (4:4:4). JPEG still loses detail: for results PNG or TIFF is better."""
 
+MAX_DPI = 65535
+"""What its header holds; EXIF may hold more."""
+_ENTRIES = 0xB002  # tag of the list of pictures, 16 bytes each, of which the first four tell the kind
+_PREVIEW = 0x010000
 
-def decode_jpeg(data: bytes, max_pixels: int) -> Photograph:
+
+def decode_jpeg(data: bytes, max_pixels: int, number: int | None = None) -> Photograph:
     """8-bit grey or RGB; JPEG's own YCbCr becomes RGB.
 
+    Args:
+        data: the file.
+        max_pixels: limit of width x height.
+        number: of the picture, where the file holds several (MPO); 1, and None for a file of one only.
+
     Raises:
-        ImageError: above the limit, CMYK, truncated; Pillow's own errors for damaged files.
+        ImageError: above the limit, CMYK, truncated, several pictures and the first not chosen; Pillow's own errors for
+            damaged files.
     """
+    if number not in (None, 1):
+        raise ImageError(f"page {number} is asked for, but of JPEG the first picture only is read")
+    notes: list[str] = []
     with _open(data) as picture:
         check_size(*picture.size, max_pixels)
         if picture.mode not in ("L", "RGB"):
             raise ImageError(f"JPEG in {picture.mode}; convert it to RGB or grey")
-        exif = load_exif(picture.info.get("exif", b"").removeprefix(b"Exif\0\0"))
+        if number is None and (pictures := _pictures(picture.info.get("mp"))) > 1:
+            raise ImageError(f"JPEG with {pictures} pictures (MPO); choose the first with --page 1")
+        exif = load_exif(picture.info.get("exif", b"").removeprefix(b"Exif\0\0"), notes)
         orientation = exif_orientation(exif)
         dpi = _jfif_dpi(picture) or exif_dpi(exif)
         icc = picture.info.get("icc_profile")
+        block = upright_exif(exif, *picture.size)
+        comment = bytes(picture.info.get("comment", b""))
+        others = {
+            "XMP": "xmp" in picture.info,
+            "IPTC": "photoshop" in picture.info,
+            "comment": comment and not is_account(comment.decode("latin-1")),
+        }
     pixels = _pixels(data)
     check_whole(data, pixels, _pixels)
     pixels = upright(pixels, orientation)
-    return Photograph(pixels, "JPEG", icc, dump_exif(exif), dpi[::-1] if dpi and orientation > 4 else dpi)
+    notes += left_out(name for name, there in others.items() if there)
+    dpi = dpi[::-1] if dpi and orientation > 4 else dpi
+    return Photograph(pixels, "JPEG", icc, block, dpi, notes=tuple(notes))
 
 
 def encode_jpeg(photograph: Photograph) -> bytes:
@@ -52,8 +80,8 @@ def encode_jpeg(photograph: Photograph) -> bytes:
         raise ImageError("the EXIF block is longer than the 64 KiB of JPEG; write PNG or TIFF")
     buffer = io.BytesIO()
     settings: dict[str, object] = {}
-    if photograph.dpi:
-        settings["dpi"] = tuple(min(round(v), 65535) for v in photograph.dpi)
+    if photograph.dpi and max(photograph.dpi) <= MAX_DPI:
+        settings["dpi"] = tuple(round(v) for v in photograph.dpi)
     if photograph.exif:
         settings["exif"] = b"Exif\0\0" + photograph.exif
     if photograph.icc:
@@ -77,6 +105,23 @@ def _open(data: bytes) -> JpegImageFile:
 def _pixels(data: bytes) -> np.ndarray:
     with _open(data) as picture:
         return np.array(picture)
+
+
+def _pictures(index: bytes | None) -> int:
+    """How many the file has, by the index of CIPA DC-007 that it may hold; previews that a camera adds do not count."""
+    if not index:
+        return 1
+    try:
+        directory = ImageFileDirectory_v2(index[:8])
+        file = io.BytesIO(index)
+        file.seek(directory.next)
+        directory.load(file)
+        entries = bytes(directory.get(_ENTRIES, b""))
+    except Exception:  # whatever Pillow raises: a damaged index leads to no other picture
+        return 1
+    order: Literal["little", "big"] = "little" if index[:2] == b"II" else "big"
+    kinds = [int.from_bytes(entries[i : i + 4], order) for i in range(0, len(entries), 16)]
+    return max(1, sum(kind & 0xFF0000 != _PREVIEW for kind in kinds))
 
 
 def _jfif_dpi(picture: Image.Image) -> tuple[float, float] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -34,15 +35,19 @@ class Photograph:
     icc: bytes | None = None
     """ICC profile."""
     exif: bytes | None = None
-    """EXIF without its Orientation tag and thumbnail, as a TIFF structure (no "Exif" prefix)."""
+    """EXIF of the upright picture, without Orientation and thumbnail, as a TIFF structure (no "Exif" prefix)."""
     dpi: tuple[float, float] | None = None
     """Pixels per inch, across and down."""
+    colour: tuple[tuple[bytes, bytes], ...] = ()
+    """Chunks of a PNG that say how its values look: type and body of cHRM, gAMA, sRGB and cICP."""
     provenance: str = ""
     """A line that encoders write into the file (see `provenance`); never taken over from a file that is read."""
     dicom: Dataset | None = None
     """Header of the DICOM object that the picture was read from, without its pixels."""
     frame: int = 1
     """Which of the object's frames it is."""
+    notes: tuple[str, ...] = ()
+    """What the file holds that is not here, or not as it stands there, a line each; `decode_image` logs them."""
 
     def __post_init__(self) -> None:
         if self.pixels.dtype not in (np.uint8, np.uint16):
@@ -59,6 +64,12 @@ class Photograph:
     @property
     def has_alpha(self) -> bool:
         return self.channels in (2, 4)
+
+
+def left_out(names: Iterable[str]) -> list[str]:
+    """A note that names what is not carried over, or none."""
+    listed = ", ".join(names)
+    return [f"not carried over: {listed}"] if listed else []
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:

@@ -8,11 +8,14 @@ from collections.abc import Iterator
 
 import imagecodecs
 
-from retinashift.imaging.exif import dump_exif, exif_dpi, exif_orientation, load_exif
-from retinashift.imaging.photograph import ImageError, Photograph, check_size, upright
+from retinashift.imaging.exif import exif_dpi, exif_orientation, load_exif, upright_exif
+from retinashift.imaging.photograph import ImageError, Photograph, check_size, left_out, upright
 from retinashift.imaging.provenance import KEYWORD
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
+COLOUR = (b"cICP", b"cHRM", b"gAMA", b"sRGB")
+"""Types of the chunks that say how values look, but for the ICC profile."""
+_XMP = "XML:com.adobe.xmp"
 _MAX_ICC_BYTES = 16 * 2**20
 _INCH = 0.0254  # metres; PNG counts pixels per metre
 
@@ -30,18 +33,23 @@ def decode_png(data: bytes, max_pixels: int) -> Photograph:
     chunks = _read_chunks(data)
     if struct.unpack(">I", chunks.get(b"acTL", b"\0\0\0\1")[:4])[0] > 1:
         raise ImageError("animated PNG; save the picture you want as a file of its own")
-    exif = load_exif(chunks.get(b"eXIf"))
+    notes: list[str] = []
+    exif = load_exif(chunks.get(b"eXIf"), notes)
     orientation = exif_orientation(exif)
     dpi = _read_dpi(chunks[b"pHYs"]) if b"pHYs" in chunks else exif_dpi(exif)
     pixels = upright(imagecodecs.png_decode(data), orientation)
-    icc = _read_icc(chunks[b"iCCP"]) if b"iCCP" in chunks else None
-    return Photograph(pixels, "PNG", icc, dump_exif(exif), dpi[::-1] if dpi and orientation > 4 else dpi)
+    icc = _read_icc(chunks[b"iCCP"], notes) if b"iCCP" in chunks else None
+    notes += left_out(dict.fromkeys(_texts(data)))
+    dpi = dpi[::-1] if dpi and orientation > 4 else dpi
+    colour = tuple((kind, chunks[kind]) for kind in COLOUR if kind in chunks)
+    block = upright_exif(exif, width, height)
+    return Photograph(pixels, "PNG", icc, block, dpi, colour, notes=tuple(notes))
 
 
 def encode_png(photograph: Photograph) -> bytes:
     """8 or 16 bit, grey or RGB, with or without alpha; metadata between header and pixels."""
     data = bytes(imagecodecs.png_encode(photograph.pixels))
-    chunks = []
+    chunks = list(photograph.colour)
     if photograph.icc:
         chunks.append((b"iCCP", b"ICC profile\0\0" + zlib.compress(photograph.icc)))
     if photograph.dpi:
@@ -55,6 +63,11 @@ def encode_png(photograph: Photograph) -> bytes:
         struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
     )
     return data[:end_of_header] + metadata + data[end_of_header:]
+
+
+def is_srgb(colour: tuple[tuple[bytes, bytes], ...]) -> bool:
+    """Whether such chunks say no more than what is taken for granted without them."""
+    return any(kind == b"sRGB" for kind, _ in colour) or colour == ((b"gAMA", struct.pack(">I", 45455)),)
 
 
 def provenance_of_png(data: bytes) -> str:
@@ -93,9 +106,23 @@ def _read_dpi(body: bytes) -> tuple[float, float] | None:
     return (across * _INCH, down * _INCH) if unit == 1 and across and down else None
 
 
-def _read_icc(body: bytes) -> bytes:
+def _texts(data: bytes) -> Iterator[str]:
+    """Names of the texts in it, but for the account that results have."""
+    for kind, body in _walk(data):
+        keyword = body[:79].partition(b"\0")[0].decode("latin-1")
+        if kind == b"iTXt" and keyword == _XMP:
+            yield "XMP"
+        elif kind in (b"tEXt", b"zTXt", b"iTXt") and keyword != KEYWORD:
+            yield f"text {keyword!r}"
+
+
+def _read_icc(body: bytes, notes: list[str]) -> bytes | None:
     _, _, packed = body.partition(b"\0")
-    profile = zlib.decompressobj().decompress(packed[1:], _MAX_ICC_BYTES + 1)
+    try:
+        profile = zlib.decompressobj().decompress(packed[1:], _MAX_ICC_BYTES + 1)
+    except zlib.error as error:
+        notes.append(f"a damaged ICC profile is left out ({error})")
+        return None
     if len(profile) > _MAX_ICC_BYTES:
         raise ImageError(f"ICC profile above {_MAX_ICC_BYTES >> 20} MiB")
     return profile

@@ -82,6 +82,11 @@ def parse_line(text: str) -> Provenance | None:
         return None
 
 
+def is_account(text: str) -> bool:
+    """Whether a text is a record of ours, of whatever layout: a result's own takes its place."""
+    return text.lstrip().startswith(f'{{"{KEYWORD}":')
+
+
 def digest(data: bytes) -> str:
     """SHA-256 in hexadecimal."""
     return hashlib.sha256(data).hexdigest()

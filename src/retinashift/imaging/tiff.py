@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import io
 import itertools
+import re
 import struct
 import zlib
 
 import numpy as np
 import tifffile
-from PIL import TiffTags
+from PIL import Image, TiffTags
 from PIL.ExifTags import IFD, Base
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from retinashift.imaging.exif import DESCRIPTIVE, dump_exif, exif_dpi, exif_orientation, load_directory, load_exif
-from retinashift.imaging.photograph import ImageError, Photograph, check_size, upright
+from retinashift.imaging.exif import DESCRIPTIVE, exif_dpi, exif_orientation, load_directory, load_exif, upright_exif
+from retinashift.imaging.photograph import ImageError, Photograph, check_size, left_out, upright
 
 # Decoders that stop at the size the page promises. JPEG inside TIFF does not: its own header may claim any size.
 _COMPRESSIONS = {1: "none", 5: "LZW", 8: "deflate", 32946: "deflate", 32773: "PackBits", 50000: "Zstandard"}
@@ -22,6 +23,20 @@ _PHOTOMETRICS = {1: "grey", 2: "RGB"}
 _PREMULTIPLIED = 1
 MAX_PAGE = 10_000
 """A chain of directories is followed no further."""
+_UNSPECIFIED = 0
+_RESOLUTION = (Base.XResolution, Base.YResolution, Base.ResolutionUnit)
+_NOT_KEPT = {700: "XMP", 33723: "IPTC", 34377: "Photoshop's settings"}
+_PRIVATE_DESCRIPTIONS = (
+    (re.compile(r"ImageJ="), "ImageJ"),
+    (re.compile(r'\s*\{"shape":'), "tifffile"),
+    (re.compile(r"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)?<OME\b", re.DOTALL), "OME"),
+)
+"""Descriptions that are no text for people, and who reads them."""
+_INCH_IN = {
+    "nm": 2.54e7, "um": 25400, "\\u00b5m": 25400, "\u00b5m": 25400, "\u00c2\u00b5m": 25400, "micron": 25400,
+    "microns": 25400, "micrometer": 25400, "mm": 25.4, "cm": 2.54, "inch": 1.0, "inches": 1.0,
+}  # fmt: skip
+"""Units as ImageJ writes them; the micro sign comes escaped, or as one or two bytes."""
 _STRIP_BYTES = 2**20
 _MAX_STRIPS_BYTES = 2**32 - 2**26  # leaves room for the directory
 
@@ -53,14 +68,25 @@ def decode_tiff(data: bytes, max_pixels: int, number: int | None = None) -> Phot
         shape = (page.imagelength, page.imagewidth, *([page.samplesperpixel] if page.samplesperpixel > 1 else []))
         stored = stored.reshape(shape).astype(stored.dtype.newbyteorder("="), copy=False)
         icc = page.iccprofile
-        exif = load_directory(data, page.offset)
+        notes: list[str] = []
+        exif = load_directory(data, page.offset, notes)
+        notes += left_out(name for tag, name in _NOT_KEPT.items() if tag in page.tags)
+        if _UNSPECIFIED in page.extrasamples:
+            notes.append(f"channel {page.samplesperpixel}, whose meaning it does not tell, is taken for alpha")
     orientation = exif_orientation(exif)
     dpi = exif_dpi(exif)
-    for tag in (Base.XResolution, Base.YResolution, Base.ResolutionUnit):  # they have a place of their own in a TIFF
-        if tag in exif:
-            del exif[tag]
+    text = str(exif.get(Base.ImageDescription, ""))
+    if program := next((name for start, name in _PRIVATE_DESCRIPTIONS if start.match(text)), None):
+        notes.append(f"its description is left out: {program} reads sizes from it, which are the small picture's")
+        del exif[Base.ImageDescription]
+        dpi = dpi or _imagej_dpi(text, exif)
+    if dpi:
+        for tag in _RESOLUTION:  # they have a place of their own in a TIFF
+            if tag in exif:
+                del exif[tag]
     dpi = dpi[::-1] if dpi and orientation > 4 else dpi
-    return Photograph(upright(stored, orientation), "TIFF", icc, dump_exif(exif), dpi)
+    block = upright_exif(exif, page.imagewidth, page.imagelength)
+    return Photograph(upright(stored, orientation), "TIFF", icc, block, dpi, notes=tuple(notes))
 
 
 def encode_tiff(photograph: Photograph) -> bytes:
@@ -111,7 +137,7 @@ def _describe(photograph: Photograph) -> ImageFileDirectory_v2:
     """A directory with EXIF, ICC profile and resolution, and nothing yet about how the pixels are stored."""
     exif = load_exif(photograph.exif)
     directory = ImageFileDirectory_v2()
-    for tag in (tag for tag in DESCRIPTIVE if exif.get(tag)):
+    for tag in (tag for tag in (*DESCRIPTIVE, *_RESOLUTION) if exif.get(tag)):
         directory[tag] = exif[tag]
     for nested in (IFD.Exif, IFD.GPSInfo):
         # the offsets of maker notes and of the interoperability directory point into the file they came from
@@ -123,10 +149,18 @@ def _describe(photograph: Photograph) -> ImageFileDirectory_v2:
         directory[Base.InterColorProfile] = photograph.icc
     if photograph.provenance:
         directory[Base.ProcessingSoftware] = photograph.provenance
-    if photograph.dpi:
+    if photograph.dpi and exif_dpi(exif) is None:
         directory[Base.XResolution], directory[Base.YResolution] = photograph.dpi
         directory[Base.ResolutionUnit] = 2  # inch
     return directory
+
+
+def _imagej_dpi(description: str, exif: Image.Exif) -> tuple[float, float] | None:
+    """ImageJ counts pixels per unit in the resolution tags and names the unit in the description."""
+    unit = re.search(r"^unit=(.*?)\s*$", description, re.MULTILINE)
+    length = _INCH_IN.get(unit[1].lower()) if unit else None
+    per_unit = exif_dpi(exif, {1: 1.0})
+    return None if length is None or per_unit is None else (per_unit[0] * length, per_unit[1] * length)
 
 
 def _check_page(page: tifffile.TiffPage, file_bytes: int, max_pixels: int) -> None:

@@ -10,8 +10,8 @@ from PIL import Image
 from PIL.ExifTags import Base
 from PIL.WebPImagePlugin import WebPImageFile
 
-from retinashift.imaging.exif import dump_exif, exif_dpi, exif_orientation, load_exif
-from retinashift.imaging.photograph import ImageError, Photograph, check_size, upright
+from retinashift.imaging.exif import exif_dpi, exif_orientation, load_exif, upright_exif
+from retinashift.imaging.photograph import ImageError, Photograph, check_size, left_out, upright
 
 MAX_SIDE = 16383
 _ANIMATED = 2  # flag of the extended header
@@ -26,11 +26,15 @@ def decode_webp(data: bytes, max_pixels: int) -> Photograph:
     check_size(*_read_size(data), max_pixels)
     with WebPImageFile(io.BytesIO(data)) as picture:  # not Image.open, whose own limit cannot be raised for one file
         check_size(*picture.size, max_pixels)
-        exif = load_exif(picture.info.get("exif", b"").removeprefix(b"Exif\0\0"))
+        notes: list[str] = []
+        exif = load_exif(picture.info.get("exif", b"").removeprefix(b"Exif\0\0"), notes)
         orientation, dpi = exif_orientation(exif), exif_dpi(exif)
         pixels = upright(np.array(picture), orientation)
         icc = picture.info.get("icc_profile") or None
-    return Photograph(pixels, "WebP", icc, dump_exif(exif), dpi[::-1] if dpi and orientation > 4 else dpi)
+        block = upright_exif(exif, *picture.size)
+        notes += left_out(["XMP"] if "xmp" in picture.info else [])
+    dpi = dpi[::-1] if dpi and orientation > 4 else dpi
+    return Photograph(pixels, "WebP", icc, block, dpi, notes=tuple(notes))
 
 
 def encode_webp(photograph: Photograph) -> bytes:
@@ -46,7 +50,7 @@ def encode_webp(photograph: Photograph) -> bytes:
     if max(photograph.pixels.shape[:2]) > MAX_SIDE:
         raise ImageError(f"WebP holds at most {MAX_SIDE:,} pixels a side; write PNG or TIFF")
     exif = load_exif(photograph.exif)
-    if photograph.dpi:
+    if photograph.dpi and exif_dpi(exif) is None:
         exif[Base.XResolution], exif[Base.YResolution] = photograph.dpi
         exif[Base.ResolutionUnit] = 2  # inch
     if photograph.provenance:
