@@ -1,14 +1,14 @@
 """The account of a result: in every format, the same bytes each time, found again, and nothing else taken for it."""
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from retinashift.imaging.files import ImageError, encode_image, find_provenance, write_image
-from retinashift.imaging.provenance import LAYOUT, MAX_LINE, Provenance, parse_line
+from retinashift.imaging.provenance import _TYPES, LAYOUT, MAX_LINE, Provenance, parse_line
 
 RECORD = Provenance(
     4, "c" * 64, 1, 7, "1" * 64, 3, 2, {"page": 2}, "cpu", {"retinashift": "0.1.0", "torch": "2.13.0+cpu"}, 71.25
@@ -48,6 +48,31 @@ def test_the_line_names_no_file_and_fits_the_header_of_a_ppm():
 )
 def test_other_text_is_no_record(text):
     assert parse_line(text) is None
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *(
+            {"versions": None},
+            {"versions": {"torch": 2}},
+            {"options": [1]},
+            {"seed": "7"},
+            {"seed": True},
+            {"scale": 4.0},
+        ),
+        *({"checkpoint": 1}, {"device": None}, {"consistency_db": "x"}, {"input_was_super_resolved": 1}),
+    ],
+    ids=str,
+)
+def test_values_of_another_type_are_no_record(change):
+    assert parse_line(json.dumps({**json.loads(RECORD.line()), **change})) is None
+
+
+def test_every_field_of_a_record_has_a_type():
+    assert set(_TYPES) == {field.name for field in fields(Provenance)}
+    for change in ({"consistency_db": 70}, {"consistency_db": None}, {"input_was_super_resolved": True}):
+        assert parse_line(replace(RECORD, **change).line()) == replace(RECORD, **change)
 
 
 def test_the_same_work_is_told_from_other_settings_and_other_inputs():

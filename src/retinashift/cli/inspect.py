@@ -20,24 +20,44 @@ def inspect_files(
     files: Annotated[list[Path], typer.Argument(help="Results of `retinashift upscale`, or any other picture.")],
     as_json: Annotated[bool, typer.Option("--json", help="One line of JSON for each file.")] = False,
 ) -> None:
-    """Tell what made a picture: checkpoint, settings, input, consistency. Exit code 1 if one has no such record."""
-    from retinashift.imaging.files import find_provenance, read_bytes
-    from retinashift.imaging.provenance import NOTE
+    """Tell what made a picture: checkpoint, settings, input, consistency.
 
-    records: list[tuple[Path, Provenance | None]] = []
+    Exit code 1 if one has no such record or cannot be read; the others are told all the same.
+    """
+    from retinashift.imaging.files import ImageError, find_provenance, read_bytes
+
+    missing = False
     for path in files:
-        records.append((path, find_provenance(read_bytes(path, _ANY_RESULT), str(path))))
-    for path, record in records:
+        try:
+            record = find_provenance(read_bytes(path, _ANY_RESULT), str(path))
+        except ImageError as error:
+            typer.echo(f"error: {_printable(str(error))}", err=True)
+            missing = True
+            continue
+        missing |= record is None
         if as_json:
             typer.echo(json.dumps({"file": str(path), "provenance": None if record is None else asdict(record)}))
-        elif record is None:
-            typer.echo(f"{path}: no record of RetinaShift; it may be an original, or was saved by another program")
         else:
-            typer.echo(f"{path}\n  {NOTE}")
-            for name, value in _rows(record):
-                typer.echo(f"  {name:<18} {value}")
-    if any(record is None for _, record in records):
+            _tell(path, record)
+    if missing:
         raise typer.Exit(1)
+
+
+def _tell(path: Path, record: Provenance | None) -> None:
+    from retinashift.imaging.provenance import NOTE
+
+    if record is None:
+        reason = "no record of RetinaShift; it may be an original, or was saved by another program"
+        typer.echo(f"{_printable(str(path))}: {reason}")
+        return
+    typer.echo(f"{_printable(str(path))}\n  {NOTE}")
+    for name, value in _rows(record):
+        typer.echo(f"  {_printable(name):<18} {_printable(value)}")
+
+
+def _printable(text: str) -> str:
+    """With what would steer a terminal written as an escape: the text may come out of a crafted file."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _rows(record: Provenance) -> list[tuple[str, str]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 KEYWORD = "retinashift"
@@ -58,8 +58,18 @@ class Provenance:
         return replace(self, consistency_db=None) == replace(other, consistency_db=None)
 
 
+_TYPES: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("scale", "steps", "seed", "ensemble", "back_projections"), (int,)),
+    **dict.fromkeys(("checkpoint", "input", "device"), (str,)),
+    **dict.fromkeys(("options", "versions"), (dict,)),
+    "consistency_db": (int, float, type(None)),
+    "input_was_super_resolved": (bool,),
+}
+"""What JSON gives for each field of a record."""
+
+
 def parse_line(text: str) -> Provenance | None:
-    """The record in a line, or None if it is another program's or a later layout's text.
+    """The record in a line; None for another program's text, a later layout's, or a record whose values are not such.
 
     >>> record = Provenance(4, "c0", 1, 0, "1f", consistency_db=70.5)
     >>> parse_line(record.line()) == record, parse_line("a comment")
@@ -74,12 +84,18 @@ def parse_line(text: str) -> Provenance | None:
     if not isinstance(values, dict) or values.pop(KEYWORD, None) != LAYOUT:
         return None
     values.pop("note", None)
-    if not set(values) <= {f.name for f in fields(Provenance)}:
+    if not set(values) <= set(_TYPES) or not all(_is(value, _TYPES[name]) for name, value in values.items()):
+        return None
+    if not all(isinstance(version, str) for version in values.get("versions", {}).values()):
         return None
     try:
         return Provenance(**values)
     except TypeError:  # a record without what every record has
         return None
+
+
+def _is(value: object, kinds: tuple[type, ...]) -> bool:
+    return isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))  # to Python, a bool is an int
 
 
 def is_account(text: str) -> bool:
