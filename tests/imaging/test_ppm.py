@@ -2,11 +2,15 @@
 
 import gzip
 import io
+import zlib
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from retinashift.imaging import ppm
+from retinashift.imaging.files import decode_image
 from retinashift.imaging.photograph import ImageError, Photograph
 from retinashift.imaging.ppm import decode_ppm, encode_ppm
 
@@ -50,9 +54,47 @@ def test_the_reason_of_a_refusal_is_named(data, reason):
             decode_ppm(stored, LIMIT)
 
 
-def test_gzip_is_unpacked_no_further_than_the_header_promises():
-    bomb = gzip.compress(b"P5\n2 2\n255\nabcd" + bytes(2**24))
-    assert decode_ppm(bomb, LIMIT).pixels.tobytes() == b"abcd"
+def test_gzip_is_unpacked_no_further_than_the_header_promises(monkeypatch):
+    bomb, unpacked = gzip.compress(b"P5\n2 2\n255\nabcd" + bytes(2**24)), []
+
+    class Counted:
+        def __init__(self, bits):
+            self.inner = zlib.decompressobj(bits)
+
+        def decompress(self, data, limit):
+            unpacked.append(self.inner.decompress(data, limit))
+            return unpacked[-1]
+
+    monkeypatch.setattr(ppm, "zlib", SimpleNamespace(decompressobj=Counted))
+    with pytest.raises(ImageError, match="data behind its pixels"):
+        decode_ppm(bomb, LIMIT)
+    assert max(map(len, unpacked)) <= 4096
+
+
+@pytest.mark.parametrize("behind", [b"\n", b"P5\n2 2\n255\nefgh"])
+def test_data_behind_the_pixels_are_refused(behind):
+    data = b"P5\n2 2\n255\nabcd"
+    whole = gzip.compress(data)
+    assert decode_ppm(whole + bytes(512), LIMIT).pixels.tobytes() == b"abcd"
+    for stored in (data + behind, gzip.compress(data + behind), whole + gzip.compress(behind)):
+        with pytest.raises(ImageError, match="data behind its pixels"):
+            decode_ppm(stored, LIMIT)
+
+
+def test_a_header_changed_to_cr_lf_is_refused():
+    with pytest.raises(ImageError, match="CR LF"):
+        decode_ppm(b"P5\r\n2 2\r\n255\r\nabcd", LIMIT)
+    assert decode_ppm(b"P5\n2 2\n255\r\nabc", LIMIT).pixels.tobytes() == b"\nabc"  # a raster may begin with a line feed
+
+
+def test_gzip_whose_sum_is_wrong_or_missing_is_an_error(retina):
+    stored = gzip.compress(encode_ppm(Photograph(retina)))
+    wrong = stored[:-8] + bytes((stored[-8] ^ 1,)) + stored[-7:]
+    with pytest.raises(ImageError, match="truncated or damaged PPM .*incorrect data check"):
+        decode_image(wrong, "a")
+    for missing in (1, 4, 8):
+        with pytest.raises(ImageError, match="gzip without its end"):
+            decode_image(stored[:-missing], "a")
 
 
 def test_alpha_is_refused():

@@ -19,7 +19,7 @@ def decode_ppm(data: bytes, max_pixels: int) -> Photograph:
     """8 or 16 bit (maxval 255 or 65535), grey (P5) or RGB (P6). Gzip is unpacked no further than the header promises.
 
     Raises:
-        ImageError: above the limit, truncated, plain text (P2, P3), bitmap (P1, P4), or another maxval.
+        ImageError: above the limit, truncated, more than one picture, a header changed to CR LF, plain text (P2, P3), bitmap (P1, P4), or another maxval.
     """
     header = _HEADER.match(_unpack(data, _MAX_HEADER))
     if header is None:
@@ -34,7 +34,9 @@ def decode_ppm(data: bytes, max_pixels: int) -> Photograph:
     shape = (height, width) if header[1] == b"5" else (height, width, 3)
     dtype = np.dtype(np.uint8 if maxval == 255 else ">u2")
     length = int(np.prod(shape)) * dtype.itemsize
-    raster = _unpack(data, header.end() + length)[header.end() :]
+    if header[0].endswith(b"\r") and header[0].count(b"\r") > 1:  # a line break of two bytes where one is allowed
+        raise ImageError("PPM whose header has lines that end in CR LF; it was changed by a program for texts")
+    raster = _unpack_whole(data, header.end() + length)[header.end() :]
     if len(raster) < length:
         raise ImageError(f"truncated PPM: {len(raster)} of {length} bytes")
     return Photograph(np.frombuffer(raster, dtype).reshape(shape).astype(dtype.newbyteorder("=")), "PPM")
@@ -60,6 +62,22 @@ def provenance_of_ppm(data: bytes) -> str:
     """The comment behind the magic number, or ""."""
     comment = _COMMENT.match(_unpack(data, _MAX_HEADER))
     return comment[1].decode("latin-1") if comment else ""
+
+
+def _unpack_whole(data: bytes, length: int) -> bytes:
+    """`_unpack` of a file that ends there: of gzip, whose sum is compared, too."""
+    more = ImageError("PPM with data behind its pixels; save the picture you want as a file of its own")
+    if data[:2] != b"\x1f\x8b":
+        if len(data) > length:
+            raise more
+        return data
+    packed = zlib.decompressobj(31)
+    content = packed.decompress(data, length + 1)
+    if len(content) > length or packed.unused_data.strip(b"\0"):  # zeros pad blocks of tapes
+        raise more
+    if not packed.eof:
+        raise ImageError("truncated PPM: gzip without its end")
+    return content
 
 
 def _unpack(data: bytes, limit: int) -> bytes:
