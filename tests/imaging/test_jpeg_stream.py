@@ -34,6 +34,7 @@ def test_whole_streams_pass_whatever_their_kind(retina, kind, quality, subsampli
         data = coded(np.ascontiguousarray(pixels), quality=quality, subsampling=subsampling, **kind)
         for behind in (b"", bytes(3), b"\xff\xd8 another \xff\xd9"):
             check_whole(data + behind, decoded(data), decoded)
+        check_whole(data[:-2] + b"\xff\xff\xff\xd9", decoded(data), decoded)  # fill bytes before the last marker
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
@@ -52,6 +53,13 @@ def test_a_stream_cut_between_its_restart_intervals_is_refused(retina):
     cut = data[: data.index(b"\xff\xd2")] + b"\xff\xd9"
     with pytest.raises(ImageError, match="truncated JPEG"):
         check_whole(cut, decoded(cut), decoded)
+
+
+def test_streams_of_very_many_scans_are_refused(retina):
+    data = coded(retina[:8, :8])
+    scan = data[data.index(b"\xff\xda") : -2]
+    with pytest.raises(ImageError, match="more than 1000 scans"):
+        check_whole(data[:-2] + 1000 * scan + b"\xff\xd9", decoded(data), decoded)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import struct
+from collections import deque
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -16,7 +17,7 @@ import numpy as np
 from retinashift.imaging.photograph import ImageError
 
 _MARKER = re.compile(rb"\xff+([^\x00\xff])")
-_SCAN_END = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+_SCAN_END = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 _FRAME_HEADERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
 _ARITHMETIC = range(0xC9, 0xD0)
@@ -24,6 +25,8 @@ _SCAN, _END = 0xDA, 0xD9
 _WITHOUT_BODY = {0x01, *range(0xD0, 0xD9)}
 _FILLER = bytes((167 * i + 13) % 255 for i in range(255))
 """Never 0xff, and without a pattern that would pass for nothing, as zeros do."""
+MAX_SCANS = 1000
+"""Of one picture; encoders make ten. Each is a pass over all of it."""
 _BAND = 512  # rows compared at a time
 
 
@@ -57,7 +60,7 @@ def check_whole(coded: bytes, pixels: np.ndarray, decode: Callable[[bytes], np.n
         decode: from a stream to pixels.
 
     Raises:
-        ImageError: truncated.
+        ImageError: truncated, or of more than `MAX_SCANS` scans.
     """
     parts, last, marker = [], 0, None
     for marker, start, end in _segments(coded):
@@ -65,9 +68,12 @@ def check_whole(coded: bytes, pixels: np.ndarray, decode: Callable[[bytes], np.n
             return
         if marker == _SCAN:
             # where scans have restart markers, only the next in turn leads a decoder into the filler behind it
-            restart = 0xD0 + len(_RESTART.findall(coded, start, end)) % 8
+            restarts = deque(_RESTART.finditer(coded, start, end), maxlen=1)
+            restart = 0xD0 + (restarts[0][0][1] + 1) % 8 if restarts else 0xD0
             parts += [coded[last:end], _FILLER, bytes((0xFF, restart)), _FILLER]
             last = end
+            if len(parts) > 4 * MAX_SCANS:
+                raise ImageError(f"JPEG with more than {MAX_SCANS} scans")
     if marker != _END:
         raise ImageError("truncated JPEG: it has no end")
     again = decode(b"".join(parts) + coded[last:])

@@ -19,7 +19,8 @@ def decode_ppm(data: bytes, max_pixels: int) -> Photograph:
     """8 or 16 bit (maxval 255 or 65535), grey (P5) or RGB (P6). Gzip is unpacked no further than the header promises.
 
     Raises:
-        ImageError: above the limit, truncated, more than one picture, a header changed to CR LF, plain text (P2, P3), bitmap (P1, P4), or another maxval.
+        ImageError: above the limit, truncated, more than one picture, a header changed to CR LF, plain text (P2, P3),
+            bitmap (P1, P4), or another maxval.
     """
     header = _HEADER.match(_unpack(data, _MAX_HEADER))
     if header is None:
