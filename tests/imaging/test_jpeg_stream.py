@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retinashift.imaging.jpeg_stream import check_whole, frame_claims
+from retinashift.imaging.jpeg import decode_jpeg
+from retinashift.imaging.jpeg_stream import check_whole, frame_claims, lacks_scans
 from retinashift.imaging.photograph import ImageError
 
 KINDS = (
@@ -53,6 +54,23 @@ def test_a_stream_cut_between_its_restart_intervals_is_refused(retina):
     cut = data[: data.index(b"\xff\xd2")] + b"\xff\xd9"
     with pytest.raises(ImageError, match="truncated JPEG"):
         check_whole(cut, decoded(cut), decoded)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_scans_are_missed_in_progressive_streams_that_lost_them_and_in_no_other(retina, kind):
+    for pixels in (retina, np.ascontiguousarray(retina[..., 1])):
+        data = coded(pixels, quality=90, **kind)
+        assert not lacks_scans(data)
+        starts = [at for at in range(len(data)) if data[at : at + 2] == b"\xff\xda"]
+        for start in starts[1:]:
+            assert lacks_scans(data[:start] + b"\xff\xd9")
+
+
+def test_a_progressive_photograph_without_its_last_scans_is_read_with_a_note(retina):
+    data = coded(retina, quality=90, progressive=True)
+    assert decode_jpeg(data, 10**6).notes == ()
+    (note,) = decode_jpeg(data[: data.rindex(b"\xff\xc4")] + b"\xff\xd9", 10**6).notes
+    assert "last scans are missing" in note
 
 
 def test_streams_of_very_many_scans_are_refused(retina):

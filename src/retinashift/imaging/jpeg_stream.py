@@ -22,6 +22,7 @@ _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 _FRAME_HEADERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
 _ARITHMETIC = range(0xC9, 0xD0)
 _SCAN, _END = 0xDA, 0xD9
+_PROGRESSIVE, _NOTHING_YET = 0xC2, 16
 _WITHOUT_BODY = {0x01, *range(0xD0, 0xD9)}
 _FILLER = bytes((167 * i + 13) % 255 for i in range(255))
 """Never 0xff, and without a pattern that would pass for nothing, as zeros do."""
@@ -51,8 +52,8 @@ def frame_claims(coded: bytes) -> tuple[int, int, int] | None:
 def check_whole(coded: bytes, pixels: np.ndarray, decode: Callable[[bytes], np.ndarray]) -> None:
     """Refuse a JPEG stream, lossy or lossless, of which part is missing though its end may have been put back.
 
-    Streams with arithmetic coding are not looked into: there, zeros at the end of a scan may be left out. Nor are
-    scans of a progressive stream missed that are gone as a whole.
+    Streams with arithmetic coding are not looked into: there, zeros at the end of a scan may be left out. For scans of
+    a progressive stream that are gone as a whole see `lacks_scans`.
 
     Args:
         coded: from the first marker on; what lies behind the end of the picture makes no difference.
@@ -79,6 +80,23 @@ def check_whole(coded: bytes, pixels: np.ndarray, decode: Callable[[bytes], np.n
     again = decode(b"".join(parts) + coded[last:])
     if any(not np.array_equal(pixels[i : i + _BAND], again[i : i + _BAND]) for i in range(0, len(pixels), _BAND)):
         raise ImageError("truncated JPEG: pixels are missing before its end")
+
+
+def lacks_scans(coded: bytes) -> bool:
+    """Whether a progressive stream ends before each coefficient has all its bits: it was cut, or made to be coarse.
+
+    Source: ISO/IEC 10918-1, B.2.3 and G.1.1.1.
+    """
+    shifts: dict[int, list[int]] = {}  # of each component, by how many bits each coefficient is still too short
+    for marker, start, _ in _segments(coded):
+        if marker == _PROGRESSIVE:
+            shifts = {coded[at]: [_NOTHING_YET] * 64 for at in range(start + 8, start + 8 + 3 * coded[start + 7], 3)}
+        elif marker == _SCAN and shifts:
+            count = coded[start + 2]
+            first, last, approximation = coded[start + 3 + 2 * count : start + 6 + 2 * count]
+            for at in range(start + 3, start + 3 + 2 * count, 2):
+                shifts[coded[at]][first : last + 1] = [approximation & 15] * (last + 1 - first)
+    return any(any(component) for component in shifts.values())
 
 
 def _segments(coded: bytes) -> Iterator[tuple[int, int, int]]:
