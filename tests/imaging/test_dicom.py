@@ -159,6 +159,19 @@ def test_a_frame_of_other_components_is_refused_before_it_is_decoded(retina, syn
         decode_dicom(written(photography(np.ascontiguousarray(retina[..., 1])), syntax, coded), LIMIT)
 
 
+def test_the_size_that_is_checked_is_that_of_what_is_decoded(retina):
+    grey = np.ascontiguousarray(retina[..., 1])
+    small, large = (bytes(imagecodecs.jpeg2k_encode(p, codecformat="j2k")) for p in (grey, np.tile(grey, (3, 3))))
+    jpeg = bytes(imagecodecs.jpeg8_encode(np.tile(grey, (3, 3))))
+    comment = b"\xff\xfe" + struct.pack(">H", 2 + 60) + small[:60]
+    with pytest.raises(ImageError, match="coded frame is not 128x128"):
+        decode_dicom(written(photography(grey), JPEG_BASELINE, jpeg[:2] + comment + jpeg[2:]), LIMIT)
+    box = struct.pack(">I4s", 12, b"jP  ") + b"\r\n\x87\n" + struct.pack(">I4s", 8 + len(small), b"free")
+    boxes = box + small + struct.pack(">I4s", 0, b"jp2c") + large
+    pixels = decode_dicom(written(photography(grey), J2K, boxes), LIMIT).pixels
+    assert pixels.shape == grey.shape
+
+
 def test_palettes_become_rgb(retina):
     index = np.ascontiguousarray(retina[..., 1])
     tables = np.random.default_rng(0).integers(0, 256, (3, 256), dtype=np.uint8)

@@ -10,7 +10,9 @@ from pydicom.dataset import Dataset
 from retinashift.imaging.dicom import decode_dicom
 from retinashift.imaging.dicom_deidentify import deidentify
 from retinashift.imaging.dicom_geometry import keep_frame
+from retinashift.imaging.dicom_parametric import encode_parametric_map
 from retinashift.imaging.files import encode_image
+from retinashift.imaging.provenance import Provenance
 
 from .test_dicom import photography, written
 
@@ -103,3 +105,14 @@ def test_shutters_move_with_the_pixels_that_they_leave_open(retina):
     assert list(result.VerticesOfThePolygonalShutter) == [2, 2, 2, 510, 510, 510]
     shared = result.SharedFunctionalGroupsSequence[0].FrameDisplayShutterSequence[0]
     assert shared.RadiusOfCircularShutter == 120
+
+
+def test_a_map_of_uncertainty_has_the_spacing_of_functional_groups(frames):
+    ds = photography(frames, frames=3)
+    del ds.PixelSpacing
+    ds.SharedFunctionalGroupsSequence = [measures(0.012, 0.008)]
+    photograph = decode_dicom(written(ds), LIMIT, 2)
+    result = encode_image("a.dcm", photograph, provenance=Provenance(4, "c", 1, 0, "1"))
+    made = encode_parametric_map(np.zeros((128, 128)), result, photograph.dicom, "what it means")
+    shared = pydicom.dcmread(io.BytesIO(made)).SharedFunctionalGroupsSequence[0]
+    assert list(shared.PixelMeasuresSequence[0].PixelSpacing) == [0.012, 0.008]

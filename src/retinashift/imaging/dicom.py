@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import imagecodecs
 import numpy as np
 
-from retinashift.imaging.dicom_geometry import spacing
+from retinashift.imaging.dicom_geometry import pixel_spacing
 from retinashift.imaging.dicom_structure import check_structure
-from retinashift.imaging.jpeg_stream import check_whole, frame_claims
+from retinashift.imaging.jpeg_stream import check_whole, codestream, frame_claims
 from retinashift.imaging.jpegls import decode_jpegls
 from retinashift.imaging.photograph import ImageError, Photograph, check_size
 
@@ -160,7 +160,8 @@ def _decode_frame(coded: bytes, syntax: str, photometric: str, size: int) -> np.
     elif syntax in _JPEG_LS:
         pixels = decode_jpegls(coded, size)
     else:
-        pixels = imagecodecs.jpeg2k_decode(coded, numthreads=1)  # undoes its own colour transforms
+        # the very codestream that was looked at, for another could hide in a box; it undoes its own colour transforms
+        pixels = imagecodecs.jpeg2k_decode(codestream(coded), numthreads=1)
     if photometric in ("YBR_FULL", "YBR_FULL_422"):
         from pydicom.pixels.processing import convert_color_space
 
@@ -209,5 +210,5 @@ def _without_pixels(dataset: Dataset) -> Dataset:
 
 def _dpi(dataset: Dataset, frame: int) -> tuple[float, float] | None:
     """From the spacing on the retina."""
-    millimetres = spacing(dataset, frame)
+    millimetres = pixel_spacing(dataset, frame)
     return None if millimetres is None else (_MM / millimetres[1], _MM / millimetres[0])

@@ -24,7 +24,7 @@ _ABOUT_OTHER_FRAMES = (
 )  # fmt: skip
 
 
-def spacing(dataset: Dataset, frame: int) -> tuple[float, float] | None:
+def pixel_spacing(dataset: Dataset, frame: int) -> tuple[float, float] | None:
     """Millimetres down and across a pixel of that frame, from 1; None where the header tells none that can be."""
     for place in (dataset, *_groups_of(dataset, frame)):
         for measures in (place, *(place.get("PixelMeasuresSequence") or [])):

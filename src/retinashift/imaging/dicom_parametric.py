@@ -12,6 +12,7 @@ import numpy as np
 
 from retinashift.imaging.dicom import require_pydicom
 from retinashift.imaging.dicom_derived import PRIVATE_CREATOR, PRIVATE_GROUP, coded, new_uid, provenance_of_dicom
+from retinashift.imaging.dicom_geometry import decimal, pixel_spacing
 from retinashift.imaging.uncertainty_map import BRIGHTEST, FULL_SCALE, stored_deviations
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def _put_image(dataset: Dataset, sigma: np.ndarray) -> None:
 
 def _shared_groups(about: Dataset, explanation: str) -> Dataset:
     """Functional groups that a map must have (PS3.3, table A.75-2), but for that of the frame's content."""
-    spacing = about.get("PixelSpacing")
+    spacing = about.get("PixelSpacing") or [decimal(value) for value in pixel_spacing(about, 1) or ()]
     side = str(about.get("ImageLaterality") or about.get("Laterality") or "U")
     region = about.get("AnatomicRegionSequence") or [coded("81745001", "Eye", "SCT")]
     quantity = _item(

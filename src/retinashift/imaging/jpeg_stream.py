@@ -21,6 +21,7 @@ _SCAN_END = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 _FRAME_HEADERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
 _ARITHMETIC = range(0xC9, 0xD0)
+_START = b"\xff\xd8"
 _SCAN, _END = 0xDA, 0xD9
 _PROGRESSIVE, _NOTHING_YET = 0xC2, 16
 _WITHOUT_BODY = {0x01, *range(0xD0, 0xD9)}
@@ -36,17 +37,23 @@ def frame_claims(coded: bytes) -> tuple[int, int, int] | None:
 
     Source: ISO/IEC 10918-1, B.2.2; ISO/IEC 14495-1, C.2.2; ISO/IEC 15444-1, A.5.1.
     """
-    start = coded.find(b"\xff\x4f\xff\x51", 0, 4096)
-    if start >= 0:  # JPEG 2000, with or without boxes around it
-        if len(coded) < start + 42:
+    if not coded.startswith(_START):
+        coded = codestream(coded)
+        if len(coded) < 42:
             return None
-        width, height, left, top = struct.unpack_from(">4I", coded, start + 8)
-        return width - left, height - top, struct.unpack_from(">H", coded, start + 40)[0]
+        width, height, left, top = struct.unpack_from(">4I", coded, 8)
+        return width - left, height - top, struct.unpack_from(">H", coded, 40)[0]
     for marker, start, _ in _segments(coded):
         if marker in _FRAME_HEADERS and start + 8 <= len(coded):
             height, width, components = struct.unpack_from(">HHB", coded, start + 3)
             return width, height, components
     return None
+
+
+def codestream(coded: bytes) -> bytes:
+    """A JPEG 2000 stream without the boxes that may lie around it; nothing if none is found."""
+    start = coded.find(b"\xff\x4f\xff\x51", 0, 4096)
+    return coded[start:] if start >= 0 else b""
 
 
 def check_whole(coded: bytes, pixels: np.ndarray, decode: Callable[[bytes], np.ndarray]) -> None:
