@@ -145,13 +145,13 @@ def test_descriptions_that_tell_sizes_are_left_out_and_noted(settings, program):
     with tifffile.TiffFile(io.BytesIO(data)) as file:
         description = file.pages.first.description
     photograph = decode_tiff(data, LIMIT)
-    assert f"its description is left out: {program} reads sizes" in photograph.notes[0]
+    assert photograph.left_out == (f"the description by which {program} tells sizes",)
     assert description.encode() not in encode_tiff(photograph)
 
 
 def test_descriptions_for_people_stay():
     photograph = decode_tiff(tiff(np.zeros((20, 30), np.uint16), description="left eye", metadata=None), LIMIT)
-    assert photograph.notes == ()
+    assert photograph.left_out == ()
     assert b"left eye\0" in encode_tiff(photograph)
 
 

@@ -286,6 +286,8 @@ def _with_metadata(path: Path, image: Photograph | np.ndarray, like: Photograph 
     photograph = Photograph(np.ascontiguousarray(pixels))
     if like is None:
         return photograph
+    if like.left_out:
+        logger.warning("%s: not carried over from the input: %s", path, ", ".join(like.left_out))
     height, width = pixels.shape[:2]
     icc = like.icc
     if icc and (photograph.channels < 3) != (like.channels < 3):

@@ -12,7 +12,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from retinashift.imaging.exif import exif_dpi, exif_orientation, load_exif, upright_exif
 from retinashift.imaging.jpeg_stream import check_whole, lacks_scans
-from retinashift.imaging.photograph import ImageError, Photograph, check_size, left_out, upright
+from retinashift.imaging.photograph import ImageError, Photograph, check_size, upright
 from retinashift.imaging.provenance import is_account
 
 QUALITY = 95
@@ -61,9 +61,9 @@ def decode_jpeg(data: bytes, max_pixels: int, number: int | None = None) -> Phot
     pixels = upright(pixels, orientation)
     if lacks_scans(data):
         notes.append("its last scans are missing, or were never made: it is coarser than it could be")
-    notes += left_out(name for name, there in others.items() if there)
     dpi = dpi[::-1] if dpi and orientation > 4 else dpi
-    return Photograph(pixels, "JPEG", icc, block, dpi, notes=tuple(notes))
+    left_out = tuple(name for name, there in others.items() if there)
+    return Photograph(pixels, "JPEG", icc, block, dpi, notes=tuple(notes), left_out=left_out)
 
 
 def encode_jpeg(photograph: Photograph) -> bytes:

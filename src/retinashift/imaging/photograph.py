@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -47,7 +46,9 @@ class Photograph:
     frame: int = 1
     """Which of the object's frames it is."""
     notes: tuple[str, ...] = ()
-    """What the file holds that is not here, or not as it stands there, a line each; `decode_image` logs them."""
+    """What is wrong with the file or was taken for something, a line each; `decode_image` logs them."""
+    left_out: tuple[str, ...] = ()
+    """Names of what else the file holds and no result will; `encode_image` logs them."""
 
     def __post_init__(self) -> None:
         if self.pixels.dtype not in (np.uint8, np.uint16):
@@ -64,12 +65,6 @@ class Photograph:
     @property
     def has_alpha(self) -> bool:
         return self.channels in (2, 4)
-
-
-def left_out(names: Iterable[str]) -> list[str]:
-    """A note that names what is not carried over, or none."""
-    listed = ", ".join(names)
-    return [f"not carried over: {listed}"] if listed else []
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import imagecodecs
 
 from retinashift.imaging.exif import exif_dpi, exif_orientation, load_exif, upright_exif
-from retinashift.imaging.photograph import ImageError, Photograph, check_size, left_out, upright
+from retinashift.imaging.photograph import ImageError, Photograph, check_size, upright
 from retinashift.imaging.provenance import KEYWORD
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -39,11 +39,11 @@ def decode_png(data: bytes, max_pixels: int) -> Photograph:
     dpi = _read_dpi(chunks[b"pHYs"]) if b"pHYs" in chunks else exif_dpi(exif)
     pixels = upright(imagecodecs.png_decode(data), orientation)
     icc = _read_icc(chunks[b"iCCP"], notes) if b"iCCP" in chunks else None
-    notes += left_out(dict.fromkeys(_texts(data)))
     dpi = dpi[::-1] if dpi and orientation > 4 else dpi
     colour = tuple((kind, chunks[kind]) for kind in COLOUR if kind in chunks)
     block = upright_exif(exif, width, height)
-    return Photograph(pixels, "PNG", icc, block, dpi, colour, notes=tuple(notes))
+    left_out = tuple(dict.fromkeys(_texts(data)))
+    return Photograph(pixels, "PNG", icc, block, dpi, colour, notes=tuple(notes), left_out=left_out)
 
 
 def encode_png(photograph: Photograph) -> bytes:

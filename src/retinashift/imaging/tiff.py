@@ -15,7 +15,7 @@ from PIL.ExifTags import IFD, Base
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from retinashift.imaging.exif import DESCRIPTIVE, exif_dpi, exif_orientation, load_directory, load_exif, upright_exif
-from retinashift.imaging.photograph import ImageError, Photograph, check_size, left_out, upright
+from retinashift.imaging.photograph import ImageError, Photograph, check_size, upright
 
 # Decoders that stop at the size the page promises. JPEG inside TIFF does not: its own header may claim any size.
 _COMPRESSIONS = {1: "none", 5: "LZW", 8: "deflate", 32946: "deflate", 32773: "PackBits", 50000: "Zstandard"}
@@ -70,14 +70,14 @@ def decode_tiff(data: bytes, max_pixels: int, number: int | None = None) -> Phot
         icc = page.iccprofile
         notes: list[str] = []
         exif = load_directory(data, page.offset, notes)
-        notes += left_out(name for tag, name in _NOT_KEPT.items() if tag in page.tags)
+        left_out = [name for tag, name in _NOT_KEPT.items() if tag in page.tags]
         if _UNSPECIFIED in page.extrasamples:
             notes.append(f"channel {page.samplesperpixel}, whose meaning it does not tell, is taken for alpha")
     orientation = exif_orientation(exif)
     dpi = exif_dpi(exif)
     text = str(exif.get(Base.ImageDescription, ""))
     if program := next((name for start, name in _PRIVATE_DESCRIPTIONS if start.match(text)), None):
-        notes.append(f"its description is left out: {program} reads sizes from it, which are the small picture's")
+        left_out.append(f"the description by which {program} tells sizes")  # they are the small picture's
         del exif[Base.ImageDescription]
         dpi = dpi or _imagej_dpi(text, exif)
     if dpi:
@@ -86,7 +86,9 @@ def decode_tiff(data: bytes, max_pixels: int, number: int | None = None) -> Phot
                 del exif[tag]
     dpi = dpi[::-1] if dpi and orientation > 4 else dpi
     block = upright_exif(exif, page.imagewidth, page.imagelength)
-    return Photograph(upright(stored, orientation), "TIFF", icc, block, dpi, notes=tuple(notes))
+    return Photograph(
+        upright(stored, orientation), "TIFF", icc, block, dpi, notes=tuple(notes), left_out=tuple(left_out)
+    )
 
 
 def encode_tiff(photograph: Photograph) -> bytes:

@@ -11,7 +11,7 @@ from PIL.ExifTags import Base
 from PIL.WebPImagePlugin import WebPImageFile
 
 from retinashift.imaging.exif import exif_dpi, exif_orientation, load_exif, upright_exif
-from retinashift.imaging.photograph import ImageError, Photograph, check_size, left_out, upright
+from retinashift.imaging.photograph import ImageError, Photograph, check_size, upright
 
 MAX_SIDE = 16383
 _ANIMATED = 2  # flag of the extended header
@@ -32,9 +32,9 @@ def decode_webp(data: bytes, max_pixels: int) -> Photograph:
         pixels = upright(np.array(picture), orientation)
         icc = picture.info.get("icc_profile") or None
         block = upright_exif(exif, *picture.size)
-        notes += left_out(["XMP"] if "xmp" in picture.info else [])
+        left_out = ("XMP",) if "xmp" in picture.info else ()
     dpi = dpi[::-1] if dpi and orientation > 4 else dpi
-    return Photograph(pixels, "WebP", icc, block, dpi, notes=tuple(notes))
+    return Photograph(pixels, "WebP", icc, block, dpi, notes=tuple(notes), left_out=left_out)
 
 
 def encode_webp(photograph: Photograph) -> bytes:
