@@ -1,6 +1,7 @@
 """JPEG: little is lost; what the format cannot hold is refused."""
 
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -51,15 +52,31 @@ def test_cmyk_and_truncated_files_are_refused(retina):
             decode_jpeg(cut, LIMIT)
 
 
-def test_several_pictures_in_one_file_are_refused_until_the_first_is_chosen(retina):
+def of_two_pictures(first, second, kinds):
     buffer = io.BytesIO()
-    Image.fromarray(retina).save(buffer, "MPO", save_all=True, append_images=[Image.fromarray(255 - retina)])
-    data = buffer.getvalue()
+    Image.fromarray(first).save(buffer, "MPO", save_all=True, append_images=[Image.fromarray(second)])
+    data = bytearray(buffer.getvalue())
+    listed = data.index(b"MPF\0")
+    index = data.rindex(struct.pack("<L", 0x030000), listed, listed + 120)  # Pillow calls the second nothing
+    for number, kind in enumerate(kinds):
+        data[index + 16 * number : index + 16 * number + 4] = struct.pack("<L", kind)
+    return bytes(data)
+
+
+def test_several_views_in_one_file_are_refused_until_the_first_is_chosen(retina):
+    stereo = of_two_pictures(retina, 255 - retina, (0x020002, 0x020002))
     with pytest.raises(ImageError, match="2 pictures .*--page 1"):
-        decode_jpeg(data, LIMIT)
-    assert np.array_equal(decode_jpeg(data, LIMIT, 1).pixels, decode_jpeg(jpeg(Image.fromarray(retina)), LIMIT).pixels)
+        decode_jpeg(stereo, LIMIT)
+    only = decode_jpeg(jpeg(Image.fromarray(retina)), LIMIT)
+    assert np.array_equal(decode_jpeg(stereo, LIMIT, 1).pixels, only.pixels)
     with pytest.raises(ImageError, match="page 2 is asked for"):
-        decode_jpeg(data, LIMIT, 2)
+        decode_jpeg(stereo, LIMIT, 2)
+
+
+def test_the_gain_map_of_a_telephone_is_no_view_and_is_told_to_be_left_out(retina):
+    photograph = decode_jpeg(of_two_pictures(retina, retina[:8, :8], (0x030000, 0)), LIMIT)
+    assert photograph.pixels.shape == retina.shape
+    assert photograph.left_out == ("its other pictures, such as a gain map",)
 
 
 def test_a_resolution_above_what_its_header_holds_is_left_out_and_told(retina, caplog):

@@ -21,7 +21,8 @@ QUALITY = 95
 MAX_DPI = 65535
 """What its header holds; EXIF may hold more."""
 _ENTRIES = 0xB002  # tag of the list of pictures, 16 bytes each, of which the first four tell the kind
-_PREVIEW = 0x010000
+_CLASS, _PREVIEW, _VIEW = 0xFF0000, 0x010000, 0x020000
+MAX_SIDE = 65_500
 
 
 def decode_jpeg(data: bytes, max_pixels: int, number: int | None = None) -> Photograph:
@@ -43,8 +44,9 @@ def decode_jpeg(data: bytes, max_pixels: int, number: int | None = None) -> Phot
         check_size(*picture.size, max_pixels)
         if picture.mode not in ("L", "RGB"):
             raise ImageError(f"JPEG in {picture.mode}; convert it to RGB or grey")
-        if number is None and (pictures := _pictures(picture.info.get("mp"))) > 1:
-            raise ImageError(f"JPEG with {pictures} pictures (MPO); choose the first with --page 1")
+        views, others_of_it = _pictures(picture.info.get("mp"))
+        if number is None and views > 1:
+            raise ImageError(f"JPEG with {views} pictures (MPO); choose the first with --page 1")
         exif = load_exif(picture.info.get("exif", b"").removeprefix(b"Exif\0\0"), notes)
         orientation = exif_orientation(exif)
         dpi = _jfif_dpi(picture) or exif_dpi(exif)
@@ -52,6 +54,7 @@ def decode_jpeg(data: bytes, max_pixels: int, number: int | None = None) -> Phot
         block = upright_exif(exif, *picture.size)
         comment = bytes(picture.info.get("comment", b""))
         others = {
+            "its other pictures, such as a gain map": others_of_it > 0,
             "XMP": "xmp" in picture.info,
             "IPTC": "photoshop" in picture.info,
             "comment": comment and not is_account(comment.decode("latin-1")),
@@ -76,8 +79,8 @@ def encode_jpeg(photograph: Photograph) -> bytes:
         raise ImageError("JPEG holds 8 bit only and the picture has 16; write PNG or TIFF")
     if photograph.has_alpha:
         raise ImageError("JPEG holds no alpha channel; write PNG or TIFF")
-    if max(photograph.pixels.shape[:2]) > 65500:
-        raise ImageError("JPEG holds at most 65,500 pixels a side; write PNG or TIFF")
+    if max(photograph.pixels.shape[:2]) > MAX_SIDE:
+        raise ImageError(f"JPEG holds at most {MAX_SIDE:,} pixels a side; write PNG or TIFF")
     if photograph.exif and len(photograph.exif) > 65500:
         raise ImageError("the EXIF block is longer than the 64 KiB of JPEG; write PNG or TIFF")
     buffer = io.BytesIO()
@@ -109,10 +112,12 @@ def _pixels(data: bytes) -> np.ndarray:
         return np.array(picture)
 
 
-def _pictures(index: bytes | None) -> int:
-    """How many the file has, by the index of CIPA DC-007 that it may hold; previews that a camera adds do not count."""
+def _pictures(index: bytes | None) -> tuple[int, int]:
+    """By the index of CIPA DC-007 that a file may hold: how many views of a scene (stereo, angles, panorama), and how
+    many further pictures of no stated kind, such as the gain map of a telephone. Previews do not count.
+    """
     if not index:
-        return 1
+        return 1, 0
     try:
         directory = ImageFileDirectory_v2(index[:8])
         file = io.BytesIO(index)
@@ -120,10 +125,11 @@ def _pictures(index: bytes | None) -> int:
         directory.load(file)
         entries = bytes(directory.get(_ENTRIES, b""))
     except Exception:  # whatever Pillow raises: a damaged index leads to no other picture
-        return 1
+        return 1, 0
     order: Literal["little", "big"] = "little" if index[:2] == b"II" else "big"
     kinds = [int.from_bytes(entries[i : i + 4], order) for i in range(0, len(entries), 16)]
-    return max(1, sum(kind & 0xFF0000 != _PREVIEW for kind in kinds))
+    views = sum(kind & _CLASS == _VIEW for kind in kinds)
+    return max(1, views), max(0, sum(kind & _CLASS not in (_VIEW, _PREVIEW) for kind in kinds[1:]))
 
 
 def _jfif_dpi(picture: Image.Image) -> tuple[float, float] | None:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from retinashift.imaging.files import ImageError, Photograph, encode_image
+from retinashift.imaging.files import ImageError, Photograph, encode_image, format_of
+from retinashift.imaging.jpeg import MAX_SIDE as JPEG_SIDE
+from retinashift.imaging.webp import MAX_SIDE as WEBP_SIDE
 
-_LONGEST_SIDE = {".webp": 16_383, ".jpg": 65_500, ".jpeg": 65_500, ".dcm": 65_535}
-"""Pixels, by the formats' own fields (DICOM: unsigned shorts; JPEG: what libjpeg takes)."""
+_LONGEST_SIDE = {"WebP": WEBP_SIDE, "JPEG": JPEG_SIDE, "DICOM": 2**16 - 1}
 
 
 def check_target(path: str | Path, like: Photograph, scale: int) -> None:
@@ -21,11 +21,11 @@ def check_target(path: str | Path, like: Photograph, scale: int) -> None:
     """
     path = Path(path)
     height, width = (side * scale for side in like.pixels.shape[:2])
-    longest = _LONGEST_SIDE.get(path.suffix.lower())
+    longest = _LONGEST_SIDE.get(format_of(path) or "")
     if longest is not None and max(height, width) > longest:
         raise ImageError(
             f"{path}: the result has {width}x{height} pixels, and such a file holds {longest:,} a side; "
             "give --format tiff or png"
         )
     pixel = np.zeros((1, 1, *like.pixels.shape[2:]), like.pixels.dtype)
-    encode_image(path, pixel, like=replace(like, icc=None, exif=None, dpi=None))
+    encode_image(path, pixel, like=Photograph(like.pixels, dicom=like.dicom, frame=like.frame))
