@@ -132,6 +132,18 @@ def test_two_people_at_once_get_their_own_results(page, browser, tmp_path, retin
         view.close()
 
 
+def test_a_result_arrives_in_a_tab_that_is_not_looked_at_and_one_that_cannot_be_fetched_is_told(page, browser):
+    view = browser.new_page()
+    view.add_init_script("HTMLImageElement.prototype.decode = () => new Promise(() => {})")  # as in a hidden tab
+    view.goto(page.address)
+    view.locator("#sample").click()
+    view.wait_for_selector("retina-viewer[data-ready]", timeout=WAIT)
+    view.route("**/result/**", lambda route: route.abort())
+    view.locator("#sample").click()
+    view.get_by_text("its pictures could not be fetched").wait_for(timeout=WAIT)
+    view.close()
+
+
 def test_the_method_tab_draws_the_schedule_and_the_chain_of_the_sample_before_anything_is_dropped(page, browser):
     view = browser.new_page()
     view.goto(page.address)

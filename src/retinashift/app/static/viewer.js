@@ -22,6 +22,9 @@ const LUT = (() => { // black, violet, orange, yellow: dark to light in one dire
 const GRADIENT = "linear-gradient(90deg," + [0,51,102,153,204,255].map(i => `rgb(${LUT[i].map(Math.round)})`) + ")";
 const make = (tag, text, props) => Object.assign(document.createElement(tag), text === undefined ? {} : {textContent: text}, props);
 
+const load = src => new Promise((done, fail) => { // not decode(), which waits in a tab that is not looked at
+  const i = new Image(); i.onload = () => done(i); i.onerror = fail; i.src = src; });
+
 class Viewer extends HTMLElement {
   static observedAttributes = ["data-job"]; // the next job comes into the same element
   connectedCallback() {
@@ -68,7 +71,8 @@ class Viewer extends HTMLElement {
     const p = this.photo = this.good[n]; if (!p) { this.canvas.hidden = true; return; }
     const base = `result/${this.job.token}/${p.number}-`, images = {};
     this.left.replaceChildren(...[["bicubic","bicubic"],["input","input pixels"],["reference","reference"]].filter(([v]) => p.layers.includes(v)).map(([v, t]) => make("option", t, {value: v})));
-    await Promise.all(p.layers.map(async name => { const i = new Image(); i.src = base + name + ".png"; await i.decode(); images[name] = i; }));
+    try { await Promise.all(p.layers.map(async name => { images[name] = await load(base + name + ".png"); })); }
+    catch { if (this.photo === p) this.root.append(make("div", `${p.name}: its pictures could not be fetched; enlarge it again`, {className: "bad"})); return; }
     if (this.photo !== p) return;
     this.images = images; const a = p.provenance, rows = [["sizes", `${p.input} to ${p.output}`], ["seconds", p.seconds],
       ["consistency", a.consistency_db === null ? "exact" : `${a.consistency_db} dB: the result reduced again, against the input`]];
