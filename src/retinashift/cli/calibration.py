@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from retinashift.cli.opening import LARGEST_SEED
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
 Data = Annotated[str, typer.Argument(help="Folder of HR photographs (8 bit); labels and masks are left out.")]
 Limit = Annotated[int, typer.Option(min=0, help="Take the first so many photographs only; 0 is all.")]
-Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the samples.")]
+Seed = Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of the samples.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
 
 

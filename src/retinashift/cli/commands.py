@@ -15,7 +15,7 @@ from retinashift.cli.calibration import calibrate, coverage
 from retinashift.cli.contact_sheet import degradations
 from retinashift.cli.import_official import export_weights, import_weights
 from retinashift.cli.inspect import inspect_files
-from retinashift.cli.opening import open_pipeline, progress_bar, quiet_libraries
+from retinashift.cli.opening import LARGEST_SEED, open_pipeline, progress_bar, quiet_libraries
 from retinashift.cli.schedule import schedule
 from retinashift.inference.choices import Mode, OutputFormat, Precision
 
@@ -38,7 +38,7 @@ Steps = Annotated[
     int,
     typer.Option(min=0, help="Network calls a sample; 0 is the checkpoint's default, 1 the most faithful estimate."),
 ]
-Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of the noise: same seed, same image.")]
+Seed = Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of the noise: same seed, same image.")]
 
 
 def version(show: bool) -> None:
@@ -249,12 +249,9 @@ def evaluate(
     outputs.check(overwrite)
     test_set = TestSet(data, limit, labels, parse_against(against or []), parse_degradation(degradation))
     chosen = parse_metrics(metrics)
-    try:
-        seed_list = [int(seed) for seed in seeds.split(",")]
-    except ValueError:
-        seed_list = [-1]
-    if min(seed_list) < 0:
+    if not all(seed.strip().isdecimal() for seed in seeds.split(",")):
         raise ValueError(f"--seeds is {seeds!r}; whole numbers from 0 by commas are expected, such as 0,1,2")
+    seed_list = [int(seed) for seed in seeds.split(",")]
     pipeline = open_pipeline(checkpoint, device)
     with progress_bar() as progress:
         ways = [*(steps or []), *parse_modes(mode or [])] or [pipeline.config.default_steps]

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from retinashift.cli.opening import LARGEST_SEED
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -31,7 +33,7 @@ def degradations(
         Path | None, typer.Option(help="A photograph to degrade; without it, the public-domain retina of scikit-image.")
     ] = None,
     config: Annotated[Path | None, typer.Option(help="Training settings whose degradation section is shown.")] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Seed of place, direction and noise.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of place, direction and noise.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a sheet that exists.")] = False,
 ) -> None:
     """Draw each step of the realistic degradation at its least, middle and greatest strength, and the whole chain."""

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 
     from retinashift.inference.pipeline import ResShiftPipeline
 
+LARGEST_SEED = 2**63 - 1
+"""What a `torch.Generator` takes on every device."""
+
 
 def open_pipeline(checkpoint: str, device: str) -> ResShiftPipeline:
     """The pipeline of a checkpoint, as `open_checkpoint` takes it, on a device."""

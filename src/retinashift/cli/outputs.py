@@ -9,6 +9,8 @@ def check_outputs(*paths: Path | None, overwrite: bool, suffix: str = "") -> Non
     """Refuse what stands in the way of writing these files; None is none.
 
     Args:
+        paths: in the order in which they are looked at.
+        overwrite: files that exist may be replaced.
         suffix: that all of them must have, in any case.
 
     Raises:
