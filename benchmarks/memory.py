@@ -68,10 +68,10 @@ def measure(size: int, memory: str, steps: int, folder: Path) -> dict[str, Any]:
     """One picture, from a PNG file to a PNG file, both in `folder`."""
     import torch
 
+    from retinashift.batch.jobs import Job
+    from retinashift.batch.upscale import BatchOptions, upscale_files
     from retinashift.imaging.files import read_image
-    from retinashift.inference.batch import BatchOptions, upscale_files
     from retinashift.inference.device import parse_bytes
-    from retinashift.inference.jobs import Job
     from retinashift.inference.pipeline import ResShiftPipeline
 
     torch.set_num_threads(1)

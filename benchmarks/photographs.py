@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from retinashift.imaging.degradation import bicubic_pillow, crop_to_multiple
+from retinashift.imaging.degradation.bicubic import bicubic_pillow, crop_to_multiple
 from retinashift.imaging.files import find_images, read_image
 from retinashift.imaging.fundus import eye_columns
 from retinashift.inference.pipeline import ResShiftPipeline

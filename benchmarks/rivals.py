@@ -85,7 +85,7 @@ def photographs(folder: Path) -> list[Path]:
 
 
 def reduce(path: Path) -> np.ndarray:
-    """The input, (H, W, 3) uint8: cropped and reduced as by `retinashift.imaging.degradation.bicubic_pillow`."""
+    """The input, (H, W, 3) uint8: cropped and reduced by `bicubic_pillow`."""
     with Image.open(path) as photograph:
         if photograph.mode != "RGB":
             raise ValueError(f"{path} has pixels of the kind {photograph.mode}; 8 bit RGB is needed")

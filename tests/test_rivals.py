@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retinashift.imaging.degradation import bicubic_pillow, crop_to_multiple
+from retinashift.imaging.degradation.bicubic import bicubic_pillow, crop_to_multiple
 
 PATH = Path(__file__).resolve().parent.parent / "benchmarks" / "rivals.py"
 spec = importlib.util.spec_from_file_location("rivals", PATH)

@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 pytest.importorskip("gradio", reason="the page needs the extra [app]")
 
-import retinashift.app.server
+import retinashift.web.server
 from retinashift.cli import app
 
 
@@ -15,7 +15,7 @@ from retinashift.cli import app
 def served(monkeypatch):
     """What `serve` is called with."""
     given = []
-    monkeypatch.setattr(retinashift.app.server, "serve", lambda settings, on_start: given.append((settings, on_start)))
+    monkeypatch.setattr(retinashift.web.server, "serve", lambda settings, on_start: given.append((settings, on_start)))
     monkeypatch.delenv("RETINASHIFT_AUTH", raising=False)
     return given
 

@@ -6,7 +6,7 @@ import skimage.data
 from PIL import Image
 
 from retinashift.cli.contact_sheet import LABELS, SIDE, draw_sheet
-from retinashift.imaging.realistic import STEPS, DegradationSettings
+from retinashift.imaging.degradation.pipeline import STEPS, DegradationSettings
 
 from .command import one_line_error, retinashift
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from retinashift.batch.jobs import maps_of
+from retinashift.imaging.figures.uncertainty import decode_map
 from retinashift.imaging.files import find_provenance, read_image
-from retinashift.imaging.uncertainty_map import decode_map
-from retinashift.inference.jobs import maps_of
 
 from .command import one_line_error, retinashift
 

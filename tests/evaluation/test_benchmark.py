@@ -9,10 +9,10 @@ import pytest
 
 from retinashift.evaluation.benchmark import Method, baseline, evaluate
 from retinashift.evaluation.metrics import consistency, psnr_rgb, psnr_y, ssim_y
-from retinashift.imaging.degradation import bicubic_pillow, crop_to_multiple, enlarge
+from retinashift.imaging.degradation.bicubic import bicubic_pillow, crop_to_multiple, enlarge
+from retinashift.imaging.degradation.pipeline import DegradationSettings, realistic
 from retinashift.imaging.files import find_images, read_image
 from retinashift.imaging.fundus import field_of_view
-from retinashift.imaging.realistic import DegradationSettings, realistic
 
 
 def noisy_method(seen=None):

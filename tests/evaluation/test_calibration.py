@@ -6,7 +6,7 @@ import torch
 
 from retinashift.evaluation.benchmark import Method, evaluate
 from retinashift.evaluation.calibration import calibrate, estimator, measure_coverage, sample_errors
-from retinashift.imaging.degradation import bicubic_pillow
+from retinashift.imaging.degradation.bicubic import bicubic_pillow
 
 
 @pytest.fixture

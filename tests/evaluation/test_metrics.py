@@ -8,7 +8,7 @@ from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from retinashift.evaluation.metrics import consistency, luma_studio, psnr_rgb, psnr_y, ssim_y
-from retinashift.imaging.degradation import bicubic_pillow, enlarge
+from retinashift.imaging.degradation.bicubic import bicubic_pillow, enlarge
 
 METRICS = (psnr_rgb, psnr_y, ssim_y)
 

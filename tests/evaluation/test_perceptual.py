@@ -8,7 +8,7 @@ import pytest
 
 from retinashift.evaluation import perceptual
 from retinashift.evaluation.perceptual import lpips_alex, st_lpips
-from retinashift.imaging.degradation import bicubic_pillow, enlarge
+from retinashift.imaging.degradation.bicubic import bicubic_pillow, enlarge
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from PIL import Image
 from retinashift.evaluation.benchmark import Method, baseline, evaluate
 from retinashift.evaluation.gallery import AGREED, CROP, MISSED, Gallery, error_colours
 from retinashift.evaluation.report import render_html, save_html
-from retinashift.imaging.degradation import enlarge
+from retinashift.imaging.degradation.bicubic import enlarge
 
 NAMES = ("eye <1>.png", "eye 2.png")
 

@@ -7,7 +7,7 @@ import skimage.data
 from retinashift.evaluation.ms_ssim import ms_ssim_y
 from retinashift.evaluation.scores import SCORES, Estimate, Scores, Subject, mean_scores, measure
 from retinashift.evaluation.vessels import vessel_map
-from retinashift.imaging.degradation import bicubic_pillow, enlarge
+from retinashift.imaging.degradation.bicubic import bicubic_pillow, enlarge
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage
 
 from retinashift.evaluation.vessels import area_under_curve, dice, thin_sensitivity, vessel_map, vesselness
-from retinashift.imaging.degradation import bicubic_pillow, enlarge
+from retinashift.imaging.degradation.bicubic import bicubic_pillow, enlarge
 
 SIDE = 200
 WHOLE = np.ones((SIDE, SIDE), bool)

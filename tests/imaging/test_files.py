@@ -13,7 +13,6 @@ from PIL import Image
 from PIL.ExifTags import Base
 from PIL.PngImagePlugin import PngInfo
 
-from retinashift.imaging.exif import load_exif
 from retinashift.imaging.files import (
     ImageError,
     Photograph,
@@ -23,6 +22,7 @@ from retinashift.imaging.files import (
     read_image,
     write_image,
 )
+from retinashift.imaging.formats.exif import load_exif
 from retinashift.imaging.provenance import Provenance
 
 SIDES = st.integers(1, 97)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from retinashift.imaging.degradation import bicubic_pillow
+from retinashift.imaging.degradation.bicubic import bicubic_pillow
 from retinashift.inference.checkpoints import DEFAULT, open_checkpoint, shipped_names
 from retinashift.inference.fingerprint import checkpoint_hash
 from retinashift.inference.pipeline import CheckpointError, ResShiftPipeline

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from retinashift.diffusion.scheduler import ResShiftScheduler
-from retinashift.imaging.degradation import enlarge
+from retinashift.imaging.degradation.bicubic import enlarge
 from retinashift.inference.denoiser_tiles import denoise, planned_side
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.models.swin_unet import SwinUNet

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from retinashift.evaluation.metrics import consistency
-from retinashift.imaging.degradation import bicubic_pillow, crop_to_multiple, enlarge
+from retinashift.imaging.degradation.bicubic import bicubic_pillow, crop_to_multiple, enlarge
 from retinashift.imaging.files import find_images, read_image
 from retinashift.inference.fidelity import back_project, consistency_db
 from retinashift.inference.pipeline import ResShiftPipeline

@@ -9,7 +9,7 @@ from diffusers.models.autoencoders.vq_model import VQModel
 from PIL import Image
 
 from retinashift.diffusion.scheduler import ResShiftScheduler
-from retinashift.imaging.degradation import enlarge
+from retinashift.imaging.degradation.bicubic import enlarge
 from retinashift.inference.pipeline import CheckpointError, ResShiftPipeline
 from retinashift.models.swin_unet import SwinUNet
 
@@ -248,7 +248,7 @@ def test_damaged_weights_are_told_in_one_line(tmp_path, tiny_pipeline):
 
 
 def test_shipped_checkpoint_beats_bicubic_on_the_public_retina(retina):
-    from retinashift.imaging.degradation import bicubic_pillow
+    from retinashift.imaging.degradation.bicubic import bicubic_pillow
 
     lr = bicubic_pillow(retina, 4)
     sr = ResShiftPipeline.from_shipped()(lr).images[0]

@@ -5,7 +5,7 @@ import pytest
 import skimage.data
 import torch
 
-from retinashift.imaging.degradation import bicubic_pillow, enlarge
+from retinashift.imaging.degradation.bicubic import bicubic_pillow, enlarge
 from retinashift.imaging.fundus import eye_columns
 from retinashift.inference import streaming
 from retinashift.inference.pipeline import ResShiftPipeline

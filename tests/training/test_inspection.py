@@ -11,7 +11,7 @@ from retinashift.training.config import CropSettings, Source
 from retinashift.training.inspection import check_photographs, measured
 from retinashift.training.sources import DataError, FileRef, list_source
 
-from ..imaging.test_dicom import photography, written
+from ..imaging.dicom.test_read import photography, written
 
 CHEAP = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".ppm", ".pgm")
 

@@ -12,9 +12,9 @@ from retinashift.diffusion.process import elbo_weight
 from retinashift.diffusion.scheduler import ResShiftScheduler
 from retinashift.models.codec import upsample_bicubic
 from retinashift.models.lpips import LPIPS
-from retinashift.models.official_vq import vq_from_official
 from retinashift.models.swin_unet import SwinUNet
 from retinashift.models.vq import VQCodec
+from retinashift.official.vq import vq_from_official
 from retinashift.training.averaging import average
 from retinashift.training.losses import combined, perceptual_error, squared_error
 

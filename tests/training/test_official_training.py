@@ -11,9 +11,9 @@ import torch
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
-from retinashift.inference.official import export_official, import_official
 from retinashift.models.lpips import LPIPS
 from retinashift.models.vq import VQCodec
+from retinashift.official.convert import export_official, import_official
 from retinashift.training.averaging import average
 from retinashift.training.config import ConfigError, TrainConfig
 from retinashift.training.latents import LatentCache

@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from retinashift.imaging.degradation import bicubic_pillow
-from retinashift.imaging.realistic import DegradationSettings
+from retinashift.imaging.degradation.bicubic import bicubic_pillow
+from retinashift.imaging.degradation.pipeline import DegradationSettings
 from retinashift.training.config import CropSettings, Source
 from retinashift.training.samples import bicubic_reduce, make_batch
 from retinashift.training.sources import DataError, PhotographSet, list_source

@@ -23,7 +23,7 @@ from retinashift.training.sources import (
     stem,
 )
 
-from ..imaging.test_dicom import photography, written
+from ..imaging.dicom.test_read import photography, written
 
 
 def ppm(seed: int = 0, side: int = 16) -> bytes:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from retinashift.imaging.degradation import bicubic_pillow, enlarge
+from retinashift.imaging.degradation.bicubic import bicubic_pillow, enlarge
 from retinashift.training.build import build_pipeline
 from retinashift.training.config import TrainConfig
 from retinashift.training.sources import PhotographSet, list_source

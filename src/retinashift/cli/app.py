@@ -22,8 +22,8 @@ def app_command(
     max_pixels: Annotated[int, typer.Option("--max-pixels", min=1, help="Pixels of one photograph.")] = 8_000_000,
 ) -> None:
     """Open a local web page to enlarge photographs and look at them closely."""
-    from retinashift.app.server import serve
-    from retinashift.app.settings import CREDENTIALS_VARIABLE, PageSettings
+    from retinashift.web.server import serve
+    from retinashift.web.settings import CREDENTIALS_VARIABLE, PageSettings
 
     settings = PageSettings(host=host, port=port, credentials=auth or os.environ.get(CREDENTIALS_VARIABLE, ""),
         device=device, checkpoint=checkpoint, max_upload=max_upload * 2**20, max_pixels=max_pixels)  # fmt: skip

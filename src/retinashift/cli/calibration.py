@@ -87,7 +87,7 @@ def coverage(
     pipeline = open_pipeline(checkpoint, device)
     refs = list_files(data)[: limit or None]
     from retinashift.evaluation.calibration import measure_coverage
-    from retinashift.imaging.plot import draw_against
+    from retinashift.imaging.figures.plot import draw_against
 
     with counting("Sampling", len(refs)) as done:
         found = measure_coverage(pipeline, _photographs(refs), samples, seed=seed, on_progress=done)

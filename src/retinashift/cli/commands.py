@@ -116,8 +116,8 @@ def upscale(
     checkpoint: Checkpoint = "",
 ) -> None:
     """Enlarge photographs: PNG, JPEG, TIFF, WebP, PPM, DICOM; bit depth, names and sub-folders are kept."""
+    from retinashift.batch.jobs import plan_jobs
     from retinashift.cli.outputs import check_log
-    from retinashift.inference.jobs import plan_jobs
 
     jobs = plan_jobs(
         inputs, out, file_format=file_format, overwrite=overwrite, resume=resume, sidecar=sidecar,
@@ -125,8 +125,8 @@ def upscale(
     )  # fmt: skip
     check_log(log)
     pipeline = open_pipeline(checkpoint, device)
+    from retinashift.batch.upscale import BatchOptions
     from retinashift.cli.upscaling import run_batch
-    from retinashift.inference.batch import BatchOptions
     from retinashift.inference.device import parse_bytes
 
     options = BatchOptions(

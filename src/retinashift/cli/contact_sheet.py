@@ -12,7 +12,7 @@ from retinashift.cli.opening import LARGEST_SEED
 if TYPE_CHECKING:
     import numpy as np
 
-    from retinashift.imaging.realistic import DegradationSettings, Step
+    from retinashift.imaging.degradation.pipeline import DegradationSettings, Step
 
 OPTICS = ("light", "haze", "spots")
 """Shown on the whole picture; the others on a detail."""
@@ -38,8 +38,8 @@ def degradations(
 ) -> None:
     """Draw each step of the realistic degradation at its least, middle and greatest strength, and the whole chain."""
     from retinashift.cli.outputs import check_outputs
+    from retinashift.imaging.degradation.pipeline import DegradationSettings
     from retinashift.imaging.files import read_image, write_image
-    from retinashift.imaging.realistic import DegradationSettings
     from retinashift.training.config import TrainConfig
 
     check_outputs(out, overwrite=overwrite, suffix=".png")
@@ -63,7 +63,7 @@ def draw_sheet(hr: np.ndarray, settings: DegradationSettings, seed: int) -> np.n
     import numpy as np
     from PIL import Image, ImageDraw, ImageFont
 
-    from retinashift.imaging.realistic import STEPS
+    from retinashift.imaging.degradation.pipeline import STEPS
 
     if hr.ndim != 3 or hr.shape[2] != 3 or hr.dtype != np.uint8 or min(hr.shape[:2]) < SIDE:
         raise ValueError(f"the photograph is {hr.dtype} {hr.shape}; uint8 (H, W, 3), at least {SIDE} a side, is needed")
@@ -87,7 +87,7 @@ def _strengths(hr: np.ndarray, settings: DegradationSettings, step: Step, seed: 
     """Caption and picture of the original and of three strengths."""
     import numpy as np
 
-    from retinashift.imaging.realistic import apply_step
+    from retinashift.imaging.degradation.pipeline import apply_step
 
     shown = _whole(hr) if step in OPTICS else _detail(hr)
     pictures = [("original", shown)]
@@ -110,8 +110,8 @@ def _chain(
 
     import numpy as np
 
-    from retinashift.imaging.degradation import enlarge
-    from retinashift.imaging.realistic import realistic
+    from retinashift.imaging.degradation.bicubic import enlarge
+    from retinashift.imaging.degradation.pipeline import realistic
 
     if second is not None:
         settings = replace(settings, second_order=second)

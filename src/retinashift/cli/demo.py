@@ -15,7 +15,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from retinashift.evaluation.metrics import consistency, psnr_rgb, ssim_y
-from retinashift.imaging.degradation import bicubic_pillow, crop_to_multiple, enlarge
+from retinashift.imaging.degradation.bicubic import bicubic_pillow, crop_to_multiple, enlarge
 from retinashift.imaging.files import ImageError, write_image
 from retinashift.imaging.fundus import field_of_view
 from retinashift.inference.pipeline import ResShiftPipeline

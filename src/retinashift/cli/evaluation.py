@@ -18,8 +18,8 @@ from retinashift.evaluation.gallery import Gallery
 from retinashift.evaluation.labels import find_label, read_label
 from retinashift.evaluation.report import save_html
 from retinashift.evaluation.scores import DEFAULT_METRICS, Metric
+from retinashift.imaging.degradation.pipeline import DegradationSettings
 from retinashift.imaging.files import ImageError, read_image
-from retinashift.imaging.realistic import DegradationSettings
 from retinashift.inference.choices import Mode, Precision
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.training.config import TrainConfig

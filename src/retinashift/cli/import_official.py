@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from retinashift.models.official_releases import LICENCE_NOTICE, ReleaseName
+from retinashift.official.releases import LICENCE_NOTICE, ReleaseName
 
 
 def import_weights(
@@ -22,7 +22,7 @@ def import_weights(
 ) -> None:
     """Turn official ResShift or SinSR weights into a checkpoint folder. They are for non-commercial use only."""
     typer.echo(LICENCE_NOTICE)
-    from retinashift.inference.official import import_official
+    from retinashift.official.convert import import_official
 
     import_official(file, vq, release, out)
     typer.echo(f"checkpoint in {out}; use it with --checkpoint {out}")
@@ -35,7 +35,7 @@ def export_weights(
 ) -> None:
     """Write a checkpoint as official ResShift files, for programs that read those. They stay non-commercial."""
     typer.echo(LICENCE_NOTICE)
-    from retinashift.inference.official import export_official
+    from retinashift.official.convert import export_official
 
     export_official(checkpoint, unet, vq)
     typer.echo(f"denoiser in {unet}, autoencoder in {vq}")

@@ -17,8 +17,8 @@ def schedule(
 ) -> None:
     """Show sqrt(eta) of a residual-shifting chain; --plot draws it."""
     from retinashift.diffusion.schedule import sqrt_eta_schedule
+    from retinashift.imaging.figures.plot import draw_curves
     from retinashift.imaging.files import write_image
-    from retinashift.imaging.plot import draw_curves
 
     sqrt_eta = sqrt_eta_schedule(steps, kappa=kappa, power=power)
     if plot is None:

@@ -11,8 +11,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from retinashift.inference.batch import BatchOptions, Outcome, append_line, upscale_files
-from retinashift.inference.jobs import Job
+from retinashift.batch.jobs import Job
+from retinashift.batch.upscale import BatchOptions, Outcome, append_line, upscale_files
 from retinashift.inference.pipeline import ResShiftPipeline
 
 INTERRUPTED = 130

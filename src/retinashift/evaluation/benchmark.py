@@ -33,10 +33,10 @@ from retinashift.evaluation.scores import (
     prepare,
 )
 from retinashift.evaluation.vessels import ORIENTATIONS, REFERENCE_WIDTH, SIGMAS, THIN, VESSEL_SHARE
-from retinashift.imaging.degradation import DEGRADATION, Enlargement, bicubic_pillow, crop_to_multiple, enlarge
+from retinashift.imaging.degradation.bicubic import DEGRADATION, Enlargement, bicubic_pillow, crop_to_multiple, enlarge
+from retinashift.imaging.degradation.pipeline import DegradationSettings, realistic
 from retinashift.imaging.files import replace_file
 from retinashift.imaging.fundus import DARKEST_FIELD, SURROUND_FACTOR, field_of_view
-from retinashift.imaging.realistic import DegradationSettings, realistic
 from retinashift.inference.uncertainty import LEVEL, Z
 
 BICUBIC = DegradationSettings()

@@ -12,7 +12,7 @@ import torch
 
 from retinashift.diffusion.noise import stream_generator
 from retinashift.evaluation.scores import Estimate
-from retinashift.imaging.degradation import DEGRADATION, bicubic_pillow, crop_to_multiple
+from retinashift.imaging.degradation.bicubic import DEGRADATION, bicubic_pillow, crop_to_multiple
 from retinashift.imaging.fundus import field_of_view
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.inference.uncertainty import LEVEL, Calibration, SampleMean, Z, coverage, fit_curve

@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from retinashift.evaluation.benchmark import Result
 from retinashift.evaluation.scores import Subject
-from retinashift.imaging.degradation import enlarge
+from retinashift.imaging.degradation.bicubic import enlarge
 
 CROP = 120
 """Side of a crop in pixels of the photograph."""

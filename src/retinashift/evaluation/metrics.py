@@ -11,7 +11,7 @@ import math
 import numpy as np
 from skimage.metrics import structural_similarity
 
-from retinashift.imaging.degradation import bicubic_pillow
+from retinashift.imaging.degradation.bicubic import bicubic_pillow
 
 SSIM_WINDOW = 11
 """Side of the Gaussian window, whose sigma is 1.5; smaller pictures have no SSIM."""

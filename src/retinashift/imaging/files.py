@@ -12,16 +12,16 @@ from pathlib import Path
 
 import numpy as np
 
-from retinashift.imaging.dicom import decode_dicom
-from retinashift.imaging.dicom_derived import encode_dicom, provenance_of_dicom
-from retinashift.imaging.exif import fit_exif
-from retinashift.imaging.jpeg import MAX_DPI, decode_jpeg, encode_jpeg, provenance_of_jpeg
+from retinashift.imaging.dicom.derived import encode_dicom, provenance_of_dicom
+from retinashift.imaging.dicom.read import decode_dicom
+from retinashift.imaging.formats.exif import fit_exif
+from retinashift.imaging.formats.jpeg import MAX_DPI, decode_jpeg, encode_jpeg, provenance_of_jpeg
+from retinashift.imaging.formats.png import SIGNATURE, decode_png, encode_png, is_srgb, provenance_of_png
+from retinashift.imaging.formats.ppm import decode_ppm, encode_ppm, provenance_of_ppm
+from retinashift.imaging.formats.tiff import decode_tiff, encode_tiff, provenance_of_tiff
+from retinashift.imaging.formats.webp import decode_webp, encode_webp, provenance_of_webp
 from retinashift.imaging.photograph import MAX_PIXELS, FileFormat, ImageError, Photograph
-from retinashift.imaging.png import SIGNATURE, decode_png, encode_png, is_srgb, provenance_of_png
-from retinashift.imaging.ppm import decode_ppm, encode_ppm, provenance_of_ppm
 from retinashift.imaging.provenance import Provenance, parse_line
-from retinashift.imaging.tiff import decode_tiff, encode_tiff, provenance_of_tiff
-from retinashift.imaging.webp import decode_webp, encode_webp, provenance_of_webp
 
 __all__ = [
     "MAX_PIXELS", "READ_SUFFIXES", "WRITE_SUFFIXES", "ImageError", "Photograph", "decode_image", "encode_image",

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from retinashift.imaging.files import ImageError, Photograph, encode_image, format_of
-from retinashift.imaging.jpeg import MAX_SIDE as JPEG_SIDE
-from retinashift.imaging.webp import MAX_SIDE as WEBP_SIDE
+from retinashift.imaging.formats.jpeg import MAX_SIDE as JPEG_SIDE
+from retinashift.imaging.formats.webp import MAX_SIDE as WEBP_SIDE
 
 _LONGEST_SIDE = {"WebP": WEBP_SIDE, "JPEG": JPEG_SIDE, "DICOM": 2**16 - 1}
 

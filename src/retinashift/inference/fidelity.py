@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from retinashift.imaging.degradation import bicubic_pillow
+from retinashift.imaging.degradation.bicubic import bicubic_pillow
 from retinashift.models.codec import upsample_bicubic
 
 REACH = 2

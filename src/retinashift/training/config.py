@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 import yaml
 
-from retinashift.imaging.realistic import DegradationSettings
+from retinashift.imaging.degradation.pipeline import DegradationSettings
 from retinashift.training.ranges import (
     ConfigError,
     Count,

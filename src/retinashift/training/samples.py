@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from retinashift.diffusion.noise import stream_generator
-from retinashift.imaging.realistic import DegradationSettings, realistic_by_seed
+from retinashift.imaging.degradation.pipeline import DegradationSettings, realistic_by_seed
 from retinashift.training import augmentation, crops
 from retinashift.training.config import CropSettings
 from retinashift.training.sources import PhotographSet

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from retinashift.evaluation.metrics import psnr_rgb
-from retinashift.imaging.degradation import bicubic_pillow, crop_to_multiple, enlarge
+from retinashift.imaging.degradation.bicubic import bicubic_pillow, crop_to_multiple, enlarge
+from retinashift.imaging.degradation.pipeline import DegradationSettings, realistic
 from retinashift.imaging.fundus import field_of_view
-from retinashift.imaging.realistic import DegradationSettings, realistic
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.training.sources import PhotographSet
 

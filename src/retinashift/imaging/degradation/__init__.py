@@ -1,0 +1,1 @@
+"""How a low-resolution input is made from a photograph."""

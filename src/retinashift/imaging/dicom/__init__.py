@@ -1,0 +1,1 @@
+"""Ophthalmic DICOM: reading, derived objects, parametric maps, de-identification."""

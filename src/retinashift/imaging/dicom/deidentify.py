@@ -1,0 +1,89 @@
+"""De-identification of DICOM headers: what may stay is listed; everything else goes.
+
+Stricter than the Basic Application Level Confidentiality Profile (PS3.15, annex E), which lists what must go: a list of
+what may stay does not leak what a later edition, or a camera's maker, adds.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from retinashift.imaging.dicom.derived import new_uid
+from retinashift.imaging.photograph import ImageError
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+KEPT = (
+    "SpecificCharacterSet", "ImageType", "SOPClassUID", "Modality", "ConversionType", "Manufacturer",
+    "ManufacturerModelName", "SoftwareVersions", "AnatomicRegionSequence", "AcquisitionDeviceTypeCodeSequence",
+    "IlluminationTypeCodeSequence", "LightPathFilterTypeStackCodeSequence", "ImagePathFilterTypeStackCodeSequence",
+    "LensesCodeSequence", "DetectorType", "InstanceNumber", "SynchronizationTrigger", "AcquisitionTimeSynchronized",
+    "PatientOrientation", "Laterality", "ImageLaterality", "HorizontalFieldOfView", "PatientEyeMovementCommanded",
+    "EmmetropicMagnification", "IntraOcularPressure", "PupilDilated", "DegreeOfDilation", "RefractiveStateSequence",
+    "MydriaticAgentSequence", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames",
+    "FrameIncrementPointer", "FrameTime", "FrameTimeVector", "Rows", "Columns", "PixelSpacing", "ImagerPixelSpacing",
+    "NominalScannedPixelSpacing", "PixelAspectRatio", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
+    "BurnedInAnnotation", "RedPaletteColorLookupTableDescriptor", "GreenPaletteColorLookupTableDescriptor",
+    "BluePaletteColorLookupTableDescriptor", "RedPaletteColorLookupTableData", "GreenPaletteColorLookupTableData",
+    "BluePaletteColorLookupTableData", "ICCProfile", "ColorSpace", "LossyImageCompression",
+    "LossyImageCompressionRatio", "LossyImageCompressionMethod", "PresentationLUTShape", "SamplesPerPixelUsed",
+)  # fmt: skip
+"""Attributes of the first level that stay."""
+KEPT_IN_SEQUENCES = (
+    "CodeValue", "CodingSchemeDesignator", "CodingSchemeVersion", "CodeMeaning", "AnatomicRegionModifierSequence",
+    "SphericalLensPower", "CylinderLensPower", "CylinderAxis", "EmmetropicMagnification", "CylinderSequence",
+    "MydriaticAgentConcentration", "MydriaticAgentConcentrationUnitsSequence",
+)  # fmt: skip
+_UIDS = ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "SynchronizationFrameOfReferenceUID")
+_EMPTIED = (
+    "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID",
+    "AccessionNumber", "ReferringPhysicianName", "SeriesNumber",
+)  # fmt: skip
+_DUMMIES = {"ContentDate": "19000101", "ContentTime": "000000", "AcquisitionDateTime": "19000101000000"}
+
+
+def deidentify(source: Dataset) -> Dataset:
+    """A header without the person: UIDs become others, the same for the same; dates and names go.
+
+    Raises:
+        ImageError: the header says that names are burned into the pixels, which this does not clean.
+    """
+    from pydicom import Dataset
+
+    if str(source.get("BurnedInAnnotation", "")).upper() == "YES":
+        raise ImageError("DICOM with annotations burned into its pixels cannot be de-identified here; crop them first")
+    result = Dataset()
+    result.file_meta = source.file_meta
+    for name in (name for name in KEPT if name in source):
+        result[name] = source[name]
+    for element in result:
+        if element.VR == "SQ":
+            element.value = [_cleaned(item) for item in element.value]
+    for name in (name for name in _UIDS if name in source):
+        setattr(result, name, new_uid("deidentified", str(source[name].value)))
+    for name in _EMPTIED:
+        setattr(result, name, None)
+    for name, value in _DUMMIES.items():
+        if name in source:
+            setattr(result, name, value)
+    result.PatientIdentityRemoved = "YES"
+    result.DeidentificationMethod = "RetinaShift: only listed attributes kept"
+    method = Dataset()
+    method.CodeValue, method.CodingSchemeDesignator = "113100", "DCM"
+    method.CodeMeaning = "Basic Application Confidentiality Profile"
+    result.DeidentificationMethodCodeSequence = [method]
+    result.LongitudinalTemporalInformationModified = "REMOVED"
+    return result
+
+
+def _cleaned(item: Dataset) -> Dataset:
+    """An item of a sequence with codes and optical values only."""
+    from pydicom import Dataset
+
+    result = Dataset()
+    for name in (name for name in KEPT_IN_SEQUENCES if name in item):
+        result[name] = item[name]
+        if result[name].VR == "SQ":
+            result[name].value = [_cleaned(inner) for inner in item[name].value]
+    return result

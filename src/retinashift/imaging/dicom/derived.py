@@ -1,0 +1,154 @@
+"""A derived DICOM object out: the patient and study of its source, and an account of what was done to it."""
+
+from __future__ import annotations
+
+import copy
+import io
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from retinashift.imaging.dicom.geometry import enlarge_lengths, keep_frame
+from retinashift.imaging.dicom.read import LOSSY_SYNTAXES, inflated_bytes, require_pydicom
+from retinashift.imaging.dicom.structure import check_structure
+from retinashift.imaging.photograph import MAX_PIXELS, ImageError, Photograph
+from retinashift.imaging.provenance import parse_line
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+PRIVATE_GROUP, PRIVATE_CREATOR = 0x0099, "RETINASHIFT"
+OP8, OP16 = "1.2.840.10008.5.1.4.1.1.77.1.5.1", "1.2.840.10008.5.1.4.1.1.77.1.5.2"
+_NO_LONGER_TRUE = (
+    "SmallestImagePixelValue", "LargestImagePixelValue", "IconImageSequence", "ExtendedOffsetTable",
+    "ExtendedOffsetTableLengths", "EncapsulatedPixelDataValueTotalLength", "PixelPaddingValue",
+    "PixelPaddingRangeLimit", "DigitalSignaturesSequence", "MACParametersSequence", "InstanceCreationDate",
+    "InstanceCreationTime", "InstanceCreatorUID", "SeriesDate", "SeriesTime", "FrameAcquisitionDateTime",
+)  # fmt: skip
+
+
+def new_uid(*facts: str) -> str:
+    """A UID that is the same for the same facts (UUID-derived, PS3.5 annex B.2)."""
+    return f"2.25.{uuid.uuid5(uuid.NAMESPACE_OID, '/'.join(facts)).int}"
+
+
+def encode_dicom(photograph: Photograph) -> bytes:
+    """A file in Explicit VR Little Endian, uncompressed, with an empty preamble; the same bytes each time.
+
+    Raises:
+        ImageError: the photograph was not read from DICOM, has alpha, or another number of colours.
+    """
+    pydicom = require_pydicom()
+    source = photograph.dicom
+    if source is None:
+        raise ImageError("DICOM is written only from DICOM, whose patient and study it keeps; write PNG or TIFF")
+    if photograph.has_alpha:
+        raise ImageError("DICOM holds no alpha channel; write PNG or TIFF")
+    if not source.get("SOPInstanceUID"):
+        raise ImageError("the source has no SOPInstanceUID, by which its result must name it; write PNG or TIFF")
+    dataset = copy.deepcopy(source)
+    for name in _NO_LONGER_TRUE:
+        if name in dataset:
+            delattr(dataset, name)
+    for tag in [tag for tag in dataset.keys() if 0x6000 <= tag.group <= 0x60FF]:
+        del dataset[tag]  # overlays, which are drawn on the pixels of the source
+    _put_pixels(dataset, photograph)
+    _put_identity(dataset, source, photograph)
+    _put_derivation(dataset, source, photograph)
+    dataset.file_meta = pydicom.dataset.FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    dataset.preamble = bytes(128)  # what stands there in the source can be a program
+    buffer = io.BytesIO()
+    pydicom.dcmwrite(buffer, dataset, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def provenance_of_dicom(data: bytes, max_pixels: int = MAX_PIXELS) -> str:
+    """The text of our private element, or ""; errors as `decode_dicom` raises them, but nothing is decoded."""
+    check_structure(data, inflated_bytes(max_pixels))
+    dataset = require_pydicom().dcmread(io.BytesIO(data), stop_before_pixels=True)
+    try:
+        return str(dataset.private_block(PRIVATE_GROUP, PRIVATE_CREATOR)[1].value)
+    except KeyError:
+        return ""
+
+
+def _put_pixels(dataset: Dataset, photograph: Photograph) -> None:
+    pixels, grey = photograph.pixels, photograph.channels == 1
+    kind = str(dataset.PhotometricInterpretation)
+    if grey != kind.startswith("MONOCHROME"):
+        raise ImageError(f"{photograph.channels} channels do not fit the {kind} of the source")
+    bits = int(dataset.BitsStored) if kind != "PALETTE COLOR" else 8 * pixels.itemsize
+    if kind == "MONOCHROME1":
+        pixels = ~pixels
+    full, top = np.iinfo(pixels.dtype).max, 2**bits - 1
+    if top != full:
+        pixels = np.rint(pixels * (top / full)).astype(pixels.dtype)
+    keep_frame(dataset, photograph.frame)
+    enlarge_lengths(dataset, pixels.shape[0] / dataset.Rows)
+    dataset.Rows, dataset.Columns = pixels.shape[:2]
+    dataset.SamplesPerPixel = 1 if grey else 3
+    if not grey:
+        dataset.PhotometricInterpretation, dataset.PlanarConfiguration = "RGB", 0
+        for name in list(dataset.dir("PaletteColor")):
+            delattr(dataset, name)
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 8 * pixels.itemsize, bits, bits - 1
+    dataset.PixelRepresentation = 0
+    raw = pixels.astype(pixels.dtype.newbyteorder("<")).tobytes()
+    dataset.add_new("PixelData", "OB" if pixels.itemsize == 1 else "OW", raw + b"\0" * (len(raw) % 2))
+
+
+def _put_identity(dataset: Dataset, source: Dataset, photograph: Photograph) -> None:
+    """A new instance of a new series; patient and study stay."""
+    instance = str(source.SOPInstanceUID)
+    record = parse_line(photograph.provenance)
+    work = "" if record is None else f"{record.checkpoint} {record.steps} {record.seed} {record.scale}"
+    dataset.SOPInstanceUID = new_uid("instance", instance, str(photograph.frame), photograph.provenance)
+    dataset.SeriesInstanceUID = new_uid("series", str(source.get("SeriesInstanceUID", "")), work)
+    dataset.SeriesNumber = None
+    if str(dataset.SOPClassUID) == OP8 and photograph.pixels.itemsize == 2:
+        dataset.SOPClassUID = OP16  # a palette of 16 bit
+
+
+def _put_derivation(dataset: Dataset, source: Dataset, photograph: Photograph) -> None:
+    """Source: PS3.3 C.7.6.1.1.2 (image type), C.7.6.1.1.3 (derivation), C.12.1.1.5 (contributing equipment)."""
+    from pydicom import Dataset, Sequence
+
+    from retinashift import __version__
+
+    factor = dataset.Rows // source.Rows
+    dataset.ImageType = ["DERIVED", *(list(source.get("ImageType") or [])[1:] or ["PRIMARY"])]
+    account = f"Super-resolved x{factor} by RetinaShift {__version__}"
+    dataset.SeriesDescription = f"{account}"[:64]
+    dataset.DerivationDescription = f"{account}: fine detail is estimated, not observed. Research use only."
+    dataset.DerivationCodeSequence = [coded("113085", "Spatial resampling")]
+    reference = Dataset()
+    reference.ReferencedSOPClassUID = source.SOPClassUID
+    reference.ReferencedSOPInstanceUID = source.SOPInstanceUID
+    if int(source.get("NumberOfFrames") or 1) > 1:
+        reference.ReferencedFrameNumber = photograph.frame
+    reference.PurposeOfReferenceCodeSequence = [coded("121322", "Source image for image processing operation")]
+    dataset.SourceImageSequence = [reference]
+    equipment = Dataset()
+    equipment.PurposeOfReferenceCodeSequence = [coded("109103", "Modifying Equipment")]
+    equipment.Manufacturer = equipment.ManufacturerModelName = "RetinaShift"
+    equipment.SoftwareVersions = __version__
+    equipment.ContributionDescription = dataset.DerivationDescription
+    dataset.ContributingEquipmentSequence = Sequence([*dataset.get("ContributingEquipmentSequence", []), equipment])
+    syntax = str(source.file_meta.TransferSyntaxUID)
+    if syntax in LOSSY_SYNTAXES and dataset.get("LossyImageCompression") != "01":
+        dataset.LossyImageCompression, dataset.LossyImageCompressionMethod = "01", LOSSY_SYNTAXES[syntax]
+    elif not dataset.get("LossyImageCompression"):
+        dataset.LossyImageCompression = "00"
+    if photograph.provenance:
+        dataset.private_block(PRIVATE_GROUP, PRIVATE_CREATOR, create=True).add_new(1, "UT", photograph.provenance)
+
+
+def coded(value: str, meaning: str, scheme: str = "DCM") -> Any:
+    """An item of a code sequence."""
+    from pydicom import Dataset
+
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
+    return item

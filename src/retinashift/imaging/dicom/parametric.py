@@ -1,0 +1,162 @@
+"""Uncertainty as a DICOM Parametric Map (PS3.3 A.75), of the patient, study and pixels of the result that it is about.
+
+Made with pydicom alone: highdicom, which makes such maps, takes no ophthalmic photograph for a source.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from retinashift.imaging.dicom.derived import PRIVATE_CREATOR, PRIVATE_GROUP, coded, new_uid, provenance_of_dicom
+from retinashift.imaging.dicom.geometry import decimal, pixel_spacing
+from retinashift.imaging.dicom.read import require_pydicom
+from retinashift.imaging.figures.uncertainty import BRIGHTEST, FULL_SCALE, stored_deviations
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+PARAMETRIC_MAP = "1.2.840.10008.5.1.4.1.1.30"
+_KEPT = (
+    "SpecificCharacterSet", "TimezoneOffsetFromUTC", "PatientName", "PatientID", "IssuerOfPatientID",
+    "PatientBirthDate", "PatientSex", "PatientAge", "PatientIdentityRemoved", "DeidentificationMethod",
+    "DeidentificationMethodCodeSequence", "StudyInstanceUID", "StudyDate", "StudyTime", "StudyID", "StudyDescription",
+    "AccessionNumber", "ReferringPhysicianName", "Modality", "ContentDate", "ContentTime", "LossyImageCompression",
+    "LossyImageCompressionRatio", "LossyImageCompressionMethod", "BurnedInAnnotation",
+)  # fmt: skip
+"""Attributes of patient, study and photograph that are the map's, too."""
+_DUMMIES = {"ContentDate": "19000101", "ContentTime": "000000", "LossyImageCompression": "00"}
+"""For those that a map must have, where the photograph has none."""
+_FRAME_TYPE = ["DERIVED", "PRIMARY", "STATIC", "STD_DEVIATION"]
+
+
+def encode_parametric_map(sigma: np.ndarray, result: bytes, source: Dataset, explanation: str) -> bytes:
+    """A file in Explicit VR Little Endian, unsigned 16 bit, as `encode_map` stores them; the same bytes each time.
+
+    The real-world value of a stored one is the standard deviation in levels of the result's stored pixels, whose
+    least is 0 and whose greatest is 2**BitsStored - 1; it has no dimension (UCUM 1).
+
+    Args:
+        sigma: (H, W), in shares of full scale.
+        result: the derived object as `encode_dicom` gives it, H x W.
+        source: header of the photograph that was enlarged.
+        explanation: what the values mean, at most 64 characters.
+
+    Raises:
+        ValueError: result and map are not of one size.
+        ImageError: pydicom missing.
+    """
+    pydicom = require_pydicom()
+    about = pydicom.dcmread(io.BytesIO(result), stop_before_pixels=True)
+    if sigma.shape != (about.Rows, about.Columns):
+        raise ValueError(f"a map of {sigma.shape} for a result of {(about.Rows, about.Columns)}")
+    dataset = pydicom.Dataset()
+    for name in _KEPT:
+        if name in about:
+            dataset[name] = about[name]
+    for name, value in _DUMMIES.items():
+        dataset.setdefault(name, value)
+    _put_identity(dataset, about, source)
+    _put_image(dataset, sigma)
+    dataset.SharedFunctionalGroupsSequence = [_shared_groups(about, explanation)]
+    dataset.PerFrameFunctionalGroupsSequence = [_item(FrameContentSequence=[_item(DimensionIndexValues=1)])]
+    if account := provenance_of_dicom(result):
+        dataset.private_block(PRIVATE_GROUP, PRIVATE_CREATOR, create=True).add_new(1, "UT", account)
+    dataset.file_meta = pydicom.dataset.FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    dataset.preamble = bytes(128)
+    buffer = io.BytesIO()
+    pydicom.dcmwrite(buffer, dataset, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def _put_identity(dataset: Dataset, about: Dataset, source: Dataset) -> None:
+    """A new instance of a series of its own; equipment and account are those of the result."""
+    instance, equipment = str(about.SOPInstanceUID), about.ContributingEquipmentSequence[-1]
+    dataset.SOPClassUID, dataset.SOPInstanceUID = PARAMETRIC_MAP, new_uid("parametric map", instance)
+    dataset.SeriesInstanceUID = new_uid("series of maps", str(about.SeriesInstanceUID))
+    dataset.FrameOfReferenceUID, dataset.PositionReferenceIndicator = new_uid("frame of reference", instance), None
+    dataset.Modality = about.get("Modality") or "OT"
+    dataset.SeriesNumber = dataset.InstanceNumber = 1
+    dataset.SeriesDescription = "Uncertainty of super-resolution"
+    dataset.Manufacturer = dataset.ManufacturerModelName = equipment.Manufacturer
+    dataset.SoftwareVersions, dataset.DeviceSerialNumber = equipment.SoftwareVersions, "none"
+    dataset.ReferencedSeriesSequence = [
+        _item(SeriesInstanceUID=image.SeriesInstanceUID, ReferencedInstanceSequence=[_item(**_instance(image))])
+        for image in (about, source)
+        if "SeriesInstanceUID" in image
+    ]
+
+
+def _put_image(dataset: Dataset, sigma: np.ndarray) -> None:
+    dataset.ImageType, dataset.ContentQualification = _FRAME_TYPE, "RESEARCH"
+    dataset.ContentLabel, dataset.ContentDescription = "UNCERTAINTY", "Standard deviation of a super-resolved picture"
+    dataset.ContentCreatorName, dataset.AcquisitionContextSequence = None, []
+    dataset.RecognizableVisualFeatures = "YES"  # vessels tell people apart
+    dataset.setdefault("BurnedInAnnotation", "NO")
+    dataset.NumberOfFrames, dataset.SamplesPerPixel, dataset.PixelPresentation = 1, 1, "MONOCHROME"
+    dataset.PhotometricInterpretation, dataset.PresentationLUTShape = "MONOCHROME2", "IDENTITY"
+    dataset.Rows, dataset.Columns = sigma.shape
+    dataset.BitsAllocated = dataset.BitsStored = 16
+    dataset.HighBit, dataset.PixelRepresentation = 15, 0
+    dataset.add_new("PixelData", "OW", stored_deviations(sigma).astype("<u2").tobytes())
+    organization = new_uid("dimensions", str(dataset.SOPInstanceUID))
+    dataset.DimensionOrganizationSequence = [_item(DimensionOrganizationUID=organization)]
+    index = _item(DimensionOrganizationUID=organization, DimensionDescriptionLabel="Quantity")
+    index.DimensionIndexPointer, index.FunctionalGroupPointer = 0x00409210, 0x00409096  # LUT label, of its mapping
+    dataset.DimensionIndexSequence = [index]
+
+
+def _shared_groups(about: Dataset, explanation: str) -> Dataset:
+    """Functional groups that a map must have (PS3.3, table A.75-2), but for that of the frame's content."""
+    spacing = about.get("PixelSpacing") or [decimal(value) for value in pixel_spacing(about, 1) or ()]
+    side = str(about.get("ImageLaterality") or about.get("Laterality") or "U")
+    region = about.get("AnatomicRegionSequence") or [coded("81745001", "Eye", "SCT")]
+    quantity = _item(
+        ValueType="CODE",
+        ConceptNameCodeSequence=[coded("246205007", "Quantity", "SCT")],
+        ConceptCodeSequence=[coded("386136009", "Standard Deviation", "SCT")],
+    )
+    mapping = _item(
+        LUTLabel="SIGMA",
+        LUTExplanation=explanation,
+        MeasurementUnitsCodeSequence=[coded("1", "no units", "UCUM")],
+        QuantityDefinitionSequence=[quantity],
+        RealWorldValueIntercept=0.0,
+        RealWorldValueSlope=(2**about.BitsStored - 1) / FULL_SCALE,
+    )
+    mapping.add_new("RealWorldValueFirstValueMapped", "US", 0)
+    mapping.add_new("RealWorldValueLastValueMapped", "US", FULL_SCALE)
+    shown = FULL_SCALE * BRIGHTEST / 255  # as far as the overlay's colours go
+    purpose = [coded("121322", "Source image for image processing operation")]
+    references = [*about.SourceImageSequence, _item(**_instance(about), PurposeOfReferenceCodeSequence=purpose)]
+    references[-1].SpatialLocationsPreserved = "YES"
+    derivation = _item(
+        DerivationDescription="Standard deviation over samples of the enlarged picture",
+        DerivationCodeSequence=[coded("113085", "Spatial resampling")],
+        SourceImageSequence=references,
+    )
+    return _item(
+        PixelMeasuresSequence=[_item(PixelSpacing=spacing) if spacing else _item()],
+        FrameAnatomySequence=[_item(AnatomicRegionSequence=region, FrameLaterality=side)],
+        PixelValueTransformationSequence=[_item(RescaleIntercept=0, RescaleSlope=1, RescaleType="US")],
+        FrameVOILUTSequence=[_item(WindowCenter=round(shown / 2), WindowWidth=round(shown))],
+        RealWorldValueMappingSequence=[mapping],
+        ParametricMapFrameTypeSequence=[_item(FrameType=_FRAME_TYPE)],
+        DerivationImageSequence=[derivation],
+    )
+
+
+def _instance(image: Dataset) -> dict[str, Any]:
+    return {"ReferencedSOPClassUID": image.SOPClassUID, "ReferencedSOPInstanceUID": image.SOPInstanceUID}
+
+
+def _item(**values: Any) -> Dataset:
+    from pydicom import Dataset
+
+    item = Dataset()
+    for name, value in values.items():
+        setattr(item, name, value)
+    return item

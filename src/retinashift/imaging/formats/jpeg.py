@@ -1,0 +1,139 @@
+"""JPEG, through Pillow."""
+
+from __future__ import annotations
+
+import io
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+from retinashift.imaging.formats.exif import exif_dpi, exif_orientation, load_exif, upright_exif
+from retinashift.imaging.formats.jpeg_stream import check_whole, lacks_scans
+from retinashift.imaging.photograph import ImageError, Photograph, check_size, upright
+from retinashift.imaging.provenance import is_account
+
+QUALITY = 95
+"""With full-resolution colour (4:4:4). JPEG still loses detail: for results PNG or TIFF is better."""
+
+MAX_DPI = 65535
+"""What its header holds; EXIF may hold more."""
+_ENTRIES = 0xB002  # tag of the list of pictures, 16 bytes each, of which the first four tell the kind
+_CLASS, _PREVIEW, _VIEW = 0xFF0000, 0x010000, 0x020000
+MAX_SIDE = 65_500
+
+
+def decode_jpeg(data: bytes, max_pixels: int, number: int | None = None) -> Photograph:
+    """8-bit grey or RGB; JPEG's own YCbCr becomes RGB.
+
+    Args:
+        data: the file.
+        max_pixels: limit of width x height.
+        number: of the picture, where the file holds several (MPO); 1, and None for a file of one only.
+
+    Raises:
+        ImageError: above the limit, CMYK, truncated, several pictures and the first not chosen; Pillow's own errors for
+            damaged files.
+    """
+    if number not in (None, 1):
+        raise ImageError(f"page {number} is asked for, but of JPEG the first picture only is read")
+    notes: list[str] = []
+    with _open(data) as picture:
+        check_size(*picture.size, max_pixels)
+        if picture.mode not in ("L", "RGB"):
+            raise ImageError(f"JPEG in {picture.mode}; convert it to RGB or grey")
+        views, others_of_it = _pictures(picture.info.get("mp"))
+        if number is None and views > 1:
+            raise ImageError(f"JPEG with {views} pictures (MPO); choose the first with --page 1")
+        exif = load_exif(picture.info.get("exif", b"").removeprefix(b"Exif\0\0"), notes)
+        orientation = exif_orientation(exif)
+        dpi = _jfif_dpi(picture) or exif_dpi(exif)
+        icc = picture.info.get("icc_profile")
+        block = upright_exif(exif, *picture.size)
+        comment = bytes(picture.info.get("comment", b""))
+        others = {
+            "its other pictures, such as a gain map": others_of_it > 0,
+            "XMP": "xmp" in picture.info,
+            "IPTC": "photoshop" in picture.info,
+            "comment": comment and not is_account(comment.decode("latin-1")),
+        }
+    pixels = _pixels(data)
+    check_whole(data, pixels, _pixels)
+    pixels = upright(pixels, orientation)
+    if lacks_scans(data):
+        notes.append("its last scans are missing, or were never made: it is coarser than it could be")
+    dpi = dpi[::-1] if dpi and orientation > 4 else dpi
+    left_out = tuple(name for name, there in others.items() if there)
+    return Photograph(pixels, "JPEG", icc, block, dpi, notes=tuple(notes), left_out=left_out)
+
+
+def encode_jpeg(photograph: Photograph) -> bytes:
+    """Quality 95, 4:4:4.
+
+    Raises:
+        ImageError: 16 bit, alpha, a side above 65,500 pixels, or EXIF longer than JPEG holds.
+    """
+    if photograph.pixels.dtype != np.uint8:
+        raise ImageError("JPEG holds 8 bit only and the picture has 16; write PNG or TIFF")
+    if photograph.has_alpha:
+        raise ImageError("JPEG holds no alpha channel; write PNG or TIFF")
+    if max(photograph.pixels.shape[:2]) > MAX_SIDE:
+        raise ImageError(f"JPEG holds at most {MAX_SIDE:,} pixels a side; write PNG or TIFF")
+    if photograph.exif and len(photograph.exif) > 65500:
+        raise ImageError("the EXIF block is longer than the 64 KiB of JPEG; write PNG or TIFF")
+    buffer = io.BytesIO()
+    settings: dict[str, object] = {}
+    if photograph.dpi and max(photograph.dpi) <= MAX_DPI:
+        settings["dpi"] = tuple(round(v) for v in photograph.dpi)
+    if photograph.exif:
+        settings["exif"] = b"Exif\0\0" + photograph.exif
+    if photograph.icc:
+        settings["icc_profile"] = photograph.icc
+    if photograph.provenance:
+        settings["comment"] = photograph.provenance.encode()
+    Image.fromarray(photograph.pixels).save(buffer, "JPEG", quality=QUALITY, subsampling=0, **settings)
+    return buffer.getvalue()
+
+
+def provenance_of_jpeg(data: bytes) -> str:
+    """The comment, or ""."""
+    with _open(data) as picture:
+        return bytes(picture.info.get("comment", b"")).decode("latin-1")
+
+
+def _open(data: bytes) -> JpegImageFile:
+    return JpegImageFile(io.BytesIO(data))  # not Image.open, whose own limit cannot be raised for one file
+
+
+def _pixels(data: bytes) -> np.ndarray:
+    with _open(data) as picture:
+        return np.array(picture)
+
+
+def _pictures(index: bytes | None) -> tuple[int, int]:
+    """By the index of CIPA DC-007 that a file may hold: how many views of a scene (stereo, angles, panorama), and how
+    many further pictures of no stated kind, such as the gain map of a telephone. Previews do not count.
+    """
+    if not index:
+        return 1, 0
+    try:
+        directory = ImageFileDirectory_v2(index[:8])
+        file = io.BytesIO(index)
+        file.seek(directory.next)
+        directory.load(file)
+        entries = bytes(directory.get(_ENTRIES, b""))
+    except Exception:  # whatever Pillow raises: a damaged index leads to no other picture
+        return 1, 0
+    order: Literal["little", "big"] = "little" if index[:2] == b"II" else "big"
+    kinds = [int.from_bytes(entries[i : i + 4], order) for i in range(0, len(entries), 16)]
+    views = sum(kind & _CLASS == _VIEW for kind in kinds)
+    return max(1, views), max(0, sum(kind & _CLASS not in (_VIEW, _PREVIEW) for kind in kinds[1:]))
+
+
+def _jfif_dpi(picture: Image.Image) -> tuple[float, float] | None:
+    """From the JFIF header; Pillow's own "dpi" invents 72 where EXIF has none."""
+    per_inch = {1: 1.0, 2: 2.54}.get(picture.info.get("jfif_unit", 0))
+    across, down = picture.info.get("jfif_density", (0, 0))
+    return (across * per_inch, down * per_inch) if per_inch and across and down else None

@@ -1,0 +1,208 @@
+"""The official denoiser, UNetModelSwin, and ours: the same names, so only the sizes have to be found.
+
+The training size of the latent decides where windows shift and is not among the weights. It is read from derived
+entries where a file has them, or from a window that was cut down to the features; else the caller must know it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from retinashift.models.swin_unet import SwinUNet
+from retinashift.models.window_attention import SwinBlock, SwinLayer, shifted_window_mask
+from retinashift.official.files import OfficialError, check_names, shape_of
+
+RESIDUAL = {"in_layers", "emb_layers", "out_layers", "skip_connection"}  # what a residual block consists of
+TABLE = "relative_position_bias_table"
+Tensors = Mapping[str, Tensor]
+
+
+def swin_unet_from_official(state: Tensors, derived: Tensors | None = None, image_size: int = 64) -> SwinUNet:
+    """The denoiser with these weights, in their dtype, in evaluation mode. Its tensors are those of `state`.
+
+    Args: see `swin_unet_config`. Raises OfficialError.
+    """
+    config = swin_unet_config(state, derived, image_size)
+    try:
+        with torch.device("meta"):  # only names and shapes: the weights come from the state dict
+            net = SwinUNet(**config)
+    except ValueError as error:
+        raise OfficialError(f"the weights describe no network that can be built: {error}") from error
+    check_names(state, net.state_dict(), "Swin U-Net")
+    net.load_state_dict(state, assign=True)
+    return net.eval()
+
+
+def swin_unet_to_official(net: SwinUNet) -> dict[str, Tensor]:
+    """The official state dict, with the derived entries, which the official loader insists on.
+
+    Raises OfficialError for a network with the masks of the Swin paper: the official code would run it with its own.
+    """
+    if net.config.attention_mask != "official":
+        raise OfficialError("the network has attention_mask='swin'; the official code only knows its own mask")
+    state = {name: tensor.detach() for name, tensor in net.state_dict().items()}
+    modules = dict(net.named_modules())
+    for stage, level in _stages(_depths(state)[0]):
+        layer = modules.get(f"{stage}.1")
+        for number, block in enumerate(layer.blocks if isinstance(layer, SwinLayer) else ()):
+            assert isinstance(block, SwinBlock)
+            name, side = f"{stage}.1.blocks.{number}", net.config.image_size >> level
+            state[f"{name}.attn.relative_position_index"] = relative_position_index(block.window)
+            if block.shift:
+                masked = shifted_window_mask(side, side, block.window, block.shift, "official")
+                state[f"{name}.attn_mask"] = torch.zeros(masked.shape).masked_fill(masked, -100.0)
+    return state
+
+
+def relative_position_index(window: int) -> Tensor:
+    """Row of the bias table for every query and key, (n, n) int64, n = window * window."""
+    y, x = torch.arange(window**2) // window, torch.arange(window**2) % window
+    down, right = y[:, None] - y[None] + window - 1, x[:, None] - x[None] + window - 1
+    return down * (2 * window - 1) + right
+
+
+def swin_unet_config(state: Tensors, derived: Tensors | None = None, image_size: int = 64) -> dict[str, Any]:
+    """The arguments of `SwinUNet` that these official weights describe.
+
+    Args:
+        state: learnt tensors by official name.
+        derived: derived entries of the same file, if it has any.
+        image_size: side of the latent in training, for files that do not show it (`seen_image_size`); 64 in every
+            release. Which levels shift follows from it.
+
+    Raises OfficialError: another network's weights, or sizes that contradict each other.
+    """
+    if "input_blocks.0.0.weight" not in state:
+        kind = "an autoencoder" if "quantize.embedding.weight" in state else "something else"
+        raise OfficialError(f"a denoiser (UNetModelSwin) is expected, and the file holds {kind}")
+    depths, updown = _depths(state)
+    firsts = _first_stages(depths)
+    image_size = seen_image_size(state, derived or {}) or image_size
+    model_channels = shape_of(state, "time_embed.0.weight", 2)[1]
+    widths = [shape_of(state, f"{stage}.0.out_layers.3.weight", 4)[0] for stage in firsts]
+    if any(width % model_channels for width in widths):
+        raise OfficialError(f"the levels have {widths} channels, which are no multiples of {model_channels}")
+    out_channels = shape_of(state, "out.2.weight", 4)[0]
+    in_channels, lq_ratio, cond_mask = _inputs(state, out_channels)
+    swin = "middle_block.1"
+    swin_channels = shape_of(state, f"{swin}.patch_embed.proj.weight", 4)[0]
+    return {
+        "image_size": image_size,
+        "in_channels": in_channels,
+        "out_channels": out_channels,
+        "model_channels": model_channels,
+        "channel_mult": [width // model_channels for width in widths],
+        "num_res_blocks": depths,
+        "attention_resolutions": [
+            image_size >> level for level, stage in enumerate(firsts) if f"{stage}.1.patch_embed.proj.weight" in state
+        ],
+        "num_head_channels": swin_channels // shape_of(state, f"{swin}.blocks.0.attn.{TABLE}", 2)[1],
+        "swin_depth": len({name.split(".")[3] for name in state if name.startswith(f"{swin}.blocks.")}),
+        "swin_embed_dim": swin_channels,
+        "window_size": max(window for _, _, window in _windows(state)),
+        "mlp_ratio": shape_of(state, f"{swin}.blocks.0.mlp.fc1.weight", 4)[0] / swin_channels,
+        "patch_norm": f"{swin}.patch_embed.norm.weight" in state,
+        "lq_size": image_size * lq_ratio,
+        "cond_mask": cond_mask,
+        "use_scale_shift_norm": shape_of(state, f"{firsts[0]}.0.emb_layers.1.weight", 2)[0] == 2 * widths[0],
+        # with residual blocks between the levels, or a single level, this has no effect
+        "conv_resample": len(depths) == 1 or updown or f"{_downsampler(firsts[1])}.0.op.weight" in state,
+        "resblock_updown": updown,
+        "attention_mask": "official",
+    }
+
+
+def seen_image_size(state: Tensors, derived: Tensors) -> int | None:
+    """Side of the latent in training as far as the file shows it, else None; OfficialError if it contradicts itself.
+
+    A window smaller than the others was cut down to the features of its level, and the stored mask of a shifted block
+    has an entry for each window of its level.
+    """
+    windows = _windows(state)
+    seen = {window << level for _, level, window in windows if window < max(w for _, _, w in windows)}
+    for stage, level, window in windows:
+        mask = derived.get(f"{stage}.1.blocks.1.attn_mask")
+        if mask is not None:
+            seen.add(math.isqrt(len(mask)) * window << level)
+    if len(seen) > 1:
+        raise OfficialError(
+            f"the file shows different training sizes of the latent, {sorted(seen)}; blocks may be missing"
+        )
+    return seen.pop() if seen else None
+
+
+def _inputs(state: Tensors, out_channels: int) -> tuple[int, int, bool]:
+    """(channels of the state, size of the condition over that of the state, whether a mask comes with it)."""
+    total = shape_of(state, "input_blocks.0.0.weight", 4)[1]
+    ratio_log = sum(name.startswith("feature_extractor.") and name.endswith(".op.weight") for name in state)
+    if ratio_log:
+        features = shape_of(state, f"feature_extractor.{3 * ratio_log - 1}.op.weight", 4)[0]
+        return total - features, 2**ratio_log, shape_of(state, "feature_extractor.0.weight", 4)[1] == 4
+    # the condition itself, 3 channels or 4 with the mask, stands beside a state that is as wide as the prediction
+    cond_mask = total - out_channels == 4
+    return total - 3 - cond_mask, 1, cond_mask
+
+
+def _windows(state: Tensors) -> list[tuple[str, int, int]]:
+    """(stage, level, side of its windows) of the stages with attention on the way down, and of the middle."""
+    firsts = _first_stages(_depths(state)[0])
+    found = []
+    for stage, level in [*zip(firsts, range(len(firsts)), strict=True), ("middle_block", len(firsts) - 1)]:
+        name = f"{stage}.1.blocks.0.attn.{TABLE}"
+        if name in state or stage == "middle_block":
+            found.append((stage, level, (math.isqrt(shape_of(state, name, 2)[0]) + 1) // 2))  # (2w - 1)^2 rows
+    return found
+
+
+def _depths(state: Tensors) -> tuple[list[int], bool]:
+    """Residual blocks of each level, finest first; and whether residual blocks also stand between the levels."""
+    parts: dict[tuple[str, int, int], set[str]] = defaultdict(set)  # what each layer of each stage consists of
+    for name in state:
+        way, *numbers, part = [*name.split(".")[:4], "", "", ""][:4]
+        if way in ("input_blocks", "output_blocks") and all(number.isdecimal() for number in numbers):
+            parts[way, int(numbers[0]), int(numbers[1])].add(part)
+    residual = {place for place, found in parts.items() if found & RESIDUAL}
+    count_in, count_out = (
+        1 + max((number for w, number, _ in parts if w == way), default=0) for way in ("input_blocks", "output_blocks")
+    )
+    if max(count_in, count_out) > len(state):
+        raise OfficialError("the weights number their blocks with gaps; a denoiser (UNetModelSwin) is expected")
+
+    ends = sorted(number for way, number, layer in residual if way == "output_blocks" and layer > 0)
+    if ends:  # a second residual block in a stage of the way up is what leads to the next level
+        bounds = [-1, *ends, count_out - 1]
+        return [after - before - 1 for before, after in pairwise(bounds)][::-1], True
+    depths = [0]
+    for number in range(1, count_in):  # what is no residual block, and perhaps has no weights, leads to the next level
+        if ("input_blocks", number, 0) in residual:
+            depths[-1] += 1
+        else:
+            depths.append(0)
+    return depths, False
+
+
+def _first_stages(depths: list[int]) -> list[str]:
+    """Name of the first stage of each level on the way down; before all but the first stands a down-sampler."""
+    return [f"input_blocks.{1 + sum(depths[:level]) + level}" for level in range(len(depths))]
+
+
+def _downsampler(first_stage: str) -> str:
+    return f"input_blocks.{int(first_stage.split('.')[1]) - 1}"
+
+
+def _stages(depths: list[int]) -> list[tuple[str, int]]:
+    """(name, level) of every stage of residual blocks: on the way down, in the middle, on the way up."""
+    down = [
+        (f"input_blocks.{int(first.split('.')[1]) + i}", level)
+        for level, first in enumerate(_first_stages(depths))
+        for i in range(depths[level])
+    ]
+    up = [level for level in reversed(range(len(depths))) for _ in range(depths[level] + 1)]
+    return [*down, ("middle_block", len(depths) - 1), *((f"output_blocks.{i}", level) for i, level in enumerate(up))]

@@ -1,0 +1,73 @@
+"""The chain of one picture, state by state, for those who want to see it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from retinashift.diffusion.noise import normal_rows
+from retinashift.imaging.degradation.bicubic import enlarge
+from retinashift.inference import codec_tiles
+from retinashift.inference.pipeline import ResShiftPipeline
+from retinashift.models.codec import upsample_bicubic
+from retinashift.models.swin_unet import SwinUNet, pad_to_multiple
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A picture of the chain, (H, W, 3) uint8."""
+
+    name: str
+    pixels: np.ndarray
+
+
+@torch.inference_mode()
+def draw_chain(pipeline: ResShiftPipeline, lr: np.ndarray, seed: int) -> list[Frame]:
+    """x_T, y0, then after each step the estimate of x0 that it was made from and the state, the last of which is x0.
+
+    The whole chain of T steps, without back-projection: what the method itself does.
+
+    Args:
+        lr: (h, w, 3) uint8.
+        seed: of the noise, which is that of a pipeline call with `torch.Generator().manual_seed(seed)`.
+
+    Raises:
+        ValueError: a checkpoint that fills in by a mask.
+    """
+    denoiser, scheduler, scale = pipeline.denoiser, pipeline.scheduler, pipeline.config.scale
+    if getattr(denoiser, "takes_mask", False):
+        raise ValueError("this checkpoint fills in by a mask; its chain is not drawn")
+    given = torch.from_numpy(lr).permute(2, 0, 1)[None].to(pipeline.device, denoiser.dtype) / 127.5 - 1  # (1, 3, h, w)
+    if isinstance(denoiser, SwinUNet):
+        given = pad_to_multiple(given, denoiser.size_multiple * denoiser.lq_ratio)
+    enlarged = upsample_bicubic(given, scale, pipeline.config.upsampling)
+    codec = pipeline.codec
+    y0 = pipeline.pixel_codec.encode(enlarged) if codec is None else codec_tiles.encode(codec, enlarged)
+
+    stream = int(torch.randint(2**62, (), generator=torch.Generator().manual_seed(seed)))
+
+    def draw(number: int) -> Tensor:
+        _, channels, height, width = y0.shape
+        return normal_rows(stream, (0, number), 0, height, channels, width).to(y0)
+
+    def picture(x: Tensor) -> np.ndarray:
+        image = pipeline.pixel_codec.decode(x) if codec is None else codec_tiles.decode(codec, x)
+        image = image[0, :, : lr.shape[0] * scale, : lr.shape[1] * scale].float()
+        return ((image / 2 + 0.5).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+
+    scheduler.set_timesteps(scheduler.config.num_train_timesteps)
+    x_t = scheduler.init_noise(y0, noise=draw(0))
+    timesteps = scheduler.timesteps.tolist()
+    frames = [
+        Frame(f"x{timesteps[0] + 1}, the noisy start", picture(x_t)),
+        Frame("y0, enlarged bicubically", enlarge(lr, scale, "bicubic")),
+    ]
+    for number, t in enumerate(timesteps):
+        prediction = denoiser(scheduler.scale_model_input(x_t, t), t, lq=given).sample
+        x_t, x0 = scheduler.step(prediction, t, x_t, y0, noise=draw(number + 1), return_dict=False)
+        if t:
+            frames += [Frame(f"estimate of x0 at step {t + 1}", picture(x0)), Frame(f"x{t}", picture(x_t))]
+    return [*frames, Frame("x0, the result", picture(x_t))]

@@ -1,0 +1,206 @@
+"""One job of the page: photographs through the very code of `retinashift upscale`, with progress and cancelling."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from retinashift.imaging.figures.uncertainty import decode_map
+from retinashift.imaging.files import read_image
+from retinashift.imaging.photograph import Photograph
+from retinashift.inference.choices import Mode, OutputFormat
+from retinashift.web.model import Model
+from retinashift.web.views import write_views
+
+if TYPE_CHECKING:
+    from retinashift.batch.upscale import BatchOptions
+
+Report = Callable[[float, str], None]
+MAX_SAMPLES = 64
+CALIBRATED = "standard deviation, calibrated: 1.645 of it on each side covers 90 % of values"
+NOT_CALIBRATED = "spread of samples (not calibrated)"
+
+
+@dataclass(frozen=True)
+class JobSettings:
+    """What the person chose. ValueError for a value outside its range, or two that contradict each other."""
+
+    mode: Mode = "faithful"
+    steps: int = 0
+    """Network calls a sample; 0 is what the mode says, and all of them where there are `samples`."""
+    seed: int = 0
+    consistency: bool = True
+    samples: int = 0
+    """Plain samples whose mean is the result, with a map of their uncertainty; 0 makes none."""
+    file_format: OutputFormat = "same"
+
+    def __post_init__(self) -> None:
+        for name, lowest, highest in (("steps", 0, 1000), ("seed", 0, 2**63 - 1), ("samples", 0, MAX_SAMPLES)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
+                raise ValueError(f"{name} is {value!r}; a whole number from {lowest} to {highest} is needed")
+        for name, allowed in (("mode", get_args(Mode)), ("file_format", get_args(OutputFormat))):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; {' or '.join(allowed)} is needed")
+        if self.samples == 1:
+            raise ValueError("samples is 1; the spread of samples needs at least 2, or 0 for none")
+        if self.samples and self.mode == "realistic":
+            raise ValueError(
+                f"mode is realistic, and {self.samples} samples are asked for, whose mean is not; "
+                "choose faithful, or 0 samples"
+            )
+        if self.samples and self.steps == 1:
+            raise ValueError(
+                f"steps is 1, which is the mean and has no spread, and {self.samples} samples are asked for; "
+                "0 steps takes all of them"
+            )
+        if not isinstance(self.consistency, bool):
+            raise ValueError(f"consistency is {self.consistency!r}; true or false is needed")
+
+    def options(self) -> BatchOptions:
+        """The same for the command line's code."""
+        from retinashift.batch.upscale import BatchOptions
+
+        return BatchOptions(
+            steps=self.steps or None,
+            mode=None if self.samples else self.mode,
+            seed=self.seed,
+            uncertainty=self.samples,
+            back_projections=None if self.consistency else 0,
+            sidecar=True,
+        )
+
+
+class _Watched:
+    """The pipeline as `upscale_files` calls it, telling the share of its work that is done."""
+
+    def __init__(self, pipeline: Any, progress: Callable[[float], None]):
+        self._pipeline, self._progress = pipeline, progress
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pipeline, name)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._pipeline(*args, progress=self._progress, **kwargs)
+
+
+def run_job(
+    model: Model,
+    uploads: list[Path],
+    settings: JobSettings,
+    folder: Path,
+    report: Report,
+    cancelled: threading.Event,
+    reference: Path | None = None,
+) -> list[dict[str, Any]]:
+    """Enlarge each upload into a sub-folder of `folder`; a photograph that fails does not stop the others.
+
+    Args:
+        report: told the share of the job that is done, 0..1, and what is being done.
+
+    Returns:
+        One manifest a photograph, in their order: what the viewer shows, or {"name", "error"}.
+
+    Raises:
+        Cancelled: `cancelled` was set, or the page ends.
+        ValueError: settings that the checkpoint does not allow, a reference for several photographs, too many jobs.
+    """
+    if reference is not None and len(uploads) > 1:
+        raise ValueError(f"one reference was given for {len(uploads)} photographs; enlarge its own alone")
+    with model.turn(model.join(), cancelled, partial(report, 0.0)):
+        pipeline = model.pipeline()
+        trained = pipeline.scheduler.config.num_train_timesteps
+        if settings.steps > trained:
+            raise ValueError(
+                f"steps is {settings.steps}; this checkpoint was trained with {trained}, so 1 to {trained}"
+            )
+        manifests = []
+        for number, upload in enumerate(uploads):
+            place = f"photograph {number + 1} of {len(uploads)}, " if len(uploads) > 1 else ""
+
+            def tell(share: float, text: str, number: int = number, place: str = place) -> None:
+                model.stop_if(cancelled)
+                report((number + share) / len(uploads), f"{place}{text}")
+
+            manifests.append(_photograph(pipeline, upload, number, settings, folder, tell, reference))
+        return manifests
+
+
+def _photograph(
+    pipeline: Any,
+    upload: Path,
+    number: int,
+    settings: JobSettings,
+    folder: Path,
+    report: Report,
+    reference: Path | None,
+) -> dict[str, Any]:
+    from retinashift.batch.jobs import Job, maps_of, plan_jobs
+    from retinashift.batch.upscale import upscale_files
+
+    name, scale = safe_name(upload.name), pipeline.config.scale
+    started = time.perf_counter()
+    try:
+        report(0.0, f"{name}: reading")
+        (planned,) = plan_jobs([upload], folder / "never", file_format=settings.file_format)
+        job = Job(upload, folder / str(number) / f"{Path(name).stem}_x{scale}{planned.target.suffix}")
+        options = settings.options()
+        steps = pipeline.steps_of(options.mode, options.steps, samples=settings.samples > 0)
+        work = f"{settings.samples} samples of " if settings.samples else ""
+        work += f"{steps} step{'s' if steps > 1 else ''}"
+
+        def bands(share: float) -> None:
+            report(0.95 * share, f"{name}: {work}, {share:.0%}")
+
+        (outcome,) = upscale_files(
+            _Watched(pipeline, bands),  # type: ignore[arg-type]  # it is the pipeline, and watches it
+            [job],
+            options,
+        )
+        if outcome.error or outcome.record is None:
+            return {"name": name, "error": outcome.error.replace(str(upload), name)}
+        seconds = time.perf_counter() - started
+        source, result = read_image(upload), read_image(job.target)
+        sigma, maps, meaning = None, [], ""
+        if settings.samples:
+            maps = [path.name for path in maps_of(job.target)]
+            sigma, account = decode_map(maps_of(job.target)[0].read_bytes())
+            meaning = CALIBRATED if account["calibrated"] else NOT_CALIBRATED
+        report(0.95, f"{name}: drawing")
+        views = write_views(folder / str(number), source.pixels, result.pixels, scale, sigma, reference)
+        return {
+            "name": name,
+            "saved": job.target.name,
+            "number": number,
+            "scale": scale,
+            "seconds": round(seconds, 2),
+            "input": _size(source),
+            "output": _size(result),
+            "provenance": asdict(outcome.record),
+            "maps": maps,
+            "meaning": meaning,
+            **views,
+        }
+    except (ValueError, OSError, MemoryError) as error:
+        return {"name": name, "error": " ".join(str(error).split()).replace(str(upload), name)}
+
+
+def _size(photograph: Photograph) -> str:
+    height, width = photograph.pixels.shape[:2]
+    return f"{width} x {height}, {photograph.pixels.dtype.itemsize * 8} bit, {photograph.format}"
+
+
+def safe_name(name: str) -> str:
+    """A file name of letters, digits, dots and dashes, at most 80 characters.
+
+    >>> safe_name("<img src=x onerror=alert(1)>.png"), safe_name("../../etc/passwd")
+    ('img_src_x_onerror_alert_1_.png', 'passwd')
+    """
+    base = Path(name.replace("\\", "/")).name
+    return re.sub(r"[^A-Za-z0-9.-]+", "_", base).strip("_").lstrip(".")[-80:] or "photograph"

@@ -1,0 +1,136 @@
+"""Where results go: names and sub-folders are kept, and every clash is refused before any work."""
+
+import gzip
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from retinashift.batch.jobs import figure_of, maps_of, plan_jobs
+from retinashift.imaging.files import ImageError
+
+from ..imaging.dicom.test_read import photography, written
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("a.png", "left/b.jpg", "left/deep/c.TIF", "d.ppm"):
+        path = tmp_path / "in" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(path)
+    return tmp_path / "in"
+
+
+def targets(jobs, out):
+    return [job.target.relative_to(out).as_posix() for job in jobs]
+
+
+def test_sub_folders_names_and_suffixes_are_kept(folder, tmp_path):
+    out = tmp_path / "out"
+    assert targets(plan_jobs([folder], out), out) == ["a.png", "d.ppm", "left/b.jpg", "left/deep/c.TIF"]
+
+
+def test_another_format_changes_the_suffix_only(folder, tmp_path):
+    out = tmp_path / "out"
+    planned = targets(plan_jobs([folder], out, file_format="png"), out)
+    assert planned == ["a.png", "d.png", "left/b.png", "left/deep/c.png"]
+
+
+def test_compressed_ppm_comes_out_uncompressed(folder, tmp_path):
+    (folder / "d.ppm.gz").write_bytes(gzip.compress((folder / "d.ppm").read_bytes()))
+    (folder / "d.ppm").unlink()
+    out = tmp_path / "out"
+    assert "d.ppm" in targets(plan_jobs([folder], out), out)
+
+
+def test_formats_that_would_meet_in_one_name_are_refused(folder, tmp_path):
+    (folder / "a.ppm").write_bytes((folder / "d.ppm").read_bytes())
+    with pytest.raises(ImageError, match="would both be written"):
+        plan_jobs([folder], tmp_path / "out", file_format="png")
+
+
+def test_one_input_may_name_its_output(folder, tmp_path):
+    job = plan_jobs([folder / "a.png"], tmp_path / "sharp.tif")[0]
+    assert job.target == tmp_path / "sharp.tif"
+    with pytest.raises(ImageError, match="4 images go into one file"):
+        plan_jobs([folder], tmp_path / "sharp.tif")
+
+
+def test_an_output_that_exists_is_refused_unless_told_otherwise(folder, tmp_path):
+    (tmp_path / "out" / "left").mkdir(parents=True)
+    (tmp_path / "out" / "left" / "b.jpg").write_bytes(b"mine")
+    with pytest.raises(ImageError, match="exists already; give --overwrite"):
+        plan_jobs([folder], tmp_path / "out")
+    assert len(plan_jobs([folder], tmp_path / "out", overwrite=True)) == 4
+
+
+def test_results_of_a_former_run_are_not_enlarged_again(folder):
+    out = folder / "sharper"
+    assert len(plan_jobs([folder], out)) == 4
+    out.mkdir()
+    (out / "a.png").write_bytes((folder / "a.png").read_bytes())
+    with pytest.raises(ImageError, match="inside the input folder"):
+        plan_jobs([folder], out, overwrite=True)
+
+
+def test_a_result_never_replaces_its_own_input(folder):
+    with pytest.raises(ImageError, match="replaced by its own result"):
+        plan_jobs([folder], folder, overwrite=True)
+
+
+def test_dicom_objects_without_a_suffix_are_found_and_their_names_are_kept_whole(folder, tmp_path):
+    for name in ("IM0001", "1.2.840.10", "1.2.840.11", "DICOMDIR"):
+        (folder / name).write_bytes(written(photography(np.zeros((8, 8, 3), np.uint8))))
+    out = tmp_path / "out"
+    planned = targets(plan_jobs([folder], out), out)
+    assert [name for name in planned if name.endswith(".dcm")] == ["1.2.840.10.dcm", "1.2.840.11.dcm", "IM0001.dcm"]
+    assert "1.2.840.10.png" in targets(plan_jobs([folder], out, file_format="png"), out)
+
+
+def test_a_file_that_is_named_gets_the_suffix_of_its_content(folder, tmp_path):
+    (folder / "a.png").rename(folder / "scan.part")
+    assert plan_jobs([folder / "scan.part"], tmp_path / "out")[0].target.name == "scan.part.png"
+
+
+def test_what_is_no_image_is_left_out_with_a_word(folder, tmp_path, caplog):
+    plan_jobs([folder], tmp_path / "out")
+    assert not caplog.records
+    (folder / "b.bmp").write_bytes(b"BM")
+    (folder / "left" / "notes.txt").write_text("x")
+    plan_jobs([folder], tmp_path / "out")
+    (record,) = caplog.records
+    assert "b.bmp and 1 more: left out" in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("out", "file_format", "words"),
+    [
+        ("sharp.png", "tiff", "are two formats"),
+        ("sharp.bmp", "same", "neither a folder nor a file"),
+        ("plain", "same", "neither a folder nor a file"),
+    ],
+)
+def test_an_output_that_cannot_be_is_refused_before_any_work(folder, tmp_path, out, file_format, words):
+    (tmp_path / "plain").write_text("a file")
+    with pytest.raises(ImageError, match=words):
+        plan_jobs([folder / "a.png"], tmp_path / out, file_format=file_format)
+    assert plan_jobs([folder / "a.png"], tmp_path / "sharp.tif", file_format="tiff")
+
+
+def test_a_result_that_would_be_named_like_what_lies_beside_another_is_refused(folder, tmp_path):
+    (folder / "a.png.figure.png").write_bytes((folder / "a.png").read_bytes())
+    assert len(plan_jobs([folder], tmp_path / "out")) == 5
+    with pytest.raises(ImageError, match=r"would both be written to .*a\.png\.figure\.png"):
+        plan_jobs([folder], tmp_path / "out", figure=True)
+
+
+def test_maps_and_figures_of_a_run_that_was_killed_before_its_result_do_not_stop_resuming(folder, tmp_path):
+    target = tmp_path / "out" / "a.png"
+    target.parent.mkdir()
+    for path in (*maps_of(target), figure_of(target)):
+        path.write_bytes(b"half")
+    with pytest.raises(ImageError, match="exists already"):
+        plan_jobs([folder], tmp_path / "out", uncertainty=True)
+    with pytest.raises(ImageError, match="exists already"):
+        plan_jobs([folder], tmp_path / "out", figure=True)
+    assert len(plan_jobs([folder], tmp_path / "out", uncertainty=True, figure=True, resume=True)) == 4

@@ -1,0 +1,84 @@
+"""JPEG: little is lost; what the format cannot hold is refused."""
+
+import io
+import struct
+
+import numpy as np
+import pytest
+from PIL import Image, JpegImagePlugin
+
+from retinashift.imaging.files import encode_image
+from retinashift.imaging.formats.jpeg import decode_jpeg, encode_jpeg
+from retinashift.imaging.photograph import ImageError, Photograph
+
+LIMIT = 10**6
+
+
+def jpeg(picture: Image.Image, **settings) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", **settings)
+    return buffer.getvalue()
+
+
+def test_colour_keeps_its_full_resolution_and_loses_little(retina):
+    data = encode_jpeg(Photograph(retina))
+    assert JpegImagePlugin.get_sampling(Image.open(io.BytesIO(data))) == 0  # 4:4:4
+    error = decode_jpeg(data, LIMIT).pixels.astype(float) - retina
+    assert np.sqrt(np.mean(error**2)) < 3
+
+
+def test_grey_stays_grey(retina):
+    assert decode_jpeg(encode_jpeg(Photograph(np.ascontiguousarray(retina[..., 1]))), LIMIT).channels == 1
+
+
+def test_what_jpeg_cannot_hold_is_refused(retina):
+    with pytest.raises(ImageError, match="8 bit only"):
+        encode_jpeg(Photograph(retina.astype(np.uint16)))
+    with pytest.raises(ImageError, match="alpha"):
+        encode_jpeg(Photograph(np.dstack([retina, retina[..., 0]])))
+    with pytest.raises(ImageError, match="65,500"):
+        encode_jpeg(Photograph(np.zeros((1, 65501), np.uint8)))
+    with pytest.raises(ImageError, match="EXIF"):
+        encode_jpeg(Photograph(retina, exif=bytes(70000)))
+
+
+def test_cmyk_and_truncated_files_are_refused(retina):
+    picture = Image.fromarray(retina)
+    with pytest.raises(ImageError, match="CMYK"):
+        decode_jpeg(jpeg(picture.convert("CMYK")), LIMIT)
+    data = jpeg(picture)
+    for cut in (data[:-200], data[: len(data) // 2], data[: len(data) // 2] + b"\xff\xd9"):
+        with pytest.raises((ImageError, OSError), match="truncated"):
+            decode_jpeg(cut, LIMIT)
+
+
+def of_two_pictures(first, second, kinds):
+    buffer = io.BytesIO()
+    Image.fromarray(first).save(buffer, "MPO", save_all=True, append_images=[Image.fromarray(second)])
+    data = bytearray(buffer.getvalue())
+    listed = data.index(b"MPF\0")
+    index = data.rindex(struct.pack("<L", 0x030000), listed, listed + 120)  # Pillow calls the second nothing
+    for number, kind in enumerate(kinds):
+        data[index + 16 * number : index + 16 * number + 4] = struct.pack("<L", kind)
+    return bytes(data)
+
+
+def test_several_views_in_one_file_are_refused_until_the_first_is_chosen(retina):
+    stereo = of_two_pictures(retina, 255 - retina, (0x020002, 0x020002))
+    with pytest.raises(ImageError, match="2 pictures .*--page 1"):
+        decode_jpeg(stereo, LIMIT)
+    only = decode_jpeg(jpeg(Image.fromarray(retina)), LIMIT)
+    assert np.array_equal(decode_jpeg(stereo, LIMIT, 1).pixels, only.pixels)
+    with pytest.raises(ImageError, match="page 2 is asked for"):
+        decode_jpeg(stereo, LIMIT, 2)
+
+
+def test_the_gain_map_of_a_telephone_is_no_view_and_is_told_to_be_left_out(retina):
+    photograph = decode_jpeg(of_two_pictures(retina, retina[:8, :8], (0x030000, 0)), LIMIT)
+    assert photograph.pixels.shape == retina.shape
+    assert photograph.left_out == ("its other pictures, such as a gain map",)
+
+
+def test_a_resolution_above_what_its_header_holds_is_left_out_and_told(retina, caplog):
+    assert decode_jpeg(encode_image("a.jpg", Photograph(retina, dpi=(70000.0, 300.0))), LIMIT).dpi is None
+    assert "a.jpg: not carried over: a resolution above JPEG's 65535 dpi" in caplog.text

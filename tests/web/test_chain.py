@@ -1,0 +1,60 @@
+"""The strip is the chain of the pipeline: same noise law, same steps, the last state the pipeline's own result."""
+
+import numpy as np
+import pytest
+import torch
+
+from retinashift.imaging.degradation.bicubic import enlarge
+from retinashift.inference.pipeline import ResShiftPipeline
+from retinashift.web.chain import draw_chain
+from retinashift.web.model import Model
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    return ResShiftPipeline.from_shipped()
+
+
+def test_frames_go_from_the_noisy_start_and_y0_by_estimates_and_states_to_x0(pipeline, retina):
+    lr = np.ascontiguousarray(retina[:16, :20])
+    frames = draw_chain(pipeline, lr, 0)
+    assert [frame.name for frame in frames] == [
+        "x4, the noisy start", "y0, enlarged bicubically", "estimate of x0 at step 4", "x3",
+        "estimate of x0 at step 3", "x2", "estimate of x0 at step 2", "x1", "x0, the result",
+    ]  # fmt: skip
+    assert all(frame.pixels.shape == (64, 80, 3) and frame.pixels.dtype == np.uint8 for frame in frames)
+    assert np.array_equal(frames[1].pixels, enlarge(lr, 4, "bicubic"))
+    noise = (frames[0].pixels.astype(float) - frames[1].pixels).std() / 127.5
+    assert noise == pytest.approx(pipeline.scheduler.init_noise_sigma, rel=0.1)
+
+
+def test_the_last_frame_is_what_the_pipeline_gives_for_the_same_seed(pipeline, retina):
+    lr = np.ascontiguousarray(retina[:16, :20])
+    last = draw_chain(pipeline, lr, 5)[-1].pixels.astype(int)
+    result = pipeline(lr, 4, generator=torch.Generator().manual_seed(5), back_projections=0, whole_frame=True).images[0]
+    assert np.abs(last - result).max() <= 1
+
+
+def test_the_same_seed_gives_the_same_strip_and_another_one_another(pipeline, retina):
+    lr = np.ascontiguousarray(retina[:8, :8])
+    one, again, other = (draw_chain(pipeline, lr, seed) for seed in (1, 1, 2))
+    assert all(np.array_equal(a.pixels, b.pixels) for a, b in zip(one, again, strict=True))
+    assert not np.array_equal(one[0].pixels, other[0].pixels)
+
+
+def test_the_tab_shows_the_middle_and_says_what_it_cannot_read_in_one_line(tmp_path, retina):
+    from retinashift.imaging.files import write_image
+    from retinashift.web.method import chain_strip, schedule_picture
+
+    model = Model("", "cpu", 2)
+    model._load()
+    write_image(tmp_path / "eye.png", retina)
+    strip = chain_strip(model, tmp_path / "eye.png", "<eye>.png", 0)
+    assert strip.count("<img") == 9
+    assert "&lt;eye&gt;.png" in strip
+    (tmp_path / "bad.png").write_bytes(b"no")
+    bad = chain_strip(model, tmp_path / "bad.png", "bad.png", 0)
+    assert 'role="alert"' in bad
+    assert str(tmp_path) not in bad
+    assert "<img" in schedule_picture(2.0, 0.3, 15)
+    assert 'role="alert"' in schedule_picture(-1.0, 0.3, 15)
