@@ -17,7 +17,8 @@ def check_target(path: str | Path, like: Photograph, scale: int) -> None:
     """Raise what `encode_image` would raise for `like` enlarged so many times; nothing is written.
 
     Raises:
-        ImageError: a suffix that is not written, or a format that cannot hold such pixels or so many of them.
+        ImageError: a suffix that is not written, or a format that cannot hold such pixels, so many of them, their ICC
+            profile or their EXIF.
     """
     path = Path(path)
     height, width = (side * scale for side in like.pixels.shape[:2])
@@ -28,4 +29,5 @@ def check_target(path: str | Path, like: Photograph, scale: int) -> None:
             "give --format tiff or png"
         )
     pixel = np.zeros((1, 1, *like.pixels.shape[2:]), like.pixels.dtype)
-    encode_image(path, pixel, like=Photograph(like.pixels, dicom=like.dicom, frame=like.frame))
+    bare = Photograph(like.pixels, icc=like.icc, exif=like.exif, dicom=like.dicom, frame=like.frame)
+    encode_image(path, pixel, like=bare)

@@ -2,6 +2,8 @@
 
 import io
 import struct
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from PIL import Image, JpegImagePlugin
 from retinashift.imaging.files import encode_image
 from retinashift.imaging.formats.jpeg import decode_jpeg, encode_jpeg
 from retinashift.imaging.photograph import ImageError, Photograph
+from retinashift.imaging.targets import check_target
 
 LIMIT = 10**6
 
@@ -38,8 +41,40 @@ def test_what_jpeg_cannot_hold_is_refused(retina):
         encode_jpeg(Photograph(np.dstack([retina, retina[..., 0]])))
     with pytest.raises(ImageError, match="65,500"):
         encode_jpeg(Photograph(np.zeros((1, 65501), np.uint8)))
-    with pytest.raises(ImageError, match="EXIF"):
-        encode_jpeg(Photograph(retina, exif=bytes(70000)))
+    with pytest.raises(ImageError, match="EXIF has 65,534 bytes"):
+        encode_jpeg(Photograph(retina, exif=bytes(65528)))
+    assert Image.open(io.BytesIO(encode_jpeg(Photograph(retina, exif=bytes(65527))))).info["exif"][6:] == bytes(65527)
+
+
+PART = 65519  # bytes of a profile that one segment holds
+WRITTEN_AND_READ_BACK = f"""
+import io
+import numpy as np
+from PIL import Image
+from retinashift.imaging.files import encode_image
+from retinashift.imaging.photograph import Photograph
+from retinashift.imaging.provenance import Provenance
+blob, pixels = np.random.default_rng(0).bytes(255 * {PART}), np.zeros((8, 8, 3), np.uint8)
+around = [k * {PART} + d for k in (1, 2, 3, 254) for d in (-600, -587, -40, -22, -21, -20, -1, 0, 1)]
+for size in [0, 1, 2, *around, 2**20, 255 * {PART} - 1, 255 * {PART}]:
+    photograph = Photograph(pixels, icc=blob[:size], exif=b"II*\\0" + bytes(60000))
+    data = encode_image("a.jpg", photograph, provenance=Provenance(4, "c" * 64, 1, 0, "f" * 64))
+    with Image.open(io.BytesIO(data)) as picture:
+        picture.load()
+        assert picture.info.get("icc_profile", b"") == blob[:size], size
+        assert b"retinashift" in picture.info["comment"], size
+"""
+
+
+def test_a_profile_of_any_size_is_written_beside_exif_and_comment():
+    done = subprocess.run([sys.executable, "-c", WRITTEN_AND_READ_BACK], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-400:]
+
+
+def test_a_profile_that_jpeg_cannot_hold_is_refused_before_the_work(retina):
+    with pytest.raises(ImageError, match=f"a.jpg: the ICC profile has 16,707,346 bytes and JPEG holds {255 * PART:,}"):
+        check_target("a.jpg", Photograph(retina, icc=bytes(255 * PART + 1)), 4)
+    check_target("a.jpg", Photograph(retina, icc=bytes(255 * PART)), 4)
 
 
 def test_cmyk_and_truncated_files_are_refused(retina):

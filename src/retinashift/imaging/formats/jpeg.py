@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from typing import Literal
 
 import numpy as np
@@ -23,6 +24,9 @@ MAX_DPI = 65535
 _ENTRIES = 0xB002  # tag of the list of pictures, 16 bytes each, of which the first four tell the kind
 _CLASS, _PREVIEW, _VIEW = 0xFF0000, 0x010000, 0x020000
 MAX_SIDE = 65_500
+_MAX_BODY = 65_533  # of a segment, whose length of 16 bit counts itself
+_EXIF = b"Exif\0\0"
+_ICC_PART = _MAX_BODY - 14  # of a profile, behind name, number and count; one byte numbers them: 255 at most
 
 
 def decode_jpeg(data: bytes, max_pixels: int, number: int | None = None) -> Photograph:
@@ -47,7 +51,7 @@ def decode_jpeg(data: bytes, max_pixels: int, number: int | None = None) -> Phot
         views, others_of_it = _pictures(picture.info.get("mp"))
         if number is None and views > 1:
             raise ImageError(f"JPEG with {views} pictures (MPO); choose the first with --page 1")
-        exif = load_exif(picture.info.get("exif", b"").removeprefix(b"Exif\0\0"), notes)
+        exif = load_exif(picture.info.get("exif", b"").removeprefix(_EXIF), notes)
         orientation = exif_orientation(exif)
         dpi = _jfif_dpi(picture) or exif_dpi(exif)
         icc = picture.info.get("icc_profile")
@@ -72,8 +76,13 @@ def decode_jpeg(data: bytes, max_pixels: int, number: int | None = None) -> Phot
 def encode_jpeg(photograph: Photograph) -> bytes:
     """Quality 95, 4:4:4.
 
+    Metadata is written here and not by Pillow: below version 13 it overruns its buffer where a long profile meets a
+    comment (CVE-2026-96778).
+
     Raises:
-        ImageError: 16 bit, alpha, a side above 65,500 pixels, or EXIF longer than JPEG holds.
+        ImageError: 16 bit, alpha, a side above 65,500 pixels, or EXIF or a profile longer than JPEG holds.
+
+    Source: ISO/IEC 10918-1, B.2.4.5 and B.2.4.6; Exif 2.32, 4.7.2; ICC.1:2022, B.4.
     """
     if photograph.pixels.dtype != np.uint8:
         raise ImageError("JPEG holds 8 bit only and the picture has 16; write PNG or TIFF")
@@ -81,20 +90,30 @@ def encode_jpeg(photograph: Photograph) -> bytes:
         raise ImageError("JPEG holds no alpha channel; write PNG or TIFF")
     if max(photograph.pixels.shape[:2]) > MAX_SIDE:
         raise ImageError(f"JPEG holds at most {MAX_SIDE:,} pixels a side; write PNG or TIFF")
-    if photograph.exif and len(photograph.exif) > 65500:
-        raise ImageError("the EXIF block is longer than the 64 KiB of JPEG; write PNG or TIFF")
-    buffer = io.BytesIO()
-    settings: dict[str, object] = {}
-    if photograph.dpi and max(photograph.dpi) <= MAX_DPI:
-        settings["dpi"] = tuple(round(v) for v in photograph.dpi)
-    if photograph.exif:
-        settings["exif"] = b"Exif\0\0" + photograph.exif
-    if photograph.icc:
-        settings["icc_profile"] = photograph.icc
+    icc = photograph.icc or b""
+    parts = [icc[start : start + _ICC_PART] for start in range(0, len(icc), _ICC_PART)]
+    if len(parts) > 255:
+        most = 255 * _ICC_PART
+        raise ImageError(f"the ICC profile has {len(icc):,} bytes and JPEG holds {most:,}; write PNG or TIFF")
+    segments = [_segment(0xE1, _EXIF + photograph.exif, "EXIF")] if photograph.exif else []
+    for number, part in enumerate(parts, 1):
+        segments.append(_segment(0xE2, b"ICC_PROFILE\0" + bytes((number, len(parts))) + part, "ICC"))
     if photograph.provenance:
-        settings["comment"] = photograph.provenance.encode()
-    Image.fromarray(photograph.pixels).save(buffer, "JPEG", quality=QUALITY, subsampling=0, **settings)
-    return buffer.getvalue()
+        segments.append(_segment(0xFE, photograph.provenance.encode(), "provenance"))
+    density = {}
+    if photograph.dpi and max(photograph.dpi) <= MAX_DPI:
+        density["dpi"] = tuple(round(v) for v in photograph.dpi)
+    buffer = io.BytesIO()
+    Image.fromarray(photograph.pixels).save(buffer, "JPEG", quality=QUALITY, subsampling=0, **density)
+    data = buffer.getvalue()
+    start = 4 + int.from_bytes(data[4:6], "big")  # behind the start of image and JFIF's header
+    return data[:start] + b"".join(segments) + data[start:]
+
+
+def _segment(marker: int, body: bytes, name: str) -> bytes:
+    if len(body) > _MAX_BODY:
+        raise ImageError(f"{name} has {len(body):,} bytes and JPEG holds {_MAX_BODY:,} of it; write PNG or TIFF")
+    return struct.pack(">BBH", 0xFF, marker, 2 + len(body)) + body
 
 
 def provenance_of_jpeg(data: bytes) -> str:

@@ -47,7 +47,13 @@ def decode_png(data: bytes, max_pixels: int) -> Photograph:
 
 
 def encode_png(photograph: Photograph) -> bytes:
-    """8 or 16 bit, grey or RGB, with or without alpha; metadata between header and pixels."""
+    """8 or 16 bit, grey or RGB, with or without alpha; metadata between header and pixels.
+
+    Raises:
+        ImageError: an ICC profile longer than `decode_png` reads.
+    """
+    if len(photograph.icc or b"") > _MAX_ICC_BYTES:
+        raise ImageError(f"the ICC profile is above {_MAX_ICC_BYTES >> 20} MiB; write TIFF")
     data = bytes(imagecodecs.png_encode(photograph.pixels))
     chunks = list(photograph.colour)
     if photograph.icc:
