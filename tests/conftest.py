@@ -19,6 +19,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+collect_ignore = ["builders"]  # no test lies there, and doctest would import each module once more
+
 PROJECT = Path(__file__).resolve().parent.parent
 
 
@@ -54,17 +56,27 @@ def retina(_retina: np.ndarray) -> np.ndarray:
 @pytest.fixture
 def small_pipeline() -> Any:
     """A checkpoint of one block whose weights are random, so that its samples differ."""
-    from retinashift.diffusion.scheduler import ResShiftScheduler
-    from retinashift.inference.pipeline import ResShiftPipeline
-    from retinashift.models.light_net import LightNet
+    from builders.pipelines import light_pipeline
 
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        net = LightNet(factor=4, width=8, depth=1, time_width=16)
-        for parameter in net.parameters():
-            torch.nn.init.normal_(parameter, std=0.05)
-    scheduler = ResShiftScheduler(4, kappa=0.06, prediction_type="residual", input_scaling="none")
-    return ResShiftPipeline(net.eval(), scheduler)
+    return light_pipeline(std=0.05)
+
+
+@pytest.fixture(scope="session")
+def tiny_pipeline() -> Any:
+    """Makes a pipeline of two blocks; untrained ones predict nothing, as the layers that start at zero leave it."""
+    from builders.pipelines import light_pipeline
+
+    return lambda *, trained=True: light_pipeline(depth=2, std=0.1 if trained else None)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of an untrained pipeline, which enlarges bicubically; for reading only."""
+    from builders.pipelines import light_pipeline
+
+    folder = tmp_path_factory.mktemp("checkpoint")
+    light_pipeline().save_pretrained(folder)
+    return folder
 
 
 DERIVED = ("relative_position_index", "attn_mask")  # entries of official state dicts that are no parameters

@@ -17,6 +17,7 @@ import retinashift
 
 PROJECT = Path(__file__).resolve().parent.parent
 SOURCES = sorted((PROJECT / "src").rglob("*.py"))
+TESTS = sorted((PROJECT / "tests").rglob("test_*.py"))
 MODULES = sorted(m.name for m in pkgutil.walk_packages(retinashift.__path__, "retinashift."))
 HEAVY = {"torch", "diffusers", "skimage", "gradio", "pydicom", "matplotlib", "rich", "typer"}
 
@@ -88,6 +89,16 @@ def test_the_version_is_that_of_pyproject_and_of_the_changelog():
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(PROJECT / "src").as_posix())
 def test_no_source_file_is_longer_than_500_lines(path: Path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 500
+
+
+def test_no_test_module_imports_another():
+    found = {
+        f"{path.relative_to(PROJECT)}: {line}"
+        for path in TESTS
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if re.match(r"(from|import) [\w.]*\btest_", line)
+    }
+    assert found == set(), "what several test modules need belongs in tests/builders"
 
 
 def test_every_pin_is_at_least_its_floor():

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from builders.dicom import photography, written
 from retinashift.batch.jobs import figure_of, maps_of, plan_jobs
 from retinashift.imaging.files import ImageError
-
-from ..imaging.dicom.test_read import photography, written
 
 
 @pytest.fixture

@@ -6,14 +6,13 @@ import numpy as np
 import pydicom
 import pytest
 
+from builders.dicom import photography, written
 from retinashift.batch.jobs import Job, companions_of, figure_of, maps_of, sidecar_of
 from retinashift.batch.upscale import BatchOptions, upscale_files
 from retinashift.imaging.figures.uncertainty import decode_map
 from retinashift.imaging.files import find_provenance, read_image, write_image
 from retinashift.imaging.provenance import digest
 from retinashift.inference.fingerprint import checkpoint_hash
-
-from ..imaging.dicom.test_read import photography, written
 
 
 @pytest.fixture

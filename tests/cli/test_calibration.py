@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from builders.command import one_line_error, retinashift
 from retinashift.inference.uncertainty import Calibration
-
-from .command import one_line_error, retinashift
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from .command import in_a_fresh_process, one_line_error, retinashift
+from builders.command import in_a_fresh_process, one_line_error, retinashift
 
 COMMANDS = ("upscale", "train", "evaluate", "info", "demo", "inspect", "import", "export", "calibrate", "coverage")
 

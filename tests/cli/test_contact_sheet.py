@@ -5,10 +5,9 @@ import pytest
 import skimage.data
 from PIL import Image
 
+from builders.command import one_line_error, retinashift
 from retinashift.cli.contact_sheet import LABELS, SIDE, draw_sheet
 from retinashift.imaging.degradation.pipeline import STEPS, DegradationSettings
-
-from .command import one_line_error, retinashift
 
 
 def test_every_step_has_a_row_and_the_sheet_follows_the_seed():

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from builders.command import one_line_error, retinashift
 from retinashift.cli.evaluation import parse_against, parse_degradation, parse_metrics
 from retinashift.evaluation.calibration import calibrate
-
-from .command import one_line_error, retinashift
 
 
 @pytest.fixture

@@ -9,9 +9,8 @@ import sys
 import pytest
 import torch
 
+from builders.command import one_line_error, retinashift
 from retinashift.inference.pipeline import ResShiftPipeline
-
-from .command import one_line_error, retinashift
 
 
 class RunsACommand:

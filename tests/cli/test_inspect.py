@@ -3,10 +3,9 @@
 import json
 from dataclasses import replace
 
+from builders.command import retinashift
 from retinashift.imaging.files import encode_image
 from retinashift.imaging.provenance import Provenance
-
-from .command import retinashift
 
 RECORD = Provenance(4, "c" * 64, 1, 7, "1" * 64)
 

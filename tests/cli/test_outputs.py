@@ -2,9 +2,8 @@
 
 import pytest
 
+from builders.command import retinashift
 from retinashift.cli.outputs import check_log, check_outputs
-
-from .command import retinashift
 
 
 def test_files_that_could_not_be_written_are_refused(tmp_path):

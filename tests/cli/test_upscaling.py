@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from builders.command import one_line_error, retinashift
 from retinashift.batch.jobs import maps_of
 from retinashift.imaging.figures.uncertainty import decode_map
 from retinashift.imaging.files import find_provenance, read_image
-
-from .command import one_line_error, retinashift
 
 
 @pytest.fixture

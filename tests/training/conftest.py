@@ -1,21 +1,9 @@
 """Small photographs with structure, and settings that train in seconds."""
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageDraw
 
-
-def draw_fundus(seed: int, side: int = 96) -> Image.Image:
-    """A reddish disc with dark branching lines: enough of a retina to learn from."""
-    rng = np.random.default_rng(seed)
-    image = Image.new("RGB", (side, side))
-    draw = ImageDraw.Draw(image)
-    draw.ellipse((2, 2, side - 3, side - 3), fill=(190, 90, 40))
-    for _ in range(14):
-        points = np.cumsum(rng.normal(0, side / 9, (7, 2)), axis=0) + side / 2
-        draw.line([tuple(p) for p in points], fill=(120, 35, 20), width=int(rng.integers(1, 4)))
-    return image
+from builders.photographs import draw_fundus
 
 
 @pytest.fixture(scope="session")

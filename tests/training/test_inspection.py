@@ -6,12 +6,11 @@ import zipfile
 import pytest
 from PIL import Image
 
+from builders.dicom import photography, written
 from retinashift.imaging.files import READ_SUFFIXES, write_image
 from retinashift.training.config import CropSettings, Source
 from retinashift.training.inspection import check_photographs, measured
 from retinashift.training.sources import DataError, FileRef, list_source
-
-from ..imaging.dicom.test_read import photography, written
 
 CHEAP = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".ppm", ".pgm")
 

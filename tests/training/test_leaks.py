@@ -5,11 +5,10 @@ import zipfile
 
 import pytest
 
+from builders.photographs import kaggle_zip
 from retinashift.training.config import ConfigError, Source
 from retinashift.training.leaks import check_apart
 from retinashift.training.sources import STARE_LABELLED, list_source
-
-from .test_sources import kaggle_zip
 
 
 def listed(path, *more, **settings):

@@ -9,6 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
+from builders.dicom import photography, written
+from builders.photographs import kaggle_zip, ppm
 from retinashift.imaging.files import READ_SUFFIXES, write_image
 from retinashift.training.config import Source
 from retinashift.training.sources import (
@@ -22,22 +24,6 @@ from retinashift.training.sources import (
     list_source,
     stem,
 )
-
-from ..imaging.dicom.test_read import photography, written
-
-
-def ppm(seed: int = 0, side: int = 16) -> bytes:
-    pixels = np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PPM")
-    return buffer.getvalue()
-
-
-def kaggle_zip(path, numbers):
-    with zipfile.ZipFile(path, "w") as archive:
-        for number in numbers:
-            archive.writestr(f"{number}.ppm", ppm(int(number[2:])))
-    return path
 
 
 def names(source, scale=4):

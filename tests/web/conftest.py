@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("gradio", reason="the page needs the extra [app]")
 
-from .client import start_page, stop_page, wait_until_open
+from builders.page import start_page, stop_page, wait_until_open
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 
-from .client import ask, start_page, stop_page, wait_until_open
+from builders.page import ask, start_page, stop_page, wait_until_open
 
 
 def basic(credentials: str) -> str:

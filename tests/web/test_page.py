@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
 
+from builders.page import WAIT, shot
 from retinashift.batch.jobs import plan_jobs
 from retinashift.batch.upscale import BatchOptions, upscale_files
 from retinashift.imaging.figures.uncertainty import decode_map
@@ -16,19 +14,12 @@ from retinashift.imaging.files import read_image
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.web.jobs import CALIBRATED, NOT_CALIBRATED
 
-WAIT = 20_000  # milliseconds; a job takes a second on an idle machine
-
 
 @pytest.fixture
 def photograph(tmp_path, retina):
     file = tmp_path / "<img src=x onerror=alert(1)>.png"
     Image.fromarray(retina[:48, :64]).save(file)
     return file
-
-
-def shot(view, name: str) -> None:
-    if os.environ.get("RETINASHIFT_SHOTS"):
-        view.screenshot(path=str(Path(os.environ["RETINASHIFT_SHOTS"]) / name))
 
 
 def test_a_person_uploads_runs_looks_and_takes_away_the_bytes_of_the_command_line(page, browser, photograph, tmp_path):

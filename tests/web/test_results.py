@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from builders.page import WAIT, give, saved, shot
 from retinashift.evaluation.metrics import psnr_rgb
 from retinashift.imaging.degradation.bicubic import bicubic_pillow
 from retinashift.imaging.files import find_provenance, read_image
 from retinashift.imaging.fundus import field_of_view
-
-from .test_page import WAIT, shot
 
 # every text and width that the bar has had
 _FOLLOW = """() => {
@@ -35,18 +34,6 @@ def view(page, browser):
     view.wait_for_selector("#go", timeout=WAIT)
     yield view
     view.close()
-
-
-def give(view, where: str, *files) -> None:
-    view.locator(f"#{where} input[type=file]").set_input_files([str(file) for file in files])
-    view.wait_for_selector(f"#{where} .file-preview", timeout=WAIT)
-
-
-def saved(view, text: str, target):
-    with view.expect_download() as download:
-        view.locator("retina-viewer").get_by_text(text, exact=True).click()
-    download.value.save_as(target)
-    return target
 
 
 def test_a_batch_is_followed_photograph_by_photograph_and_comes_as_a_zip(view, retina, tmp_path):

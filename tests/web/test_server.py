@@ -12,13 +12,12 @@ import numpy as np
 import pytest
 import tifffile
 
+from builders.dicom import photography, written
+from builders.page import ask, call, enlarged, png, upload
 from retinashift.batch.jobs import Job
 from retinashift.batch.upscale import BatchOptions, upscale_files
 from retinashift.imaging.files import decode_image
 from retinashift.inference.pipeline import ResShiftPipeline
-
-from ..imaging.dicom.test_read import photography, written
-from .client import ask, call, enlarged, png, upload
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from .client import call, png, start_page, stop_page, upload, wait_until_open
+from builders.page import call, png, start_page, stop_page, upload, wait_until_open
 
 
 @pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])

@@ -7,9 +7,8 @@ import re
 import time
 from urllib.parse import urlparse
 
+from builders.page import ask, png, start_page, stop_page, upload, wait_until_open
 from retinashift.web.starting import STAGES, Starting
-
-from .client import ask, png, start_page, stop_page, upload, wait_until_open
 
 
 def test_the_port_answers_within_five_seconds_then_becomes_the_page(tmp_path):

@@ -8,10 +8,9 @@ import time
 
 import pytest
 
+from builders.page import WAIT
 from retinashift.imaging.degradation.bicubic import bicubic_pillow, crop_to_multiple
 from retinashift.imaging.files import read_image, write_image
-
-from .test_page import WAIT
 
 
 @pytest.mark.shared

@@ -12,16 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from builders.page import WAIT, give, saved, shot, start_page, stop_page, wait_until_open
 from retinashift.imaging.figures.uncertainty import decode_map
 from retinashift.imaging.files import read_image
 from retinashift.inference.uncertainty import Calibration
 from retinashift.web.jobs import CALIBRATED, NOT_CALIBRATED, JobSettings, run_job
 from retinashift.web.model import Model
 from retinashift.web.views import LEVELS_PER_GREY
-
-from .client import start_page, stop_page, wait_until_open
-from .test_page import WAIT, shot
-from .test_results import give, saved
 
 CURVES = {2: ((0.0, 0.1), (0.002, 0.302))}
 

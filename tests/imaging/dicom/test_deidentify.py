@@ -6,12 +6,11 @@ import numpy as np
 import pydicom
 import pytest
 
+from builders.dicom import photography, written
 from retinashift.imaging.dicom.deidentify import deidentify
 from retinashift.imaging.dicom.read import decode_dicom
 from retinashift.imaging.files import encode_image
 from retinashift.imaging.photograph import ImageError, Photograph
-
-from .test_read import photography, written
 
 STAYS = set(
     (

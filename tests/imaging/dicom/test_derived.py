@@ -7,14 +7,13 @@ import numpy as np
 import pydicom
 import pytest
 
+from builders.dicom import photography, written
+from builders.dicom_standard import complaints
 from retinashift.imaging.dicom.derived import encode_dicom
 from retinashift.imaging.dicom.read import decode_dicom
 from retinashift.imaging.files import decode_image, encode_image, find_provenance
 from retinashift.imaging.photograph import ImageError, Photograph
 from retinashift.imaging.provenance import Provenance
-
-from .dicom_standard import complaints
-from .test_read import photography, written
 
 LIMIT = 10**6
 RECORD = Provenance(4, "c" * 64, 1, 7, "1" * 64, consistency_db=71.2)

@@ -7,14 +7,13 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 
+from builders.dicom import photography, written
 from retinashift.imaging.dicom.deidentify import deidentify
 from retinashift.imaging.dicom.geometry import keep_frame
 from retinashift.imaging.dicom.parametric import encode_parametric_map
 from retinashift.imaging.dicom.read import decode_dicom
 from retinashift.imaging.files import encode_image
 from retinashift.imaging.provenance import Provenance
-
-from .test_read import photography, written
 
 LIMIT = 10**6
 

@@ -7,14 +7,13 @@ import numpy as np
 import pydicom
 import pytest
 
+from builders.dicom import photography, written
+from builders.dicom_standard import complaints
 from retinashift.imaging.dicom.deidentify import deidentify
 from retinashift.imaging.dicom.parametric import encode_parametric_map
 from retinashift.imaging.dicom.read import decode_dicom
 from retinashift.imaging.files import encode_image, find_provenance
 from retinashift.imaging.provenance import Provenance
-
-from .dicom_standard import complaints
-from .test_read import photography, written
 
 RECORD = Provenance(4, "c" * 64, 4, 7, "1" * 64, ensemble=2)
 GROUPS = {

@@ -1,4 +1,4 @@
-"""What the tests say to a page, byte by byte, and how they start and stop one."""
+"""A page as tests start it, talk to it byte by byte and in a browser, and stop it."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from urllib.parse import urlparse
 
 import numpy as np
 from PIL import Image
+
+WAIT = 150_000  # milliseconds until a wait is given up: a busy machine may take long, and only a hang fails
 
 
 @dataclass
@@ -106,3 +108,20 @@ def png(side: int) -> bytes:
     file = io.BytesIO()
     Image.fromarray(np.full((side, side, 3), 90, np.uint8)).save(file, "PNG")
     return file.getvalue()
+
+
+def shot(view, name: str) -> None:
+    if os.environ.get("RETINASHIFT_SHOTS"):
+        view.screenshot(path=str(Path(os.environ["RETINASHIFT_SHOTS"]) / name))
+
+
+def give(view, where: str, *files) -> None:
+    view.locator(f"#{where} input[type=file]").set_input_files([str(file) for file in files])
+    view.wait_for_selector(f"#{where} .file-preview", timeout=WAIT)
+
+
+def saved(view, text: str, target):
+    with view.expect_download() as download:
+        view.locator("retina-viewer").get_by_text(text, exact=True).click()
+    download.value.save_as(target)
+    return target

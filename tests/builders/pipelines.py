@@ -1,0 +1,18 @@
+"""Pipelines of the real classes, small enough that they sample in milliseconds."""
+
+import torch
+
+from retinashift.diffusion.scheduler import ResShiftScheduler
+from retinashift.inference.pipeline import ResShiftPipeline
+from retinashift.models.light_net import LightNet
+
+
+def light_pipeline(*, depth: int = 1, std: float | None = None, seed: int = 0) -> ResShiftPipeline:
+    """A x4 pixel pipeline; with `std`, all weights are random, so that the layers that start at zero say something."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = LightNet(factor=4, width=8, depth=depth, time_width=16)
+        for parameter in net.parameters() if std is not None else ():
+            torch.nn.init.normal_(parameter, std=std)
+    scheduler = ResShiftScheduler(4, kappa=0.06, prediction_type="residual", input_scaling="none")
+    return ResShiftPipeline(net.eval(), scheduler)
