@@ -46,7 +46,7 @@ def test_the_estimate_is_what_upscaling_with_uncertainty_gives(pipeline, retina)
     pipeline.register_to_config(calibration=calibrate(pipeline, [("eye", retina)], counts=(2,)).to_config())
     lr = bicubic_pillow(retina, 4)
     made = estimator(pipeline, 3)(lr, 7)
-    given = pipeline(lr, generator=torch.Generator().manual_seed(7), ensemble_size=3, uncertainty=True)
+    given = pipeline(lr, generator=torch.Generator().manual_seed(7), ensemble_size=3, output_uncertainty=True)
     assert np.array_equal(made.pixels, given.images[0])
     assert np.allclose(made.sigma, given.sigma[0], atol=1e-7)
     assert given.calibrated

@@ -7,6 +7,7 @@ from retinashift.imaging.degradation.bicubic import bicubic_pillow
 from retinashift.inference.checkpoints import DEFAULT, open_checkpoint, shipped_names
 from retinashift.inference.fingerprint import checkpoint_hash
 from retinashift.inference.pipeline import CheckpointError, ResShiftPipeline
+from retinashift.inference.settings import Sampling
 
 
 def test_every_name_that_comes_along_opens_and_no_two_are_one():
@@ -32,7 +33,7 @@ def test_a_name_that_means_nothing_is_refused():
 
 def test_the_one_step_student_draws_in_one_call_what_is_sharper_than_the_mean_and_keeps_to_the_input(retina):
     student, teacher = open_checkpoint("x4_one_step"), open_checkpoint("x4")
-    assert student.steps_of("realistic") == 1
+    assert student.plan(Sampling(mode="realistic")).steps == 1
     lr = bicubic_pillow(retina, 4)
     uses = (student, "realistic"), (teacher, "realistic"), (teacher, "faithful")
     results = [pipe(lr, mode=mode) for pipe, mode in uses]

@@ -11,6 +11,7 @@ from PIL import Image
 from retinashift.diffusion.scheduler import ResShiftScheduler
 from retinashift.imaging.degradation.bicubic import enlarge
 from retinashift.inference.pipeline import CheckpointError, ResShiftPipeline
+from retinashift.inference.settings import Sampling
 from retinashift.models.swin_unet import SwinUNet
 
 
@@ -129,7 +130,7 @@ def test_arguments_outside_their_range_are_named(tiny_pipeline):
         pipe(lr, generator=(seeded(0), seeded(1)))
     with pytest.raises(ValueError, match="back_projections is -1"):
         pipe(lr, back_projections=-1)
-    with pytest.raises(ValueError, match="mode realistic in 1 step"):
+    with pytest.raises(ValueError, match="mode realistic with 1 step"):
         pipe(lr, 1, mode="realistic")
 
 
@@ -181,7 +182,7 @@ def test_an_ensemble_encodes_a_picture_once_and_gives_what_encoding_for_each_mem
 
     def run():
         calls.clear()
-        return pipe(pictures, 2, ensemble_size=3, uncertainty=True, precision=precision)
+        return pipe(pictures, 2, ensemble_size=3, output_uncertainty=True, precision=precision)
 
     once = run()
     assert len(calls) == 2
@@ -295,12 +296,13 @@ def test_the_realistic_mode_has_its_own_steps_and_transition(tiny_pipeline):
 def test_stronger_detail_is_brought_into_line_once_more(tiny_pipeline):
     pipeline, lr = tiny_pipeline(), np.random.default_rng(0).integers(60, 190, (20, 24, 3), dtype=np.uint8)
     pipeline.register_to_config(detail_gain=1.5, back_projections=1)
-    assert [pipeline.back_projections_of(mode) for mode in (None, "faithful", "realistic")] == [1, 1, 2]
+    plans = [pipeline.plan(Sampling(mode=mode)) for mode in (None, "faithful", "realistic")]
+    assert [plan.back_projections for plan in plans] == [1, 1, 2]
     twice = pipeline(lr, mode="realistic", back_projections=2)
     assert np.array_equal(pipeline(lr, mode="realistic").images[0], twice.images[0])
     assert pipeline(lr, mode="realistic", back_projections=1).consistency[0] < twice.consistency[0]
     pipeline.register_to_config(back_projections=0)
-    assert pipeline.back_projections_of("realistic") == 0
+    assert pipeline.plan(Sampling(mode="realistic")).back_projections == 0
 
 
 def test_a_distilled_checkpoint_has_one_use(tiny_pipeline):
@@ -309,7 +311,7 @@ def test_a_distilled_checkpoint_has_one_use(tiny_pipeline):
     pipeline.register_to_config(distilled=True)
     assert np.array_equal(pipeline(lr).images[0], one)
     assert np.array_equal(pipeline(lr, mode="realistic").images[0], one)
-    for wrong in ({"mode": "faithful"}, {"num_inference_steps": 2}, {"uncertainty": True, "ensemble_size": 2}):
+    for wrong in ({"mode": "faithful"}, {"num_inference_steps": 2}, {"output_uncertainty": True, "ensemble_size": 2}):
         with pytest.raises(ValueError, match="this checkpoint is distilled"):
             pipeline(lr, **wrong)
 

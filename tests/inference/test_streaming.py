@@ -103,7 +103,7 @@ def test_what_the_result_takes_of_the_memory_is_not_planned_for_bands(tiny_pipel
     pipe, result = tiny_pipeline(), 16 * picture().size
     pipe(picture(), memory=10**9)
     pipe(picture(), ensemble_size=2, memory=10**9)
-    pipe(picture(), 4, ensemble_size=2, uncertainty=True, memory=10**9)
+    pipe(picture(), 4, ensemble_size=2, output_uncertainty=True, memory=10**9)
     mean, squares = 4 * result, 4 * result // 3
     assert [10**9 - given for given in room] == [
         result, *2 * [result + mean], *2 * [result + mean + squares]

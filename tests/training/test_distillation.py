@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from retinashift.inference.pipeline import ResShiftPipeline
+from retinashift.inference.settings import Sampling
 from retinashift.training.build import build_pipeline
 from retinashift.training.config import ConfigError, DistillSettings, TrainConfig
 from retinashift.training.distillation import distillation_error, open_teacher
@@ -91,9 +92,10 @@ def test_a_run_lowers_the_error_and_its_checkpoint_is_distilled(start, smoke_set
     losses = [loss for loss in losses if loss is not None]
     assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
     pipeline = ResShiftPipeline.from_pretrained(folder)
-    assert (pipeline.config.distilled, pipeline.config.detail_gain, pipeline.steps_of("realistic")) == (True, 1, 1)
-    often = ResShiftPipeline.from_pretrained(start).back_projections_of("realistic")
-    assert pipeline.back_projections_of(None) == pipeline.back_projections_of("realistic") == often > 1
+    realistic, default = pipeline.plan(Sampling(mode="realistic")), pipeline.plan(Sampling())
+    assert (pipeline.config.distilled, pipeline.config.detail_gain, realistic.steps) == (True, 1, 1)
+    often = ResShiftPipeline.from_pretrained(start).plan(Sampling(mode="realistic")).back_projections
+    assert default.back_projections == realistic.back_projections == often > 1
 
 
 def test_a_teacher_of_another_chain_and_a_missing_one_are_named(start):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from retinashift.imaging.files import WRITE_SUFFIXES, ImageError, find_images, format_of, own_suffix
-from retinashift.inference.choices import OutputFormat
+from retinashift.inference.settings import OutputFormat
 
 logger = logging.getLogger(__name__)
 

@@ -37,9 +37,9 @@ from retinashift.imaging.files import (
 from retinashift.imaging.formats.png import encode_png
 from retinashift.imaging.provenance import Provenance, digest
 from retinashift.imaging.targets import check_target
-from retinashift.inference.choices import Mode, Precision
 from retinashift.inference.fingerprint import checkpoint_hash
 from retinashift.inference.pipeline import ResShiftPipeline
+from retinashift.inference.settings import Mode, Precision, Sampling
 
 logger = logging.getLogger(__name__)
 
@@ -89,14 +89,19 @@ class BatchOptions:
     def __post_init__(self) -> None:
         if self.workers < 1:
             raise ValueError(f"workers is {self.workers}; at least 1 is needed")
-        if self.uncertainty == 1 or self.uncertainty < 0:
-            raise ValueError(f"uncertainty is {self.uncertainty}; at least 2 samples are needed, or 0 for none")
-        if self.uncertainty and self.ensemble_size != 1:
-            raise ValueError("both uncertainty and ensemble are given; the former gives the mean of its samples, too")
-        if self.uncertainty and self.mode is not None:
-            raise ValueError("uncertainty is that of plain samples, and a mode is given; leave one of the two out")
-        if self.uncertainty and self.steps == 1:
-            raise ValueError("uncertainty with steps 1: one step is the mean and has no spread; leave steps out")
+        self.sampling()
+
+    def sampling(self) -> Sampling:
+        """The part that decides the pixels."""
+        return Sampling.of_samples(
+            mode=self.mode,
+            num_inference_steps=self.steps,
+            ensemble=self.ensemble_size,
+            uncertainty=self.uncertainty,
+            back_projections=self.back_projections,
+            memory=self.memory,
+            precision=self.precision,
+        )
 
 
 @dataclass(frozen=True)
@@ -175,17 +180,15 @@ def _detail(config: FrozenDict) -> dict[str, float | str]:
 
 def _record(pipeline: ResShiftPipeline, options: BatchOptions) -> Provenance:
     """What is the same for all files of a run."""
-    config = pipeline.config
+    config, plan = pipeline.config, pipeline.plan(options.sampling())
     return Provenance(
         scale=config.scale,
         checkpoint=checkpoint_hash(pipeline),
-        steps=pipeline.steps_of(options.mode, options.steps, samples=options.uncertainty > 0),
+        steps=plan.steps,
         seed=options.seed,
         input="",
         ensemble=options.uncertainty or options.ensemble_size,
-        back_projections=pipeline.back_projections_of(options.mode)
-        if options.back_projections is None
-        else options.back_projections,
+        back_projections=plan.back_projections,
         options={
             **({} if options.page is None else {"page": options.page}),
             **({"deidentified": True} if options.deidentify else {}),
@@ -296,15 +299,9 @@ def _enlarge(pipeline: ResShiftPipeline, photograph: Photograph, options: BatchO
     colour, alpha = _split_alpha(photograph)
     result = pipeline(
         colour,
-        num_inference_steps=options.steps,
-        mode=options.mode,
         generator=torch.Generator().manual_seed(options.seed),
-        ensemble_size=options.uncertainty or options.ensemble_size,
-        uncertainty=options.uncertainty > 0,
-        back_projections=options.back_projections,
-        memory=options.memory,
         whole_frame=options.whole_frame,
-        precision=options.precision,
+        **vars(options.sampling()),
     )
     pixels = result.images[0]
     if alpha is not None:  # a mask is geometry, not retina: it is interpolated

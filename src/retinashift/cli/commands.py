@@ -17,7 +17,7 @@ from retinashift.cli.import_official import export_weights, import_weights
 from retinashift.cli.inspect import inspect_files
 from retinashift.cli.opening import LARGEST_SEED, open_pipeline, progress_bar, quiet_libraries
 from retinashift.cli.schedule import schedule
-from retinashift.inference.choices import Mode, OutputFormat, Precision
+from retinashift.inference.settings import Mode, OutputFormat, Precision
 
 if TYPE_CHECKING:
     from rich.table import Table

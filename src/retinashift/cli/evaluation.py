@@ -20,8 +20,8 @@ from retinashift.evaluation.report import save_html
 from retinashift.evaluation.scores import DEFAULT_METRICS, Metric
 from retinashift.imaging.degradation.pipeline import DegradationSettings
 from retinashift.imaging.files import ImageError, read_image
-from retinashift.inference.choices import Mode, Precision
 from retinashift.inference.pipeline import ResShiftPipeline
+from retinashift.inference.settings import Mode, Precision
 from retinashift.training.config import TrainConfig
 from retinashift.training.sources import FileRef, list_files, stem_path
 

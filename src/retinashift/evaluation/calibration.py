@@ -153,7 +153,7 @@ def estimator(pipeline: ResShiftPipeline, samples: int) -> Callable[[np.ndarray,
 
     def run(lr: np.ndarray, seed: int) -> Estimate:
         given, generator = lr.astype(np.float32) / 255, torch.Generator().manual_seed(seed)
-        result = pipeline(given, generator=generator, ensemble_size=samples, uncertainty=True)
+        result = pipeline(given, generator=generator, ensemble_size=samples, output_uncertainty=True)
         if not result.calibrated or result.sigma is None:
             raise ValueError("this checkpoint was calibrated for another number of steps; calibrate it again")
         return Estimate(result.images[0], result.sigma[0])

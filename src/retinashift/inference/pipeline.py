@@ -21,7 +21,6 @@ from retinashift.diffusion.noise import normal_rows
 from retinashift.diffusion.scheduler import ResShiftScheduler, Transition
 from retinashift.imaging.fundus import eye_columns
 from retinashift.inference import codec_tiles
-from retinashift.inference.choices import Mode, Precision
 from retinashift.inference.denoiser_tiles import denoise, planned_side
 from retinashift.inference.device import spare_memory
 from retinashift.inference.fidelity import back_project_rows
@@ -40,6 +39,7 @@ from retinashift.inference.pictures import (
 )
 from retinashift.inference.progress import Listener, StepWatch
 from retinashift.inference.seeds import noise_seeds
+from retinashift.inference.settings import Mode, Plan, Precision, Sampling
 from retinashift.inference.streaming import LightChain, amplified, halving, is_scarce, planned_rows
 from retinashift.inference.uncertainty import Calibration, SampleMean
 from retinashift.models.codec import PixelCodec, Upsampling, upsample_bicubic
@@ -183,7 +183,7 @@ class ResShiftPipeline(DiffusionPipeline):
         mask: Mask | Sequence[Mask] | None = None,
         progress: Listener | None = None,
         mode: Mode | None = None,
-        uncertainty: bool = False,
+        output_uncertainty: bool = False,
     ) -> SRResult:
         """Enlarge one picture or several.
 
@@ -198,7 +198,7 @@ class ResShiftPipeline(DiffusionPipeline):
             generator: source of the noise; a list gives one to each image. None is a generator seeded 0. Every image
                 gets the same noise stream, so that a result does not depend on the images beside it.
             ensemble_size: samples whose mean is returned. Their number costs time, not memory.
-            uncertainty: how far the samples lie apart is told, too (`sigma`); with all T steps, and at least 2 samples.
+            output_uncertainty: also return how far the samples differ (`sigma`); with all T steps, at least 2 samples.
             output_type: "np" (the input's depth; float for float), "pil" (8 bit), "pt" (float (3, H, W) in [0, 1]).
             back_projections: how often the result is brought into line with the input, so that it gives the input when
                 it is reduced again; 0 leaves the network's own estimate, None is the checkpoint's default.
@@ -224,33 +224,24 @@ class ResShiftPipeline(DiffusionPipeline):
             ValueError: an argument outside what is allowed, named.
         """
         # 1. Check
+        settings = Sampling(
+            mode=mode,
+            num_inference_steps=num_inference_steps,
+            ensemble_size=ensemble_size,
+            output_uncertainty=output_uncertainty,
+            back_projections=back_projections,
+            memory=memory,
+            precision=precision,
+        )
+        plan = self.plan(settings)
         images = as_list(image)
         if output_type not in ("np", "pil", "pt"):
             raise ValueError(f"output_type is {output_type!r}; allowed are np, pil, pt")
-        if ensemble_size < 1:
-            raise ValueError(f"ensemble_size is {ensemble_size}; it must be at least 1")
-        if mode is not None and mode not in get_args(Mode):
-            raise ValueError(f"mode is {mode!r}; allowed are {', '.join(get_args(Mode))}")
-        if uncertainty and mode is not None:
-            raise ValueError("uncertainty is that of plain samples; leave mode out")
-        if uncertainty and ensemble_size < 2:
-            raise ValueError(f"uncertainty of {ensemble_size} sample; ensemble_size must be at least 2")
-        if precision not in AUTOCAST:
-            raise ValueError(f"precision is {precision!r}; allowed are {', '.join(AUTOCAST)}")
-        if back_projections is not None and back_projections < 0:
-            raise ValueError(f"back_projections is {back_projections}; it must be at least 0")
-        if memory is not None and memory < 1:
-            raise ValueError(f"memory is {memory}; a number of bytes is needed")
-        gain = self.config.detail_gain if mode == "realistic" else 1.0
-        num_inference_steps = self.steps_of(mode, num_inference_steps, samples=uncertainty)
-        calibration = self._calibration(num_inference_steps, ensemble_size) if uncertainty else None
+        calibration = self._calibration(plan.steps, ensemble_size) if output_uncertainty else None
         scale, budget = self.config.scale, spare_memory(self._execution_device, memory)
         masks = as_masks(mask, images, takes_mask=getattr(self.denoiser, "takes_mask", False))
         seeds = noise_seeds(generator, len(images))
-        realistic = mode == "realistic" and not self.config.distilled
-        self.scheduler.set_timesteps(
-            num_inference_steps, transition=self.config.detail_transition if realistic else None
-        )
+        self.scheduler.set_timesteps(plan.steps, transition=plan.transition)
         # 2. Sample, image by image: sizes may differ, and activations of one image already fill a processor
         results: list[Any] = []
         consistency: list[float] = []
@@ -259,25 +250,27 @@ class ResShiftPipeline(DiffusionPipeline):
             prepared = masked(prepare(picture, self._execution_device, self.denoiser.dtype), hole)
             needed = self._needed(prepared, whole_frame)
             canvas = Canvas(prepared, [side * scale for side in prepared.lr.shape[-2:]], output_type)
-            times = self.back_projections_of(mode) if back_projections is None else back_projections
             lr, parts = prepared.lr.float(), len(images) * ensemble_size
             watches = []
             for member in range(ensemble_size):
                 part, where = number * ensemble_size + member, {"image": number, "member": member}
                 report = None if callback is None else lambda state, where=where: callback(where | state)
                 span = (part / parts, (part + 1) / parts)
-                watches.append(StepWatch(lr.shape[-2], num_inference_steps, span, report, progress))
+                watches.append(StepWatch(lr.shape[-2], plan.steps, span, report, progress))
             with torch.autocast(
                 self._execution_device.type, dtype=AUTOCAST[precision], enabled=AUTOCAST[precision] is not None
             ):
                 shape = (1 if prepared.grey else 3, *canvas.shape[1:])
-                mean = SampleMean(shape, spread=uncertainty) if ensemble_size > 1 else None
+                mean = SampleMean(shape, spread=output_uncertainty) if ensemble_size > 1 else None
                 kept = canvas.nbytes + (mean.nbytes if mean else 0)  # on a GPU they lie elsewhere
                 room = max(0, budget - kept) if self._execution_device.type == "cpu" else budget
                 whole = None if self._by_bands else self._encoded(prepared)
                 samples = (
                     back_project_rows(
-                        self._sample(prepared, whole, needed, seed, member, room, gain, watch), lr, scale, times
+                        self._sample(prepared, whole, needed, seed, member, room, plan.detail_gain, watch),
+                        lr,
+                        scale,
+                        plan.back_projections,
                     )
                     for member, watch in enumerate(watches)
                 )
@@ -286,7 +279,7 @@ class ResShiftPipeline(DiffusionPipeline):
                         mean.add(rows.mean(1, keepdim=True) if prepared.grey else rows for rows in sample)
                 for rows in mean.bands() if mean else next(samples):
                     canvas.write(rows)
-                if mean and uncertainty:
+                if mean and output_uncertainty:
                     spread = mean.spread().numpy()
                     sigmas.append(calibration.sigma(spread, ensemble_size) if calibration else spread)
             del whole, samples, mean  # their memory is needed for the figures
@@ -295,46 +288,13 @@ class ResShiftPipeline(DiffusionPipeline):
         return SRResult(
             images=results,
             consistency=consistency,
-            sigma=sigmas if uncertainty else None,
+            sigma=sigmas if output_uncertainty else None,
             calibrated=calibration is not None,
         )
 
-    def steps_of(self, mode: Mode | None, steps: int | None = None, *, samples: bool = False) -> int:
-        """Network calls of a sample: `steps`, or what follows from the mode where no number is named.
-
-        Args:
-            samples: the spread of samples is wanted, and one step is a mean.
-
-        Raises:
-            ValueError: steps outside 1..T, or a use that the checkpoint does not have.
-        """
-        every = int(self.scheduler.config.num_train_timesteps)
-        if steps is not None and not 1 <= steps <= every:
-            raise ValueError(f"num_inference_steps is {steps}; this checkpoint has 1 to {every}")
-        if self.config.distilled:
-            if mode == "faithful" or (steps or 1) != 1 or samples:
-                raise ValueError(
-                    "this checkpoint is distilled: it draws a realistic sample in one step; for mode faithful, other "
-                    "steps and uncertainty take the checkpoint it was distilled from"
-                )
-            return 1
-        if mode == "realistic" and steps == 1:
-            raise ValueError("mode realistic in 1 step: that is the mean, which has no detail; give 2 or more, or none")
-        if steps:
-            return steps
-        if mode == "realistic":
-            return int(self.config.detail_steps) or every
-        if samples:
-            return every
-        return 1 if mode == "faithful" else int(self.config.default_steps)
-
-    def back_projections_of(self, mode: Mode | None) -> int:
-        """How often results are brought into line with the input when no number is named.
-
-        The detail that the mode "realistic" makes stronger lies further from the input, and takes one more.
-        """
-        times = int(self.config.back_projections)
-        return times + 1 if times and mode == "realistic" and self.config.detail_gain > 1 else times
+    def plan(self, settings: Sampling) -> Plan:
+        """What the settings mean for this checkpoint. ValueError for a use that it does not have."""
+        return settings.plan(self.config, len(self.scheduler))
 
     def _calibration(self, steps: int, samples: int) -> Calibration | None:
         """That of the checkpoint, if it holds for so many steps and samples."""

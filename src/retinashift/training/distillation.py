@@ -19,6 +19,7 @@ from torch import Tensor
 from retinashift.diffusion.scheduler import ResShiftScheduler
 from retinashift.inference.checkpoints import open_checkpoint
 from retinashift.inference.pipeline import CheckpointError, Denoiser, ResShiftPipeline
+from retinashift.inference.settings import Sampling
 from retinashift.inference.streaming import amplified
 from retinashift.training.config import ConfigError, DistillSettings
 
@@ -71,7 +72,7 @@ def open_teacher(settings: DistillSettings, student: ResShiftPipeline, device: t
     except ValueError as error:
         raise ConfigError(f"distill.steps: {error}") from None
     denoiser = pipeline.denoiser.float().to(device).eval().requires_grad_(False)
-    return Teacher(denoiser, scheduler, settings.gain, pipeline.back_projections_of("realistic"))
+    return Teacher(denoiser, scheduler, settings.gain, pipeline.plan(Sampling(mode="realistic")).back_projections)
 
 
 def distillation_error(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from retinashift.imaging.figures.uncertainty import decode_map
 from retinashift.imaging.files import read_image
 from retinashift.imaging.photograph import Photograph
-from retinashift.inference.choices import Mode, OutputFormat
+from retinashift.inference.settings import Mode, OutputFormat
 from retinashift.web.model import Model
 from retinashift.web.views import write_views
 
@@ -151,7 +151,7 @@ def _photograph(
         (planned,) = plan_jobs([upload], folder / "never", file_format=settings.file_format)
         job = Job(upload, folder / str(number) / f"{Path(name).stem}_x{scale}{planned.target.suffix}")
         options = settings.options()
-        steps = pipeline.steps_of(options.mode, options.steps, samples=settings.samples > 0)
+        steps = pipeline.plan(options.sampling()).steps
         work = f"{settings.samples} samples of " if settings.samples else ""
         work += f"{steps} step{'s' if steps > 1 else ''}"
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
-from retinashift.inference.choices import Mode, OutputFormat
+from retinashift.inference.settings import Mode, OutputFormat
 from retinashift.web.jobs import JobSettings, run_job
 from retinashift.web.method import build_method
 from retinashift.web.model import Cancelled, Model

@@ -1,0 +1,130 @@
+"""Settings of sampling: one frozen object for the command, the batch, the page, Python and the provenance record.
+
+Each range and each contradiction is stated here once. This file loads no torch, so the command line can read it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from numbers import Integral
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+if TYPE_CHECKING:
+    from retinashift.diffusion.scheduler import Transition
+
+Mode = Literal["faithful", "realistic"]
+Precision = Literal["fp32", "bf16", "fp16"]
+OutputFormat = Literal["same", "png", "tiff"]
+"""File type of the results; "same" is that of the input."""
+
+_LEAST = {"num_inference_steps": 1, "ensemble_size": 1, "back_projections": 0, "memory": 1}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How a result is sampled. The fields are keyword arguments of `ResShiftPipeline`: `pipeline(image, **vars(s))`.
+
+    Raises:
+        ValueError: a value outside its range, or two that contradict each other.
+
+    >>> Sampling(ensemble_size=8, output_uncertainty=True).mode is None
+    True
+    """
+
+    mode: Mode | None = None
+    """"faithful": one step, the posterior mean. "realistic": a sample with the checkpoint's `detail_steps` and
+    `detail_gain`. None: plain samples in the checkpoint's default number of steps."""
+    num_inference_steps: int | None = None
+    """Network calls a sample, 1..T; None follows from the mode."""
+    ensemble_size: int = 1
+    """Samples whose mean is the result."""
+    output_uncertainty: bool = False
+    """Also return how far the samples differ, pixel by pixel; by default with all T steps."""
+    back_projections: int | None = None
+    """Back-projections onto the input, see `fidelity`; 0 leaves the network's estimate, None follows from mode and
+    checkpoint."""
+    memory: int | None = None
+    """Bytes that the process (on a GPU: its part of that) may hold; None is half of what is free."""
+    precision: Precision = "fp32"
+    """"bf16" and "fp16" compute convolutions and products in half precision (autocast)."""
+
+    def __post_init__(self) -> None:
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            whole = isinstance(value, Integral) and not isinstance(value, bool)
+            if not (whole and value >= least) and (value is not None or name == "ensemble_size"):
+                raise ValueError(f"{name} is {value!r}; a whole number of at least {least} is needed")
+        if self.mode is not None and self.mode not in get_args(Mode):
+            raise ValueError(f"mode is {self.mode!r}; allowed are {', '.join(get_args(Mode))}")
+        if self.precision not in get_args(Precision):
+            raise ValueError(f"precision is {self.precision!r}; allowed are {', '.join(get_args(Precision))}")
+        if not self.output_uncertainty:
+            return
+        if self.mode is not None:
+            raise ValueError(f"uncertainty cannot be combined with mode {self.mode}: it needs plain samples; omit one")
+        if self.num_inference_steps == 1:
+            raise ValueError("uncertainty needs samples, and 1 step returns their mean; give 2 or more steps, or none")
+        if self.ensemble_size < 2:
+            raise ValueError(f"uncertainty needs at least 2 samples; ensemble_size is {self.ensemble_size}")
+
+    @classmethod
+    def of_samples(cls, *, ensemble: int = 1, uncertainty: int = 0, **others: Any) -> Sampling:
+        """The settings where `uncertainty` is the number of samples, 0 for none, as the command and the page have it.
+
+        >>> Sampling.of_samples(uncertainty=4) == Sampling(ensemble_size=4, output_uncertainty=True)
+        True
+        """
+        if uncertainty and ensemble != 1:
+            raise ValueError("uncertainty and ensemble are both given; uncertainty averages its samples: omit ensemble")
+        if uncertainty < 0 or uncertainty == 1:
+            raise ValueError(f"uncertainty is {uncertainty}; it needs at least 2 samples, or 0 for none")
+        return cls(ensemble_size=uncertainty or ensemble, output_uncertainty=uncertainty > 0, **others)
+
+    def plan(self, checkpoint: Mapping[str, Any], trained_steps: int) -> Plan:
+        """What the settings mean for one checkpoint.
+
+        Args:
+            checkpoint: configuration of its `ResShiftPipeline`.
+            trained_steps: T of its chain.
+
+        Raises:
+            ValueError: steps outside 1..T, or a use that the checkpoint does not have.
+        """
+        steps, realistic = self.num_inference_steps, self.mode == "realistic"
+        if steps is not None and steps > trained_steps:
+            raise ValueError(f"num_inference_steps is {steps}; this checkpoint has 1 to {trained_steps}")
+        times, gain = int(checkpoint["back_projections"]), float(checkpoint["detail_gain"])
+        if self.back_projections is not None:
+            times = self.back_projections
+        elif times and realistic and gain > 1:
+            times += 1  # stronger detail lies further from the input
+        if checkpoint["distilled"]:
+            if self.mode == "faithful" or steps not in (None, 1) or self.output_uncertainty:
+                raise ValueError(
+                    "this checkpoint is distilled: it draws a realistic sample in one step; for mode faithful, other "
+                    "steps and uncertainty use the checkpoint it was distilled from"
+                )
+            return Plan(1, times)
+        if realistic and steps == 1:
+            raise ValueError("mode realistic with 1 step is the mean, without detail; give 2 or more steps, or none")
+        if realistic:
+            steps = steps or int(checkpoint["detail_steps"]) or trained_steps
+            return Plan(steps, times, gain, checkpoint["detail_transition"])
+        if self.mode == "faithful":
+            return Plan(steps or 1, times)
+        default = trained_steps if self.output_uncertainty else int(checkpoint["default_steps"])
+        return Plan(steps or default, times)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What settings mean for one checkpoint."""
+
+    steps: int
+    """Network calls a sample."""
+    back_projections: int
+    detail_gain: float = 1.0
+    """Factor of a sample's detail, see `boost_detail`."""
+    transition: Transition | None = None
+    """None is the scheduler's own."""
