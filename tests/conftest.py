@@ -111,8 +111,9 @@ class Parity:
         assert error <= atol, f"{file}, {name}: differs by {error:.3g}, {atol:g} is allowed"
 
     def options(self, name: str) -> dict[str, Any]:
-        """The constructor arguments of a network, as the official configuration has them."""
-        return json.loads((self.folder / "index.json").read_text())["configs"][name]["params"]
+        """The constructor arguments of a network, but for those of which `SwinUNet` knows one value only."""
+        options = json.loads((self.folder / "index.json").read_text())["configs"][name]["params"]
+        return {key: value for key, value in options.items() if key not in ("dims", "use_fp16", "cond_lq", "cond_mask")}
 
     def facts(self) -> dict[str, Any]:
         """Counts and settings that go with the vectors."""

@@ -23,7 +23,6 @@ ATTENTION_NAMES = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", 
 NETWORKS = ["vq_a", "vq_r1", "vq_r2", "vq_r3"]
 FULL = {
     "full_realsr_vq": (205, 55_322_782),
-    "full_inpaint_vq": (205, 55_322_782),
     "full_faceir_vq": (285, 77_009_115),
 }
 
@@ -52,7 +51,7 @@ def tiny() -> VQModel:
 
 
 @pytest.mark.shared
-@pytest.mark.parametrize("name", [*NETWORKS, "full_realsr_vq", "full_faceir_vq"])
+@pytest.mark.parametrize("name", [*NETWORKS, "full_realsr_vq"])
 @torch.no_grad()
 def test_encode_quantise_and_decode_are_the_official_ones(parity, name):
     file = "vq_full" if name in FULL else "vq"

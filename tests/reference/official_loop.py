@@ -1,4 +1,4 @@
-"""The official inference program, step for step, for who has to show that the numbers are the same.
+"""The official inference program, step for step: the tests compare its numbers with the published ones.
 
 It differs from `ResShiftPipeline` where that is better: pictures above a tile size are cut into tiles, each with noise
 of its own and averaged without weights, which leaves edges; and noise comes from one source in the order of the calls.
@@ -28,33 +28,31 @@ def drawn_from(generator: torch.Generator) -> Draw:
 
 @torch.inference_mode()
 def official_upscale(
-    pipeline: ResShiftPipeline, image: Tensor, draw: Draw, tile: int, stride: int, mask: Tensor | None = None
+    pipeline: ResShiftPipeline, image: Tensor, draw: Draw, tile: int, stride: int
 ) -> Tensor:
-    """One picture as the official program enlarges or restores it.
+    """One picture as the official program upscales it.
 
     Args:
         pipeline: of an imported checkpoint, with a learned codec and `SwinUNet`.
-        image: (1, 3, h, w) in [0, 1]; with a mask, black where it is to be filled in.
+        image: (1, 3, h, w) in [0, 1].
         draw: makes the noise of a given shape; called T + 1 times for each tile, row by row, the last one for nothing.
         tile, stride: side of the tiles and distance of their corners, in pixels of `image`. The official program has
             512 and 448, 256 and 224, or 64 and 48, each times 4 / scale.
-        mask: (1, 1, h, w), 1 where it is to be filled in, 0 elsewhere.
 
     Returns:
-        (1, 3, h*scale, w*scale) in [0, 1]; with a mask, the picture itself outside of it.
+        (1, 3, h*scale, w*scale) in [0, 1].
     """
-    given = [image * 2 - 1] if mask is None else [image * 2 - 1, mask.to(image) * 2 - 1]
+    given = image * 2 - 1
     height, width = image.shape[-2:]
     scale = pipeline.config.scale
-    if mask is not None or max(height, width) <= tile:  # the official program cannot cut masks
-        result = _sample(pipeline, given, draw) / 2 + 0.5
-        return result if mask is None else result * mask + image * (1 - mask)
+    if max(height, width) <= tile:
+        return _sample(pipeline, given, draw) / 2 + 0.5
     total = image.new_zeros(1, 3, height * scale, width * scale)
     count = torch.zeros_like(total)
     for top in tile_starts(height, tile, stride):
         for left in tile_starts(width, tile, stride):
             here = (..., slice(top * scale, (top + tile) * scale), slice(left * scale, (left + tile) * scale))
-            total[here] += _sample(pipeline, [x[..., top : top + tile, left : left + tile] for x in given], draw)
+            total[here] += _sample(pipeline, given[..., top : top + tile, left : left + tile], draw)
             count[here] += 1
     return total / count / 2 + 0.5
 
@@ -69,14 +67,14 @@ def tile_starts(length: int, tile: int, stride: int) -> list[int]:
     return sorted({min(start, last) for start in range(0, length, stride)})
 
 
-def _sample(pipeline: ResShiftPipeline, given: list[Tensor], draw: Draw) -> Tensor:
-    """Image and perhaps mask, (1, C, h, w) in [-1, 1], through the whole chain: (1, 3, h*scale, w*scale), clamped."""
+def _sample(pipeline: ResShiftPipeline, given: Tensor, draw: Draw) -> Tensor:
+    """The image, (1, 3, h, w) in [-1, 1], through the whole chain: (1, 3, h*scale, w*scale), clamped."""
     net, scale = pipeline.denoiser, pipeline.config.scale
-    height, width = given[0].shape[-2:]
-    lq, *mask = (pad_to_multiple(x, net.size_multiple * net.lq_ratio) for x in given)
+    height, width = given.shape[-2:]
+    lq = pad_to_multiple(given, net.size_multiple * net.lq_ratio)
     y0 = pipeline.codec.encode(upsample_bicubic(lq, scale, "torch")).latents  # (1, C, h', w')
     pipeline.scheduler.set_timesteps(pipeline.config.default_steps)
-    x0 = run_chain(pipeline, y0, lq, mask[0] if mask else None, draw)
+    x0 = run_chain(pipeline, y0, lq, draw)
     return pipeline.codec.decode(x0).sample[..., : height * scale, : width * scale].clamp(-1, 1)
 
 
@@ -84,14 +82,13 @@ def run_chain(
     pipeline: ResShiftPipeline,
     y0: Tensor,
     lq: Tensor,
-    mask: Tensor | None,
     draw: Draw,
     report: Callable[[dict[str, Tensor]], None] | None = None,
 ) -> Tensor:
     """The loop over the scheduler's timesteps, from y0 to x0, both (B, C, h, w).
 
     Args:
-        lq, mask: the condition in [-1, 1], see `SwinUNet.forward`.
+        lq: the condition in [-1, 1], see `SwinUNet.forward`.
         draw: T + 1 draws, see `official_upscale`.
         report: called after each step with {"x_t", "x0"}, the state and the estimate.
     """
@@ -99,7 +96,7 @@ def run_chain(
     x_t = scheduler.init_noise(y0, noise=draw(y0.shape).to(y0))
     with net.steady():
         for t in scheduler.timesteps.tolist():
-            prediction = net(scheduler.scale_model_input(x_t, t), t, lq, mask).sample
+            prediction = net(scheduler.scale_model_input(x_t, t), t, lq).sample
             x_t, x0 = scheduler.step(prediction, t, x_t, y0, noise=draw(y0.shape).to(y0), return_dict=False)
             if report is not None:
                 report({"x_t": x_t, "x0": x0})

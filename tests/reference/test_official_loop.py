@@ -1,4 +1,4 @@
-"""From file bytes to file bytes as the official program: tiles, padding, masks, and its order of noise."""
+"""From file bytes to file bytes as the official program: tiles, padding, and its order of noise."""
 
 from __future__ import annotations
 
@@ -33,9 +33,8 @@ def given_noise(expected: dict[str, Tensor]):
 
 def build(parity, unet: str, vq: str, **chain) -> ResShiftPipeline:
     """A pipeline of networks of the vectors, as official weights make it."""
-    options = {k: v for k, v in parity.options(unet).items() if k not in ("dims", "use_fp16", "cond_lq")}
     with torch.device("meta"):
-        denoiser = SwinUNet(**options, attention_mask="official").eval()
+        denoiser = SwinUNet(**parity.options(unet), attention_mask="official").eval()
     denoiser.load_state_dict(parity.weights(unet, denoiser), assign=True)
     scheduler = ResShiftScheduler(**{"num_train_timesteps": 4, "spacing": "leading"} | chain)
     return ResShiftPipeline(denoiser, scheduler, official_vq(parity, vq), scale=4 if vq == "vq_a" else 1)
@@ -58,7 +57,6 @@ LOOPS = {  # case: networks, and how its chain differs from the four steps of th
     "s4_epsilon": ("unet_a", {"prediction_type": "noise"}),
     "s4_epsilon_scale": ("unet_a", {"prediction_type": "scaled_noise"}),
     "face_like": ("unet_r5", {}),
-    "inpaint_like": ("unet_r4", {}),
 }
 
 
@@ -71,12 +69,11 @@ def test_the_loop_from_the_encoded_image_to_the_decoded_one_is_the_official_one(
     pipeline = build(parity, unet, "vq_r2" if unet == "unet_r5" else "vq_a", **chain)
     scale = 4 if unet == "unet_a" else 1
     lq = parity.image(given["lq_seed"], 1, 3, 128, 128) if "lq_seed" in given else given["lq"]
-    mask = given["mask"].float() if "mask" in given else None
     z_y = pipeline.codec.encode(upsample_bicubic(lq, scale, "torch")).latents
     parity.check("sampling", f"{case}.z_y", z_y, 1e-4)
     pipeline.scheduler.set_timesteps(len(given["noise"]) - 1)
     queue, steps = list(given["noise"]), []
-    last = run_chain(pipeline, z_y, lq, mask, lambda shape: queue.pop(0), steps.append)
+    last = run_chain(pipeline, z_y, lq, lambda shape: queue.pop(0), steps.append)
     assert queue == []
     relative = "epsilon" in case  # their latents are in the hundreds
     for name, values in (
@@ -121,22 +118,6 @@ def test_a_files_bytes_become_the_official_bytes(shared, parity, imported, case)
     assert left == []
     parity.check("endtoend", f"{case}.result", result, 5e-4)
     assert_same_bytes(result, expected["result_u8"])
-
-
-@pytest.mark.shared
-@torch.no_grad()
-def test_filling_in_gives_the_official_bytes_and_keeps_all_else(shared, parity):
-    expected, setup = vectors(shared, "inpaint")
-    image = expected["image_u8"].permute(2, 0, 1)[None] / 255
-    mask = (expected["mask_u8"] > 127).float()[None, None]
-    left, draw = given_noise(expected)
-    pipeline = build(parity, "unet_r4", "vq_a")
-    pipeline.register_to_config(scale=setup["sf"], upsampling="torch", default_steps=4)
-    result = official_upscale(pipeline, image, draw, setup["chop_size"], setup["chop_stride"], mask)
-    assert left == []
-    parity.check("endtoend", "inpaint.result", result, 5e-4)
-    assert_same_bytes(result, expected["result_u8"])
-    assert torch.equal(to_bytes(result)[mask[0, 0] == 0], expected["image_u8"][mask[0, 0] == 0])
 
 
 def assert_same_bytes(result: Tensor, expected: Tensor) -> None:

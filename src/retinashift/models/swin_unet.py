@@ -130,7 +130,6 @@ class SwinUNet(ModelMixin, ConfigMixin):
         num_head_channels: width of a head; -1 to give the number of heads in `num_heads`.
         swin_depth, swin_embed_dim, window_size, mlp_ratio, patch_norm: of the attention, see `SwinLayer`.
         lq_size: side of the condition in training, image_size times a power of 2.
-        cond_mask: a mask (inpainting: -1 known, 1 unknown) comes with the condition.
         use_scale_shift_norm, dropout: see `ResBlock`.
         conv_resample, resblock_updown: between levels stands a convolution, or else a plain mean or repetition, or a
             residual block around that.
@@ -165,7 +164,6 @@ class SwinUNet(ModelMixin, ConfigMixin):
         mlp_ratio: float = 4.0,
         patch_norm: bool = False,
         lq_size: int = 64,
-        cond_mask: bool = False,
         use_scale_shift_norm: bool = True,
         dropout: float = 0.0,
         conv_resample: bool = True,
@@ -176,14 +174,13 @@ class SwinUNet(ModelMixin, ConfigMixin):
         super().__init__()
         self.gradient_checkpointing = False  # diffusers' enable_gradient_checkpointing() looks for this name
         self._check_config()
-        self.takes_mask = cond_mask
         self.lq_ratio = lq_size // image_size
         self.size_multiple = self._size_multiple()
         time_channels = 4 * model_channels
         self.time_embed = nn.Sequential(
             nn.Linear(model_channels, time_channels), nn.SiLU(), nn.Linear(time_channels, time_channels)
         )
-        self.feature_extractor, lq_channels = feature_extractor(4 if cond_mask else 3, self.lq_ratio)
+        self.feature_extractor, lq_channels = feature_extractor(3, self.lq_ratio)
         self._build_blocks(in_channels + lq_channels)
         last = nn.Conv2d(model_channels * channel_mult[0], out_channels, 3, padding=1)
         last = zeroed(last) if zero_init_output else last
@@ -289,7 +286,7 @@ class SwinUNet(ModelMixin, ConfigMixin):
         return stage
 
     def forward(
-        self, sample: Tensor, timestep: Tensor | int, lq: Tensor, mask: Tensor | None = None, return_dict: bool = True
+        self, sample: Tensor, timestep: Tensor | int, lq: Tensor, return_dict: bool = True
     ) -> DenoiserOutput | tuple[Tensor]:
         """Predict what the scheduler's prediction type names.
 
@@ -297,14 +294,18 @@ class SwinUNet(ModelMixin, ConfigMixin):
             sample: x_t as the scheduler scaled it, (B, in_channels, H, W).
             timestep: step index 0..T-1, (B,) or a number for the whole batch.
             lq: the low-resolution image in [-1, 1], (B, 3, H*r, W*r), r = lq_size / image_size.
-            mask: only with `cond_mask`, (B, 1, H*r, W*r), -1 known, 1 unknown.
 
-        Returns (B, out_channels, H, W). Raises ValueError if sizes disagree or a mask is missing or not expected.
+        Returns (B, out_channels, H, W). Raises ValueError if the sizes of `sample` and `lq` disagree.
         """
         height, width = sample.shape[-2:]
-        condition = self._condition(sample, lq, mask)  # (B, 3 or 4, H*r, W*r)
+        expected = height * self.lq_ratio, width * self.lq_ratio
+        if tuple(lq.shape[-2:]) != expected:
+            raise ValueError(
+                f"lq is {lq.shape[-1]}x{lq.shape[-2]}; for a sample of {width}x{height} "
+                f"it must be {expected[1]}x{expected[0]}"
+            )
         sample = pad_to_multiple(sample, self.size_multiple)  # (B, in_channels, H', W')
-        condition = pad_to_multiple(condition, self.size_multiple * self.lq_ratio)  # (B, 3 or 4, H'*r, W'*r)
+        lq = pad_to_multiple(lq, self.size_multiple * self.lq_ratio)  # (B, 3, H'*r, W'*r)
 
         if not isinstance(timestep, Tensor):
             timestep = torch.full((), timestep, device=sample.device)  # unlike tensor(), waits for no device
@@ -314,7 +315,7 @@ class SwinUNet(ModelMixin, ConfigMixin):
         )  # (B, model_channels), cosines first
         time = self.time_embed(frequencies.to(sample.dtype))  # (B, 4*model_channels)
 
-        h = torch.cat([sample, self.feature_extractor(condition)], dim=1)  # (B, in_channels + features, H', W')
+        h = torch.cat([sample, self.feature_extractor(lq)], dim=1)  # (B, in_channels + features, H', W')
         skips: list[Tensor] = []
         down = len(self.input_blocks)
         for number, stage in enumerate([*self.input_blocks, self.middle_block, *self.output_blocks]):
@@ -329,19 +330,6 @@ class SwinUNet(ModelMixin, ConfigMixin):
                 skips.append(h)
         prediction = self.out(h)[..., :height, :width]  # (B, out_channels, H, W)
         return DenoiserOutput(sample=prediction) if return_dict else (prediction,)
-
-    def _condition(self, sample: Tensor, lq: Tensor, mask: Tensor | None) -> Tensor:
-        if self.takes_mask != (mask is not None):
-            wanted = "needs a mask" if self.takes_mask else "takes no mask"
-            raise ValueError(f"this network was built with cond_mask={self.takes_mask}: it {wanted}")
-        height, width = (side * self.lq_ratio for side in sample.shape[-2:])
-        for name, image in (("lq", lq), ("mask", mask)):
-            if image is not None and tuple(image.shape[-2:]) != (height, width):
-                raise ValueError(
-                    f"{name} is {image.shape[-1]}x{image.shape[-2]}; for a sample of "
-                    f"{sample.shape[-1]}x{sample.shape[-2]} it must be {width}x{height}"
-                )
-        return lq if mask is None else torch.cat([lq, mask.to(lq.dtype)], dim=1)
 
     @contextmanager
     def steady(self) -> Iterator[None]:

@@ -215,6 +215,7 @@ class SwinLayer(nn.Module):
         attention_mask: AttentionMask = "swin",
     ):
         super().__init__()
+        self.feature_size = feature_size
         window, shift = (window, window // 2) if feature_size > window else (feature_size, 0)
 
         def projection(channels_in: int, channels_out: int) -> nn.Sequential:

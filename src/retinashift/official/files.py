@@ -23,48 +23,42 @@ SHOWN = 8  # names of a long list in an error
 
 
 class OfficialError(ValueError):
-    """An official file that cannot be used, said in one line."""
+    """An official file that cannot be used, explained in one line."""
 
 
 @dataclass(frozen=True)
 class OfficialFile:
-    """What an official file holds, under official names without wrappers' prefixes.
+    """The tensors of an official file, under official names without wrappers' prefixes.
 
-    `parameters`: the learnt tensors. `derived`: the entries that follow from the network's sizes; they are not loaded
-    but tell the training size. `decoder`: autoencoder weights that come along (deblurring), else empty.
+    `parameters`: the learnt tensors. `derived`: entries that follow from the network's sizes; they are not loaded, but
+    show the training size.
     """
 
     parameters: dict[str, Tensor]
     derived: dict[str, Tensor]
-    decoder: dict[str, Tensor]
-
-
-def load_official_state(path: str | Path) -> dict[str, Tensor]:
-    """The learnt tensors of an official file, see `read_official`."""
-    return read_official(path).parameters
 
 
 def read_official(path: str | Path) -> OfficialFile:
     """Read a .safetensors file, or any other as PyTorch's with `weights_only=True`, once and on the CPU.
 
     Raises:
-        OfficialError: the file cannot be read, or holds anything but tensors under names.
+        OfficialError: the file cannot be read, holds anything but tensors by name, or a weight that is not finite.
         FileNotFoundError: there is none.
     """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not a file")
     contents = _load_tensors(path)
-    if not isinstance(contents, dict):
-        raise OfficialError(f"{path} holds a {type(contents).__name__}; a dict of tensors by name is expected")
-    if "lora_vae" in contents:
-        raise OfficialError(f"{path} brings its decoder as LoRA weights (lora_vae), which cannot be imported")
-    decoder = _tensors_by_name(contents.get("vae", {}), f"{path}, entry vae")
-    state = _tensors_by_name(contents["state_dict"] if "state_dict" in contents else contents, str(path))
+    if isinstance(contents, Mapping) and "state_dict" in contents:
+        contents = contents["state_dict"]
+    state = _tensors_by_name(contents, path)
     if not state:
         raise OfficialError(f"{path} holds no tensors")
     derived = {name: tensor for name, tensor in state.items() if name.endswith(DERIVED)}
-    return OfficialFile({name: t for name, t in state.items() if name not in derived}, derived, decoder)
+    parameters = {name: tensor for name, tensor in state.items() if name not in derived}
+    if broken := [n for n, t in parameters.items() if t.is_floating_point() and not t.float().isfinite().all()]:
+        raise OfficialError(f"{path} holds values that are not finite: {_listed(broken)}; get the file again")
+    return OfficialFile(parameters, derived)
 
 
 def _load_tensors(path: Path) -> Any:
@@ -72,31 +66,32 @@ def _load_tensors(path: Path) -> Any:
     try:
         if path.suffix.lower() == ".safetensors":
             return load_file(path)
-        with warnings.catch_warnings(record=True) as remarks:  # on a file that is refused, one line suffices
+        with warnings.catch_warnings(record=True) as remarks:  # of a file that is refused, one line suffices
             contents = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise OfficialError(
             f"{path} is refused: it is damaged, or holds objects other than tensors; nothing in it was run"
         ) from error
-    except Exception as error:  # whatever a damaged file makes the two readers stumble over
+    except Exception as error:  # a damaged file makes the two readers raise almost anything
         raise OfficialError(f"{path} cannot be read as a file of weights; it may be truncated") from error
     for remark in remarks:
         warnings.warn_explicit(remark.message, remark.category, remark.filename, remark.lineno)
     return contents
 
 
-def _tensors_by_name(contents: Any, where: str) -> dict[str, Tensor]:
+def _tensors_by_name(contents: Any, path: Path) -> dict[str, Tensor]:
     """`contents`, checked to be tensors by name, without prefixes."""
     if not isinstance(contents, Mapping):
-        raise OfficialError(f"{where} holds a {type(contents).__name__}; a dict of tensors by name is expected")
+        raise OfficialError(f"{path} holds a {type(contents).__name__}; a dict of tensors by name is expected")
     state = {}
     for name, tensor in contents.items():
-        if not (isinstance(name, str) and name.isprintable() and isinstance(tensor, Tensor)):
-            said = f"a {type(tensor).__name__} under {str(name)[:60]!r}"
-            raise OfficialError(f"{where} holds {said}; only tensors by name are expected")
+        plain = isinstance(tensor, Tensor) and tensor.layout is torch.strided and tensor.device.type == "cpu"
+        if not (plain and isinstance(name, str) and name.isprintable()):
+            kind = type(tensor).__name__ if plain or not isinstance(tensor, Tensor) else "a tensor without plain values"
+            raise OfficialError(f"{path} holds {kind} under {str(name)[:60]!r}; only tensors by name are expected")
         bare = _without_prefixes(name)
         if bare in state:
-            raise OfficialError(f"{where} holds {bare} twice, under different prefixes")
+            raise OfficialError(f"{path} holds {bare} twice, under different prefixes")
         state[bare] = tensor
     return state
 
@@ -109,11 +104,11 @@ def _without_prefixes(name: str) -> str:
 
 
 def shape_of(state: Mapping[str, Tensor], name: str, dimensions: int) -> tuple[int, ...]:
-    """The shape of a tensor that the network cannot be told without; OfficialError if it is missing or odd."""
+    """The shape of a tensor that the architecture follows from; OfficialError if it is missing or not as expected."""
     shape = tuple(state[name].shape) if name in state else None
     if shape is None or len(shape) != dimensions or 0 in shape:
-        said = "is missing" if shape is None else f"has the shape {shape}"
-        raise OfficialError(f"{name} {said}, and without it the network cannot be told")
+        found = "is missing" if shape is None else f"has the shape {shape}"
+        raise OfficialError(f"{name} {found}; the architecture cannot be determined without it")
     return shape
 
 
@@ -127,11 +122,11 @@ def check_names(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], net
             for name, tensor in expected.items()
             if name in found and found[name].shape != tensor.shape
         ],
-        "no floats": [name for name, tensor in found.items() if not tensor.is_floating_point()],
+        "not floating point": [name for name, tensor in found.items() if not tensor.is_floating_point()],
     }
-    said = [f"{what}: {_listed(names)}" for what, names in complaints.items() if names]
-    if said:
-        raise OfficialError(f"the weights do not fit the {network} that they describe; {'; '.join(said)}")
+    listed = [f"{what}: {_listed(names)}" for what, names in complaints.items() if names]
+    if listed:
+        raise OfficialError(f"the weights do not fit the {network} that their sizes describe; {'; '.join(listed)}")
 
 
 def _listed(names: list[str]) -> str:

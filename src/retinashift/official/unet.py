@@ -1,7 +1,7 @@
-"""The official denoiser, UNetModelSwin, and ours: the same names, so only the sizes have to be found.
+"""The official denoiser, UNetModelSwin, as our `SwinUNet`: the names are the same, the sizes follow from the weights.
 
-The training size of the latent decides where windows shift and is not among the weights. It is read from derived
-entries where a file has them, or from a window that was cut down to the features; else the caller must know it.
+The training size of the latent decides where windows shift and is not among the weights. It is read from the derived
+entries of a file, or from a window that was cut down to the features of its level; otherwise the caller must know it.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from retinashift.models.swin_unet import SwinUNet
 from retinashift.models.window_attention import SwinBlock, SwinLayer, shifted_window_mask
 from retinashift.official.files import OfficialError, check_names, shape_of
 
-RESIDUAL = {"in_layers", "emb_layers", "out_layers", "skip_connection"}  # what a residual block consists of
+RESIDUAL = {"in_layers", "emb_layers", "out_layers", "skip_connection"}  # the parts of a residual block
 TABLE = "relative_position_bias_table"
 Tensors = Mapping[str, Tensor]
 
 
 def swin_unet_from_official(state: Tensors, derived: Tensors | None = None, image_size: int = 64) -> SwinUNet:
-    """The denoiser with these weights, in their dtype, in evaluation mode. Its tensors are those of `state`.
+    """The denoiser with these weights, in their dtype, in evaluation mode; it shares the tensors of `state`.
 
     Args: see `swin_unet_config`. Raises OfficialError.
     """
@@ -41,23 +41,23 @@ def swin_unet_from_official(state: Tensors, derived: Tensors | None = None, imag
 
 
 def swin_unet_to_official(net: SwinUNet) -> dict[str, Tensor]:
-    """The official state dict, with the derived entries, which the official loader insists on.
+    """The official state dict, with the derived entries, which the official loader requires.
 
-    Raises OfficialError for a network with the masks of the Swin paper: the official code would run it with its own.
+    Raises OfficialError for any other denoiser, and for the masks of the Swin paper: the official code has one mask.
     """
-    if net.config.attention_mask != "official":
-        raise OfficialError("the network has attention_mask='swin'; the official code only knows its own mask")
+    if net.config.get("attention_mask") != "official":
+        raise OfficialError("the official code has only SwinUNet with attention_mask='official' as denoiser")
     state = {name: tensor.detach() for name, tensor in net.state_dict().items()}
-    modules = dict(net.named_modules())
-    for stage, level in _stages(_depths(state)[0]):
-        layer = modules.get(f"{stage}.1")
-        for number, block in enumerate(layer.blocks if isinstance(layer, SwinLayer) else ()):
+    for name, layer in net.named_modules():
+        if not isinstance(layer, SwinLayer):
+            continue
+        for number, block in enumerate(layer.blocks):
             assert isinstance(block, SwinBlock)
-            name, side = f"{stage}.1.blocks.{number}", net.config.image_size >> level
-            state[f"{name}.attn.relative_position_index"] = relative_position_index(block.window)
+            state[f"{name}.blocks.{number}.attn.relative_position_index"] = relative_position_index(block.window)
             if block.shift:
+                side = layer.feature_size
                 masked = shifted_window_mask(side, side, block.window, block.shift, "official")
-                state[f"{name}.attn_mask"] = torch.zeros(masked.shape).masked_fill(masked, -100.0)
+                state[f"{name}.blocks.{number}.attn_mask"] = torch.zeros(masked.shape).masked_fill(masked, -100.0)
     return state
 
 
@@ -90,7 +90,7 @@ def swin_unet_config(state: Tensors, derived: Tensors | None = None, image_size:
     if any(width % model_channels for width in widths):
         raise OfficialError(f"the levels have {widths} channels, which are no multiples of {model_channels}")
     out_channels = shape_of(state, "out.2.weight", 4)[0]
-    in_channels, lq_ratio, cond_mask = _inputs(state, out_channels)
+    in_channels, lq_ratio = _inputs(state)
     swin = "middle_block.1"
     swin_channels = shape_of(state, f"{swin}.patch_embed.proj.weight", 4)[0]
     return {
@@ -110,7 +110,6 @@ def swin_unet_config(state: Tensors, derived: Tensors | None = None, image_size:
         "mlp_ratio": shape_of(state, f"{swin}.blocks.0.mlp.fc1.weight", 4)[0] / swin_channels,
         "patch_norm": f"{swin}.patch_embed.norm.weight" in state,
         "lq_size": image_size * lq_ratio,
-        "cond_mask": cond_mask,
         "use_scale_shift_norm": shape_of(state, f"{firsts[0]}.0.emb_layers.1.weight", 2)[0] == 2 * widths[0],
         # with residual blocks between the levels, or a single level, this has no effect
         "conv_resample": len(depths) == 1 or updown or f"{_downsampler(firsts[1])}.0.op.weight" in state,
@@ -138,16 +137,12 @@ def seen_image_size(state: Tensors, derived: Tensors) -> int | None:
     return seen.pop() if seen else None
 
 
-def _inputs(state: Tensors, out_channels: int) -> tuple[int, int, bool]:
-    """(channels of the state, size of the condition over that of the state, whether a mask comes with it)."""
+def _inputs(state: Tensors) -> tuple[int, int]:
+    """(channels of the state, side of the condition over that of the state)."""
     total = shape_of(state, "input_blocks.0.0.weight", 4)[1]
-    ratio_log = sum(name.startswith("feature_extractor.") and name.endswith(".op.weight") for name in state)
-    if ratio_log:
-        features = shape_of(state, f"feature_extractor.{3 * ratio_log - 1}.op.weight", 4)[0]
-        return total - features, 2**ratio_log, shape_of(state, "feature_extractor.0.weight", 4)[1] == 4
-    # the condition itself, 3 channels or 4 with the mask, stands beside a state that is as wide as the prediction
-    cond_mask = total - out_channels == 4
-    return total - 3 - cond_mask, 1, cond_mask
+    halvings = sum(name.startswith("feature_extractor.") and name.endswith(".op.weight") for name in state)
+    features = shape_of(state, f"feature_extractor.{3 * halvings - 1}.op.weight", 4)[0] if halvings else 3
+    return total - features, 2**halvings
 
 
 def _windows(state: Tensors) -> list[tuple[str, int, int]]:
@@ -195,14 +190,3 @@ def _first_stages(depths: list[int]) -> list[str]:
 
 def _downsampler(first_stage: str) -> str:
     return f"input_blocks.{int(first_stage.split('.')[1]) - 1}"
-
-
-def _stages(depths: list[int]) -> list[tuple[str, int]]:
-    """(name, level) of every stage of residual blocks: on the way down, in the middle, on the way up."""
-    down = [
-        (f"input_blocks.{int(first.split('.')[1]) + i}", level)
-        for level, first in enumerate(_first_stages(depths))
-        for i in range(depths[level])
-    ]
-    up = [level for level in reversed(range(len(depths))) for _ in range(depths[level] + 1)]
-    return [*down, ("middle_block", len(depths) - 1), *((f"output_blocks.{i}", level) for i, level in enumerate(up))]

@@ -55,7 +55,12 @@ def vq_from_official(state: Mapping[str, Tensor]) -> VQCodec:
 
 
 def vq_to_official(vq: VQModel) -> dict[str, Tensor]:
-    """The official state dict of an autoencoder, ours or diffusers'; the tensors are views of the weights."""
+    """The official state dict of an autoencoder, ours or diffusers'; the tensors are views of the weights.
+
+    Raises OfficialError for any other codec.
+    """
+    if not isinstance(vq, VQModel):
+        raise OfficialError("the official code has only VQCodec, an autoencoder with a codebook, as codec")
     levels = len(vq.config.block_out_channels)
     state = {}
     for name, tensor in vq.state_dict().items():
