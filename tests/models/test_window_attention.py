@@ -82,8 +82,10 @@ def test_attention_equals_the_formula(kind):
     for parameter in attention.parameters():
         parameter.normal_(generator=generator)
     masked = None if kind is None else shifted_window_mask(8, 8, 4, 2, kind)
-    x = torch.randn(2 * 4, 16, 8, generator=generator)  # two images of four windows
-    torch.testing.assert_close(attention(x, masked), naive_attention(attention, x, masked), atol=1e-5, rtol=1e-5)
+    x = torch.randn(2 * 4, 16, 8, generator=generator)  # two images of four windows, one of each kind
+    bias = attention.biases(0 if kind is None else 2, kind or "swin")
+    found = attention(x, bias if kind is None else bias.repeat(2, 1, 1, 1))
+    torch.testing.assert_close(found, naive_attention(attention, x, masked), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.shared

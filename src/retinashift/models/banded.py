@@ -1,8 +1,8 @@
-"""Group norm, SiLU and a 3x3 convolution as one, in bands of rows: large pictures in little memory.
+"""Convolutions on large images in bands of rows: after a group norm and SiLU, and after doubling the size.
 
-The statistics are those of the whole, so bands change nothing; but neither the normalised input nor the copies that a
-convolution makes for itself exist as a whole, and a band stays in the processor's cache. Where gradients are asked for,
-or the graph is being compiled, the plain operations are used.
+The statistics of the norm are those of the whole image, so bands do not change the result. They save memory and time:
+neither the normalised nor the doubled image exists as a whole, and a band stays in the processor's cache. For training
+and `torch.compile` the plain operations are used.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 BAND = 2**20  # values of one band: 4 MiB
+FOLD_FROM = 16 * 16  # pixels of the input; below, adding up the kernels costs more than it saves
 
 
-def plain() -> bool:
-    """Whether the plain operations are to be used."""
+def use_reference_ops() -> bool:
+    """Whether to use the plain operations: where gradients are asked for, or the graph is being compiled."""
     return torch.is_grad_enabled() or torch.compiler.is_compiling()
 
 
@@ -44,7 +45,7 @@ def conv_of_norm(
         scale, shift: (B, C, 1, 1), or None.
         added_to: (B, C', H, W); the result is the sum of both, which may then lie in its memory.
     """
-    if plain():
+    if use_reference_ops():
         h = norm(x)
         if scale is not None and shift is not None:
             h = h * (1 + scale) + shift
@@ -90,3 +91,63 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
     parts = x.split(max(1, BAND // 4 // (x.shape[0] * x.shape[1])), dim=2)
     lengths = torch.stack([torch.linalg.vector_norm(part - mean, dim=2) for part in parts])  # (parts, B, groups)
     return lengths.square().sum(0) / x.shape[2], mean[..., 0]
+
+
+def upsample_conv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """conv3x3(repeat2x2(x)), (B, C, H, W) -> (B, C', 2H, 2W). weight: (C', C, 3, 3).
+
+    Under a kernel many of the 3x3 pixels are copies of one another: each of the four outputs of a pixel is a 2x2
+    convolution of the small image, with kernels that are sums of the taps. This takes 4 multiplications instead of 9,
+    and gives the same result to rounding.
+    """
+    if x.shape[-2] * x.shape[-1] < FOLD_FROM:
+        return F.conv2d(F.interpolate(x, scale_factor=2.0, mode="nearest"), weight, bias, padding=1)
+    kernels = [kernel for columns in _folded(weight, 2) for kernel in _folded(columns, 3)]
+    if use_reference_ops():
+        parts = torch.stack(list(_phases(F.pad(x, (1, 1, 1, 1)), kernels, bias)), dim=2)  # (B, C', 4, H, W)
+        return F.pixel_shuffle(parts.flatten(1, 2), 2)
+    batch, channels, height, width = x.shape
+    out = x.new_empty(batch, weight.shape[0], 2 * height, 2 * width)
+    for top, bottom in bands(height, channels * width):
+        band = x[:, :, max(0, top - 1) : min(height, bottom + 1)]
+        padded = F.pad(band, (1, 1, top == 0, bottom == height))  # zeros beyond the picture, neighbours inside
+        for number, phase in enumerate(_phases(padded, kernels, bias)):
+            out[:, :, 2 * top + number // 2 : 2 * bottom : 2, number % 2 :: 2] = phase
+    return out
+
+
+def _phases(padded: Tensor, kernels: list[Tensor], bias: Tensor | None) -> Iterator[Tensor]:
+    """The four pixels that each pixel becomes, row by row; padded: (B, C, H + 2, W + 2), each phase (B, C', H, W)."""
+    for number, kernel in enumerate(kernels):
+        a, b = divmod(number, 2)
+        yield F.conv2d(padded[:, :, a : padded.shape[2] - 1 + a, b : padded.shape[3] - 1 + b], kernel, bias)
+
+
+def _folded(kernel: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """Three taps on a repeated image as two taps on the image itself: for its first and its second copy."""
+    first, middle, last = kernel.unbind(dim)
+    return torch.stack([first, middle + last], dim), torch.stack([first + middle, last], dim)
+
+
+class Upsample(nn.Module):
+    """Twice the size by repetition, then a convolution if `learned`: (B, C, H, W) -> (B, C, 2H, 2W)."""
+
+    def __init__(self, channels: int, learned: bool = True):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1) if learned else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if isinstance(self.conv, nn.Conv2d):
+            return upsample_conv(x, self.conv.weight, self.conv.bias)
+        return F.interpolate(x, scale_factor=2.0, mode="nearest")
+
+
+class Downsample(nn.Module):
+    """Half the size by a strided convolution, or by the mean if not `learned`: (B, C, H, W) -> (B, C, H/2, W/2)."""
+
+    def __init__(self, channels: int, learned: bool = True):
+        super().__init__()
+        self.op = nn.Conv2d(channels, channels, 3, stride=2, padding=1) if learned else nn.AvgPool2d(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.op(x)

@@ -1,8 +1,8 @@
 """SwinUNet: the denoiser of ResShift, a U-Net of residual blocks with windowed attention at every level.
 
-After Yue, Wang, Loy, "ResShift" (NeurIPS 2023; TPAMI 2024): the residual blocks are those of ADM (Dhariwal, Nichol
-2021), the attention that of Swin (Liu et al. 2021) with group norms. Parameters have the names that the published
-checkpoints use, so such a state dict loads once its derived entries are left out.
+After Yue, Wang, Loy, "ResShift" (NeurIPS 2023; TPAMI 2024): residual blocks as in ADM (Dhariwal, Nichol 2021),
+attention as in Swin (Liu et al. 2021) with group norms. Parameters have the names of the published checkpoints: their
+state dicts load once the derived entries are left out.
 
 Symbols: B batch; C channels; H, W height and width of the state.
 """
@@ -22,25 +22,24 @@ from diffusers.models.embeddings import get_timestep_embedding
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
-from retinashift.models.banded import conv_of_norm
+from retinashift.models.banded import Downsample, Upsample, conv_of_norm
 from retinashift.models.output import DenoiserOutput
-from retinashift.models.upsampling import Downsample, Upsample
 from retinashift.models.window_attention import GROUPS, AttentionMask, SwinLayer, WindowAttention
 
 
 def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
-    """The same layer, which now starts with an output of zero."""
+    """The same layer with all its parameters at zero."""
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer
 
 
 class ResBlock(nn.Module):
-    """Residual block that the time modulates: (B, C, H, W) and (B, time_channels) -> (B, C', H, W).
+    """Residual block modulated by the time: (B, C, H, W) and (B, time_channels) -> (B, C', H, W).
 
     Args:
-        scale_shift: the time scales and shifts the second norm's output; otherwise it is added before that norm.
-        resample: changes the size in both branches, for blocks that stand in place of a Downsample or Upsample.
+        scale_shift: the time scales and shifts the output of the second norm; otherwise it is added before that norm.
+        resample: changes the size in both branches, for blocks that replace a Downsample or Upsample.
     """
 
     def __init__(
@@ -59,7 +58,7 @@ class ResBlock(nn.Module):
         )
         self.resample = nn.Identity() if resample is None else resample
         self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(time_channels, channels_out * (2 if scale_shift else 1)))
-        last = zeroed(nn.Conv2d(channels_out, channels_out, 3, padding=1))  # an untrained block passes its input on
+        last = zeroed(nn.Conv2d(channels_out, channels_out, 3, padding=1))  # an untrained block returns its input
         self.out_layers = nn.Sequential(nn.GroupNorm(GROUPS, channels_out), nn.SiLU(), nn.Dropout(dropout), last)
         same = channels == channels_out
         self.skip_connection = nn.Identity() if same else nn.Conv2d(channels, channels_out, 1)
@@ -74,7 +73,7 @@ class ResBlock(nn.Module):
         if self.scale_shift:
             scale, shift = time.chunk(2, dim=1)
             if not (dropout.p and self.training):
-                if skip is x:  # which may wait for the way up
+                if skip is x:  # also kept for the way up, so it must not be overwritten
                     return skip + conv_of_norm(h, norm_out, conv_out, scale, shift)
                 return conv_of_norm(h, norm_out, conv_out, scale, shift, added_to=skip)
             h = norm_out(h) * (1 + scale) + shift
@@ -84,7 +83,7 @@ class ResBlock(nn.Module):
 
 
 class Stage(nn.ModuleList):
-    """Layers in a row, of which the residual blocks are told the time."""
+    """Layers in sequence; residual blocks also take the time embedding."""
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         for layer in self:
@@ -93,9 +92,9 @@ class Stage(nn.ModuleList):
 
 
 def feature_extractor(channels: int, ratio: int) -> tuple[nn.Module, int]:
-    """From the condition, `ratio` (a power of 2) times as large as the state, to features of its size.
+    """A module from the condition, `ratio` (a power of 2) times as large as the state, to features of the state's size.
 
-    Returns the module and the number of its output channels; at ratio 1 the condition itself.
+    Returns the module and the number of its output channels; at ratio 1 the module is the identity.
     """
     layers: list[nn.Module] = []
     width = 16
@@ -107,7 +106,7 @@ def feature_extractor(channels: int, ratio: int) -> tuple[nn.Module, int]:
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
-    """(B, C, H, W), extended on the right and below by reflection, or by repetition where x is too small for that."""
+    """(B, C, H, W), extended on the right and below by reflection, or by repetition if x is too small for that."""
     height, width = x.shape[-2:]
     below, right = -height % multiple, -width % multiple
     if not below and not right:
@@ -118,23 +117,23 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
 class SwinUNet(ModelMixin, ConfigMixin):
     """The U-Net of ResShift. The defaults are the published network for x4 super-resolution, 118.6 million parameters.
 
-    Any size of state is taken: one that is no multiple of `size_multiple` is padded inside and the output cropped.
-    Compile with dynamic=False: on symbolic sizes the inductor's algebra takes many minutes.
+    The state may have any size: other sizes than multiples of `size_multiple` are padded inside and the output cropped.
+    Compile with dynamic=False: with symbolic sizes the inductor takes many minutes.
 
     Args:
         image_size: side of the state (a latent, or the low-resolution grid) in training.
         in_channels, out_channels: of the state and of the prediction.
-        model_channels, channel_mult: their products are the widths of the levels, finest first; multiples of 32.
+        model_channels, channel_mult: their products are the widths of the levels, finest first, multiples of 32.
         num_res_blocks: residual blocks of a level, one number or one for each level.
         attention_resolutions: image_size / 2**level of the levels with attention. The middle always has it.
         num_head_channels: width of a head; -1 to give the number of heads in `num_heads`.
         swin_depth, swin_embed_dim, window_size, mlp_ratio, patch_norm: of the attention, see `SwinLayer`.
         lq_size: side of the condition in training, image_size times a power of 2.
         use_scale_shift_norm, dropout: see `ResBlock`.
-        conv_resample, resblock_updown: between levels stands a convolution, or else a plain mean or repetition, or a
-            residual block around that.
+        conv_resample: resample between levels with a convolution instead of a plain mean or repetition.
+        resblock_updown: resample between levels inside a residual block.
         attention_mask: see `shifted_window_mask`; "official" for published checkpoints.
-        zero_init_output: start with an output of zero (bicubic interpolation, if the prediction is the residual).
+        zero_init_output: start with an output of zero: bicubic interpolation, if the network predicts the residual.
 
     Raises ValueError for sizes that do not fit together.
 
@@ -187,14 +186,14 @@ class SwinUNet(ModelMixin, ConfigMixin):
         self.out = nn.Sequential(nn.GroupNorm(GROUPS, last.in_channels), nn.SiLU(), last)
 
     def _build_blocks(self, channels: int) -> None:
-        """The way down, the middle and the way up. `channels`: of the state and the condition's features together."""
+        """The way down, the middle and the way up. `channels`: of state and condition features together."""
         c = self.config
         widths = [c.model_channels * multiple for multiple in c.channel_mult]
         depths = [c.num_res_blocks] * len(widths) if isinstance(c.num_res_blocks, int) else c.num_res_blocks
         last = len(widths) - 1
         width = widths[0]
         self.input_blocks = nn.ModuleList([Stage([nn.Conv2d(channels, width, 3, padding=1)])])
-        skips = [width]  # the widths that wait for the way up
+        skips = [width]  # widths of the features that are kept for the way up
         for level, (level_width, depth) in enumerate(zip(widths, depths, strict=True)):
             for i in range(depth):
                 self.input_blocks.append(self._stage(width, level_width, level, attend=i == 0))
@@ -251,7 +250,7 @@ class SwinUNet(ModelMixin, ConfigMixin):
             raise ValueError(f"attention_resolutions is {list(c.attention_resolutions)}; the levels have {sizes}")
 
     def _size_multiple(self) -> int:
-        """The state's sides must be multiples of this for every level to consist of whole windows."""
+        """Sides of the state that are multiples of this divide into whole windows at every level."""
         image_size, last = self.config.image_size, len(self.config.channel_mult) - 1
         attending = {last, *(i for i in range(last) if image_size >> i in self.config.attention_resolutions)}
         return math.lcm(2**last, *(2**i * min(self.config.window_size, max(image_size >> i, 1)) for i in attending))
@@ -308,7 +307,7 @@ class SwinUNet(ModelMixin, ConfigMixin):
         lq = pad_to_multiple(lq, self.size_multiple * self.lq_ratio)  # (B, 3, H'*r, W'*r)
 
         if not isinstance(timestep, Tensor):
-            timestep = torch.full((), timestep, device=sample.device)  # unlike tensor(), waits for no device
+            timestep = torch.full((), timestep, device=sample.device)  # tensor() would wait for the device
         timestep = timestep.to(sample.device).expand(sample.shape[0])  # (B,)
         frequencies = get_timestep_embedding(
             timestep, self.config.model_channels, flip_sin_to_cos=True, downscale_freq_shift=0
@@ -324,7 +323,7 @@ class SwinUNet(ModelMixin, ConfigMixin):
             if self.gradient_checkpointing and torch.is_grad_enabled():
                 h = self._gradient_checkpointing_func(stage, h, time)
             else:
-                for layer in stage:  # here, since a call of the stage would hold its input until it is done
+                for layer in stage:  # not stage(h, time), which would hold its input until it is done
                     h = layer(h, time) if isinstance(layer, ResBlock) else layer(h)
             if number < down:
                 skips.append(h)
@@ -333,9 +332,9 @@ class SwinUNet(ModelMixin, ConfigMixin):
 
     @contextmanager
     def steady(self) -> Iterator[None]:
-        """While this lasts the weights stay as they are: bias and masks of attention are made once, not at every call.
+        """Compute bias and masks of attention once instead of at every call, for as long as the context lasts.
 
-        It is said, and not seen: a write to `parameter.data` leaves no trace that could be looked for.
+        The caller declares that the weights do not change meanwhile; a write to `parameter.data` cannot be detected.
         """
         layers = [module for module in self.modules() if isinstance(module, WindowAttention)]
         for layer in layers:

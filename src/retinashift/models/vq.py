@@ -1,9 +1,8 @@
-"""VQCodec: diffusers' `VQModel`, able to hold every official autoencoder, and lean.
+"""VQCodec: diffusers' `VQModel` for large images, with the options of the official autoencoders.
 
-What it adds: a number of residual blocks for each level (the f8 autoencoder for faces has 1, 2, 3, 4), attention
-inside levels, a search for the nearest code that never holds the matrix of all distances, norms and convolutions in
-bands of rows, and upsampling in less than half of the multiplications. Its calls and the names of its tensors are those
-of `VQModel`.
+It adds to `VQModel`: a number of residual blocks for each level, attention inside levels, a search for the nearest code
+that never holds the matrix of all distances, norms and convolutions in bands of rows, and upsampling in less than half
+of the multiplications. Calls and tensor names are those of `VQModel`.
 
 Source: Esser, Rombach, Ommer, "Taming Transformers" (CVPR 2021); Rombach et al., "Latent Diffusion" (CVPR 2022).
 """
@@ -25,8 +24,7 @@ from diffusers.models.unets.unet_2d_blocks import (
 )
 from torch import Tensor, nn
 
-from retinashift.models.banded import conv_of_norm
-from retinashift.models.upsampling import Upsample
+from retinashift.models.banded import Upsample, conv_of_norm
 
 DISTANCES = 2**20  # of one chunk of the search: 4 MiB
 
@@ -34,7 +32,7 @@ DISTANCES = 2**20  # of one chunk of the search: 4 MiB
 def nearest_codes(z: Tensor, codes: Tensor) -> Tensor:
     """Index of the nearest code by Euclidean distance, (N, C) and (K, C) -> (N,) int64, in float32.
 
-    |z|^2 is the same for all codes and left out; distances are computed for a few positions at a time.
+    |z|^2 is the same for all codes and left out. Distances are computed for a few positions at a time.
     """
     z, codes = z.float(), codes.float()
     lengths = codes.square().sum(1)[None]  # (1, K)
@@ -44,14 +42,14 @@ def nearest_codes(z: Tensor, codes: Tensor) -> Tensor:
 
 
 class NearestCode(VectorQuantizer):
-    """Each position of the latent to the nearest code; gradients pass straight through."""
+    """Replace each position of the latent by its nearest code; gradients pass straight through."""
 
     def forward(self, z: Tensor) -> tuple[Tensor, Tensor, tuple[None, None, Tensor]]:
         """(B, C, h, w) -> the same quantised, the codebook loss, and (None, None, indices (B*h*w,))."""
         positions = z.permute(0, 2, 3, 1)  # (B, h, w, C)
         indices = nearest_codes(positions.detach().reshape(-1, self.vq_embed_dim), self.embedding.weight.detach())
         quantised = self.embedding(indices).view(positions.shape)  # (B, h, w, C)
-        # the weight stands at the other term than in the paper, as in every released autoencoder
+        # beta weights the other term than in the paper, as in every released autoencoder
         loss = (quantised.detach() - positions).square().mean()
         loss = loss + self.beta * (quantised - positions.detach()).square().mean()
         if torch.is_grad_enabled():
@@ -111,7 +109,7 @@ class VQCodec(VQModel):
         norm_num_groups: int = 32,
         scaling_factor: float = 1.0,
     ):
-        # not VQModel's own, which has one number of blocks for all levels; and diffusers finds by this name how to load
+        # not VQModel's, which has one depth for all levels. diffusers looks for the name ModelMixin here when it loads
         ModelMixin.__init__(self)
         widths = list(block_out_channels)
         depths = [layers_per_block] * len(widths) if isinstance(layers_per_block, int) else list(layers_per_block)

@@ -1,8 +1,8 @@
-"""Attention inside windows that shift from block to block, the layers of `SwinUNet` that look beyond a few pixels.
+"""Attention inside windows that shift from block to block: the layers of `SwinUNet` with a wide view.
 
 After Liu et al., "Swin Transformer" (ICCV 2021), with group norms, as in Yue, Wang, Loy, "ResShift" (NeurIPS 2023).
-Where gradients are asked for, or the graph is being compiled, a block works on the whole picture with the plain
-operations; elsewhere on a few rows of windows at a time and in the memory of its input, which changes no value.
+For training and `torch.compile` a block works on the whole image with plain operations; otherwise on a few rows of
+windows at a time, in the memory of its input. Both give the same values.
 
 Symbols: B batch; C channels; H, W height and width of the state; w side of a window; n = w * w tokens in it; N windows
 in an image; d channels of a head.
@@ -18,12 +18,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from retinashift.models.banded import affine, plain
+from retinashift.models.banded import affine, use_reference_ops
 
 AttentionMask = Literal["swin", "official"]
 
 GROUPS = 32  # of every group norm
-AT_ONCE = 2**12  # tokens that a processor takes at once without gradients: what is between them is large
+AT_ONCE = 2**12  # tokens of a band on a CPU: the intermediate values of the MLP are several times as large
 AT_ONCE_ON_GPU = 2**16
 
 
@@ -50,9 +50,9 @@ def shifted_window_mask(
 ) -> Tensor:
     """Which tokens of a window must not attend to each other after the image was rolled by -shift: (N, n, n) bool.
 
-    "swin" parts what the roll brought together from opposite borders. "official" is what the published ResShift
-    checkpoints were trained with: in the last row of windows the columns left and right of w - shift are parted,
-    everywhere else nothing is (https://github.com/zsyOAOA/ResShift/issues/81).
+    "swin" separates tokens that the roll brought together from opposite borders. "official" is the mask that the
+    published ResShift checkpoints were trained with: it separates the columns left and right of w - shift in the last
+    row of windows, and nothing elsewhere (https://github.com/zsyOAOA/ResShift/issues/81).
     """
     y = torch.arange(height, device=device)[:, None]
     x = torch.arange(width, device=device)[None, :]
@@ -84,34 +84,27 @@ class WindowAttention(nn.Module):
         return by_corner.flip(3, 4).reshape(self.heads, w**2, w**2)  # i = w - 1 - v, j = w - 1 - u
 
     def biases(self, shift: int, mask: AttentionMask) -> Tensor:
-        """What is added to the products of queries and keys, for each kind of window: (1 or 4, heads, n, n).
+        """The biases of each kind of window, masks included: (1, heads, n, n), or (4, heads, n, n) with a shift.
 
-        Without a shift all windows are of one kind. With it there are those inside the picture, of its last column, of
-        its last row, and of both. While the weights are `steady` this is computed once, and not at every call.
+        The four kinds: inside the image, in its last column, in its last row, in both. While the weights are `steady`
+        and no gradient is asked for, they are computed once.
         """
-        if (bias := self._kept.get((shift, mask))) is not None:
+        keep = self.steady and not use_reference_ops()
+        if keep and (bias := self._kept.get((shift, mask))) is not None:
             return bias
         bias = self.position_bias()[None]  # (1, heads, n, n)
-        if shift:  # a picture of 2x2 windows has one of each kind
+        if shift:  # an image of 2x2 windows has one of each kind
             masked = shifted_window_mask(2 * self.window, 2 * self.window, self.window, shift, mask, bias.device)
             bias = bias - 100.0 * masked[:, None].to(bias)  # (4, heads, n, n)
-        if self.steady:
+        if keep:
             self._kept[shift, mask] = bias
         return bias
 
     def keep(self, steady: bool) -> None:
-        """Whether the weights stay as they are from now on; what was kept is forgotten."""
+        """Declare whether the weights stay as they are from now on; kept biases are dropped."""
         self.steady, self._kept = steady, {}
 
-    def forward(self, x: Tensor, masked: Tensor | None = None) -> Tensor:
-        """x: (B*N, n, C) -> the same. masked: (N, n, n) bool, true where a token must not look, or None."""
-        bias = self.position_bias()[None]  # (1, heads, n, n)
-        if masked is not None:
-            bias = bias - 100.0 * masked[:, None].to(bias)  # (N, heads, n, n)
-            bias = bias.repeat(len(x) // len(masked), 1, 1, 1)  # (B*N, heads, n, n)
-        return self.attend(x, bias)
-
-    def attend(self, x: Tensor, bias: Tensor) -> Tensor:
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         """x: (B*N, n, C) -> the same. bias: (1 or B*N, heads, n, n)."""
         windows, tokens, channels = x.shape
         qkv = self.qkv(x).view(windows, tokens, 3, self.heads, channels // self.heads)
@@ -138,56 +131,45 @@ class SwinBlock(nn.Module):
 
     def forward(self, x: Tensor, overwrite: bool = False) -> Tensor:
         """`overwrite`: where no gradient is asked for, the result may lie in the memory of x."""
-        if not plain():
-            return self._mlp_in_bands(self._attention_in_bands(x if overwrite else x.clone()))
         height, width = x.shape[-2:]
-        h = self.norm1(x).permute(0, 2, 3, 1)  # (B, H, W, C)
-        masked = None
-        if self.shift:
-            h = h.roll((-self.shift, -self.shift), dims=(1, 2))
-            masked = shifted_window_mask(height, width, self.window, self.shift, self.attention_mask, x.device)
-        h = self.attn(to_windows(h, self.window), masked)  # (B*N, n, C)
-        h = from_windows(h, self.window, height, width)  # (B, H, W, C)
-        if self.shift:
-            h = h.roll((self.shift, self.shift), dims=(1, 2))
-        x = x + h.permute(0, 3, 1, 2)  # (B, C, H, W)
-        return x + self.mlp(self.norm2(x))
-
-    def _attention_in_bands(self, x: Tensor) -> Tensor:
-        """x + attention(norm(x)), in the memory of x."""
-        batch, _, height, width = x.shape
-        gain, offset = affine(x, self.norm1)
         biases = self.attn.biases(self.shift, self.attention_mask)
-        for top, bottom in self._bands(x):
-            rows = (torch.arange(top, bottom, device=x.device) + self.shift) % height  # of the picture before the roll
-            h = torch.addcmul(offset, x.index_select(2, rows), gain).roll(-self.shift, dims=3)  # (B, C, rows, W)
-            bias = self._bias_of(top // self.window, bottom // self.window, height, width, biases)
-            h = to_windows(h.permute(0, 2, 3, 1), self.window)  # (B*N', n, C), N' windows in the band
-            h = self.attn.attend(h, bias if len(bias) == 1 else bias.repeat(batch, 1, 1, 1))
-            h = from_windows(h, self.window, bottom - top, width).permute(0, 3, 1, 2)  # (B, C, rows, W)
-            x.index_add_(2, rows, h.roll(self.shift, dims=3).to(x.dtype))
-        return x
-
-    def _bias_of(self, top: int, bottom: int, height: int, width: int, biases: Tensor) -> Tensor:
-        """For rows of windows from `top` to `bottom`: (1, heads, n, n) if they are all the same, else (N', ...)."""
-        last_row, last_column = height // self.window - 1, width // self.window - 1
-        if not self.shift or (self.attention_mask == "official" and bottom <= last_row):
-            return biases[:1]
-        low = torch.arange(top, bottom, device=biases.device)[:, None] == last_row
-        right = torch.arange(last_column + 1, device=biases.device)[None] == last_column
-        return biases[(2 * low + 1 * right).flatten()]  # (N', heads, n, n)
-
-    def _mlp_in_bands(self, x: Tensor) -> Tensor:
-        """x + mlp(norm(x)), in the memory of x."""
+        if use_reference_ops():
+            rolled = self.norm1(x).roll(-self.shift, dims=2)  # (B, C, H, W)
+            x = x + self._attend(rolled, 0, height, biases).roll(self.shift, dims=2)
+            return x + self.mlp(self.norm2(x))
+        x = x if overwrite else x.clone()
+        gain, offset = affine(x, self.norm1)
+        for top, bottom in self._bands(height, width, x.device):
+            rows = (torch.arange(top, bottom, device=x.device) + self.shift) % height  # of the image before the roll
+            band = torch.addcmul(offset, x.index_select(2, rows), gain)  # (B, C, rows, W)
+            x.index_add_(2, rows, self._attend(band, top, height, biases).to(x.dtype))
         gain, offset = affine(x, self.norm2)
-        for top, bottom in self._bands(x):
+        for top, bottom in self._bands(height, width, x.device):
             x[:, :, top:bottom] += self.mlp(torch.addcmul(offset, x[:, :, top:bottom], gain))
         return x
 
-    def _bands(self, x: Tensor) -> Iterator[tuple[int, int]]:
+    def _attend(self, band: Tensor, top: int, height: int, biases: Tensor) -> Tensor:
+        """Attention on rows of windows of the rolled image of that height, from row `top`: (B, C, rows, W) -> same."""
+        batch, _, rows, width = band.shape
+        bias = self._bias_of(top, top + rows, height, width, biases)
+        h = band.roll(-self.shift, dims=3).permute(0, 2, 3, 1)  # (B, rows, W, C)
+        h = to_windows(h, self.window)  # (B*N', n, C), N' windows in the band
+        h = self.attn(h, bias if len(bias) == 1 else bias.repeat(batch, 1, 1, 1))
+        h = from_windows(h, self.window, rows, width).permute(0, 3, 1, 2)  # (B, C, rows, W)
+        return h.roll(self.shift, dims=3)
+
+    def _bias_of(self, top: int, bottom: int, height: int, width: int, biases: Tensor) -> Tensor:
+        """The bias of each window from row `top` to `bottom`: (1, heads, n, n) if all are the same, else (N', ...)."""
+        if not self.shift or (self.attention_mask == "official" and bottom < height):
+            return biases[:1]
+        rows = torch.arange(top // self.window, bottom // self.window, device=biases.device)[:, None]
+        columns = torch.arange(width // self.window, device=biases.device)[None]
+        low, right = rows == height // self.window - 1, columns == width // self.window - 1
+        return biases[(2 * low + 1 * right).flatten()]  # (N', heads, n, n)
+
+    def _bands(self, height: int, width: int, device: torch.device) -> Iterator[tuple[int, int]]:
         """(first, beyond the last) of the rows that are taken at once: whole windows."""
-        height, width = x.shape[-2:]
-        tokens = AT_ONCE if x.device.type == "cpu" else AT_ONCE_ON_GPU
+        tokens = AT_ONCE if device.type == "cpu" else AT_ONCE_ON_GPU
         rows = self.window * max(1, tokens // (self.window * width))
         for top in range(0, height, rows):
             yield top, min(height, top + rows)
@@ -198,8 +180,8 @@ class SwinLayer(nn.Module):
 
     Args:
         channels: C, outside. swin_channels: inside.
-        feature_size: side of the features for the network's image_size. Where it is at most `window`, it is the window
-            and nothing shifts, also for larger inputs; elsewhere every second block shifts by half a window.
+        feature_size: side of the features for the network's image_size. If it is at most `window`, it becomes the
+            window and nothing shifts, for larger inputs too; otherwise every second block shifts by half a window.
     """
 
     def __init__(

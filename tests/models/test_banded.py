@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from retinashift.models import banded, upsampling
-from retinashift.models.upsampling import upsample_conv
+from retinashift.models import banded
+from retinashift.models.banded import upsample_conv
 
 
 def plain(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
@@ -23,7 +23,7 @@ def random(*shape: int, seed: int = 0) -> torch.Tensor:
 @torch.no_grad()
 def test_it_equals_repetition_and_convolution(monkeypatch, height, width, rows):
     monkeypatch.setattr(banded, "BAND", rows * 4 * width)
-    monkeypatch.setattr(upsampling, "FOLD_FROM", 0)
+    monkeypatch.setattr(banded, "FOLD_FROM", 0)
     x, weight, bias = random(2, 4, height, width), random(6, 4, 3, 3, seed=1), random(6, seed=2)
     torch.testing.assert_close(upsample_conv(x, weight, bias), plain(x, weight, bias))
     torch.testing.assert_close(upsample_conv(x, weight, None), plain(x, weight, None))
