@@ -102,7 +102,7 @@ def test_thin_is_three_pixels_and_less():
 @pytest.mark.shared
 def test_maps_of_real_photographs_agree_with_observers(shared):
     """AUC 0.95 is what good filters without training reach on DRIVE."""
-    from retinashift.evaluation.labels import find_label, read_label
+    from retinashift.data.labels import find_label, read_label
     from retinashift.imaging.files import read_image
     from retinashift.imaging.fundus import field_of_view
 

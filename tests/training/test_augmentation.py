@@ -3,15 +3,16 @@
 import pytest
 import torch
 
+from retinashift.data.photographs import Source, list_source
 from retinashift.training.augmentation import NUMBERS, SURROUND_MAX, as_another_camera
-from retinashift.training.config import CropSettings, Source
+from retinashift.training.config import CropSettings
+from retinashift.training.pool import PhotographSet
 from retinashift.training.samples import bicubic_reduce, make_batch
-from retinashift.training.sources import PhotographSet, list_source
 
 
 @pytest.fixture
 def pool(photographs):
-    return PhotographSet(list_source(Source(str(photographs)), 4), cache_gib=1)
+    return PhotographSet(list_source(Source(str(photographs))), cache_gib=1)
 
 
 def test_blur_removes_detail(pool):

@@ -4,7 +4,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from retinashift.training.crops import Crop, bicubic_matrices, cut
+from retinashift.data.photographs import DataError
+from retinashift.training.config import CropSettings
+from retinashift.training.crops import Crop, bicubic_matrices, check_size, cut
 from retinashift.training.samples import turned
 
 
@@ -33,3 +35,11 @@ def test_turns_are_the_eight_symmetries_of_the_square():
     expected = [torch.rot90(side, quarter, (-2, -1))[0] for side in (image, image.flip(-1)) for quarter in range(4)]
     assert torch.equal(results[0], image[0])
     assert {tuple(r.flatten().tolist()) for r in results} == {tuple(e.flatten().tolist()) for e in expected}
+
+
+def test_a_photograph_smaller_than_the_crop_is_refused_with_both_sizes():
+    check_size("a.png", (200, 200), CropSettings(size=192))
+    with pytest.raises(DataError, match=r"^b.png is 100x300, smaller than crop.size 192; leave it out, or lower"):
+        check_size("b.png", (300, 100), CropSettings(size=192))
+    with pytest.raises(DataError, match=r"^c.png is 4x4, smaller than 8 pixels a side; leave it out$"):
+        check_size("c.png", (4, 4), CropSettings(size=192, rescale_max=1.5))

@@ -7,16 +7,17 @@ import pytest
 import torch
 from PIL import Image
 
+from retinashift.data.photographs import DataError, Source, list_source
 from retinashift.imaging.degradation.bicubic import bicubic_pillow
 from retinashift.imaging.degradation.pipeline import DegradationSettings
-from retinashift.training.config import CropSettings, Source
+from retinashift.training.config import CropSettings
+from retinashift.training.pool import PhotographSet
 from retinashift.training.samples import bicubic_reduce, make_batch
-from retinashift.training.sources import DataError, PhotographSet, list_source
 
 
 @pytest.fixture
 def pool(photographs):
-    return PhotographSet(list_source(Source(str(photographs)), 4), cache_gib=1)
+    return PhotographSet(list_source(Source(str(photographs))), cache_gib=1)
 
 
 def test_torch_reduction_equals_pillow():
@@ -58,7 +59,7 @@ def test_given_pairs_are_cut_at_the_same_place(tmp_path):
     for folder, pixels in (("lr", lr), ("hr", lr.repeat(4, 0).repeat(4, 1))):
         (tmp_path / folder).mkdir()
         Image.fromarray(pixels).save(tmp_path / folder / "eye.png")
-    pool = PhotographSet(list_source(Source(str(tmp_path / "hr"), "pairs", str(tmp_path / "lr")), 4), cache_gib=1)
+    pool = PhotographSet(list_source(Source(str(tmp_path / "hr"), "pairs", str(tmp_path / "lr"))), cache_gib=1)
     batch = make_batch(pool, CropSettings(size=32, flip=True), 4, 0, range(12))
     assert torch.equal(batch.hr[..., ::4, ::4], batch.lr)
 
@@ -68,7 +69,7 @@ def test_a_photograph_smaller_than_the_crop_is_named(pool, tmp_path):
         make_batch(pool, CropSettings(size=128), 4, 0, range(1))
     Image.new("RGB", (5, 6)).save(tmp_path / "dot.png")
     with pytest.raises(DataError, match=r"dot.png is 5x6, smaller than 8 pixels a side; leave it out"):
-        make_batch(PhotographSet(list_source(Source(str(tmp_path)), 4), cache_gib=1), CropSettings(size=128), 4, 0, [0])
+        make_batch(PhotographSet(list_source(Source(str(tmp_path))), cache_gib=1), CropSettings(size=128), 4, 0, [0])
 
 
 def test_realistic_inputs_follow_seed_and_position_and_leave_hr_alone(pool):

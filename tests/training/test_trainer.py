@@ -17,9 +17,9 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from retinashift.data.photographs import DataError
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.training.config import ConfigError, TrainConfig
-from retinashift.training.sources import DataError
 from retinashift.training.state import load_state
 from retinashift.training.trainer import Trainer, TrainingError, learning_rate, train
 

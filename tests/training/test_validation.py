@@ -2,16 +2,17 @@
 
 import pytest
 
+from retinashift.data.photographs import list_source
 from retinashift.imaging.degradation.bicubic import bicubic_pillow, enlarge
 from retinashift.training.build import build_pipeline
 from retinashift.training.config import TrainConfig
-from retinashift.training.sources import PhotographSet, list_source
+from retinashift.training.pool import PhotographSet
 from retinashift.training.validation import validate
 
 
 def test_an_untrained_network_scores_what_bicubic_scores(smoke_settings, write_settings):
     config = TrainConfig.load(write_settings(smoke_settings))
-    photographs = PhotographSet(list_source(config.data, 4), cache_gib=1)
+    photographs = PhotographSet(list_source(config.data), cache_gib=1)
     pipeline = build_pipeline(config)
     pipeline.register_to_config(back_projections=0)
     scores, picture = validate(pipeline, photographs, seed=0)

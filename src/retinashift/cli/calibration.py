@@ -15,7 +15,7 @@ from retinashift.cli.opening import LARGEST_SEED
 if TYPE_CHECKING:
     import numpy as np
 
-    from retinashift.training.sources import FileRef
+    from retinashift.data.photographs import FileRef
 
 Data = Annotated[str, typer.Argument(help="Folder of HR photographs (8 bit); labels and masks are left out.")]
 Limit = Annotated[int, typer.Option(min=0, help="Take the first so many photographs only; 0 is all.")]
@@ -34,8 +34,8 @@ def calibrate(
 ) -> None:
     """Measure what the spread of samples means, on photographs not trained on, and keep it with the checkpoint."""
     from retinashift.cli.opening import counting, open_pipeline
+    from retinashift.data.photographs import find_photographs
     from retinashift.imaging.files import replace_file
-    from retinashift.training.sources import list_files
 
     try:
         counts = [int(text) for text in samples.split(",")]
@@ -47,7 +47,7 @@ def calibrate(
     pipeline = open_pipeline(checkpoint, device)
     if pipeline.config.calibration is not None and not overwrite:
         raise FileExistsError(f"{checkpoint} is calibrated already; give --overwrite to replace that")
-    refs = list_files(data)[: limit or None]
+    refs = find_photographs(data)[: limit or None]
     from retinashift.evaluation.calibration import calibrate as measure
 
     with counting("Calibrating", len(refs)) as done:
@@ -79,13 +79,13 @@ def coverage(
     """Tell how often the truth lies where the uncertainty says (bicubic-pillow, RGB, field of view)."""
     from retinashift.cli.opening import counting, open_pipeline
     from retinashift.cli.outputs import check_outputs
+    from retinashift.data.photographs import find_photographs
     from retinashift.imaging.files import replace_file, write_image
-    from retinashift.training.sources import list_files
 
     check_outputs(plot, json_path, overwrite=overwrite)
     check_outputs(plot, overwrite=overwrite, suffix=".png")
     pipeline = open_pipeline(checkpoint, device)
-    refs = list_files(data)[: limit or None]
+    refs = find_photographs(data)[: limit or None]
     from retinashift.evaluation.calibration import measure_coverage
     from retinashift.imaging.figures.plot import draw_against
 

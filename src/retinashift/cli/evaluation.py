@@ -12,10 +12,11 @@ import torch
 from rich.progress import Progress
 
 from retinashift.cli.outputs import check_outputs
+from retinashift.data.labels import find_label, read_label
+from retinashift.data.photographs import FileRef, by_stem_path, find_photographs, stem_path
 from retinashift.evaluation.benchmark import Method, Report, Results, baseline, evaluate
 from retinashift.evaluation.calibration import estimator
 from retinashift.evaluation.gallery import Gallery
-from retinashift.evaluation.labels import find_label, read_label
 from retinashift.evaluation.report import save_html
 from retinashift.evaluation.scores import DEFAULT_METRICS, Metric
 from retinashift.imaging.degradation.pipeline import DegradationSettings
@@ -23,7 +24,6 @@ from retinashift.imaging.files import ImageError, read_image
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.inference.settings import Mode, Precision
 from retinashift.training.config import TrainConfig
-from retinashift.training.sources import FileRef, list_files, stem_path
 
 SHOWN = 4
 """Photographs with crops in the page."""
@@ -113,7 +113,7 @@ def run_evaluation(
 
     ImageError for a photograph that is not 8 bit, ValueError for coverage of a checkpoint that is not calibrated.
     """
-    refs = list_files(test_set.data)
+    refs = find_photographs(test_set.data)
     refs = refs[: test_set.limit] if test_set.limit else refs
     scale = pipeline.config.scale
     methods: list[Method | Results] = [baseline(name, scale) for name in ("nearest", "bicubic", "lanczos")]
@@ -168,11 +168,7 @@ def _ours(pipeline: ResShiftPipeline, way: int | Mode, precision: Precision) -> 
 
 def _others(name: str, folder: Path, refs: list[FileRef]) -> Results:
     """Results matched by name, suffix apart, in sub-folders like the photographs'. ValueError names one missing."""
-    files: dict[str, FileRef] = {}
-    for ref in list_files(folder):
-        former = files.setdefault(stem_path(ref.name), ref)
-        if former is not ref:
-            raise ValueError(f"{folder} holds both {former.name} and {ref.name}; keep one of that name")
+    files = by_stem_path(find_photographs(folder), folder)
     missing = [ref.name for ref in refs if stem_path(ref.name) not in files]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""

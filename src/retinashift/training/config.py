@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 
 import yaml
 
+from retinashift.data.photographs import Source
 from retinashift.imaging.degradation.pipeline import DegradationSettings
 from retinashift.training.ranges import (
     ConfigError,
@@ -33,31 +34,6 @@ __all__ = [
     "HR_ONLY", "SMALLEST_WINDOW", "ChainSettings", "ConfigError", "CropSettings", "DistillSettings", "LoraSettings",
     "LossSettings", "ModelSettings", "OptimSettings", "RunSettings", "Source", "TrainConfig",
 ]  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where photographs come from."""
-
-    path: str
-    """Folder (or, for the layout "stare", also the zip as downloaded)."""
-    layout: Literal["hr", "pairs", "stare"] = "hr"
-    """hr: any folder of HR images. pairs: HR in `path`, LR of the same names in `lr_path`. stare: the Kaggle layout."""
-    lr_path: str = ""
-    split: Literal["all", "train", "test"] = "all"
-    """For the layout "stare": the documented split."""
-    balance: Literal["photograph", "set", "folder"] = "photograph"
-    """What is drawn equally often: every photograph; every set, which is what file names have before their first "_",
-    as in drive_21.png; or every folder. Few photographs of a camera then count as much as many of another."""
-
-    def __post_init__(self) -> None:
-        if (self.layout == "pairs") != bool(self.lr_path):
-            raise ConfigError("lr_path goes with layout pairs, and layout pairs needs it")
-        if self.split != "all" and self.layout != "stare":
-            raise ConfigError(
-                f"split {self.split} is defined for layout stare only; set split to all, and use one folder "
-                "for training and another for validation"
-            )
 
 
 HR_ONLY = (
@@ -361,7 +337,8 @@ def _build(cls: Any, value: Any, where: str) -> Any:
         except ConfigError:
             raise
         except ValueError as error:  # of settings that live beside what they set
-            raise ConfigError(str(error)) from None
+            text = str(error)
+            raise ConfigError(text if text.startswith(f"{where}.") else f"{where}: {text}") from None
     if origin is dict:
         if not isinstance(value, dict):
             raise ConfigError(f"{where} must be a mapping, not {value!r}")

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from retinashift.data.photographs import DataError
 from retinashift.training.config import SMALLEST_WINDOW, CropSettings
-from retinashift.training.sources import DataError, PhotographSet
+from retinashift.training.pool import PhotographSet
 
 TRIES = 4
 """How often a crop with too little of the eye is drawn before it is taken all the same."""

@@ -21,7 +21,7 @@ from retinashift.diffusion.noise import stream_generator
 from retinashift.imaging.degradation.pipeline import DegradationSettings, realistic_by_seed
 from retinashift.training import augmentation, crops
 from retinashift.training.config import CropSettings
-from retinashift.training.sources import PhotographSet
+from retinashift.training.pool import PhotographSet
 
 Map = Callable[..., Iterable[Any]]
 """`map`, or that of an executor."""

@@ -24,6 +24,9 @@ from accelerate import Accelerator
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
+from retinashift.data.inspection import Check, accept_any, check_photographs
+from retinashift.data.leaks import check_no_leakage, content_hashes
+from retinashift.data.photographs import Source, list_source
 from retinashift.diffusion.noise import stream_generator
 from retinashift.diffusion.scheduler import ResShiftScheduler
 from retinashift.imaging.files import replace_file
@@ -32,16 +35,15 @@ from retinashift.models.lpips import LPIPS
 from retinashift.training.averaging import average
 from retinashift.training.build import build_pipeline, frozen_codec, resolved, trained_part
 from retinashift.training.card import continued_card
-from retinashift.training.config import ConfigError, CropSettings, Source, TrainConfig
+from retinashift.training.config import ConfigError, TrainConfig
+from retinashift.training.crops import check_size
 from retinashift.training.distillation import distillation_error, open_teacher
-from retinashift.training.inspection import check_photographs
 from retinashift.training.latents import LatentCache
-from retinashift.training.leaks import check_apart
 from retinashift.training.lora import merged, save_adapter
 from retinashift.training.losses import combined, perceptual_error, squared_error
+from retinashift.training.pool import PhotographSet
 from retinashift.training.records import RunRecord
 from retinashift.training.samples import Batch, Map, make_batch
-from retinashift.training.sources import PhotographSet, list_source
 from retinashift.training.state import Position, State, load_state, save_state, write_folder
 from retinashift.training.validation import validate
 
@@ -97,10 +99,10 @@ class Trainer:
         self.config = config = resolved(config, self.pipeline)
         self.codec = frozen_codec(self.pipeline, self.device)
         self.scheduler: ResShiftScheduler = self.pipeline.scheduler
-        self.photographs = self._open(config.data, config.crop)
+        self.photographs = self._open(config.data, partial(check_size, settings=config.crop))
         self.validation = self._open(config.validation) if config.validation else None
         if self.validation is not None:
-            check_apart(self.photographs.items, self.validation.items)
+            check_no_leakage(content_hashes(self.photographs.items), self.validation.items)
         state = self._resume()
 
         self.teacher = open_teacher(config.distill, self.pipeline, self.device) if config.distill.teacher else None
@@ -415,9 +417,9 @@ class Trainer:
 
     # -- start ---------------------------------------------------------------------------------------------------
 
-    def _open(self, source: Source, crop: CropSettings | None = None) -> PhotographSet:
-        items = list_source(source, self.config.chain.scale)
-        check_photographs(items, crop)
+    def _open(self, source: Source, size_check: Check = accept_any) -> PhotographSet:
+        items = list_source(source)
+        check_photographs(items, self.config.chain.scale, size_check)
         return PhotographSet(items, cache_gib=self.config.run.cache_gib, device=self.device, balance=source.balance)
 
     def _resume(self) -> State | None:

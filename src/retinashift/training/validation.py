@@ -12,7 +12,7 @@ from retinashift.imaging.degradation.bicubic import bicubic_pillow, crop_to_mult
 from retinashift.imaging.degradation.pipeline import DegradationSettings, realistic
 from retinashift.imaging.fundus import field_of_view
 from retinashift.inference.pipeline import ResShiftPipeline
-from retinashift.training.sources import PhotographSet
+from retinashift.training.pool import PhotographSet
 
 
 def validate(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retinashift.evaluation.labels import find_label, read_label
+from retinashift.data.labels import find_label, label_mark, read_label
 from retinashift.imaging.files import ImageError
 
 LABEL = np.array([[0, 255, 255], [0, 0, 255]], np.uint8)
@@ -59,3 +59,38 @@ def test_a_damaged_gif_is_one_line(tmp_path):
     (tmp_path / "a.gif").write_bytes(b"GIF89a nonsense")
     with pytest.raises(ImageError, match="cannot be read as GIF"):
         read_label(tmp_path / "a.gif")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "im0001.ah.ppm.gz", "a/im0001.VK.pgm", "labels-ah/x.png", "mask/x.gif", "Masks/1.tif",  # STARE
+        "test/1st_manual/01_manual1.gif", "2nd_manual/01.tif", "21_manual1.gif", "21_training_mask.gif",  # DRIVE
+        "manual1/01_dr.tif", "01_dr_mask.tif",  # HRF
+        "Image_01L_1stHO.png", "Image_01L_2ndHO.png",  # CHASE
+        "2. All Segmentation Groundtruths/a. Training Set/1. Microaneurysms/IDRiD_01_MA.tif",
+        "Test_GT/drishtiGS_004/x.png", "drishtiGS_004_ODsegSoftMap.png", "Disc_Cup_Masks/g0001.bmp",
+        "ddb1_fundusmask/fmask.tif", "Ground truth/1_A.png", "GroundTruth/1.png", "LABELS/1.png", "eye-labels.png",
+    ],
+)  # fmt: skip
+def test_label_drawings_of_public_sets_are_known(name):
+    assert label_mark(name) is not None
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "im0001.ppm", "images/ahead.png", "unmasked/x.png", "Maskell_OD.png", "Maskell/1.png", "labels_12.tif",
+        "mask.png", "Manuela Lopez/OD.jpg", "manual_1.jpg", "A. Segmentation/1. Original Images/IDRiD_01.jpg",
+        "images/01_test.tif", "Image_01L.jpg", "labelled/1.png", "Labelle_OS.tif", "Annotationsky/1.png",
+    ],
+)  # fmt: skip
+def test_photographs_of_public_sets_and_of_patients_with_such_names_are_none(name):
+    assert label_mark(name) is None
+
+
+def test_chase_has_them_beside_the_photograph_and_the_first_observer_counts(tmp_path):
+    for name in ("Image_01L.jpg", "Image_01L_1stHO.png", "Image_01L_2ndHO.png", "Image_01R_1stHO.png"):
+        Image.fromarray(LABEL).save(tmp_path / name)
+    assert find_label(tmp_path / "Image_01L.jpg") == tmp_path / "Image_01L_1stHO.png"
+    assert find_label(tmp_path / "Image_02L.jpg") is None

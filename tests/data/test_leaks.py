@@ -1,18 +1,23 @@
 """What a run learns from is not what it is scored on."""
 
+import gzip
+import hashlib
 import shutil
 import zipfile
 
 import pytest
 
 from builders.photographs import kaggle_zip
-from retinashift.training.config import ConfigError, Source
-from retinashift.training.leaks import check_apart
-from retinashift.training.sources import STARE_LABELLED, list_source
+from retinashift.data.leaks import check_no_leakage, content_hash, content_hashes
+from retinashift.data.photographs import STARE_LABELLED, DataError, FileRef, Source, list_source
 
 
 def listed(path, *more, **settings):
-    return list_source(Source(str(path), *more, **settings), 4)
+    return list_source(Source(str(path), *more, **settings))
+
+
+def check_apart(training, validation):
+    check_no_leakage(content_hashes(training), validation)
 
 
 def test_other_photographs_pass(photographs, held_out):
@@ -22,22 +27,35 @@ def test_other_photographs_pass(photographs, held_out):
 def test_the_same_folder_is_refused_by_whatever_path(photographs, tmp_path):
     (tmp_path / "link").symlink_to(photographs)
     for path in (photographs, tmp_path / "link"):
-        with pytest.raises(ConfigError, match=r"^validation: eye0.png is trained on, like 5 more; keep each"):
+        with pytest.raises(DataError, match=r"^validation: eye0.png is trained on, like 5 more; keep each"):
             check_apart(listed(photographs), listed(path))
 
 
 def test_a_copy_under_another_name_is_found_by_its_bytes(photographs, held_out, tmp_path):
     shutil.copytree(held_out, tmp_path / "held_out")
     shutil.copy(photographs / "eye3.png", tmp_path / "held_out" / "copy.png")
-    with pytest.raises(ConfigError, match=r"validation: copy.png, which data has as eye3.png, is trained on; keep"):
+    with pytest.raises(DataError, match=r"validation: copy.png, which data has as eye3.png, is trained on; keep"):
         check_apart(listed(photographs), listed(tmp_path / "held_out"))
 
 
 def test_a_file_is_found_in_a_zip(photographs, tmp_path):
     with zipfile.ZipFile(tmp_path / "s.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.write(photographs / "eye3.png", "some/eye.png")
-    with pytest.raises(ConfigError, match=r"some/eye.png, which data has as eye3.png"):
+    with pytest.raises(DataError, match=r"some/eye.png, which data has as eye3.png"):
         check_apart(listed(photographs), listed(tmp_path / "s.zip"))
+
+
+def test_a_gzipped_copy_has_the_same_hash(photographs, tmp_path):
+    original = photographs / "eye3.png"
+    (tmp_path / "eye.ppm.gz").write_bytes(gzip.compress(original.read_bytes()))
+    hashes = {content_hash(FileRef(path.name, path)) for path in (original, tmp_path / "eye.ppm.gz")}
+    assert hashes == {hashlib.sha256(original.read_bytes()).hexdigest()[:16]}
+
+
+def test_an_unreadable_file_is_named(tmp_path):
+    (tmp_path / "eye.ppm.gz").write_bytes(b"no gzip")
+    with pytest.raises(DataError, match=r"eye.ppm.gz: cannot be read"):
+        content_hash(FileRef("eye.ppm.gz", tmp_path / "eye.ppm.gz"))
 
 
 def test_files_of_one_length_are_told_apart(tmp_path):
@@ -51,5 +69,5 @@ def test_the_two_splits_of_stare_are_apart(tmp_path):
     path = kaggle_zip(tmp_path / "s.zip", STARE_LABELLED)
     train, test = (listed(path, "stare", split=split) for split in ("train", "test"))
     check_apart(train, test)
-    with pytest.raises(ConfigError, match="im0001.ppm is trained on, like 9 more"):
+    with pytest.raises(DataError, match="im0001.ppm is trained on, like 9 more"):
         check_apart(listed(path, "stare"), train)

@@ -5,12 +5,12 @@ import zipfile
 
 import pytest
 from PIL import Image
+from PIL.ExifTags import Base
 
 from builders.dicom import photography, written
+from retinashift.data.inspection import check_photographs, measured
+from retinashift.data.photographs import DataError, FileRef, Source, list_source
 from retinashift.imaging.files import READ_SUFFIXES, write_image
-from retinashift.training.config import CropSettings, Source
-from retinashift.training.inspection import check_photographs, measured
-from retinashift.training.sources import DataError, FileRef, list_source
 
 CHEAP = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".ppm", ".pgm")
 
@@ -83,12 +83,25 @@ def test_what_the_decoder_refuses_is_refused_at_once(tmp_path, retina):
             measured(FileRef(name, tmp_path / name))
 
 
-def test_photographs_that_are_too_small_are_named_and_counted(tmp_path):
+def test_a_turned_photograph_has_the_size_it_is_shown_in(tmp_path, retina):
+    exif = Image.Exif()
+    exif[Base.Orientation] = 6
+    for name in ("turned.jpg", "turned.png", "turned.tif"):
+        Image.fromarray(retina[:96, :120]).save(tmp_path / name, exif=exif)
+        ref = FileRef(name, tmp_path / name)
+        assert measured(ref) == ref.read().shape[:2]
+    assert measured(FileRef("turned.jpg", tmp_path / "turned.jpg")) == (120, 96)
+
+
+def test_flawed_photographs_are_named_and_counted(tmp_path):
     for name, side in (("a.png", 200), ("b.png", 100), ("c.png", 4)):
         Image.new("RGB", (side, side)).save(tmp_path / name)
-    items = list_source(Source(str(tmp_path)), 4)
-    check_photographs(items)
-    with pytest.raises(DataError, match=r"^b.png is 100x100, smaller than crop.size 192; .* \(1 more cannot be used"):
-        check_photographs(items, CropSettings(size=192))
-    with pytest.raises(DataError, match=r"^c.png is 4x4, smaller than 8 pixels a side; leave it out$"):
-        check_photographs(items, CropSettings(size=192, rescale_max=1.5))
+    items = list_source(Source(str(tmp_path)))
+    check_photographs(items, 4)
+
+    def at_least_150(name, size):
+        if min(size) < 150:
+            raise DataError(f"{name} is small")
+
+    with pytest.raises(DataError, match=r"^b.png is small \(1 more cannot be used either\)$"):
+        check_photographs(items, 4, at_least_150)

@@ -1,22 +1,23 @@
-"""A look at photographs before a run: their sizes, and whether their files are whole, without decoding them.
+"""Check photographs before a run: their sizes, and whether their files are whole, without decoding most of them.
 
-Header and end of a file tell both for what most sets consist of. Whatever is unusual there is decoded, and the decoder
-has the last word: no good file is refused, and a truncated one is named before the first step, not when it is drawn.
+Header and end of a usual file tell both. An unusual file is decoded, and the decoder has the last word: no good file is
+refused, and a truncated one is named before the first step, not when it is drawn.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import BinaryIO
 
 from PIL import Image, ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
+from retinashift.data.photographs import DataError, FileRef, Item
 from retinashift.imaging.files import MAX_PIXELS
-from retinashift.training.config import CropSettings
-from retinashift.training.crops import check_size
-from retinashift.training.sources import DataError, FileRef, Item
+from retinashift.imaging.formats.exif import exif_orientation
+
+Check = Callable[[str, tuple[int, int]], None]
 
 _FORMATS = ("PNG", "JPEG", "PPM", "TIFF")  # opening a WebP takes about as much as decoding it
 _MODES = ("L", "RGB", "I;16", "I;16B")
@@ -26,8 +27,17 @@ _PIECES = ((273, 279), (324, 325))  # where its strips or its tiles are, and how
 _READ_AS_THEY_ARE = ((1, 5, 8, 32773, 32946), (1, 2))
 
 
-def check_photographs(items: Sequence[Item], crop: CropSettings | None = None) -> None:
-    """Refuse a set with a photograph that cannot be read, or is too small for the crops (None: of any size).
+def accept_any(name: str, size: tuple[int, int]) -> None:
+    """For photographs of any size."""
+
+
+def check_photographs(items: Sequence[Item], scale: int, check_size: Check = accept_any) -> None:
+    """Refuse a set with a photograph that cannot be read or used.
+
+    Args:
+        items: photographs; a given low-resolution input must be exactly `scale` times smaller.
+        scale: whole number, at least 1.
+        check_size: called with the name and (height, width) of each; it raises DataError for one that is too small.
 
     Raises:
         DataError: it names the first such photograph, and says how many more there are.
@@ -35,9 +45,9 @@ def check_photographs(items: Sequence[Item], crop: CropSettings | None = None) -
     flaws = []
     for item in items:
         try:
-            size = measured(item.hr)
-            if crop is not None:
-                check_size(item.hr.name, size, crop)
+            check_size(item.hr.name, measured(item.hr))
+            if item.lr is not None:
+                _check_pair(item.hr, item.lr, scale)
         except DataError as error:
             flaws.append(str(error))
     if flaws:
@@ -45,33 +55,49 @@ def check_photographs(items: Sequence[Item], crop: CropSettings | None = None) -
         raise DataError(flaws[0] + others)
 
 
+def _check_pair(hr: FileRef, lr: FileRef, scale: int) -> None:
+    (height, width), (low, narrow) = measured(hr), measured(lr)
+    if (height, width) != (low * scale, narrow * scale):
+        raise DataError(
+            f"{lr.name}: LR is {narrow}x{low}, HR is {width}x{height}; HR must be {narrow * scale}x{low * scale} "
+            f"(x{scale})"
+        )
+
+
 def measured(ref: FileRef) -> tuple[int, int]:
-    """Height and width in pixels as stored, before an orientation in the header is applied.
+    """Height and width in pixels.
 
     Raises:
-        DataError: the file is missing, truncated, damaged or of a kind that is not trained on.
+        DataError: the file is missing, truncated, damaged or of a kind that is not read.
     """
-    size = _told(ref)
+    size = _from_header(ref)
     if size is None:
         height, width = ref.read().shape[:2]
         return height, width
     return size
 
 
-def _told(ref: FileRef) -> tuple[int, int] | None:
-    """What header and end of a file say, or None where they leave room for doubt."""
+def _from_header(ref: FileRef) -> tuple[int, int] | None:
+    """Height and width by header and end of a file; None where these leave room for doubt."""
     try:
         with ref.open() as file, warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit here is our own
             with Image.open(file, formats=_FORMATS) as picture:
                 usual = picture.mode in _MODES and "transparency" not in picture.info
                 usual = usual and getattr(picture, "n_frames", 1) == 1 and picture.width * picture.height <= MAX_PIXELS
+                usual = usual and not _is_turned(picture)
                 # a member of a zip is whole, since the list of members comes after it
                 if usual and (_is_whole(file, picture) or ref.member):
                     return picture.height, picture.width
     except Exception:  # whatever Pillow makes of a damaged header: the decoder says it in better words
         pass
     return None
+
+
+def _is_turned(picture: Image.Image) -> bool:
+    """Whether the header has an orientation, which the decoder applies. PNG may have it behind its pixels."""
+    has_exif = picture.format in ("JPEG", "TIFF") or "exif" in picture.info
+    return has_exif and exif_orientation(picture.getexif()) != 1
 
 
 def _is_whole(file: BinaryIO, picture: ImageFile.ImageFile) -> bool:

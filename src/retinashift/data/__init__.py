@@ -1,0 +1,1 @@
+"""Photographs, their manual labels, and what keeps training and scoring apart."""

@@ -1,0 +1,222 @@
+"""Where photographs come from: folders and zips, STARE as downloaded, and pairs of low and high resolution.
+
+Listing is separate from reading: the names of a source are known at once, and a `FileRef` is decoded when asked for.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, Literal, cast
+
+import numpy as np
+
+from retinashift.data.labels import label_mark
+from retinashift.imaging.files import READ_SUFFIXES, ImageError, decode_image, read_image
+
+logger = logging.getLogger(__name__)
+
+# The 20 photographs with manual vessel labels, in the order that defines the small split. 0235 and 0236 look like one
+# patient and stay on the same side.
+STARE_LABELLED = (
+    "im0001 im0002 im0003 im0004 im0005 im0044 im0077 im0081 im0082 im0139 "
+    "im0162 im0163 im0235 im0236 im0239 im0240 im0255 im0291 im0319 im0324"
+).split()
+NAMED = 3
+"""Folders and files that a note about left-out labels names; the rest are counted."""
+
+Split = Literal["all", "train", "test"]
+
+
+class DataError(ValueError):
+    """Photographs that cannot be used; the message names the file or folder and says what to do."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where photographs come from."""
+
+    path: str
+    """Folder or zip."""
+    layout: Literal["hr", "pairs", "stare"] = "hr"
+    """hr: any folder of high-resolution photographs. pairs: these in `path`, their low-resolution inputs of the same
+    names in `lr_path`. stare: im0001 to im0402, in any of STARE's layouts."""
+    lr_path: str = ""
+    split: Split = "all"
+    """For the layout "stare": the documented split."""
+    balance: Literal["photograph", "set", "folder"] = "photograph"
+    """What is drawn equally often: every photograph; every set, which is what file names have before their first "_",
+    as in drive_21.png; or every folder. Few photographs of a camera then count as much as many of another."""
+
+    def __post_init__(self) -> None:
+        if (self.layout == "pairs") != bool(self.lr_path):
+            raise DataError("lr_path goes with layout pairs, and layout pairs needs it")
+        if self.split != "all" and self.layout != "stare":
+            raise DataError(
+                f"split {self.split} is defined for layout stare only; set split to all, and use one folder "
+                "for training and another for validation"
+            )
+
+
+@dataclass(frozen=True)
+class FileRef:
+    """One file, on disk or inside a zip."""
+
+    name: str
+    """Path inside the folder or zip, with forward slashes."""
+    path: Path
+    member: str = ""
+    """Name inside the zip at `path`, or "" for a plain file."""
+
+    @contextmanager
+    def open(self) -> Iterator[BinaryIO]:
+        """Its bytes, as a file that can seek."""
+        if not self.member:
+            with open(self.path, "rb") as file:
+                yield file
+        else:
+            with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as member:
+                yield cast(BinaryIO, member)
+
+    def read(self) -> np.ndarray:
+        """(H, W, 3) uint8 or uint16. Grey becomes three equal channels; alpha is refused. DataError if unreadable."""
+        try:
+            if self.member:
+                with self.open() as member:
+                    pixels = decode_image(member.read(), self.name).pixels
+            else:
+                pixels = read_image(self.path).pixels
+        except ImageError as error:
+            raise DataError(str(error)) from None
+        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # RuntimeError: encrypted
+            raise DataError(f"{self.path}: {self.member} cannot be read from the zip ({error})") from None
+        if pixels.ndim == 2:
+            pixels = pixels[..., None]
+        if pixels.shape[2] in (2, 4):
+            raise DataError(f"{self.path / self.member} has an alpha channel; remove it from the photographs")
+        return np.broadcast_to(pixels, (*pixels.shape[:2], 3))
+
+
+@dataclass(frozen=True)
+class Item:
+    """One photograph of a source; `lr` only where the low-resolution input is given."""
+
+    hr: FileRef
+    lr: FileRef | None = None
+
+
+def stem(name: str) -> str:
+    """File name without folder and without image suffixes.
+
+    >>> stem("a/im0001.ppm.gz")
+    'im0001'
+    """
+    base = PurePosixPath(name).name
+    for suffix in sorted(READ_SUFFIXES, key=len, reverse=True):
+        if base.lower().endswith(suffix):
+            return base[: -len(suffix)]
+    return base
+
+
+def by_stem_path(refs: Sequence[FileRef], folder: str | Path) -> dict[str, FileRef]:
+    """Files by their path without image suffix, so that partners may differ in folder root and file type only.
+
+    Raises:
+        DataError: two files differ in their suffix only.
+    """
+    found: dict[str, FileRef] = {}
+    for ref in refs:
+        former = found.setdefault(stem_path(ref.name), ref)
+        if former is not ref:
+            raise DataError(f"{folder} holds both {former.name} and {ref.name}; keep one of that name")
+    return found
+
+
+def stem_path(name: str) -> str:
+    """Path without image suffix."""
+    return str(PurePosixPath(name).with_name(stem(name)))
+
+
+def find_photographs(folder: str | Path) -> list[FileRef]:
+    """The photographs in a folder, recursively, or in a zip; sorted by name.
+
+    Labels and masks are left out; a warning counts and names them. So are names that begin with a dot: what a Mac
+    puts beside each file.
+
+    Raises:
+        DataError: the folder is missing or holds no photograph.
+    """
+    root = Path(folder).expanduser()
+    if root.is_dir():
+        refs = [FileRef(path.relative_to(root).as_posix(), path) for path in root.rglob("*") if path.is_file()]
+    elif root.is_file() and zipfile.is_zipfile(root):
+        with zipfile.ZipFile(root) as archive:
+            refs = [FileRef(info.filename, root, info.filename) for info in archive.infolist() if not info.is_dir()]
+    else:
+        raise DataError(f"{root} is neither a folder nor a zip file")
+    images = [ref for ref in refs if ref.name.lower().endswith(READ_SUFFIXES)]
+    images = [ref for ref in images if not PurePosixPath(ref.name).name.startswith(".")]
+    marks = {ref: label_mark(ref.name) for ref in images}
+    found = sorted((ref for ref in images if marks[ref] is None), key=lambda ref: ref.name)
+    labels = [mark for mark in marks.values() if mark is not None]
+    if not found:
+        rest = f"; {_left_out(labels)}" if labels else ""
+        raise DataError(f"{root} holds no photograph ({', '.join(READ_SUFFIXES)}, in any sub-folder){rest}")
+    if labels:
+        logger.warning("%s: %s", root, _left_out(labels))
+    return found
+
+
+def _left_out(marks: list[str]) -> str:
+    """How many labels and masks are left out, and where they lie.
+
+    >>> _left_out(["masks/", "masks/", "eye_mask.png"])
+    'left out 3 labels and masks: masks/ (2), eye_mask.png'
+    """
+    counted = sorted(Counter(marks).items())
+    named = [f"{mark} ({count})" if mark.endswith("/") else mark for mark, count in counted[:NAMED]]
+    rest = sum(count for _, count in counted[NAMED:])
+    what = "1 label or mask" if len(marks) == 1 else f"{len(marks)} labels and masks"
+    return f"left out {what}: {', '.join(named)}" + (f" and {rest} more" if rest else "")
+
+
+def list_source(source: Source) -> list[Item]:
+    """The photographs of a source, sorted by name. DataError names the file that is missing or out of place."""
+    if source.layout == "stare":
+        return [Item(ref) for ref in _stare_split(find_photographs(source.path), source)]
+    if source.layout == "hr":
+        return [Item(ref) for ref in find_photographs(source.path)]
+    return _match_pairs(source)
+
+
+def _stare_split(refs: list[FileRef], source: Source) -> list[FileRef]:
+    refs = [ref for ref in refs if re.fullmatch(r"im\d{4}", stem(ref.name).lower())]
+    if not refs:
+        raise DataError(f"{source.path} holds no STARE photograph (im0001.ppm ... im0402.ppm)")
+    numbers = {stem(ref.name).lower() for ref in refs}
+    if len(numbers) < len(refs):
+        raise DataError(f"{source.path} holds some STARE photograph twice; keep one copy of each")
+    if source.split == "all":
+        return refs
+    labelled_only = numbers <= set(STARE_LABELLED)
+    test = set(STARE_LABELLED[10:] if labelled_only else STARE_LABELLED)
+    chosen = [ref for ref in refs if (stem(ref.name).lower() in test) == (source.split == "test")]
+    if not chosen:
+        raise DataError(f"{source.path} has no photograph of the {source.split} split")
+    return chosen
+
+
+def _match_pairs(source: Source) -> list[Item]:
+    """Pairs by name, suffix apart."""
+    hr_refs, lr_refs = (by_stem_path(find_photographs(folder), folder) for folder in (source.path, source.lr_path))
+    for key in sorted(hr_refs.keys() ^ lr_refs.keys()):
+        present, absent = (source.path, source.lr_path) if key in hr_refs else (source.lr_path, source.path)
+        raise DataError(f"{key} is in {present} but has no partner of that name in {absent}")
+    return [Item(hr_refs[key], lr_refs[key]) for key in sorted(hr_refs)]
