@@ -178,7 +178,7 @@ def _left_out(marks: list[str]) -> str:
     """How many labels and masks are left out, and where they lie.
 
     >>> _left_out(["masks/", "masks/", "eye_mask.png"])
-    'left out 3 labels and masks: masks/ (2), eye_mask.png'
+    'left out 3 labels and masks: eye_mask.png, masks/ (2)'
     """
     counted = sorted(Counter(marks).items())
     named = [f"{mark} ({count})" if mark.endswith("/") else mark for mark, count in counted[:NAMED]]
