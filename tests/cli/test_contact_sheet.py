@@ -7,18 +7,18 @@ from PIL import Image
 
 from builders.command import one_line_error, retinashift
 from retinashift.cli.contact_sheet import LABELS, SIDE, draw_sheet
-from retinashift.imaging.degradation.pipeline import STEPS, DegradationSettings
+from retinashift.imaging.degradation.pipeline import STEPS, Camera
 
 
 def test_every_step_has_a_row_and_the_sheet_follows_the_seed():
     hr = skimage.data.retina()[400:800, 400:800]
-    first, again, other = (draw_sheet(hr, DegradationSettings(), seed) for seed in (0, 0, 1))
+    first, again, other = (draw_sheet(hr, Camera(), seed) for seed in (0, 0, 1))
     assert set(LABELS) == set(STEPS)
     assert first.shape[0] > (len(STEPS) + 2) * SIDE
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
     with pytest.raises(ValueError, match="at least 200"):
-        draw_sheet(hr[:100], DegradationSettings(), 0)
+        draw_sheet(hr[:100], Camera(), 0)
 
 
 def test_the_command_writes_a_png_and_replaces_none(tmp_path):

@@ -92,10 +92,10 @@ def test_inputs_may_be_degraded_as_the_training_settings_say(data, evaluate, tmp
         ran = evaluate(data / "set", "--degradation", given, "--json", target, "--metrics", "none")
         assert ran.returncode == 0, ran.stderr
         protocol = json.loads(target.read_text())["protocol"]
-        assert protocol["degradation"] == "realistic"
+        assert protocol["degradation"] == "camera"
     assert protocol["degradation_ranges"]["noise"] == [0.1, 0.2]
     assert parse_degradation("bicubic-pillow").kind == "bicubic-pillow"
-    with pytest.raises(ValueError, match="--degradation is 'rain'; bicubic-pillow, realistic or a file"):
+    with pytest.raises(ValueError, match="--degradation is 'rain'; bicubic-pillow, camera or a file"):
         parse_degradation("rain")
 
 

@@ -10,7 +10,7 @@ import pytest
 from retinashift.evaluation.benchmark import Method, baseline, evaluate
 from retinashift.evaluation.metrics import consistency, psnr_rgb, psnr_y, ssim_y
 from retinashift.imaging.degradation.bicubic import bicubic_pillow, crop_to_multiple, enlarge
-from retinashift.imaging.degradation.pipeline import DegradationSettings, realistic
+from retinashift.imaging.degradation.pipeline import Camera
 from retinashift.imaging.files import find_images, read_image
 from retinashift.imaging.fundus import field_of_view
 
@@ -113,17 +113,17 @@ def test_progress_counts_photographs_taken_one_by_one(photographs):
     assert events == ["a", 1, "b", 2]
 
 
-def test_the_realistic_degradation_is_drawn_for_each_photograph_and_stated(photographs):
-    settings, seen = DegradationSettings(kind="realistic"), []
+def test_the_camera_degradation_is_drawn_for_each_photograph_and_stated(photographs):
+    settings, seen = Camera(), []
     watching = Method("watching", lambda lr, seed: seen.append(lr) or enlarge(lr, 4, "bicubic"))
     report = evaluate(photographs, [watching], scale=4, seeds=[0], degradation=settings)
     for number, (lr, (_, pixels)) in enumerate(zip(seen, photographs, strict=True)):
         hr = crop_to_multiple(pixels, 4)
-        assert np.array_equal(lr, realistic(hr, 4, settings, np.random.default_rng((0, number))))
+        assert np.array_equal(lr, settings(hr, 4, np.random.default_rng((0, number))))
         assert not np.array_equal(lr, bicubic_pillow(hr, 4))
     protocol = report.protocol()
-    assert (protocol["degradation"], protocol["degradation_ranges"]["noise"]) == ("realistic", settings.noise)
-    with pytest.raises(ValueError, match="b: the realistic degradation is one of colour"):
+    assert (protocol["degradation"], protocol["degradation_ranges"]["noise"]) == ("camera", settings.noise)
+    with pytest.raises(ValueError, match="b: .*the camera degradation needs"):
         evaluate([("b", photographs[0][1][..., 0])], [watching], scale=4, seeds=[0], degradation=settings)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from retinashift.imaging.degradation.pipeline import Camera
 from retinashift.training.config import ConfigError, TrainConfig
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -54,7 +55,7 @@ def test_overrides_reach_nested_settings_with_their_types(tmp_path):
         ("data: {path: a}\nloss: {mse: 0}", "not all 0"),
         ("data: {path: a}\noptim: {lr: .nan}", "optim.lr is nan; a finite number is expected"),
         ("data: {path: a}\nrun: {minutes: .inf}", "run.minutes is inf; a finite number is expected"),
-        ("data: {path: a}\ndegradation: {noise: [0.1, .inf]}", "degradation.noise is inf; a finite number"),
+        ("data: {path: a}\ndegradation: {kind: camera, noise: [0.1, .inf]}", "degradation.noise is inf; a finite"),
         (f"data: {{path: a}}\noptim: {{lr: {'9' * 400}}}", "optim.lr is inf; a finite number is expected"),
         ("- a", "holds no settings"),
         ("data: [", "not plain YAML"),
@@ -143,6 +144,7 @@ WRONG = {
     "optim.ema": (1, 2, -1),
     "optim.start_share": (1, -0.1),
     "optim.last_step_share": (5, -1),
+    "degradation.clean_share": (-0.1, 2),
     "degradation.optics_probability": (-0.1, 2),
     "degradation.blur_probability": (2,),
     "degradation.noise_probability": (2,),
@@ -155,7 +157,7 @@ WRONG = {
 
 def numbers():
     """The names of all settings that are numbers, with the section's class and the annotation as written."""
-    for section, cls in typing.get_type_hints(TrainConfig).items():
+    for section, cls in (typing.get_type_hints(TrainConfig) | {"degradation": Camera}).items():
         if dataclasses.is_dataclass(cls):
             plain, whole = typing.get_type_hints(cls), typing.get_type_hints(cls, include_extras=True)
             for name, kind in plain.items():
@@ -172,7 +174,7 @@ def test_every_number_among_the_settings_has_a_range():
 @pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in WRONG.items() for value in values])
 def test_a_number_out_of_range_is_refused_with_what_is_needed(tmp_path, name, value):
     with pytest.raises(ConfigError, match=rf"^{name} is {value}(\.0)?; .+ is needed$"):
-        load(tmp_path, "data: {path: a}", f"{name}={value}")
+        load(tmp_path, "data: {path: a}\ndegradation: {kind: camera}", f"{name}={value}")
 
 
 @pytest.mark.parametrize(

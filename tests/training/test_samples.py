@@ -9,7 +9,7 @@ from PIL import Image
 
 from retinashift.data.photographs import DataError, Source, list_source
 from retinashift.imaging.degradation.bicubic import bicubic_pillow
-from retinashift.imaging.degradation.pipeline import DegradationSettings
+from retinashift.imaging.degradation.pipeline import Camera
 from retinashift.training.config import CropSettings
 from retinashift.training.pool import PhotographSet
 from retinashift.training.samples import bicubic_reduce, make_batch
@@ -73,7 +73,7 @@ def test_a_photograph_smaller_than_the_crop_is_named(pool, tmp_path):
 
 
 def test_realistic_inputs_follow_seed_and_position_and_leave_hr_alone(pool):
-    settings, poor = CropSettings(size=64), DegradationSettings(kind="realistic", second_order=0.5)
+    settings, poor = CropSettings(size=64), Camera(second_order=0.5)
     plain = make_batch(pool, settings, 4, 5, range(4))
     whole, part = make_batch(pool, settings, 4, 5, range(4), poor), make_batch(pool, settings, 4, 5, range(2, 4), poor)
     assert torch.equal(whole.hr, plain.hr)

@@ -171,7 +171,7 @@ def test_compiling_changes_no_more_than_the_last_bits(what, smoke_settings, writ
 
 
 def test_realistic_cameras_in_other_processes_change_nothing(smoke_settings, write_settings, tmp_path):
-    settings = write_settings(smoke_settings | {"degradation": {"kind": "realistic"}})
+    settings = write_settings(smoke_settings | {"degradation": {"kind": "camera"}})
     for workers in (0, 2):
         train(TrainConfig.load(settings, [f"run.out={tmp_path}/{workers}", f"run.workers={workers}", "run.steps=2"]))
     assert equal(weights(tmp_path / "0"), weights(tmp_path / "2"))
@@ -249,7 +249,7 @@ def test_bf16_trains_to_finite_weights(smoke_settings, write_settings, tmp_path)
 def test_a_run_folder_with_other_settings_is_not_overwritten(smoke_settings, write_settings):
     settings = write_settings(smoke_settings)
     train(TrainConfig.load(settings))
-    for change, section in (("optim.lr=1", "optim"), ("degradation.kind=realistic", "degradation")):
+    for change, section in (("optim.lr=1", "optim"), ("degradation.kind=camera", "degradation")):
         with pytest.raises(ConfigError, match=rf"other settings \({section}\)"):
             train(TrainConfig.load(settings, [change]))
 

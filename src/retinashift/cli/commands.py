@@ -218,7 +218,7 @@ def evaluate(
     degradation: Annotated[
         str,
         typer.Option(
-            help="How inputs are made: bicubic-pillow, realistic, or a file of training settings with a degradation."
+            help="How inputs are made: bicubic-pillow, camera, or a file of training settings with a degradation."
         ),
     ] = "bicubic-pillow",
     json_path: Annotated[Path | None, typer.Option("--json", help="Write rows, means and protocol here.")] = None,

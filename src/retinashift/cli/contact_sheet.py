@@ -1,4 +1,4 @@
-"""The degradations command: a contact sheet of every step of the realistic degradation at three strengths."""
+"""The degradations command: a contact sheet of every step of the camera degradation at three strengths."""
 
 from __future__ import annotations
 
@@ -12,10 +12,8 @@ from retinashift.cli.opening import LARGEST_SEED
 if TYPE_CHECKING:
     import numpy as np
 
-    from retinashift.imaging.degradation.pipeline import DegradationSettings, Step
+    from retinashift.imaging.degradation.pipeline import Camera, Step
 
-OPTICS = ("light", "haze", "spots")
-"""Shown on the whole picture; the others on a detail."""
 SIDE = 200
 """Pixels of a picture on the sheet."""
 LABELS = {
@@ -36,20 +34,22 @@ def degradations(
     seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of place, direction and noise.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a sheet that exists.")] = False,
 ) -> None:
-    """Draw each step of the realistic degradation at its least, middle and greatest strength, and the whole chain."""
+    """Draw each step of the camera degradation at its least, middle and greatest strength, and the whole chain."""
     from retinashift.cli.outputs import check_outputs
-    from retinashift.imaging.degradation.pipeline import DegradationSettings
+    from retinashift.imaging.degradation.pipeline import Camera
     from retinashift.imaging.files import read_image, write_image
     from retinashift.training.config import TrainConfig
 
     check_outputs(out, overwrite=overwrite, suffix=".png")
-    settings = TrainConfig.load(config).degradation if config is not None else DegradationSettings()
+    settings = TrainConfig.load(config).degradation if config is not None else Camera()
+    if not isinstance(settings, Camera):
+        raise ValueError(f"{config}: its degradation is {settings.kind}; camera is the one with steps to draw")
     pixels = read_image(photograph).pixels if photograph is not None else _public_retina()
     write_image(out, draw_sheet(pixels, settings, seed), overwrite=overwrite)
     typer.echo(f"Look at {out}")
 
 
-def draw_sheet(hr: np.ndarray, settings: DegradationSettings, seed: int) -> np.ndarray:
+def draw_sheet(hr: np.ndarray, settings: Camera, seed: int) -> np.ndarray:
     """The sheet, (H, W, 3) uint8.
 
     Args:
@@ -83,13 +83,13 @@ def draw_sheet(hr: np.ndarray, settings: DegradationSettings, seed: int) -> np.n
     return np.asarray(canvas)
 
 
-def _strengths(hr: np.ndarray, settings: DegradationSettings, step: Step, seed: int) -> list[tuple[str, np.ndarray]]:
+def _strengths(hr: np.ndarray, settings: Camera, step: Step, seed: int) -> list[tuple[str, np.ndarray]]:
     """Caption and picture of the original and of three strengths."""
     import numpy as np
 
-    from retinashift.imaging.degradation.pipeline import apply_step
+    from retinashift.imaging.degradation.pipeline import OPTICS, apply_step
 
-    shown = _whole(hr) if step in OPTICS else _detail(hr)
+    shown = _whole(hr) if step in OPTICS else _detail(hr)  # optics span the picture
     pictures = [("original", shown)]
     if step == "mosaic":
         strengths = [0.0]
@@ -103,7 +103,7 @@ def _strengths(hr: np.ndarray, settings: DegradationSettings, step: Step, seed: 
 
 
 def _chain(
-    hr: np.ndarray, settings: DegradationSettings, seed: int, second: float | None = None
+    hr: np.ndarray, settings: Camera, seed: int, second: float | None = None
 ) -> list[tuple[str, np.ndarray]]:
     """Three inputs of the whole chain at x4, each enlarged by repetition."""
     from dataclasses import replace
@@ -111,12 +111,11 @@ def _chain(
     import numpy as np
 
     from retinashift.imaging.degradation.bicubic import enlarge
-    from retinashift.imaging.degradation.pipeline import realistic
 
     if second is not None:
         settings = replace(settings, second_order=second)
     shown = _detail(hr)
-    inputs = [realistic(shown, 4, settings, np.random.default_rng((seed, number))) for number in range(3)]
+    inputs = [settings(shown, 4, np.random.default_rng((seed, number))) for number in range(3)]
     return [("original", shown), *((f"seed {seed}.{i}", enlarge(lr, 4, "nearest")) for i, lr in enumerate(inputs))]
 
 

@@ -19,7 +19,8 @@ from retinashift.evaluation.calibration import estimator
 from retinashift.evaluation.gallery import Gallery
 from retinashift.evaluation.report import save_html
 from retinashift.evaluation.scores import DEFAULT_METRICS, Metric
-from retinashift.imaging.degradation.pipeline import DegradationSettings
+from retinashift.imaging.degradation.bicubic import Bicubic
+from retinashift.imaging.degradation.pipeline import DEGRADATIONS, Degradation, read_section
 from retinashift.imaging.files import ImageError, read_image
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.inference.settings import Mode, Precision
@@ -53,7 +54,7 @@ class TestSet:
     """Folder of labels; None looks where STARE and DRIVE have them."""
     against: dict[str, Path] = field(default_factory=dict)
     """Folders of results by the name of what made them."""
-    degradation: DegradationSettings = field(default_factory=DegradationSettings)
+    degradation: Degradation = field(default_factory=Bicubic)
     """How the inputs are made."""
 
 
@@ -68,17 +69,20 @@ def parse_metrics(text: str) -> tuple[Metric, ...]:
     return tuple(dict.fromkeys(metric for metric in get_args(Metric) if metric in given))
 
 
-def parse_degradation(text: str) -> DegradationSettings:
-    """"bicubic-pillow", "realistic" with its default ranges, or training settings whose degradation section counts.
+def parse_degradation(text: str) -> Degradation:
+    """A degradation with its default settings by its name, or the degradation of a file of training settings.
 
     Raises:
         ConfigError, ValueError: none of these.
     """
-    if text in ("bicubic-pillow", "realistic"):
-        return DegradationSettings(kind="realistic" if text == "realistic" else "bicubic-pillow")
-    if not Path(text).is_file():
-        raise ValueError(f"--degradation is {text!r}; bicubic-pillow, realistic or a file of training settings")
-    return TrainConfig.load(text).degradation
+    if Path(text).is_file():
+        return TrainConfig.load(text).degradation
+    try:
+        kind, _ = read_section({"kind": text})
+    except ValueError:
+        allowed = ", ".join(DEGRADATIONS)
+        raise ValueError(f"--degradation is {text!r}; {allowed} or a file of training settings is allowed") from None
+    return kind()
 
 
 def parse_against(given: list[str]) -> dict[str, Path]:

@@ -33,13 +33,13 @@ from retinashift.evaluation.scores import (
     prepare,
 )
 from retinashift.evaluation.vessels import ORIENTATIONS, REFERENCE_WIDTH, SIGMAS, THIN, VESSEL_SHARE
-from retinashift.imaging.degradation.bicubic import DEGRADATION, Enlargement, bicubic_pillow, crop_to_multiple, enlarge
-from retinashift.imaging.degradation.pipeline import DegradationSettings, realistic
+from retinashift.imaging.degradation.bicubic import DEGRADATION, Bicubic, Enlargement, crop_to_multiple, enlarge
+from retinashift.imaging.degradation.pipeline import Degradation
 from retinashift.imaging.files import replace_file
 from retinashift.imaging.fundus import DARKEST_FIELD, SURROUND_FACTOR, field_of_view
 from retinashift.inference.uncertainty import LEVEL, Z
 
-BICUBIC = DegradationSettings()
+BICUBIC = Bicubic()
 """The protocol of the published figures."""
 
 
@@ -123,7 +123,7 @@ class Report:
     metrics: tuple[Metric, ...] = DEFAULT_METRICS
     reference: str = ""
     """Method that the others are compared with, pair by pair; "" is the first that is stochastic, else the last."""
-    degradation: DegradationSettings = BICUBIC
+    degradation: Degradation = BICUBIC
     """How the inputs were made."""
 
     @property
@@ -231,8 +231,8 @@ class Report:
         return [column for column in COLUMNS if any(getattr(mean, column.score) is not None for mean in means)]
 
     def _degradation(self) -> dict[str, object]:
-        """What the realistic degradation drew from."""
-        if self.degradation.kind == DEGRADATION:
+        """The ranges that a random degradation drew from."""
+        if self.degradation.exact:
             return {}
         ranges = asdict(self.degradation)
         return {"degradation_seed": "0 and the number of the photograph", "degradation_ranges": ranges}
@@ -256,7 +256,7 @@ def evaluate(
     scale: int,
     seeds: Sequence[int],
     metrics: Sequence[Metric] = DEFAULT_METRICS,
-    degradation: DegradationSettings = BICUBIC,
+    degradation: Degradation = BICUBIC,
     label: Callable[[str], np.ndarray | None] = lambda image: None,
     on_progress: Callable[[int], object] | None = None,
     on_result: Callable[[Result], object] | None = None,
@@ -270,7 +270,7 @@ def evaluate(
         scale: whole number, at least 1.
         seeds: for stochastic methods, at least one.
         metrics: beside PSNR, SSIM and consistency.
-        degradation: how the inputs are made; the realistic one is drawn with the seed (0, number of the photograph).
+        degradation: how the inputs are made; random ones are drawn with the seed (0, number of the photograph).
         label: an observer's vessels for the name of a photograph, (H, W) bool of its uncropped size, or None.
         on_progress: called after each photograph with the number done.
         on_result: called with each reconstruction; of a stochastic method with that of the first seed.
@@ -289,7 +289,7 @@ def evaluate(
     rows: list[Row] = []
     done = 0
     for image, pixels in photographs:
-        degrade = partial(degraded, scale=scale, settings=degradation, number=done)
+        degrade = partial(degraded, scale=scale, degradation=degradation, number=done)
         subject = _subject(image, pixels, scale, label, degrade)
         for method in methods:
             used = tuple(seeds) if isinstance(method, Method) and method.stochastic else ()
@@ -311,13 +311,9 @@ def evaluate(
     return Report(scale, tuple(seeds), tuple(rows), tuple(metrics), degradation=degradation)
 
 
-def degraded(hr: np.ndarray, scale: int, settings: DegradationSettings, number: int) -> np.ndarray:
+def degraded(hr: np.ndarray, scale: int, degradation: Degradation, number: int) -> np.ndarray:
     """The input made from the photograph of that number, (H, W, 3) or (H, W) uint8 -> the same by `scale`."""
-    if settings.kind == DEGRADATION:
-        return bicubic_pillow(hr, scale)
-    if hr.ndim == 2:
-        raise ValueError("the realistic degradation is one of colour photographs; leave grey ones out")
-    return realistic(hr, scale, settings, np.random.default_rng((0, number)))
+    return degradation(hr, scale, np.random.default_rng((0, number)))
 
 
 def _subject(

@@ -27,10 +27,10 @@ _LEAVE_OUT = "leave model out, or add --set 'model={}'"
 def build_pipeline(config: TrainConfig) -> ResShiftPipeline:
     """A fresh pipeline by the settings, or the checkpoint that `init_from` names, with weights in float32.
 
-    Fresh weights depend on `run.seed` alone. What learns from realistic inputs is not held to give their noise back.
+    Fresh weights depend on `run.seed` alone. Results of poor inputs need not reproduce them.
     Raises ConfigError.
     """
-    real = config.degradation.kind == "realistic"
+    exact = config.degradation.exact
     if config.init_from:
         try:
             pipeline = open_checkpoint(config.init_from)
@@ -38,7 +38,7 @@ def build_pipeline(config: TrainConfig) -> ResShiftPipeline:
             # the calibration was that of the former weights, and a student that is trained again is one no more
             pipeline.register_to_config(calibration=None, distilled=False)
             _deepen(pipeline.denoiser, config)
-            if real:
+            if not exact:
                 pipeline.register_to_config(back_projections=0)
         except CheckpointError as error:
             raise ConfigError(f"init_from: {error}") from None
@@ -53,7 +53,7 @@ def build_pipeline(config: TrainConfig) -> ResShiftPipeline:
         scheduler=build_scheduler(config.chain),
         scale=config.chain.scale,
         upsampling=config.chain.upsampling,
-        back_projections=0 if real else 2,
+        back_projections=2 if exact else 0,
     )
 
 

@@ -17,7 +17,8 @@ from typing import Annotated, Any, Literal
 import yaml
 
 from retinashift.data.photographs import Source
-from retinashift.imaging.degradation.pipeline import DegradationSettings
+from retinashift.imaging.degradation.bicubic import Bicubic
+from retinashift.imaging.degradation.pipeline import Degradation, read_section
 from retinashift.training.ranges import (
     ConfigError,
     Count,
@@ -221,7 +222,7 @@ class TrainConfig:
     data: Source
     validation: Source | None = None
     crop: CropSettings = field(default_factory=CropSettings)
-    degradation: DegradationSettings = field(default_factory=DegradationSettings)
+    degradation: Degradation = field(default_factory=Bicubic)
     chain: ChainSettings = field(default_factory=ChainSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
     loss: LossSettings = field(default_factory=LossSettings)
@@ -246,7 +247,7 @@ class TrainConfig:
             raise ConfigError("run.compile is graphs, which distill.teacher does not go with; blocks is allowed")
         if self.crop.size % self.chain.scale:
             raise ConfigError(f"crop.size is {self.crop.size}; it must be a multiple of chain.scale {self.chain.scale}")
-        if self.data.layout == "pairs" and self.degradation.kind != "bicubic-pillow":
+        if self.data.layout == "pairs" and not self.degradation.exact:
             raise ConfigError("degradation.kind makes the LR image, which given LR/HR pairs bring; set bicubic-pillow")
         plain = CropSettings()
         altered = [name for name in HR_ONLY if getattr(self.crop, name) != getattr(plain, name)]
@@ -320,6 +321,11 @@ def _build(cls: Any, value: Any, where: str) -> Any:
         if not isinstance(value, (list, tuple)) or len(value) != len(kinds):
             raise ConfigError(f"{where} is {value!r}; {len(kinds)} values are expected, such as [0.5, 2.0]")
         return tuple(_build(kind, item, where) for kind, item in zip(kinds, value, strict=True))
+    if cls is Degradation and isinstance(value, dict):
+        try:
+            cls, value = read_section(value)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
     if dataclasses.is_dataclass(cls) and isinstance(cls, type):
         if not isinstance(value, dict):
             raise ConfigError(f"{where or 'the file'} must be a mapping, not {value!r}")

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from retinashift.diffusion.noise import stream_generator
-from retinashift.imaging.degradation.pipeline import DegradationSettings, realistic_by_seed
+from retinashift.imaging.degradation.pipeline import Degradation, degrade_by_seed
 from retinashift.training import augmentation, crops
 from retinashift.training.config import CropSettings
 from retinashift.training.pool import PhotographSet
@@ -61,13 +61,13 @@ def make_batch(
     scale: int,
     seed: int,
     positions: Sequence[int],
-    degradation: DegradationSettings | None = None,
+    degradation: Degradation | None = None,
     map_cameras: Map = map,
 ) -> Batch:
     """The samples at `positions` of the endless stream that `seed` defines.
 
     Args:
-        map_cameras: runs the cameras of a realistic degradation, which compute on the CPU, one call a sample.
+        map_cameras: runs a degradation on the CPU, one call a sample; exact ones are computed on tensors instead.
 
     Raises:
         DataError: a photograph is smaller than the crop.
@@ -88,17 +88,17 @@ def make_batch(
         lr = turned(crops.cut(partners, small, settings.size // scale, 0), turns)
         return Batch(hr, lr, positions)
     hr = quantise(augmentation.as_another_camera(hr, settings, numbers[:, placing + turning :]))
-    if degradation is not None and degradation.kind == "realistic":
+    if degradation is not None and not degradation.exact:
         seeds = [int(torch.randint(2**62, (), generator=stream)) for stream in streams]
         return Batch(hr, _degraded(hr, scale, degradation, seeds, map_cameras), positions)
     return Batch(hr, bicubic_reduce(hr, scale), positions)  # (B, 3, S, S), (B, 3, S/scale, S/scale)
 
 
-def _degraded(hr: Tensor, scale: int, settings: DegradationSettings, seeds: list[int], map_cameras: Map) -> Tensor:
+def _degraded(hr: Tensor, scale: int, degradation: Degradation, seeds: list[int], map_cameras: Map) -> Tensor:
     """(B, 3, S, S) in [0, 1] -> (B, 3, S/scale, S/scale), by way of the CPU: a camera is no matter of tensors."""
     pixels = hr.mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
     count = len(seeds)
-    small = list(map_cameras(realistic_by_seed, pixels, [scale] * count, [settings] * count, seeds))
+    small = list(map_cameras(degrade_by_seed, pixels, [scale] * count, [degradation] * count, seeds))
     return torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2).contiguous().to(hr.device).float() / 255
 
 

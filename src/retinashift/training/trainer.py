@@ -192,8 +192,8 @@ class Trainer:
 
     @contextmanager
     def _cameras(self) -> Iterator[Map]:
-        """What runs the cameras of a realistic degradation: other processes, where there are workers."""
-        if not self.config.run.workers or self.config.degradation.kind != "realistic":
+        """What runs a degradation that is not exact: other processes, where there are workers."""
+        if not self.config.run.workers or self.config.degradation.exact:
             yield map
             return
         with ProcessPoolExecutor(self.config.run.workers, mp_context=get_context("spawn")) as processes:

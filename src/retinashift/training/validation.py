@@ -9,7 +9,7 @@ import torch
 
 from retinashift.evaluation.metrics import psnr_rgb
 from retinashift.imaging.degradation.bicubic import bicubic_pillow, crop_to_multiple, enlarge
-from retinashift.imaging.degradation.pipeline import DegradationSettings, realistic
+from retinashift.imaging.degradation.pipeline import Degradation
 from retinashift.imaging.fundus import field_of_view
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.training.pool import PhotographSet
@@ -19,30 +19,29 @@ def validate(
     pipeline: ResShiftPipeline,
     photographs: PhotographSet,
     seed: int,
-    degradation: DegradationSettings | None = None,
+    degradation: Degradation | None = None,
 ) -> tuple[dict[str, Any], np.ndarray]:
     """Mean PSNR in dB (RGB, field of view, 8 bit) with the default number of steps, and a picture to look at.
 
-    Realistic inputs are not to be given back: they hold noise, so there is no back-projection.
+    Inputs of a degradation that is not exact hold noise, so there is no back-projection onto them.
 
     Returns:
         {"psnr", "psnr_bicubic", "gain"} and one crop of the first photograph as bicubic | result | HR, (H, W, 3) uint8.
     """
-    scale = pipeline.config.scale
+    scale, exact = pipeline.config.scale, degradation is None or degradation.exact
     scores: list[tuple[float, float]] = []
     picture = np.zeros((0, 0, 3), np.uint8)
     for index in range(len(photographs)):
         hr = crop_to_multiple(_uint8(photographs.hr(index)), scale)
         given = photographs.lr(index)
-        real = degradation is not None and degradation.kind == "realistic"
         if given is not None:
             lr = _uint8(given)
-        elif degradation is not None and real:
-            lr = realistic(hr, scale, degradation, np.random.default_rng((seed, index)))
+        elif degradation is not None:
+            lr = degradation(hr, scale, np.random.default_rng((seed, index)))
         else:
             lr = bicubic_pillow(hr, scale)
         generator = torch.Generator().manual_seed(seed)
-        sr = pipeline(lr, generator=generator, back_projections=0 if real else None).images[0]
+        sr = pipeline(lr, generator=generator, back_projections=None if exact else 0).images[0]
         plain = enlarge(lr, scale, "bicubic")
         mask = field_of_view(hr)
         scores.append((psnr_rgb(sr, hr, mask), psnr_rgb(plain, hr, mask)))

@@ -6,7 +6,8 @@ to the bit depth of the photograph.
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import numpy as np
 from PIL import Image
@@ -71,6 +72,18 @@ def bicubic_pillow(hr: np.ndarray, scale: int) -> np.ndarray:
     if height % scale or width % scale:
         raise ValueError(f"the image is {width}x{height}, no multiple of {scale}; call crop_to_multiple first")
     return _resize(hr, height // scale, width // scale, Image.Resampling.BICUBIC)
+
+
+@dataclass(frozen=True)
+class Bicubic:
+    """`bicubic_pillow` as a degradation (see `degradation.pipeline`): the protocol of the published scores."""
+
+    exact: ClassVar[bool] = True
+
+    kind: Literal["bicubic-pillow"] = "bicubic-pillow"
+
+    def __call__(self, hr: np.ndarray, scale: int, generator: np.random.Generator | None = None) -> np.ndarray:
+        return bicubic_pillow(hr, scale)
 
 
 def enlarge(lr: np.ndarray, scale: int, method: Enlargement) -> np.ndarray:

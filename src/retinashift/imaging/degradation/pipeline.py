@@ -1,19 +1,21 @@
-"""The realistic degradation: from a sharp photograph to what a poor camera would have made of that eye.
+"""Degradations: what makes a low-resolution input of a photograph. Objects with a name, in one table.
 
-Optics of the eye, blur, reduction, mosaic, noise and compression follow one another as light does; each takes place by
-chance, with a strength drawn from a stated range. As in Real-ESRGAN (Wang et al., 2021, arXiv 2107.10833) a second
-round of blur, resizing, noise and compression may follow.
+`Camera` is what a poor camera would have made of that eye: light, blur, reduction, mosaic, noise and compression, in
+the order in which light meets them. As in Real-ESRGAN (Wang et al., 2021, arXiv 2107.10833) a second round of blur,
+resizing, noise and compression may follow.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, get_args
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Literal, Protocol, get_args
 
 import numpy as np
 from PIL import Image
 
+from retinashift.imaging.degradation.bicubic import Bicubic, bicubic_pillow
 from retinashift.imaging.degradation.camera import (
     blur,
     defocus_kernel,
@@ -26,25 +28,58 @@ from retinashift.imaging.degradation.camera import (
 )
 from retinashift.imaging.degradation.optics import haze, spots, uneven_light
 
+logger = logging.getLogger(__name__)
+
 Range = tuple[float, float]
 Step = Literal["light", "haze", "spots", "isotropic", "anisotropic", "defocus", "motion", "noise", "mosaic", "jpeg"]
 STEPS: tuple[Step, ...] = get_args(Step)
+OPTICS: tuple[Step, ...] = ("light", "haze", "spots")
 BLURS: tuple[Step, ...] = ("isotropic", "anisotropic", "defocus", "motion")
 SUBSAMPLINGS = ("4:4:4", "4:2:2", "4:2:0")
 
 
-@dataclass(frozen=True)
-class DegradationSettings:
-    """How an input is made from a photograph. Every range is (least, most), the strength uniform between them.
+class Degradation(Protocol):
+    """A frozen dataclass whose fields are the settings of the YAML section `degradation`, `kind` first."""
 
-    Lengths are pixels of the photograph before reduction; levels are shares of the range from black to white. A
-    probability of 0 leaves a step out.
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+    exact: ClassVar[bool]
+    """Whether the input is the photograph reduced by bicubic and nothing else, so that results must reproduce it."""
+
+    @property
+    def kind(self) -> str:
+        """Its name in `DEGRADATIONS`."""
+
+    def __call__(self, hr: np.ndarray, scale: int, generator: np.random.Generator) -> np.ndarray:
+        """The low-resolution input.
+
+        Args:
+            hr: (H, W, 3) or (H, W), uint8; H and W multiples of `scale`.
+            scale: whole number, at least 1.
+            generator: every random choice is drawn from it.
+
+        Returns:
+            (H / scale, W / scale, 3) or (H / scale, W / scale), uint8.
+
+        Raises:
+            ValueError: another shape or dtype, or sides that are no multiples of the scale.
+        """
+
+
+@dataclass(frozen=True)
+class Camera:
+    """What a poor camera would have made of the photograph, which must be RGB. See `Degradation` for the call.
+
+    Every range is (least, most), and the strength is drawn uniformly between them. Lengths are pixels of the photograph
+    before reduction; levels are shares of the range from black to white. A probability of 0 leaves a step out.
     """
 
-    kind: Literal["bicubic-pillow", "realistic"] = "bicubic-pillow"
-    """bicubic-pillow: the protocol of the published figures, nothing else. realistic: everything below."""
-    optics_probability: float = 0.3
-    """Of uneven light, of haze, and of spots, each."""
+    exact: ClassVar[bool] = False
+
+    kind: Literal["camera"] = "camera"
+    clean_share: float = 0.0
+    """Share of the inputs that are only reduced, by bicubic."""
+    optics_probability: float = 0.0
+    """Of uneven light, of haze and of spots, each: faults of the eye and the lens, not of the camera."""
     light: Range = (0.1, 0.6)
     """Share of the light that is added or missing in a broad patch."""
     haze: Range = (0.05, 0.4)
@@ -72,7 +107,7 @@ class DegradationSettings:
     """Probability of a second, weaker round of blur, resizing, noise and compression."""
 
     def __post_init__(self) -> None:
-        for name in ("optics_probability", "blur_probability", "noise_probability", "mosaic_probability",
+        for name in ("clean_share", "optics_probability", "blur_probability", "noise_probability", "mosaic_probability",
                      "jpeg_probability", "second_order"):  # fmt: skip
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"degradation.{name} is {getattr(self, name)}; a probability from 0 to 1 is needed")
@@ -84,9 +119,90 @@ class DegradationSettings:
             if getattr(self, name)[1] > most:
                 raise ValueError(f"degradation.{name} is up to {getattr(self, name)[1]}; at most {most} is allowed")
 
+    def __call__(self, hr: np.ndarray, scale: int, generator: np.random.Generator) -> np.ndarray:
+        if hr.ndim != 3 or hr.shape[2] != 3 or hr.dtype != np.uint8:
+            raise ValueError(f"the photograph is {hr.dtype} {hr.shape}; the camera degradation needs uint8 (H, W, 3)")
+        height, width = hr.shape[:2]
+        if height % scale or width % scale:
+            raise ValueError(f"the photograph is {width}x{height}, no multiple of {scale}; call crop_to_multiple first")
+        if self.clean_share and generator.random() < self.clean_share:
+            return bicubic_pillow(hr, scale)
+        small = (height // scale, width // scale)
+        image = hr.astype(np.float32) / 255
+        for step in OPTICS:
+            if generator.random() < self.optics_probability:
+                image = self._draw(image, step, generator)
+        if generator.random() < self.blur_probability:
+            image = self._draw(image, BLURS[generator.integers(len(BLURS))], generator)
+        if generator.random() < self.second_order:
+            # between the rounds the picture has another size; the second blur is that of the smaller picture
+            between = generator.uniform(1 / scale, 1)
+            image = resize(image, (round(height * between), round(width * between)), generator)
+            image = self._expose(image, generator)
+            if generator.random() < self.blur_probability:
+                image = apply_step(image, "isotropic", generator.uniform(0.2, 1.0), generator)
+        image = np.clip(_resize(image, small, Image.Resampling.BICUBIC), 0, 1)
+        image = self._expose(image, generator)
+        return np.rint(image * 255).astype(np.uint8)  # (h, w, 3)
+
+    def _expose(self, image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """Noise, mosaic, compression: what happens once the light is on the sensor."""
+        noisy = generator.random() < self.noise_probability
+        mosaiced = generator.random() < self.mosaic_probability
+        compressed = generator.random() < self.jpeg_probability
+        if noisy:
+            image = self._draw(image, "noise", generator)
+        if mosaiced:
+            image = apply_step(image, "mosaic", 0.0, generator)
+        if compressed:
+            image = self._draw(image, "jpeg", generator)
+        return image
+
+    def _draw(self, image: np.ndarray, step: Step, generator: np.random.Generator) -> np.ndarray:
+        return apply_step(image, step, generator.uniform(*getattr(self, step)), generator)
+
+
+DEGRADATIONS: dict[str, type[Degradation]] = {"bicubic-pillow": Bicubic, "camera": Camera}
+"""By the name that settings and reports give."""
+_FORMER_NAMES = {"realistic": "camera"}
+
+
+def read_section(section: Mapping[str, Any]) -> tuple[type[Degradation], dict[str, Any]]:
+    """The class that a YAML section `degradation` names, and the settings to construct it with, not yet checked.
+
+    Settings of other degradations, which earlier versions wrote beside any kind, are left out with a note.
+
+    Raises:
+        ValueError: an unknown kind, or a setting that no degradation has.
+
+    >>> read_section({"kind": "camera", "second_order": 0.2})
+    (<class 'retinashift.imaging.degradation.pipeline.Camera'>, {'second_order': 0.2})
+    """
+    given = section.get("kind", "bicubic-pillow")
+    kind = _FORMER_NAMES.get(given, given) if isinstance(given, str) else ""
+    if kind not in DEGRADATIONS:
+        raise ValueError(f"degradation.kind is {given!r}; allowed are {', '.join(DEGRADATIONS)}")
+    if kind != given:
+        logger.warning("degradation.kind %s is now called %s; please rename it in your settings", given, kind)
+    settings = {key: value for key, value in section.items() if key != "kind"}
+    allowed = [field.name for field in fields(DEGRADATIONS[kind])]
+    elsewhere = {field.name for known in DEGRADATIONS.values() for field in fields(known)}
+    for key in settings:
+        if key not in elsewhere:
+            raise ValueError(f"unknown setting degradation.{key}; allowed are {', '.join(allowed)}")
+    unused = [key for key in settings if key not in allowed]
+    if unused:
+        logger.warning("degradation.kind %s does not use %s", kind, ", ".join(unused))
+    return DEGRADATIONS[kind], {key: value for key, value in settings.items() if key in allowed}
+
+
+def degrade_by_seed(hr: np.ndarray, scale: int, degradation: Degradation, seed: int) -> np.ndarray:
+    """The input made with a generator of its own: for worker processes, which share none."""
+    return degradation(hr, scale, np.random.default_rng(seed))
+
 
 def apply_step(image: np.ndarray, step: Step, strength: float, generator: np.random.Generator) -> np.ndarray:
-    """One step at a given strength, in the units of its range in `DegradationSettings`.
+    """One step at a given strength, in the units of its range in `Camera`.
 
     Args:
         image: (H, W, 3) float32 in [0, 1].
@@ -100,73 +216,10 @@ def apply_step(image: np.ndarray, step: Step, strength: float, generator: np.ran
     return np.clip(_STEPS[step](image, strength, generator), 0, 1)
 
 
-def realistic(hr: np.ndarray, scale: int, settings: DegradationSettings, generator: np.random.Generator) -> np.ndarray:
-    """The input that a poor camera would have made.
-
-    Args:
-        hr: (H, W, 3), uint8; H and W multiples of `scale`.
-        scale: whole number, at least 1.
-        settings: ranges and probabilities.
-        generator: every choice is drawn from it.
-
-    Returns:
-        (H / scale, W / scale, 3), uint8.
-
-    Raises:
-        ValueError: another shape or dtype, or sides that are no multiple of the scale.
-    """
-    if hr.ndim != 3 or hr.shape[2] != 3 or hr.dtype != np.uint8:
-        raise ValueError(f"the photograph is {hr.dtype} {hr.shape}; uint8 (H, W, 3) is needed")
-    height, width = hr.shape[:2]
-    if height % scale or width % scale:
-        raise ValueError(f"the photograph is {width}x{height}, no multiple of {scale}; call crop_to_multiple first")
-    small = (height // scale, width // scale)
-    image = hr.astype(np.float32) / 255
-    for step in ("light", "haze", "spots"):
-        if generator.random() < settings.optics_probability:
-            image = _drawn(image, step, settings, generator)
-    if generator.random() < settings.blur_probability:
-        image = _drawn(image, BLURS[generator.integers(len(BLURS))], settings, generator)
-    second = generator.random() < settings.second_order
-    if second:
-        # between the rounds the picture has another size; the second blur is that of the smaller picture
-        between = generator.uniform(1 / scale, 1)
-        image = resize(image, (round(height * between), round(width * between)), generator)
-        image = _exposed(image, settings, generator)
-        if generator.random() < settings.blur_probability:
-            image = apply_step(image, "isotropic", generator.uniform(0.2, 1.0), generator)
-    image = np.clip(_resize(image, small, Image.Resampling.BICUBIC), 0, 1)
-    image = _exposed(image, settings, generator)
-    return np.rint(image * 255).astype(np.uint8)  # (h, w, 3)
-
-
-def realistic_by_seed(hr: np.ndarray, scale: int, settings: DegradationSettings, seed: int) -> np.ndarray:
-    """`realistic` with a generator of its own, for other processes, which share none."""
-    return realistic(hr, scale, settings, np.random.default_rng(seed))
-
-
 def resize(image: np.ndarray, size: tuple[int, int], generator: np.random.Generator) -> np.ndarray:
     """To (height, width) by a filter drawn from area, bilinear and bicubic. (H, W, 3) float32 in [0, 1]."""
     filters = (Image.Resampling.BOX, Image.Resampling.BILINEAR, Image.Resampling.BICUBIC)
     return np.clip(_resize(image, size, filters[generator.integers(len(filters))]), 0, 1)
-
-
-def _exposed(image: np.ndarray, settings: DegradationSettings, generator: np.random.Generator) -> np.ndarray:
-    """Noise, mosaic, compression: what happens once the light is on the sensor."""
-    noisy = generator.random() < settings.noise_probability
-    mosaiced = generator.random() < settings.mosaic_probability
-    compressed = generator.random() < settings.jpeg_probability
-    if noisy:
-        image = _drawn(image, "noise", settings, generator)
-    if mosaiced:
-        image = apply_step(image, "mosaic", 0.0, generator)
-    if compressed:
-        image = _drawn(image, "jpeg", settings, generator)
-    return image
-
-
-def _drawn(image: np.ndarray, step: Step, settings: DegradationSettings, generator: np.random.Generator) -> np.ndarray:
-    return apply_step(image, step, generator.uniform(*getattr(settings, step)), generator)
 
 
 def _anisotropic(image: np.ndarray, strength: float, generator: np.random.Generator) -> np.ndarray:
