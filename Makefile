@@ -8,10 +8,10 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 CALM := OMP_WAIT_POLICY=PASSIVE HF_HUB_OFFLINE=1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench docs clean
+.PHONY: help demo test test-lowest lint format bench docs clean
 
 help:  ## Show the targets
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
 
 demo: $(VENV)/.installed  ## Upscale the public-domain retina of scikit-image into demo/
 	$(BIN)/retinashift demo --overwrite
@@ -21,10 +21,22 @@ test: $(VENV)/.installed-dev  ## Import rules, ruff and all tests
 	$(BIN)/ruff check
 	$(CALM) $(BIN)/python -m pytest
 
-lint: $(VENV)/.installed-dev  ## Import rules, ruff and types
+test-lowest:  ## All tests with the lowest versions that pyproject.toml allows, in .venv-lowest
+	@mkdir -p build
+	grep -oE '"[A-Za-z0-9_-]+>=[0-9.]+"' pyproject.toml | tr -d '"' | sed 's/>=/==/' | sort -u > build/lowest.txt
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check -c build/lowest.txt -e '.[dev]'
+	$(CALM) .venv-lowest/bin/python -m pytest
+
+lint: $(VENV)/.installed-dev  ## Import rules, ruff, format and types
 	$(BIN)/lint-imports
 	$(BIN)/ruff check
+	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+format: $(VENV)/.installed-dev  ## Sort imports and format, in place
+	$(BIN)/ruff check --fix --quiet
+	$(BIN)/ruff format
 
 bench: $(VENV)/.installed  ## CPU seconds and memory of upscaling, beside Pillow's bicubic
 	$(CALM) OMP_NUM_THREADS=1 $(BIN)/python benchmarks/upscale.py
@@ -34,7 +46,7 @@ docs: $(VENV)/.installed-docs  ## The manual as HTML in build/docs/
 	@echo "build/docs/index.html"
 
 clean:  ## Remove .venv, caches and what the targets made
-	rm -rf $(VENV) build dist demo .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-lowest build dist demo .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache
 	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 
 $(VENV)/bin/python:
