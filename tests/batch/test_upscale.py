@@ -275,3 +275,58 @@ def test_what_a_file_cannot_hold_is_told_before_the_network_runs(
     monkeypatch.setattr("retinashift.batch.upscale._enlarge", None)
     (outcome,) = upscale_files(tiny_pipeline(), [Job(tmp_path / "in.png", tmp_path / "out" / name)])
     assert words in outcome.error
+
+
+def broken(*arguments, **options):
+    raise TypeError("contents must be 'Dataset'\ninstances \x1b[31m")
+
+
+@pytest.mark.parametrize(
+    "stage", ["decode_image", "check_target", "encode_image", "compared", "overlay", "find_provenance"]
+)
+@pytest.mark.parametrize("workers", [1, 3])
+def test_whatever_a_stage_raises_for_one_file_is_that_files_failure(
+    folder, tiny_pipeline, monkeypatch, caplog, stage, workers
+):
+    from retinashift.batch import upscale
+
+    real, calls = getattr(upscale, stage), []
+
+    def second_fails(*arguments, **options):
+        calls.append(1)
+        return broken() if len(calls) == 2 else real(*arguments, **options)
+
+    monkeypatch.setattr(upscale, stage, second_fails)
+    options = BatchOptions(workers=workers, figure=True, uncertainty=2)
+    good = [job for job in jobs_in(folder, "out") if job.source.name != "2.png"]
+    with caplog.at_level("DEBUG", "retinashift"):
+        outcomes = list(upscale_files(tiny_pipeline(), good, options))
+    failed = [outcome for outcome in outcomes if outcome.internal]
+    assert len(failed) == 1
+    assert "internal error (TypeError: contents must be 'Dataset' instances \\x1b[31m)" in failed[0].error
+    assert "\n" not in failed[0].error
+    assert json.loads(failed[0].line())["internal"] is True
+    assert sum(not outcome.error for outcome in outcomes) == 3
+    assert any(
+        "broken" in record.exc_text for record in caplog.records if record.levelname == "DEBUG" and record.exc_text
+    )
+
+
+def test_what_the_pipeline_raises_is_the_files_failure_and_an_interrupt_is_not(folder, tiny_pipeline):
+    pipeline = tiny_pipeline()
+
+    class Odd:
+        def __init__(self, error):
+            self.error = error
+
+        def __getattr__(self, name):
+            return getattr(pipeline, name)
+
+        def __call__(self, *arguments, **options):
+            raise self.error
+
+    outcomes = list(upscale_files(Odd(RuntimeError("can't allocate memory: 9 bytes")), jobs_in(folder, "out")[:2]))
+    assert [(o.internal, "not enough memory" in o.error) for o in outcomes] == [(False, True)] * 2
+    assert all(o.internal for o in upscale_files(Odd(KeyError("x")), jobs_in(folder, "out")[:2]))
+    with pytest.raises(KeyboardInterrupt):
+        list(upscale_files(Odd(KeyboardInterrupt()), jobs_in(folder, "out")))

@@ -72,11 +72,27 @@ def test_what_cannot_be_measured_is_one_line_and_leaves_the_checkpoint_as_it_was
         (("coverage", data), "not calibrated; run retinashift calibrate"),
         (("coverage", tmp_path / "empty"), "holds no photograph"),
         (("calibrate", tmp_path / "empty"), "holds no photograph"),
-        (("calibrate", tmp_path / "deep"), "8-bit RGB is needed"),
         (("calibrate", data, "--samples", "2,many"), "--samples is '2,many'"),
         (("calibrate", data, "--samples", "1"), "at least 2"),
     ):
         done = retinashift(*arguments, "-c", checkpoint)
         assert said in one_line_error(done)
         assert done.returncode == 1
+    done = retinashift("calibrate", tmp_path / "deep", "-c", checkpoint)
+    assert "no photograph could be sampled" in one_line_error(done)
+    assert "8-bit RGB is needed" in done.stderr
     assert (checkpoint / "model_index.json").read_bytes() == before
+
+
+def test_a_photograph_that_cannot_be_sampled_is_named_and_the_others_count(checkpoint, data):
+    (data / "odd.png").write_bytes(b"\x89PNG\r\n\x1a\nno picture")
+    done = retinashift("calibrate", data, "-c", checkpoint, "--samples", "2")
+    assert done.returncode == 1
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("failed: ")]
+    assert "odd.png" in line
+    calibration = json.loads((checkpoint / "model_index.json").read_text())["calibration"]
+    assert calibration["protocol"]["photographs"] == 2
+    done = retinashift("coverage", data, "-c", checkpoint, "--samples", "2")
+    assert done.returncode == 1
+    assert "of 2" in done.stdout
+    assert "odd.png" in done.stderr

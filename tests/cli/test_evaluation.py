@@ -68,9 +68,7 @@ def test_coverage_is_scored_for_a_calibrated_checkpoint_and_refused_for_another(
     small_pipeline.register_to_config(calibration=calibrate(small_pipeline, [("r", retina)], counts=(2,)).to_config())
     small_pipeline.save_pretrained(tmp_path / "calibrated")
     files = [word for kind in ("json", "csv", "html") for word in (f"--{kind}", data / f"scores.{kind}")]
-    done = evaluate(
-        data / "set", "--metrics", "coverage", "--samples", 2, *files, checkpoint=tmp_path / "calibrated"
-    )
+    done = evaluate(data / "set", "--metrics", "coverage", "--samples", 2, *files, checkpoint=tmp_path / "calibrated")
     assert done.returncode == 0, done.stderr
     assert "in 90 %" in done.stdout
     means = json.loads((data / "scores.json").read_text())["means"]
@@ -138,3 +136,19 @@ def test_options_of_another_form_are_refused(tmp_path):
     for given, reason in ((["x"], "NAME=FOLDER"), ([f"a={tmp_path}"] * 2, "twice"), (["a=/no/where"], "no folder")):
         with pytest.raises(ValueError, match=reason):
             parse_against(given)
+
+
+def test_a_photograph_that_cannot_be_scored_is_named_and_the_others_are_scored(data, evaluate):
+    (data / "set" / "images" / "00_test.png").write_bytes(b"\x89PNG\r\n\x1a\nno picture")
+    files = [word for kind in ("json", "html") for word in (f"--{kind}", data / f"scores.{kind}")]
+    done = evaluate(data / "set", "--metrics", "none", *files)
+    assert done.returncode == 1
+    assert [line for line in done.stderr.splitlines() if line.startswith("failed: ") and "00_test.png" in line]
+    assert "bicubic" in done.stdout
+    protocol = json.loads((data / "scores.json").read_text())["protocol"]
+    assert (protocol["photographs"], protocol["failed"]) == (2, ["images/00_test.png"])
+    for name in ("01", "02"):
+        (data / "set" / "images" / f"{name}_test.png").unlink()
+    done = evaluate(data / "set", "--metrics", "none")
+    assert "no photograph could be scored" in one_line_error(done)
+    assert "failed: " in done.stderr

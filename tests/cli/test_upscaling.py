@@ -1,10 +1,13 @@
 """Modes and uncertainty by the command line: what is written, and what it says of itself."""
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from builders.command import one_line_error, retinashift
+from builders.dicom import photography, written
 from retinashift.batch.jobs import maps_of
 from retinashift.imaging.figures.uncertainty import decode_map
 from retinashift.imaging.files import find_provenance, read_image
@@ -83,3 +86,24 @@ def test_maps_are_not_replaced_unasked_and_contradictions_are_one_line(upscale):
         assert "uncertainty" in one_line_error(done)
         assert done.returncode == 1
         assert not target.parent.exists()
+
+
+def test_one_odd_object_between_two_photographs_is_one_line_and_the_others_are_done(tmp_path, retina, checkpoint):
+    pydicom = pytest.importorskip("pydicom")
+    source = tmp_path / "in"
+    source.mkdir()
+    for name in ("a.png", "c.png"):
+        Image.fromarray(retina[:24, :32]).save(source / name)
+    odd = photography(np.ascontiguousarray(retina[:24, :32]))
+    del odd.ImageType
+    odd.add(pydicom.DataElement("ImageType", "SQ", [pydicom.Dataset()]))  # a sequence where text belongs
+    (source / "b.dcm").write_bytes(written(odd))
+    log = tmp_path / "log.jsonl"
+    done = retinashift("upscale", source, "-o", tmp_path / "out", "-c", checkpoint, "--log", log)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "c.png"]
+    lines = [line for line in done.stderr.splitlines() if line.startswith("failed: ")]
+    assert len(lines) == 1
+    assert "b.dcm" in lines[0]
+    assert [json.loads(line)["status"] for line in log.read_text().splitlines()] == ["written", "failed", "written"]

@@ -105,3 +105,30 @@ def test_flawed_photographs_are_named_and_counted(tmp_path):
 
     with pytest.raises(DataError, match=r"^b.png is small \(1 more cannot be used either\)$"):
         check_photographs(items, 4, at_least_150)
+
+
+
+def test_whatever_a_file_raises_is_its_flaw_and_the_others_are_looked_at(tmp_path, retina, monkeypatch):
+    for name in ("a.webp", "b.webp", "c.webp"):
+        Image.fromarray(retina).save(tmp_path / name, lossless=True)
+    real = FileRef.read
+
+    def read(ref):
+        if ref.name != "c.webp":
+            raise TypeError("no such codec")
+        return real(ref)
+
+    monkeypatch.setattr(FileRef, "read", read)
+    with pytest.raises(DataError, match=r"^a.webp: internal error \(TypeError: no such codec\).* \(1 more cannot"):
+        check_photographs(list_source(Source(str(tmp_path))), 4)
+
+
+def test_a_damaged_member_of_a_zip_is_named(tmp_path, retina):
+    picture = written_as(".webp", tmp_path, retina).path
+    with zipfile.ZipFile(tmp_path / "s.zip", "w") as archive:
+        archive.write(picture, "a/im0001.webp")
+    data = bytearray((tmp_path / "s.zip").read_bytes())
+    data[len(data) // 2] ^= 255
+    (tmp_path / "s.zip").write_bytes(data)
+    with pytest.raises(DataError, match=r"im0001.webp cannot be read from the zip \(Bad CRC-32"):
+        measured(FileRef("a/im0001.webp", tmp_path / "s.zip", "a/im0001.webp"))

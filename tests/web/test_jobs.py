@@ -130,3 +130,21 @@ def test_safe_names_are_one_plain_part_of_a_path(name):
     assert 0 < len(safe) <= 80
     assert not set(safe) & set('/\\<>"&\0 ')
     assert not safe.startswith(".")
+
+
+def test_an_error_of_ours_is_one_photographs_failure_and_cancelling_is_none(model, eye, tmp_path, monkeypatch):
+    from retinashift.web import jobs
+
+    calls = []
+
+    def drawn(*arguments):
+        calls.append(1)
+        if len(calls) == 1:
+            raise TypeError(f"no view of {eye}")
+        return write_views(*arguments)
+
+    write_views = jobs.write_views
+    monkeypatch.setattr(jobs, "write_views", drawn)
+    failed, good = run(model, [eye, eye], tmp_path / "job")
+    assert "internal error (TypeError: no view of eye.png)" in failed["error"]
+    assert "error" not in good

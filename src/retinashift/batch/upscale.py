@@ -22,6 +22,7 @@ from retinashift.batch.jobs import Job, companions_of, figure_of, maps_of, sidec
 from retinashift.imaging.degradation.bicubic import enlarge
 from retinashift.imaging.dicom.deidentify import deidentify
 from retinashift.imaging.dicom.parametric import encode_parametric_map
+from retinashift.imaging.failures import explain
 from retinashift.imaging.figures.comparison import compared
 from retinashift.imaging.figures.uncertainty import encode_map, overlay
 from retinashift.imaging.files import (
@@ -42,8 +43,6 @@ from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.inference.settings import Mode, Precision, Sampling
 
 logger = logging.getLogger(__name__)
-
-_EXPECTED = (ValueError, OSError, MemoryError, RuntimeError)  # RuntimeError: torch out of memory
 
 
 @dataclass(frozen=True)
@@ -110,6 +109,8 @@ class Outcome:
 
     job: Job
     error: str = ""
+    internal: bool = False
+    """The error is a fault of this program, not of the file."""
     skipped: bool = False
     """The result was there already."""
     record: Provenance | None = None
@@ -128,6 +129,8 @@ class Outcome:
         }
         if self.error:
             values["error"] = self.error
+            if self.internal:
+                values["internal"] = True
         if self.record is not None:
             values["provenance"] = asdict(self.record)
         return json.dumps(values) + "\n"
@@ -145,6 +148,8 @@ def upscale_files(
     pipeline: ResShiftPipeline, jobs: Sequence[Job], options: BatchOptions | None = None
 ) -> Generator[Outcome, None, None]:
     """Run the jobs, and tell the outcome of each, in their order. A file that fails does not stop the others.
+
+    Whatever `Exception` one file causes is its outcome; only what is none, such as KeyboardInterrupt, ends the work.
 
     Results are written whole or not at all, also when the iterator is closed or the process interrupted: writing that
     has begun is finished, the rest is dropped.
@@ -280,8 +285,8 @@ def _upscale(
             return done
         enlarged = _enlarge(pipeline, read.photograph, options)
         return writers.submit(_write, job, read.photograph, enlarged, read.record, options, started)
-    except _EXPECTED as error:
-        done.set_result(Outcome(job, _one_line(error)))
+    except Exception as error:
+        done.set_result(_failed(job, error))
         return done
 
 
@@ -329,8 +334,8 @@ def _write(
             _write_sidecar(job, data, record)
         if options.figure:
             _write_figure(job, photograph.pixels, pixels, record)
-    except _EXPECTED as error:
-        return Outcome(job, _one_line(error))
+    except Exception as error:
+        return _failed(job, error)
     return Outcome(job, record=record, seconds=time.perf_counter() - started)
 
 
@@ -380,8 +385,10 @@ def _write_sidecar(job: Job, data: bytes, record: Provenance) -> None:
     replace_file(sidecar_of(job.target), (json.dumps(values, indent=2) + "\n").encode())
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+def _failed(job: Job, error: Exception) -> Outcome:
+    """Whatever a decoder, the pipeline, an encoder or a figure raises for one file is that file's failure."""
+    failure = explain(error)
+    return Outcome(job, failure.text, failure.internal)
 
 
 def _split_alpha(photograph: Photograph) -> tuple[np.ndarray, np.ndarray | None]:

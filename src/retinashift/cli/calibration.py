@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -33,7 +33,7 @@ def calibrate(
     device: Device = "auto",
 ) -> None:
     """Measure what the spread of samples means, on photographs not trained on, and keep it with the checkpoint."""
-    from retinashift.cli.opening import counting, open_pipeline
+    from retinashift.cli.opening import Failures, counting, open_pipeline
     from retinashift.data.photographs import find_photographs
     from retinashift.imaging.files import replace_file
 
@@ -50,17 +50,24 @@ def calibrate(
     refs = find_photographs(data)[: limit or None]
     from retinashift.evaluation.calibration import calibrate as measure
 
-    with counting("Calibrating", len(refs)) as done:
-        found = measure(
-            pipeline, _photographs(refs), counts=counts, seed=seed, source=Path(data).absolute().name, on_progress=done
-        )
-    settings = json.loads(index.read_text(encoding="utf-8"))
-    settings["calibration"] = found.to_config()
-    replace_file(index, (json.dumps(settings, indent=2, sort_keys=True) + "\n").encode())
-    for count, (spreads, sigmas) in found.curves.items():
-        low, high = (f"{255 * spreads[end]:.2f} -> {255 * sigmas[end]:.2f}" for end in (0, -1))
-        typer.echo(f"{count} samples: spread -> standard deviation, levels of 255: {low} ... {high}")
-    typer.echo(f"Written to {index}")
+    with Failures() as failures:
+        with counting("Calibrating", len(refs)) as done:
+            found = measure(
+                pipeline,
+                [(ref.name, partial(_pixels, ref)) for ref in refs],
+                counts=counts,
+                seed=seed,
+                source=Path(data).absolute().name,
+                on_progress=done,
+                on_failure=failures.add,
+            )
+        settings = json.loads(index.read_text(encoding="utf-8"))
+        settings["calibration"] = found.to_config()
+        replace_file(index, (json.dumps(settings, indent=2, sort_keys=True) + "\n").encode())
+        for count, (spreads, sigmas) in found.curves.items():
+            low, high = (f"{255 * spreads[end]:.2f} -> {255 * sigmas[end]:.2f}" for end in (0, -1))
+            typer.echo(f"{count} samples: spread -> standard deviation, levels of 255: {low} ... {high}")
+        typer.echo(f"Written to {index}")
 
 
 def coverage(
@@ -77,7 +84,7 @@ def coverage(
     ] = "",
 ) -> None:
     """Tell how often the truth lies where the uncertainty says (bicubic-pillow, RGB, field of view)."""
-    from retinashift.cli.opening import counting, open_pipeline
+    from retinashift.cli.opening import Failures, counting, open_pipeline
     from retinashift.cli.outputs import check_outputs
     from retinashift.data.photographs import find_photographs
     from retinashift.imaging.files import replace_file, write_image
@@ -89,30 +96,32 @@ def coverage(
     from retinashift.evaluation.calibration import measure_coverage
     from retinashift.imaging.figures.plot import draw_against
 
-    with counting("Sampling", len(refs)) as done:
-        found = measure_coverage(pipeline, _photographs(refs), samples, seed=seed, on_progress=done)
-    for level, calibrated, spread in zip(found.stated, found.calibrated, found.spread, strict=True):
-        typer.echo(f"stated {level:4.0%}  calibrated {calibrated:6.1%}  bare spread {spread:6.1%}")
-    lowest = min(found.images, key=lambda name: found.images[name])
-    typer.echo(f"At 90 %, by photograph: lowest {found.images[lowest]:.1%} ({lowest}), of {len(found.images)}")
-    if json_path is not None:
-        values = asdict(found) | {"data": Path(data).absolute().name, "seed": seed}
-        replace_file(json_path, (json.dumps(values, indent=2) + "\n").encode())
-    if plot is not None:
-        curves = {"calibrated": found.calibrated, "bare spread": found.spread}
-        write_image(
-            plot, draw_against(found.stated, curves, across="stated", up="share of values inside"), overwrite=overwrite
-        )
-        typer.echo(f"Look at {plot}")
+    with Failures() as failures:
+        with counting("Sampling", len(refs)) as done:
+            photographs = [(ref.name, partial(_pixels, ref)) for ref in refs]
+            found = measure_coverage(
+                pipeline, photographs, samples, seed=seed, on_progress=done, on_failure=failures.add
+            )
+        for level, calibrated, spread in zip(found.stated, found.calibrated, found.spread, strict=True):
+            typer.echo(f"stated {level:4.0%}  calibrated {calibrated:6.1%}  bare spread {spread:6.1%}")
+        lowest = min(found.images, key=lambda name: found.images[name])
+        typer.echo(f"At 90 %, by photograph: lowest {found.images[lowest]:.1%} ({lowest}), of {len(found.images)}")
+        if json_path is not None:
+            values = asdict(found) | {"data": Path(data).absolute().name, "seed": seed}
+            replace_file(json_path, (json.dumps(values, indent=2) + "\n").encode())
+        if plot is not None:
+            curves = {"calibrated": found.calibrated, "bare spread": found.spread}
+            picture = draw_against(found.stated, curves, across="stated", up="share of values inside")
+            write_image(plot, picture, overwrite=overwrite)
+            typer.echo(f"Look at {plot}")
 
 
-def _photographs(refs: list[FileRef]) -> Iterator[tuple[str, np.ndarray]]:
+def _pixels(ref: FileRef) -> np.ndarray:
     import numpy as np
 
     from retinashift.imaging.files import ImageError
 
-    for ref in refs:
-        pixels = ref.read()
-        if pixels.dtype != np.uint8 or pixels.ndim != 3:
-            raise ImageError(f"{ref.name} is {pixels.dtype} {pixels.shape}; 8-bit RGB is needed")
-        yield ref.name, np.ascontiguousarray(pixels[..., :3])
+    pixels = ref.read()
+    if pixels.dtype != np.uint8 or pixels.ndim != 3:
+        raise ImageError(f"{ref.name} is {pixels.dtype} {pixels.shape}; 8-bit RGB is needed")
+    return np.ascontiguousarray(pixels[..., :3])

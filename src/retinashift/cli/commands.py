@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -15,8 +16,9 @@ from retinashift.cli.calibration import calibrate, coverage
 from retinashift.cli.contact_sheet import degradations
 from retinashift.cli.import_official import export_weights, import_weights
 from retinashift.cli.inspect import inspect_files
-from retinashift.cli.opening import LARGEST_SEED, open_pipeline, progress_bar, quiet_libraries
+from retinashift.cli.opening import LARGEST_SEED, Failures, open_pipeline, progress_bar, quiet_libraries
 from retinashift.cli.schedule import schedule
+from retinashift.imaging.failures import DEBUG_VARIABLE, explain
 from retinashift.inference.settings import Mode, OutputFormat, Precision
 
 if TYPE_CHECKING:
@@ -253,13 +255,16 @@ def evaluate(
         raise ValueError(f"--seeds is {seeds!r}; whole numbers from 0 by commas are expected, such as 0,1,2")
     seed_list = [int(seed) for seed in seeds.split(",")]
     pipeline = open_pipeline(checkpoint, device)
-    with progress_bar() as progress:
-        ways = [*(steps or []), *parse_modes(mode or [])] or [pipeline.config.default_steps]
-        report = run_evaluation(pipeline, test_set, ways, seed_list, chosen, samples, outputs, progress, precision)
-    console = Console(width=None if sys.stdout.isatty() else 140)  # a file has no edge to wrap at
-    for table in (report.table("fidelity"), report.table("detail")):
-        if len(table[0]) > 1:
-            console.print(_table(table))
+    ways = [*(steps or []), *parse_modes(mode or [])] or [pipeline.config.default_steps]
+    with Failures() as failures:
+        with progress_bar() as progress:
+            report = run_evaluation(
+                pipeline, test_set, ways, seed_list, chosen, samples, outputs, progress, failures, precision
+            )
+        console = Console(width=None if sys.stdout.isatty() else 140)  # a file has no edge to wrap at
+        for table in (report.table("fidelity"), report.table("detail")):
+            if len(table[0]) > 1:
+                console.print(_table(table))
 
 
 @app.command()
@@ -334,11 +339,15 @@ def _table(rows: list[list[str]]) -> Table:
 
 
 def main() -> None:
-    """Entry point: an expected error is one line on standard error and exit code 1."""
+    """Entry point: an error is one line on standard error and exit code 1; RETINASHIFT_DEBUG=1 adds the traceback."""
+    debug = bool(os.environ.get(DEBUG_VARIABLE))
+    if debug:
+        logging.basicConfig(level=logging.INFO)
+        logging.getLogger("retinashift").setLevel(logging.DEBUG)
     try:
         app()
-    except (ValueError, OSError) as error:
-        if os.environ.get("RETINASHIFT_DEBUG"):
+    except Exception as error:
+        if debug:
             raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {explain(error).text}", file=sys.stderr)
         sys.exit(1)

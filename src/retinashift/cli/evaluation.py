@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from rich.progress import Progress
 
+from retinashift.cli.opening import Failures
 from retinashift.cli.outputs import check_outputs
 from retinashift.data.labels import find_label, read_label
 from retinashift.data.photographs import FileRef, by_stem_path, find_photographs, stem_path
@@ -109,13 +110,15 @@ def run_evaluation(
     samples: int,
     outputs: Outputs,
     progress: Progress,
+    failures: Failures,
     precision: Precision = "fp32",
 ) -> Report:
     """Score the photographs and write the files; with the metric coverage also the mean of so many samples.
 
-    The precision is that of the ways; the uncertainty is always float32.
+    The precision is that of the ways; the uncertainty is always float32. Photographs that cannot be scored go to
+    `failures`.
 
-    ImageError for a photograph that is not 8 bit, ValueError for coverage of a checkpoint that is not calibrated.
+    ValueError for coverage of a checkpoint that is not calibrated.
     """
     refs = find_photographs(test_set.data)
     refs = refs[: test_set.limit] if test_set.limit else refs
@@ -130,7 +133,7 @@ def run_evaluation(
     gallery = Gallery(frozenset(shown))
     task = progress.add_task("Evaluating", total=len(refs))
     report = evaluate(
-        _read(refs),
+        [(ref.name, partial(_read, ref)) for ref in refs],
         methods,
         scale=scale,
         seeds=seeds,
@@ -139,6 +142,7 @@ def run_evaluation(
         label=lambda image: read_label(labels[image]) if image in labels else None,
         on_progress=lambda done: progress.update(task, completed=done),
         on_result=gallery.add if outputs.html is not None else None,
+        on_failure=failures.add,
     )
     if outputs.json is not None:
         report.save(outputs.json)
@@ -195,9 +199,8 @@ def _label(ref: FileRef, folder: Path | None) -> Path | None:
     return find_label(ref.path if not ref.member else Path(ref.name), folder)
 
 
-def _read(refs: list[FileRef]) -> Iterator[tuple[str, np.ndarray]]:
-    for ref in refs:
-        pixels = ref.read()
-        if pixels.dtype != np.uint8:
-            raise ImageError(f"{ref.name} is {pixels.dtype}; the protocol scores 8-bit photographs")
-        yield ref.name, np.ascontiguousarray(pixels)
+def _read(ref: FileRef) -> np.ndarray:
+    pixels = ref.read()
+    if pixels.dtype != np.uint8:
+        raise ImageError(f"{ref.name} is {pixels.dtype}; the protocol scores 8-bit photographs")
+    return np.ascontiguousarray(pixels)

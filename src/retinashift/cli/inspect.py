@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from retinashift.imaging.failures import explain, printable
+
 if TYPE_CHECKING:
     from retinashift.imaging.provenance import Provenance
 
@@ -24,14 +26,15 @@ def inspect_files(
 
     Exit code 1 if one has no such record or cannot be read; the others are told all the same.
     """
-    from retinashift.imaging.files import ImageError, find_provenance, read_bytes
+    from retinashift.imaging.files import find_provenance, read_bytes
 
     missing = False
     for path in files:
         try:
             record = find_provenance(read_bytes(path, _ANY_RESULT), str(path))
-        except ImageError as error:
-            typer.echo(f"error: {_printable(str(error))}", err=True)
+        except Exception as error:
+            text = explain(error).text
+            typer.echo(f"error: {text if str(path) in text else f'{printable(str(path))}: {text}'}", err=True)
             missing = True
             continue
         missing |= record is None
@@ -48,16 +51,11 @@ def _tell(path: Path, record: Provenance | None) -> None:
 
     if record is None:
         reason = "no record of RetinaShift; it may be an original, or was saved by another program"
-        typer.echo(f"{_printable(str(path))}: {reason}")
+        typer.echo(f"{printable(str(path))}: {reason}")
         return
-    typer.echo(f"{_printable(str(path))}\n  {NOTE}")
+    typer.echo(f"{printable(str(path))}\n  {NOTE}")
     for name, value in _rows(record):
-        typer.echo(f"  {_printable(name):<18} {_printable(value)}")
-
-
-def _printable(text: str) -> str:
-    """With what would steer a terminal written as an escape: the text may come out of a crafted file."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+        typer.echo(f"  {printable(name):<18} {printable(value)}")
 
 
 def _rows(record: Provenance) -> list[tuple[str, str]]:

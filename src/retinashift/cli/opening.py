@@ -6,6 +6,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import typer
+
+from retinashift.imaging.failures import explain, printable
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
@@ -46,3 +50,33 @@ def counting(what: str, total: int) -> Iterator[Callable[[int], None]]:
     with progress_bar() as progress:
         task = progress.add_task(what, total=total)
         yield lambda done: progress.update(task, completed=done)
+
+
+class Failures:
+    """Files on which a command could not work. A context: its end prints a line for each and sets exit code 1."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.internal = 0
+
+    def add(self, name: str, error: Exception) -> None:
+        """Note that work on the file of that name ended with an error."""
+        failure = explain(error)
+        self.internal += failure.internal
+        self.lines.append(failure.text if name in failure.text else f"{printable(name)}: {failure.text}")
+
+    def __enter__(self) -> Failures:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        for line in self.lines:
+            typer.echo(f"failed: {line}", err=True)
+        if self.internal:
+            typer.echo(internal_errors(self.internal), err=True)
+        if self.lines and kind is None:
+            raise typer.Exit(1)
+
+
+def internal_errors(count: int) -> str:
+    """The sentence that counts errors of this program."""
+    return f"Internal errors of RetinaShift among the failures: {count}. Please report them."

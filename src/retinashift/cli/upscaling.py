@@ -13,6 +13,8 @@ from rich.progress import Progress
 
 from retinashift.batch.jobs import Job
 from retinashift.batch.upscale import BatchOptions, Outcome, append_line, upscale_files
+from retinashift.cli.opening import internal_errors
+from retinashift.imaging.failures import one_line
 from retinashift.inference.pipeline import ResShiftPipeline
 
 INTERRUPTED = 130
@@ -43,8 +45,10 @@ class BatchReport:
 
         for outcome in self.outcomes:
             if outcome.error:  # a message may name the file by itself
-                named = "" if str(outcome.job.source) in outcome.error else f"{outcome.job.source}: "
-                say(f"failed: {named}{outcome.error}")
+                source = one_line(str(outcome.job.source))
+                say(f"failed: {'' if source in outcome.error else f'{source}: '}{outcome.error}")
+        if internal := sum(outcome.internal for outcome in self.outcomes):
+            say(internal_errors(internal))
         good = [outcome for outcome in self.outcomes if not outcome.error]
         skipped = sum(outcome.skipped for outcome in good)
         there = f", {skipped} were there already" if skipped else ""

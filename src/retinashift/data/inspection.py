@@ -14,6 +14,7 @@ from PIL import Image, ImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from retinashift.data.photographs import DataError, FileRef, Item
+from retinashift.imaging.failures import explain
 from retinashift.imaging.files import MAX_PIXELS
 from retinashift.imaging.formats.exif import exif_orientation
 
@@ -48,8 +49,9 @@ def check_photographs(items: Sequence[Item], scale: int, check_size: Check = acc
             check_size(item.hr.name, measured(item.hr))
             if item.lr is not None:
                 _check_pair(item.hr, item.lr, scale)
-        except DataError as error:
-            flaws.append(str(error))
+        except Exception as error:
+            failure = explain(error)
+            flaws.append(failure.text if isinstance(error, DataError) else f"{item.hr.name}: {failure.text}")
     if flaws:
         others = f" ({len(flaws) - 1} more cannot be used either)" if len(flaws) > 1 else ""
         raise DataError(flaws[0] + others)

@@ -125,6 +125,8 @@ class Report:
     """Method that the others are compared with, pair by pair; "" is the first that is stochastic, else the last."""
     degradation: Degradation = BICUBIC
     """How the inputs were made."""
+    failed: tuple[str, ...] = ()
+    """Photographs that could not be scored, and are in no row."""
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -172,6 +174,7 @@ class Report:
             "degradation": self.degradation.kind,
             **self._degradation(),
             "photographs": len(dict.fromkeys(row.image for row in self.rows)),
+            "failed": list(self.failed),
             "crop": f"right and bottom, to a multiple of {self.scale}",
             "pixels": "8 bit, as the methods return them; whole size, no border left out",
             "seeds": list(self.seeds),
@@ -250,7 +253,7 @@ def baseline(name: Enlargement, scale: int) -> Method:
 
 
 def evaluate(
-    photographs: Iterable[tuple[str, np.ndarray]],
+    photographs: Iterable[tuple[str, np.ndarray | Callable[[], np.ndarray]]],
     methods: Sequence[Method | Results],
     *,
     scale: int,
@@ -260,12 +263,13 @@ def evaluate(
     label: Callable[[str], np.ndarray | None] = lambda image: None,
     on_progress: Callable[[int], object] | None = None,
     on_result: Callable[[Result], object] | None = None,
+    on_failure: Callable[[str, Exception], object] | None = None,
 ) -> Report:
     """Score methods over photographs.
 
     Args:
-        photographs: name and HR pixels, (H, W, 3) or (H, W) uint8, each side at least 11 pixels and the scale. They are
-            taken one by one, so an iterator keeps one in memory.
+        photographs: name and HR pixels, (H, W, 3) or (H, W) uint8, each side at least 11 pixels and the scale, or a
+            function that reads them. They are taken one by one, so one is in memory.
         methods: with names of their own.
         scale: whole number, at least 1.
         seeds: for stochastic methods, at least one.
@@ -274,6 +278,8 @@ def evaluate(
         label: an observer's vessels for the name of a photograph, (H, W) bool of its uncropped size, or None.
         on_progress: called after each photograph with the number done.
         on_result: called with each reconstruction; of a stochastic method with that of the first seed.
+        on_failure: called with name and error of a photograph that cannot be scored, which no method is then scored
+            on; without it, the error is raised.
 
     Raises:
         ValueError: no photograph, method or seed; a name twice; a metric whose extra is not installed; or, named, a
@@ -287,28 +293,44 @@ def evaluate(
             raise ValueError(f"a {kind} is given twice: {', '.join(map(str, values))}")
     prepare(metrics)
     rows: list[Row] = []
-    done = 0
-    for image, pixels in photographs:
-        degrade = partial(degraded, scale=scale, degradation=degradation, number=done)
-        subject = _subject(image, pixels, scale, label, degrade)
-        for method in methods:
-            used = tuple(seeds) if isinstance(method, Method) and method.stochastic else ()
-            scores = []
-            for seed in used or (seeds[0],):
-                try:
-                    result = _result(method, subject, seed, metrics)
-                except ValueError as error:
-                    raise ValueError(f"{image}, {method.name}: {error}") from error
-                scores.append(result.measured.scores)
-                if on_result is not None and len(scores) == 1:
+    failed: list[str] = []
+    for number, (image, given) in enumerate(photographs):
+        degrade = partial(degraded, scale=scale, degradation=degradation, number=number)
+        try:
+            subject = _subject(image, given() if callable(given) else given, scale, label, degrade)
+            scored = [_score(method, subject, seeds, metrics) for method in methods]
+        except Exception as error:
+            if on_failure is None:
+                raise
+            failed.append(image)
+            on_failure(image, error)
+        else:
+            for row, result in scored:
+                rows.append(row)
+                if on_result is not None:
                     on_result(result)
-            rows.append(Row(image, method.name, used, mean_scores(scores)))
-        done += 1
         if on_progress is not None:
-            on_progress(done)
+            on_progress(number + 1)
     if not rows:
-        raise ValueError("no photograph was given; at least one is needed")
-    return Report(scale, tuple(seeds), tuple(rows), tuple(metrics), degradation=degradation)
+        raise ValueError("no photograph could be scored; at least one is needed")
+    return Report(scale, tuple(seeds), tuple(rows), tuple(metrics), degradation=degradation, failed=tuple(failed))
+
+
+def _score(
+    method: Method | Results, subject: Subject, seeds: Sequence[int], metrics: Sequence[Metric]
+) -> tuple[Row, Result]:
+    """The mean over the seeds, and the reconstruction of the first."""
+    used = tuple(seeds) if isinstance(method, Method) and method.stochastic else ()
+    scores, first = [], None
+    for seed in used or (seeds[0],):
+        try:
+            result = _result(method, subject, seed, metrics)
+        except ValueError as error:
+            raise ValueError(f"{subject.image}, {method.name}: {error}") from error
+        first = first or result
+        scores.append(result.measured.scores)
+    assert first is not None
+    return Row(subject.image, method.name, used, mean_scores(scores)), first
 
 
 def degraded(hr: np.ndarray, scale: int, degradation: Degradation, number: int) -> np.ndarray:

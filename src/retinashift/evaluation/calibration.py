@@ -21,6 +21,7 @@ COUNTS = (2, 4, 8)
 """Numbers of samples that are calibrated when none are named."""
 VALUES = 20_000
 """Pixels taken from each photograph; neighbours tell the same again."""
+Photographs = Iterable[tuple[str, np.ndarray | Callable[[], np.ndarray]]]
 STATED = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 
 
@@ -49,18 +50,21 @@ class Coverage:
 
 def sample_errors(
     pipeline: ResShiftPipeline,
-    photographs: Iterable[tuple[str, np.ndarray]],
+    photographs: Photographs,
     counts: Sequence[int],
     seed: int,
     on_progress: Callable[[int], object] | None = None,
+    on_failure: Callable[[str, Exception], object] | None = None,
 ) -> dict[int, list[Sampled]]:
     """Spread and error by number of samples, with all steps of the chain, a `Sampled` for each photograph.
 
     Args:
-        photographs: name and HR pixels, (H, W, 3) uint8.
+        photographs: name and HR pixels, (H, W, 3) uint8, or a function that reads them.
         counts: each at least 2.
         seed: of the samples and of the pixels that are taken.
         on_progress: called after each photograph with the number done.
+        on_failure: called with name and error of a photograph that cannot be sampled, which is left out; without it,
+            the error is raised.
 
     Raises:
         ValueError: no photograph, or a count below 2.
@@ -68,39 +72,55 @@ def sample_errors(
     if not counts or min(counts) < 2:
         raise ValueError(f"samples is {', '.join(map(str, counts)) or 'empty'}; at least 2 are needed")
     found: dict[int, list[Sampled]] = {count: [] for count in sorted(set(counts))}
-    for number, (name, pixels) in enumerate(photographs):
-        hr = crop_to_multiple(pixels, pipeline.config.scale)
-        chosen = _some_pixels(field_of_view(hr), seed, number)
-        truth = hr.reshape(-1, 3)[chosen] / np.float32(255)  # (n, 3)
-        for count, mean in _means(pipeline, hr, max(counts), seed):
-            if count in found:
-                spread = mean.spread().numpy().ravel()[chosen]  # (n,)
-                estimate = (mean.mean[0] / 2 + 0.5).permute(1, 2, 0).reshape(-1, 3).numpy()[chosen]
-                inside = spread > 0
-                errors = np.abs(estimate - truth)[inside].ravel()
-                found[count].append(Sampled(name, np.repeat(spread[inside], 3), errors))
+    for number, (name, given) in enumerate(photographs):
+        try:
+            hr = crop_to_multiple(given() if callable(given) else given, pipeline.config.scale)
+            for count, sampled in _sampled(pipeline, name, hr, set(found), seed, number).items():
+                found[count].append(sampled)
+        except Exception as error:
+            if on_failure is None:
+                raise
+            on_failure(name, error)
         if on_progress is not None:
             on_progress(number + 1)
     if not next(iter(found.values())):
-        raise ValueError("no photograph was given; at least one is needed")
+        raise ValueError("no photograph could be sampled; at least one is needed")
+    return found
+
+
+def _sampled(
+    pipeline: ResShiftPipeline, name: str, hr: np.ndarray, counts: set[int], seed: int, number: int
+) -> dict[int, Sampled]:
+    """One photograph, (H, W, 3), by number of samples."""
+    chosen = _some_pixels(field_of_view(hr), seed, number)
+    truth = hr.reshape(-1, 3)[chosen] / np.float32(255)  # (n, 3)
+    found = {}
+    for count, mean in _means(pipeline, hr, max(counts), seed):
+        if count in counts:
+            spread = mean.spread().numpy().ravel()[chosen]  # (n,)
+            estimate = (mean.mean[0] / 2 + 0.5).permute(1, 2, 0).reshape(-1, 3).numpy()[chosen]
+            inside = spread > 0
+            errors = np.abs(estimate - truth)[inside].ravel()
+            found[count] = Sampled(name, np.repeat(spread[inside], 3), errors)
     return found
 
 
 def calibrate(
     pipeline: ResShiftPipeline,
-    photographs: Iterable[tuple[str, np.ndarray]],
+    photographs: Photographs,
     *,
     counts: Sequence[int] = COUNTS,
     seed: int = 0,
     source: str = "",
     on_progress: Callable[[int], object] | None = None,
+    on_failure: Callable[[str, Exception], object] | None = None,
 ) -> Calibration:
     """The calibration of a checkpoint, on photographs it was not trained on; see `sample_errors`.
 
     Args:
         source: name of the photographs, for the protocol.
     """
-    found = sample_errors(pipeline, photographs, counts, seed, on_progress)
+    found = sample_errors(pipeline, photographs, counts, seed, on_progress, on_failure)
     curves = {
         count: fit_curve(*(np.concatenate([getattr(s, part) for s in sampled]) for part in ("spreads", "errors")))
         for count, sampled in found.items()
@@ -112,11 +132,12 @@ def calibrate(
 
 def measure_coverage(
     pipeline: ResShiftPipeline,
-    photographs: Iterable[tuple[str, np.ndarray]],
+    photographs: Photographs,
     samples: int,
     *,
     seed: int = 0,
     on_progress: Callable[[int], object] | None = None,
+    on_failure: Callable[[str, Exception], object] | None = None,
 ) -> Coverage:
     """How often the checkpoint's intervals hold on photographs; see `sample_errors`.
 
@@ -124,7 +145,7 @@ def measure_coverage(
         ValueError: also a checkpoint without calibration.
     """
     calibration = calibration_of(pipeline)
-    found = sample_errors(pipeline, photographs, [samples], seed, on_progress)[samples]
+    found = sample_errors(pipeline, photographs, [samples], seed, on_progress, on_failure)[samples]
     widths = [NormalDist().inv_cdf(0.5 + level / 2) for level in STATED]
     errors, spreads = (np.concatenate([getattr(s, part) for s in found]) for part in ("errors", "spreads"))
     return Coverage(
@@ -161,9 +182,7 @@ def estimator(pipeline: ResShiftPipeline, samples: int) -> Callable[[np.ndarray,
     return run
 
 
-def _means(
-    pipeline: ResShiftPipeline, hr: np.ndarray, samples: int, seed: int
-) -> Iterable[tuple[int, SampleMean]]:
+def _means(pipeline: ResShiftPipeline, hr: np.ndarray, samples: int, seed: int) -> Iterable[tuple[int, SampleMean]]:
     """The mean of 1, 2, ... samples of a photograph."""
     lr = bicubic_pillow(hr, pipeline.config.scale).astype(np.float32) / 255
     steps = int(pipeline.scheduler.config.num_train_timesteps)

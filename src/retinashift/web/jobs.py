@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+from retinashift.imaging.failures import explain
 from retinashift.imaging.figures.uncertainty import decode_map
 from retinashift.imaging.files import read_image
 from retinashift.imaging.photograph import Photograph
@@ -187,8 +188,8 @@ def _photograph(
             "meaning": meaning,
             **views,
         }
-    except (ValueError, OSError, MemoryError) as error:
-        return {"name": name, "error": " ".join(str(error).split()).replace(str(upload), name)}
+    except Exception as error:
+        return {"name": name, "error": explain(error).text.replace(str(upload), name)}
 
 
 def _size(photograph: Photograph) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from retinashift.imaging.failures import explain
 from retinashift.imaging.figures.plot import draw_curves
 from retinashift.imaging.files import read_image
 from retinashift.imaging.formats.png import encode_png
@@ -89,8 +90,8 @@ def chain_strip(model: Model, file: Path, name: str, seed: int) -> str:
 
             frames = draw_chain(pipeline, _middle(as_shown(read_image(file).pixels)), seed)
             settings, sigma = pipeline.scheduler.config, pipeline.scheduler.init_noise_sigma
-    except (ValueError, OSError, Cancelled) as error:
-        text = str(error).replace(str(file), name) or "the page ends"
+    except (Exception, Cancelled) as error:
+        text = "the page ends" if isinstance(error, Cancelled) else explain(error).text.replace(str(file), name)
         return f'<div class="rs-note rs-bad" role="alert">{html.escape(text)}</div>'
     cells = "".join(
         f'<figure style="margin:0;flex:0 0 190px">{_picture(frame.pixels, frame.name, "width:190px")}'

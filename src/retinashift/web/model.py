@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from retinashift.imaging.failures import explain
+
 if TYPE_CHECKING:
     from retinashift.inference.pipeline import ResShiftPipeline
 
@@ -21,8 +23,8 @@ class Busy(ValueError):
     """More jobs wait than are allowed."""
 
 
-class Cancelled(Exception):
-    """The person at the page has had enough, or the page ends."""
+class Cancelled(BaseException):
+    """The person at the page cancelled, or the page ends. No `Exception`: it is not the failure of a photograph."""
 
 
 class Model:
@@ -64,8 +66,8 @@ class Model:
             self._pipeline = pipeline.to(chosen)
             self.share = 1.0
             self.status = f"ready: {Path(self.checkpoint).name if self.checkpoint else 'shipped x4'}, {chosen}"
-        except (ValueError, OSError, RuntimeError) as error:  # RuntimeError: a device that is not there
-            self._error = self.status = f"the checkpoint cannot be loaded: {' '.join(str(error).split())}"
+        except Exception as error:
+            self._error = self.status = f"the checkpoint cannot be loaded: {explain(error).text}"
         finally:
             self._loaded.set()
 

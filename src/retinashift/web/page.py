@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
+from retinashift.imaging.failures import explain
 from retinashift.inference.settings import Mode, OutputFormat
 from retinashift.web.jobs import JobSettings, run_job
 from retinashift.web.method import build_method
@@ -73,11 +74,8 @@ def build_page(model: Model, shelf: Shelf, settings: PageSettings, sample: tuple
                 )
             except Cancelled:
                 state["error"] = "cancelled"
-            except ValueError as error:
-                state["error"] = str(error)
-            except Exception:  # the reason goes to the terminal, not to the page
-                state["error"] = "the job failed; the terminal of the page tells more"
-                raise
+            except Exception as error:
+                state["error"] = explain(error).text
 
         thread = threading.Thread(target=work, daemon=True)
         thread.start()

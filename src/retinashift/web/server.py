@@ -170,12 +170,13 @@ async def _result(shelf: Shelf, path: str, send: Send) -> None:
 
 def _check_photograph(file: Path, max_pixels: int) -> None:
     """ValueError unless the file is a photograph within the limit; the message names no path."""
+    from retinashift.imaging.failures import explain
     from retinashift.imaging.files import read_image
 
     try:
         read_image(file, max_pixels)
-    except ValueError as error:
-        raise ValueError(str(error).replace(str(file), file.name)) from None
+    except Exception as error:
+        raise ValueError(explain(error).text.replace(str(file), file.name)) from None
 
 
 def _listen(settings: PageSettings) -> socket.socket:
