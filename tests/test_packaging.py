@@ -140,25 +140,3 @@ def test_without_the_shared_folder_ci_fails_and_a_laptop_skips(
     )  # fmt: skip
     assert (done.returncode, outcome in done.stdout) == (exit_code, True), done.stdout + done.stderr
     assert "RETINASHIFT_SHARED" in done.stdout or not ci
-
-
-OUR_PATH = re.compile(r"(?:src/retinashift|configs|tests|benchmarks|docs)/[\w./-]+\.(?:py|yaml|md)")
-OUR_TEST = re.compile(r"(tests/[\w/]+\.py)::(\w+)")
-DOCUMENTS = sorted([*PROJECT.glob("*.md"), *(PROJECT / "docs").glob("*.md")])
-
-
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_files_and_tests_that_a_document_names_exist(document: Path):
-    text = document.read_text(encoding="utf-8")
-    assert [path for path in OUR_PATH.findall(text) if not (PROJECT / path).is_file()] == []
-    named = OUR_TEST.findall(text)
-    assert [n for p, n in named if f"def {n}(" not in (PROJECT / p).read_text(encoding="utf-8")] == []
-
-
-PICTURE = re.compile(r"!\[[^\]]*\]\((?!https?:)([^)\s]+)\)")
-
-
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_pictures_that_a_document_shows_exist(document: Path):
-    shown = PICTURE.findall(document.read_text(encoding="utf-8"))
-    assert [name for name in shown if not (document.parent / name).is_file()] == []
