@@ -71,12 +71,12 @@ def test_values_of_another_type_are_no_record(change):
 
 def test_every_field_of_a_record_has_a_type():
     assert set(_TYPES) == {field.name for field in fields(Provenance)}
-    for change in ({"consistency_db": 70}, {"consistency_db": None}, {"input_was_super_resolved": True}):
+    for change in ({"consistency_db": 70}, {"consistency_db": None}, {"input_was_super_resolved": True}, {"bicubic_share": 0.1}):
         assert parse_line(replace(RECORD, **change).line()) == replace(RECORD, **change)
 
 
 def test_the_same_work_is_told_from_other_settings_and_other_inputs():
-    assert RECORD.same_work(replace(RECORD, consistency_db=None))
+    assert RECORD.same_work(replace(RECORD, consistency_db=None, bicubic_share=0.1))
     for change in ({"seed": 8}, {"steps": 4}, {"input": "2"}, {"checkpoint": "d"}, {"options": {}}, {"device": "cuda"}):
         assert not RECORD.same_work(replace(RECORD, **change))
 

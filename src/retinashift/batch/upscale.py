@@ -292,10 +292,11 @@ def _upscale(
 
 @dataclass(frozen=True)
 class _Enlarged:
-    """`pixels` as the photograph's; `consistency` in dB and `sigma` (H, W) or None, see `SRResult`."""
+    """`pixels` as the photograph's; `consistency` in dB, `sigma` (H, W) or None and the rest: see `SRResult`."""
 
     pixels: np.ndarray
     consistency: float
+    bicubic_share: float
     sigma: np.ndarray | None = None
     calibrated: bool = False
 
@@ -311,7 +312,8 @@ def _enlarge(pipeline: ResShiftPipeline, photograph: Photograph, options: BatchO
     pixels = result.images[0]
     if alpha is not None:  # a mask is geometry, not retina: it is interpolated
         pixels = np.dstack([pixels, enlarge(alpha, pipeline.config.scale, "bicubic")])
-    return _Enlarged(pixels, result.consistency[0], result.sigma[0] if result.sigma else None, result.calibrated)
+    sigma = result.sigma[0] if result.sigma else None
+    return _Enlarged(pixels, result.consistency[0], result.bicubic_share[0], sigma, result.calibrated)
 
 
 def _write(
@@ -320,7 +322,13 @@ def _write(
     try:
         pixels = enlarged.pixels
         figure = enlarged.consistency
-        record = replace(record, consistency_db=None if figure == float("inf") else round(figure, 2))
+        record = replace(
+            record,
+            consistency_db=None if figure == float("inf") else round(figure, 2),
+            bicubic_share=enlarged.bicubic_share,
+        )
+        if record.bicubic_share:
+            logger.warning("%s: %s, where the network's estimate contradicted it", job.source, record.returned())
         data = encode_image(job.target, pixels, like=photograph, scale=record.scale, provenance=record)
         job.target.parent.mkdir(parents=True, exist_ok=True)
         if job.target.exists() and not options.overwrite:

@@ -71,6 +71,8 @@ def _rows(record: Provenance) -> list[tuple[str, str]]:
         ("device", record.device),
         ("versions", ", ".join(f"{name} {version}" for name, version in record.versions.items())),
     ]
+    if record.bicubic_share:
+        rows.append(("self-check", record.returned()))
     rows += [(name, str(value)) for name, value in record.options.items()]
     if record.input_was_super_resolved:
         rows.append(("mind", "the input was a result of super-resolution itself"))

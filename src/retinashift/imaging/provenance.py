@@ -44,6 +44,8 @@ class Provenance:
     """PSNR between the input and the result reduced bicubically, before any lossy compression; None if they are
     equal."""
     input_was_super_resolved: bool = False
+    bicubic_share: float = 0.0
+    """Share of the field of view that the self-check returned to bicubic."""
 
     def line(self) -> str:
         """One line of ASCII, the same for equal records.
@@ -55,7 +57,21 @@ class Provenance:
 
     def same_work(self, other: Provenance) -> bool:
         """Whether both come from the same input by the same checkpoint, settings, device and versions."""
-        return replace(self, consistency_db=None) == replace(other, consistency_db=None)
+        return self._without_measurements() == other._without_measurements()
+
+    def _without_measurements(self) -> Provenance:
+        return replace(self, consistency_db=None, bicubic_share=0.0)
+
+    def returned(self) -> str:
+        """What the self-check returned to bicubic, in words; "" for nothing.
+
+        >>> Provenance(4, "c0", 1, 0, "1f", bicubic_share=0.0042).returned()
+        '0.4 % of the field returned to bicubic'
+        """
+        percent = 100 * self.bicubic_share
+        if not percent:
+            return ""
+        return f"{'less than 0.1' if percent < 0.1 else f'{percent:.1f}'} % of the field returned to bicubic"
 
 
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -64,6 +80,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("options", "versions"), (dict,)),
     "consistency_db": (int, float, type(None)),
     "input_was_super_resolved": (bool,),
+    "bicubic_share": (int, float),
 }
 """What JSON gives for each field of a record."""
 

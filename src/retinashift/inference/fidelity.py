@@ -3,6 +3,11 @@
 A network's estimate can drift by a grey level here or there, in colour or in brightness. Iterative back-projection
 (Irani, Peleg, 1991) puts that right: what the reduced result lacks is enlarged and added. It changes what the input
 has measured, the coarse structure, and leaves the estimated detail as it is.
+
+Whatever the weights are, a value of the result stays near what was seen: within the span of the input pixels around it,
+a little widened (`value_limits`). The limits are applied inside each round of back-projection, after its correction, so
+that they hold of the final result, and each round corrects what the limits took away in the round before. Where the two
+contradict each other, the limits win.
 """
 
 from __future__ import annotations
@@ -20,9 +25,42 @@ from retinashift.models.codec import upsample_bicubic
 
 REACH = 2
 """How many input pixels beyond its own a reduced pixel looks: half the width of the bicubic kernel."""
+SPAN, LEVELS = 0.5, 4.0
+"""A value lies within `SPAN` times the span of its input neighbourhood and `LEVELS` of 255 levels beyond that span."""
+ROUNDING = 0.5
+"""Levels of 255 that the limits leave to the rounding of an 8-bit result."""
+Limits = tuple[Tensor, Tensor]
 
 
-def back_project(sr: Tensor, lr: Tensor, scale: int, iterations: int) -> Tensor:
+def value_limits(lr: Tensor) -> Limits:
+    """Least and largest value that a result may have at each input pixel, each as `lr`.
+
+    With m and M the least and largest value of the 5x5 input pixels around, per channel, a result written with 8 bits
+    or more lies in [m - SPAN (M - m) - LEVELS, M + SPAN (M - m) + LEVELS]; bicubic interpolation always does.
+
+    Args:
+        lr: (B, C, h, w) in [-1, 1].
+    """
+    least, most = -F.max_pool2d(-lr, 5, stride=1, padding=2), F.max_pool2d(lr, 5, stride=1, padding=2)
+    room = SPAN * (most - least) + (LEVELS - ROUNDING) * 2 / 255
+    return (least - room).clamp(min=-1), (most + room).clamp(max=1)
+
+
+def within(sr: Tensor, limits: Limits | None, scale: int) -> Tensor:
+    """`sr` cut off at its limits, at -1 and 1 where there are none. What is not a number becomes the least value.
+
+    Args:
+        sr: (B, C, h*scale, w*scale). limits: (B, C, h, w) each.
+    """
+    if limits is None:
+        return sr.clamp(-1, 1)
+    height, width = limits[0].shape[-2:]
+    least, most = (limit[..., :, None, :, None] for limit in limits)  # (B, C, h, 1, w, 1)
+    blocks = sr.unflatten(-1, (width, scale)).unflatten(-3, (height, scale))  # (B, C, h, scale, w, scale)
+    return torch.fmin(torch.fmax(blocks, least), most).flatten(-4, -3).flatten(-2)
+
+
+def back_project(sr: Tensor, lr: Tensor, scale: int, iterations: int, limits: Limits | None = None) -> Tensor:
     """Bring `sr` closer to those pictures whose bicubic reduction is `lr`.
 
     Args:
@@ -30,30 +68,43 @@ def back_project(sr: Tensor, lr: Tensor, scale: int, iterations: int) -> Tensor:
         lr: (B, C, h, w) in [-1, 1].
         scale: of the picture; the reduction is `bicubic-pillow`, in floating point.
         iterations: how often; 0 returns `sr`. Values outside the range count as what is shown of them.
+        limits: of the values, see `value_limits`; None is -1 and 1.
 
     Returns:
-        As `sr`, in [-1, 1].
+        As `sr`, within the limits.
     """
     for _ in range(iterations):
-        sr = sr.clamp(-1, 1)  # what is cut off later would be missing from the reduced result
+        sr = within(sr, limits, scale)  # what is cut off later would be missing from the reduced result
         reduced = F.interpolate(sr, scale_factor=1 / scale, mode="bicubic", antialias=True, align_corners=False)
-        sr = (sr + upsample_bicubic(lr - reduced, scale)).clamp(-1, 1)
+        sr = within(sr + upsample_bicubic(lr - reduced, scale), limits, scale)
     return sr
 
 
-def back_project_rows(bands: Iterator[Tensor], lr: Tensor, scale: int, iterations: int) -> Iterator[Tensor]:
+def back_project_rows(
+    bands: Iterator[Tensor], lr: Tensor, scale: int, iterations: int, limits: Limits | None = None
+) -> Iterator[Tensor]:
     """`back_project` of a picture that comes in bands of rows, top to bottom; the same numbers, a few rows later.
 
     Args:
         bands: (1, C, n*scale, w*scale) each.
-        lr, scale, iterations: as in `back_project`.
+        lr, scale, iterations, limits: as in `back_project`; limits hold without any iteration, too.
     """
+    if limits is not None:
+        bands = _limited(bands, limits, scale)
     for _ in range(iterations):
-        bands = _one_iteration(bands, lr, scale)
+        bands = _one_iteration(bands, lr, scale, limits)
     return bands
 
 
-def _one_iteration(bands: Iterator[Tensor], lr: Tensor, scale: int) -> Iterator[Tensor]:
+def _limited(bands: Iterator[Tensor], limits: Limits, scale: int) -> Iterator[Tensor]:
+    top = 0
+    for rows in bands:
+        bottom = top + rows.shape[-2] // scale
+        yield within(rows, (limits[0][..., top:bottom, :], limits[1][..., top:bottom, :]), scale)
+        top = bottom
+
+
+def _one_iteration(bands: Iterator[Tensor], lr: Tensor, scale: int, limits: Limits | None) -> Iterator[Tensor]:
     halo = 2 * REACH  # a correction is enlarged from corrections around it, each reduced from rows around it
     height, top, done = lr.shape[-2], 0, 0  # of input rows: all, the first one held, those given out
     held = lr.new_zeros(*lr.shape[:2], 0, lr.shape[-1] * scale)
@@ -62,7 +113,8 @@ def _one_iteration(bands: Iterator[Tensor], lr: Tensor, scale: int) -> Iterator[
         bottom = top + held.shape[-2] // scale
         ready = bottom if bottom == height else bottom - halo
         if ready > done:
-            better = back_project(held, lr[..., top:bottom, :], scale, 1)
+            here = None if limits is None else (limits[0][..., top:bottom, :], limits[1][..., top:bottom, :])
+            better = back_project(held, lr[..., top:bottom, :], scale, 1, here)
             yield better[..., (done - top) * scale : (ready - top) * scale, :]
             done, first = ready, max(0, ready - halo)
             held, top = held[..., (first - top) * scale :, :].clone(), first

@@ -16,7 +16,8 @@ def checkpoint_hash(pipeline: ResShiftPipeline) -> str:
     Equal for a folder and a copy of it; another for weights converted to another precision, because results differ.
     """
     total = hashlib.sha256()
-    configs = {"scale": pipeline.config.scale, "upsampling": pipeline.config.upsampling}
+    own = ("scale", "upsampling", "check_measure", "check_threshold", "bounded")
+    configs = {name: pipeline.config[name] for name in own}
     for name in ("denoiser", "scheduler", "codec"):
         component = getattr(pipeline, name)
         if component is not None:

@@ -23,7 +23,7 @@ from retinashift.imaging.fundus import eye_columns
 from retinashift.inference import codec_tiles
 from retinashift.inference.denoiser_tiles import denoise, planned_side
 from retinashift.inference.device import spare_memory
-from retinashift.inference.fidelity import back_project_rows
+from retinashift.inference.fidelity import back_project_rows, value_limits
 from retinashift.inference.memory import give_back, release
 from retinashift.inference.pictures import (
     Canvas,
@@ -39,6 +39,7 @@ from retinashift.inference.pictures import (
 )
 from retinashift.inference.progress import Listener, StepWatch
 from retinashift.inference.seeds import noise_seeds
+from retinashift.inference.self_check import Measure, SelfCheck
 from retinashift.inference.settings import Mode, Plan, Precision, Sampling
 from retinashift.inference.streaming import LightChain, amplified, halving, is_scarce, planned_rows
 from retinashift.inference.uncertainty import Calibration, SampleMean
@@ -70,11 +71,15 @@ class SRResult(BaseOutput):
     `consistency`: of each, the PSNR in dB between the input and the image reduced again; inf where they are equal.
     `sigma`: of each, the standard deviation of its values, (H, W) float32 in shares of full scale, where it was asked
     for; 0 where nothing was sampled, outside the eye. See `uncertainty`.
-    `calibrated`: whether `sigma` is; else it is the bare spread of the samples.
+    `calibrated`: whether `sigma` is; else it is the bare spread of the samples. Where the self-check returned a sample
+    to bicubic, sigma is at least their difference.
+    `bicubic_share`: of each, the share of its field of view, or of a frame without one, that the self-check returned
+    to bicubic, 0 to 1; see `self_check`.
     """
 
     images: list[Any]
     consistency: list[float]
+    bicubic_share: list[float]
     sigma: list[np.ndarray] | None = None
     calibrated: bool = False
 
@@ -97,6 +102,11 @@ class ResShiftPipeline(DiffusionPipeline):
             between them ("ancestral") or only that of x_T is kept ("deterministic").
         distilled: the denoiser is a student that draws the sample of a chain in one call; there is no other use of it.
         calibration: what `Calibration.to_config` gives, or None.
+        check_measure: of the self-check, "value", "burst" or "off", see `self_check`. None is "value" where the chain
+            runs on pixels, and "off" with a learned codec, whose own loss would trip it.
+        check_threshold: the largest measure, in levels of 255, that is let through.
+        bounded: whether values are held near those of the input, see `value_limits`; None is yes where the chain runs
+            on pixels, and no with a learned codec.
 
     >>> pipe = ResShiftPipeline.from_shipped()
     >>> pipe(np.zeros((16, 12, 3), np.uint8)).images[0].shape
@@ -120,6 +130,9 @@ class ResShiftPipeline(DiffusionPipeline):
         detail_transition: str = "ancestral",
         distilled: bool = False,
         calibration: dict[str, Any] | None = None,
+        check_measure: str | None = None,
+        check_threshold: float = 12.0,
+        bounded: bool | None = None,
     ):
         super().__init__()
         if upsampling not in get_args(Upsampling):
@@ -128,6 +141,10 @@ class ResShiftPipeline(DiffusionPipeline):
             raise ValueError(
                 f"detail_transition is {detail_transition!r}; allowed are {', '.join(get_args(Transition))}"
             )
+        if check_measure is not None and check_measure not in get_args(Measure):
+            raise ValueError(f"check_measure is {check_measure!r}; allowed are {', '.join(get_args(Measure))}")
+        if not check_threshold > 0:
+            raise ValueError(f"check_threshold is {check_threshold}; levels of 255 above 0 are needed")
         self.register_modules(denoiser=denoiser, scheduler=scheduler, codec=codec)
         self.register_to_config(
             scale=scale,
@@ -139,6 +156,9 @@ class ResShiftPipeline(DiffusionPipeline):
             detail_transition=detail_transition,
             distilled=distilled,
             calibration=calibration,
+            check_measure=check_measure,
+            check_threshold=check_threshold,
+            bounded=bounded,
         )
         self.pixel_codec = PixelCodec(scale)
 
@@ -246,11 +266,13 @@ class ResShiftPipeline(DiffusionPipeline):
         results: list[Any] = []
         consistency: list[float] = []
         sigmas: list[np.ndarray] = []
+        shares: list[float] = []
         for number, (picture, hole, seed) in enumerate(zip(images, masks, seeds, strict=True)):
             prepared = masked(prepare(picture, self._execution_device, self.denoiser.dtype), hole)
             needed = self._needed(prepared, whole_frame)
             canvas = Canvas(prepared, [side * scale for side in prepared.lr.shape[-2:]], output_type)
             lr, parts = prepared.lr.float(), len(images) * ensemble_size
+            check, limits = self._self_check(lr), value_limits(lr) if self._bounded else None
             watches = []
             for member in range(ensemble_size):
                 part, where = number * ensemble_size + member, {"image": number, "member": member}
@@ -267,10 +289,11 @@ class ResShiftPipeline(DiffusionPipeline):
                 whole = None if self._by_bands else self._encoded(prepared)
                 samples = (
                     back_project_rows(
-                        self._sample(prepared, whole, needed, seed, member, room, plan.detail_gain, watch),
+                        check.rows(self._sample(prepared, whole, needed, seed, member, room, plan.detail_gain, watch)),
                         lr,
                         scale,
                         plan.back_projections,
+                        limits,
                     )
                     for member, watch in enumerate(watches)
                 )
@@ -281,13 +304,15 @@ class ResShiftPipeline(DiffusionPipeline):
                     canvas.write(rows)
                 if mean and output_uncertainty:
                     spread = mean.spread().numpy()
-                    sigmas.append(calibration.sigma(spread, ensemble_size) if calibration else spread)
+                    sigmas.append(check.mark(calibration.sigma(spread, ensemble_size) if calibration else spread))
             del whole, samples, mean  # their memory is needed for the figures
             results.append(canvas.finished())
             consistency.append(measured_consistency(results[-1], prepared, scale))
+            shares.append(check.share())
         return SRResult(
             images=results,
             consistency=consistency,
+            bicubic_share=shares,
             sigma=sigmas if output_uncertainty else None,
             calibrated=calibration is not None,
         )
@@ -302,6 +327,15 @@ class ResShiftPipeline(DiffusionPipeline):
             return None
         calibration = Calibration.from_config(self.config.calibration)
         return calibration if calibration.steps == steps and samples >= min(calibration.curves) else None
+
+    def _self_check(self, lr: Tensor) -> SelfCheck:
+        measure = self.config.check_measure or ("value" if self.codec is None else "off")
+        return SelfCheck(lr, self.config.scale, self.config.upsampling, measure, self.config.check_threshold)
+
+    @property
+    def _bounded(self) -> bool:
+        """Whether `value_limits` hold of a result."""
+        return self.codec is None if self.config.bounded is None else bool(self.config.bounded)
 
     @property
     def _by_bands(self) -> bool:

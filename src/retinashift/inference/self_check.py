@@ -1,0 +1,137 @@
+"""The self-check: where a network's estimate contradicts its input, plain bicubic takes its place.
+
+A network meets photographs that its training did not prepare it for: an outline drawn in a saturated colour made the
+bundled x4 draw chequers many times the size of the line. The input itself shows such a failure, because an estimate of
+the photograph, reduced again, must give the input back. The check looks at the network's own estimate, before the
+projection onto the input (`fidelity`) hides what was wrong.
+
+Two measures, in levels of 255, both the largest over the colours at each input pixel:
+
+"value": |reduced estimate - input|. For checkpoints whose training inputs were reduced and nothing else.
+
+"burst": how far the reduced estimate leaves the mean of its surroundings, beyond the span of the input there:
+    max(0, |r - mean(r)| - (max(y) - min(y))), over windows of `WINDOW` x `WINDOW` input pixels. For checkpoints that
+    remove noise, blur or uneven light, whose estimate rightly differs from the input. Less noise makes r flatter, and
+    light that varies slowly cancels in r - mean(r). Sharper edges raise it, but the span of the input, which is noise
+    included, already allows a deviation of about twice that of the input. Only structure that the input does not have
+    at any contrast exceeds it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from retinashift.imaging.fundus import field_of_view
+from retinashift.inference.fidelity import REACH
+from retinashift.models.codec import Upsampling, upsample_bicubic
+
+Measure = Literal["value", "burst", "off"]
+LEVEL = 2 / 255
+"""One level of 255 in pictures that lie in [-1, 1]."""
+WINDOW = 9
+"""Input pixels, of the measure "burst"."""
+WIDEN, FADE = 4, 2
+"""Input pixels: bicubic replaces all within `WIDEN` of an excess, and fades out over 2 * `FADE` more."""
+HALO = WIDEN + 2 * FADE + 1
+"""Input pixels beyond its own whose excess decides what a pixel of the result becomes."""
+
+
+class SelfCheck:
+    """The check of one picture; it adds up what it returned to bicubic over all samples of that picture.
+
+    Args:
+        lr: the input, (1, 3, h, w) float32 in [-1, 1].
+        scale: of the picture.
+        upsampling: convention of the bicubic interpolation.
+        measure: see the module.
+        threshold: the largest measure, in levels of 255, that is let through.
+    """
+
+    def __init__(self, lr: Tensor, scale: int, upsampling: Upsampling, measure: Measure, threshold: float):
+        self.lr, self.scale, self.upsampling = lr, scale, upsampling
+        self.measure, self.threshold = measure, threshold
+        self.returned = torch.zeros(lr.shape[-2:])
+        """(h, w): where bicubic took the place of an estimate, their largest difference, in shares of full scale."""
+
+    def rows(self, bands: Iterator[Tensor]) -> Iterator[Tensor]:
+        """A sample, checked; the same numbers however it is cut into bands, a few rows later.
+
+        Args:
+            bands: (1, 3, n*scale, w*scale) each, top to bottom, in about [-1, 1].
+        """
+        if self.measure == "off":
+            yield from bands
+            return
+        height, width = self.lr.shape[-2:]
+        reduced = torch.empty_like(self.lr)
+        held, top, done = self.lr.new_empty(1, 3, 0, width * self.scale), 0, 0  # done: rows of `reduced`
+        waiting: deque[tuple[int, Tensor]] = deque()
+        wait = HALO + (WINDOW // 2 if self.measure == "burst" else 0)
+        for band in bands:
+            waiting.append((top + held.shape[-2] // self.scale, band))  # with its first input row
+            held = torch.cat([held, band.clamp(-1, 1)], dim=-2)  # what is cut off later is not part of the estimate
+            bottom = top + held.shape[-2] // self.scale
+            ready = bottom if bottom == height else bottom - REACH
+            if ready > done:
+                small = F.interpolate(held, self.lr[..., top:bottom, :].shape[-2:], mode="bicubic", antialias=True)
+                reduced[..., done:ready, :] = small[..., done - top : ready - top, :]
+                done, first = ready, max(0, ready - REACH)
+                held, top = held[..., (first - top) * self.scale :, :].clone(), first
+            while waiting and (done == height or waiting[0][0] + waiting[0][1].shape[-2] // self.scale + wait <= done):
+                yield self._checked(*waiting.popleft(), reduced)
+
+    def _checked(self, top: int, band: Tensor, reduced: Tensor) -> Tensor:
+        """Rows of a sample, with bicubic where they contradict the input."""
+        height, bottom = self.lr.shape[-2], top + band.shape[-2] // self.scale
+        first, last = max(0, top - HALO), min(height, bottom + HALO)
+        excess = _excess(reduced, self.lr, first, last, self.measure)  # (1, 1, n + 2 HALO, w)
+        bad = (~(excess <= self.threshold * LEVEL)).float()  # NaN is bad
+        if not bad.any():
+            return band
+        wide = F.max_pool2d(bad, 2 * (WIDEN + FADE) + 1, stride=1, padding=WIDEN + FADE)
+        weight = F.avg_pool2d(wide, 2 * FADE + 1, stride=1, padding=FADE, count_include_pad=False)
+        weight = F.interpolate(weight, scale_factor=self.scale, mode="bilinear", align_corners=False)
+        weight = weight[..., (top - first) * self.scale : (bottom - first) * self.scale, :]  # (1, 1, n*scale, W)
+        lr = self.lr[..., first:last, :]
+        bicubic = upsample_bicubic(lr, self.scale, self.upsampling)[..., (top - first) * self.scale :, :]
+        bicubic = bicubic[..., : band.shape[-2], :]
+        band = torch.where(band.isfinite(), band, bicubic)
+        difference = (bicubic - band).abs().amax(1, keepdim=True).clamp(max=2) / 2
+        difference = F.max_pool2d(torch.where(weight > 0, difference, 0), self.scale)[0, 0].cpu()
+        self.returned[top:bottom] = torch.maximum(self.returned[top:bottom], difference)
+        return torch.where(weight > 0, torch.lerp(band, bicubic, weight), band)
+
+    def share(self) -> float:
+        """Share of the field of view, or of a frame without one, in which a sample was returned to bicubic, 0 to 1."""
+        returned = self.returned.numpy() > 0
+        if not returned.any():
+            return 0.0
+        pixels = (self.lr[0] * 127.5 + 127.5).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+        share = float(returned[field_of_view(pixels, erode=0)].mean())
+        return max(round(share, 4), 1e-4) if share else 0.0
+
+    def mark(self, sigma: np.ndarray) -> np.ndarray:
+        """`sigma` (H, W), raised to the difference between estimate and bicubic where bicubic was returned."""
+        for row in self.returned.any(1).nonzero().flatten().tolist():
+            here = slice(row * self.scale, (row + 1) * self.scale)
+            sigma[here] = np.maximum(sigma[here], self.returned[row].repeat_interleave(self.scale).numpy())
+        return sigma
+
+
+def _excess(reduced: Tensor, lr: Tensor, first: int, last: int, measure: Measure) -> Tensor:
+    """What the measure says of the rows first..last, (1, 1, last - first, w), in the unit of the pictures."""
+    if measure == "value":
+        return (reduced[..., first:last, :] - lr[..., first:last, :]).abs().amax(1, keepdim=True)
+    half = WINDOW // 2
+    start, end = max(0, first - half), min(lr.shape[-2], last + half)
+    r, y = reduced[..., start:end, :], lr[..., start:end, :]
+    mean = F.avg_pool2d(r, WINDOW, stride=1, padding=half, count_include_pad=False)
+    span = F.max_pool2d(y, WINDOW, stride=1, padding=half) + F.max_pool2d(-y, WINDOW, stride=1, padding=half)
+    return ((r - mean).abs() - span)[..., first - start : last - start, :].amax(1, keepdim=True).clamp(min=0)
