@@ -7,14 +7,15 @@ projection onto the input (`fidelity`) hides what was wrong.
 
 Two measures, in levels of 255, both the largest over the colours at each input pixel:
 
-"value": |reduced estimate - input|. For checkpoints whose training inputs were reduced and nothing else.
+"value": |r - y|, with y the input and r the reduced estimate. For checkpoints whose training inputs were reduced and
+    nothing else. The largest value anywhere on 54 validation photographs is 10.6 (median 3.5); bursts reach 40 to 110.
 
-"burst": how far the reduced estimate leaves the mean of its surroundings, beyond the span of the input there:
-    max(0, |r - mean(r)| - (max(y) - min(y))), over windows of `WINDOW` x `WINDOW` input pixels. For checkpoints that
-    remove noise, blur or uneven light, whose estimate rightly differs from the input. Less noise makes r flatter, and
-    light that varies slowly cancels in r - mean(r). Sharper edges raise it, but the span of the input, which is noise
-    included, already allows a deviation of about twice that of the input. Only structure that the input does not have
-    at any contrast exceeds it.
+"burst": max(0, |r - mean(r)| - (max(y) - min(y))), the mean over `SURROUND` x `SURROUND` input pixels, the span over
+    `WINDOW` x `WINDOW`. For checkpoints that remove noise, blur or uneven light and rightly differ from their input, by
+    up to 86 levels on validation photographs. Less noise makes r flatter, and light that varies slowly cancels in
+    r - mean(r). Sharper edges raise it, but the span of the input, its noise included, is about twice its own
+    deviation. What exceeds it is structure of which the input shows no contrast: 21 levels at most on validation
+    photographs under the camera degradation, both modes. Beside a strong edge the span is wide and the measure blind.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from retinashift.models.codec import Upsampling, upsample_bicubic
 Measure = Literal["value", "burst", "off"]
 LEVEL = 2 / 255
 """One level of 255 in pictures that lie in [-1, 1]."""
-WINDOW = 9
+SURROUND, WINDOW = 13, 9
 """Input pixels, of the measure "burst"."""
 WIDEN, FADE = 4, 2
 """Input pixels: bicubic replaces all within `WIDEN` of an excess, and fades out over 2 * `FADE` more."""
@@ -73,7 +74,7 @@ class SelfCheck:
         reduced = torch.empty_like(self.lr)
         held, top, done = self.lr.new_empty(1, 3, 0, width * self.scale), 0, 0  # done: rows of `reduced`
         waiting: deque[tuple[int, Tensor]] = deque()
-        wait = HALO + (WINDOW // 2 if self.measure == "burst" else 0)
+        wait = HALO + (SURROUND // 2 if self.measure == "burst" else 0)
         for band in bands:
             waiting.append((top + held.shape[-2] // self.scale, band))  # with its first input row
             held = torch.cat([held, band.clamp(-1, 1)], dim=-2)  # what is cut off later is not part of the estimate
@@ -102,9 +103,9 @@ class SelfCheck:
         lr = self.lr[..., first:last, :]
         bicubic = upsample_bicubic(lr, self.scale, self.upsampling)[..., (top - first) * self.scale :, :]
         bicubic = bicubic[..., : band.shape[-2], :]
-        band = torch.where(band.isfinite(), band, bicubic)
-        difference = (bicubic - band).abs().amax(1, keepdim=True).clamp(max=2) / 2
+        difference = (bicubic - band).abs().nan_to_num(nan=2).amax(1, keepdim=True).clamp(max=2) / 2
         difference = F.max_pool2d(torch.where(weight > 0, difference, 0), self.scale)[0, 0].cpu()
+        band = torch.where(band.isfinite(), band, bicubic)
         self.returned[top:bottom] = torch.maximum(self.returned[top:bottom], difference)
         return torch.where(weight > 0, torch.lerp(band, bicubic, weight), band)
 
@@ -129,9 +130,9 @@ def _excess(reduced: Tensor, lr: Tensor, first: int, last: int, measure: Measure
     """What the measure says of the rows first..last, (1, 1, last - first, w), in the unit of the pictures."""
     if measure == "value":
         return (reduced[..., first:last, :] - lr[..., first:last, :]).abs().amax(1, keepdim=True)
-    half = WINDOW // 2
+    half = SURROUND // 2
     start, end = max(0, first - half), min(lr.shape[-2], last + half)
     r, y = reduced[..., start:end, :], lr[..., start:end, :]
-    mean = F.avg_pool2d(r, WINDOW, stride=1, padding=half, count_include_pad=False)
-    span = F.max_pool2d(y, WINDOW, stride=1, padding=half) + F.max_pool2d(-y, WINDOW, stride=1, padding=half)
+    mean = F.avg_pool2d(r, SURROUND, stride=1, padding=half, count_include_pad=False)
+    span = F.max_pool2d(y, WINDOW, 1, WINDOW // 2) + F.max_pool2d(-y, WINDOW, 1, WINDOW // 2)
     return ((r - mean).abs() - span)[..., first - start : last - start, :].amax(1, keepdim=True).clamp(min=0)

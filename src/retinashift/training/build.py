@@ -39,7 +39,7 @@ def build_pipeline(config: TrainConfig) -> ResShiftPipeline:
             pipeline.register_to_config(calibration=None, distilled=False)
             _deepen(pipeline.denoiser, config)
             if not exact:
-                pipeline.register_to_config(back_projections=0)
+                pipeline.register_to_config(back_projections=0, check_measure="burst", check_threshold=24.0)
         except CheckpointError as error:
             raise ConfigError(f"init_from: {error}") from None
         return pipeline
@@ -54,6 +54,8 @@ def build_pipeline(config: TrainConfig) -> ResShiftPipeline:
         scale=config.chain.scale,
         upsampling=config.chain.upsampling,
         back_projections=2 if exact else 0,
+        check_measure="value" if exact else "burst",
+        check_threshold=12.0 if exact else 24.0,
     )
 
 
