@@ -329,7 +329,7 @@ class ResShiftPipeline(DiffusionPipeline):
         return calibration if calibration.steps == steps and samples >= min(calibration.curves) else None
 
     def _self_check(self, lr: Tensor) -> SelfCheck:
-        measure = self.config.check_measure or ("value" if self.codec is None else "off")
+        measure: Measure = self.config.check_measure or ("value" if self.codec is None else "off")
         return SelfCheck(lr, self.config.scale, self.config.upsampling, measure, self.config.check_threshold)
 
     @property
