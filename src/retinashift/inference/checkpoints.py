@@ -6,7 +6,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from retinashift.inference.pipeline import CheckpointError, ResShiftPipeline
+from retinashift.inference.gate import CheckpointError
+from retinashift.inference.pipeline import ResShiftPipeline
 
 DEFAULT = "x4"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from retinashift.inference import codec_tiles
 from retinashift.inference.denoiser_tiles import denoise, planned_side
 from retinashift.inference.device import spare_memory
 from retinashift.inference.fidelity import back_project_rows, value_limits
+from retinashift.inference.gate import CheckpointError, check_finite, check_folder
 from retinashift.inference.memory import give_back, release
 from retinashift.inference.pictures import (
     Canvas,
@@ -51,17 +51,6 @@ from retinashift.models.vq import VQCodec
 
 Denoiser = LightNet | SwinUNet
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-# A checkpoint names its classes; only these, which are imported above, are loaded, whatever the file says.
-ALLOWED_COMPONENTS = {
-    "denoiser": (["retinashift.models.light_net", "LightNet"], ["retinashift.models.swin_unet", "SwinUNet"]),
-    "scheduler": (["retinashift.diffusion.scheduler", "ResShiftScheduler"],),
-    "codec": ([None, None], ["diffusers", "VQModel"], ["retinashift.models.vq", "VQCodec"]),
-}
-
-
-class CheckpointError(ValueError):
-    """A checkpoint folder that cannot be used, said in one line."""
 
 
 @dataclass
@@ -167,7 +156,8 @@ class ResShiftPipeline(DiffusionPipeline):
         """Load a checkpoint folder (or a hub name); keyword arguments are diffusers' (torch_dtype, revision, ...).
 
         Raises:
-            CheckpointError: no checkpoint there, a class that is not ours, or weights that cannot be read.
+            CheckpointError: no checkpoint there, a class that is not ours, or weights that cannot be read, do not fit
+                their configuration, or are not finite.
         """
         path = Path(folder).expanduser()
         if not path.is_dir():
@@ -176,11 +166,13 @@ class ResShiftPipeline(DiffusionPipeline):
             if here or len(names) != 1:
                 raise CheckpointError(f"no checkpoint folder at {folder} (a folder with model_index.json is expected)")
             path = Path(cls.download(str(folder), **kwargs))
-        _check_index(path)
+        check_folder(path, kwargs.get("variant"))
         try:
-            return super().from_pretrained(str(path), use_safetensors=True, **kwargs)
+            pipeline = super().from_pretrained(str(path), use_safetensors=True, **kwargs)
         except Exception as error:
             raise CheckpointError(f"{folder} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
+        check_finite(path, {"denoiser": pipeline.denoiser, "codec": pipeline.codec})
+        return pipeline
 
     @classmethod
     def from_shipped(cls, name: str = "x4", **kwargs: Any) -> ResShiftPipeline:
@@ -462,23 +454,3 @@ class ResShiftPipeline(DiffusionPipeline):
         image = self.pixel_codec.decode(x0) if self.codec is None else codec_tiles.decode(self.codec, x0)
         height, width = (side * self.config.scale for side in lr.shape[-2:])
         return image[..., :height, :width]
-
-
-def _check_index(folder: Path) -> None:
-    """Refuse a folder that is not our checkpoint before anything it names is imported."""
-    try:
-        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{folder} is not a checkpoint folder: it has no model_index.json") from None
-    except ValueError:
-        raise CheckpointError(f"{folder}/model_index.json is not JSON") from None
-    if not isinstance(index, dict) or index.get("_class_name") != "ResShiftPipeline":
-        raise CheckpointError(f"{folder} is not a RetinaShift checkpoint (its pipeline class is not ResShiftPipeline)")
-    for name, value in index.items():
-        if isinstance(value, list) and value not in ALLOWED_COMPONENTS.get(name, ()):
-            raise CheckpointError(f"{folder} names {value} as its {name}, which is not allowed")
-    for name in ("denoiser", "scheduler"):
-        if name not in index:
-            raise CheckpointError(f"{folder}/model_index.json names no {name}")
-        if not (folder / name).is_dir():
-            raise CheckpointError(f"{folder} lacks the folder {name}")

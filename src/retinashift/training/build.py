@@ -11,7 +11,8 @@ from torch import nn
 
 from retinashift.diffusion.scheduler import ResShiftScheduler
 from retinashift.inference.checkpoints import open_checkpoint
-from retinashift.inference.pipeline import CheckpointError, Denoiser, ResShiftPipeline
+from retinashift.inference.gate import CheckpointError
+from retinashift.inference.pipeline import Denoiser, ResShiftPipeline
 from retinashift.models.light_net import LightNet
 from retinashift.models.swin_unet import SwinUNet
 from retinashift.training.config import ChainSettings, ConfigError, ModelSettings, TrainConfig

@@ -18,7 +18,8 @@ from torch import Tensor
 
 from retinashift.diffusion.scheduler import ResShiftScheduler
 from retinashift.inference.checkpoints import open_checkpoint
-from retinashift.inference.pipeline import CheckpointError, Denoiser, ResShiftPipeline
+from retinashift.inference.gate import CheckpointError
+from retinashift.inference.pipeline import Denoiser, ResShiftPipeline
 from retinashift.inference.settings import Sampling
 from retinashift.inference.streaming import amplified
 from retinashift.training.config import ConfigError, DistillSettings

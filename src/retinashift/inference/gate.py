@@ -1,0 +1,119 @@
+"""The gate: what a checkpoint folder must be before anything in it is loaded, and its weights before they are used."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+SHOWN = 4  # names of a long list in an error
+FLOATS = {"F64", "F32", "F16", "BF16"}  # as safetensors names them
+
+# A checkpoint names its classes; only these are loaded, whatever the file says.
+ALLOWED_COMPONENTS = {
+    "denoiser": (["retinashift.models.light_net", "LightNet"], ["retinashift.models.swin_unet", "SwinUNet"]),
+    "scheduler": (["retinashift.diffusion.scheduler", "ResShiftScheduler"],),
+    "codec": ([None, None], ["diffusers", "VQModel"], ["retinashift.models.vq", "VQCodec"]),
+}
+
+
+class CheckpointError(ValueError):
+    """A checkpoint folder that cannot be used, explained in one line."""
+
+
+def check_folder(folder: Path, variant: str | None = None) -> None:
+    """CheckpointError unless the folder names allowed classes and holds exactly the tensors that they have.
+
+    Args:
+        variant: of the weights, as diffusers names files: `diffusion_pytorch_model.<variant>.safetensors`.
+    """
+    index = _read_index(folder)
+    for part in ("denoiser", "codec"):
+        module, name = index.get(part) or (None, None)
+        if module is not None and name is not None:
+            _check_tensors(folder / part, getattr(import_module(module), name), variant)
+
+
+def check_finite(folder: Path | str, networks: Mapping[str, nn.Module | None]) -> None:
+    """CheckpointError if a loaded network has weights that are not finite; it names them."""
+    for part, network in networks.items():
+        state = {} if network is None else network.state_dict()
+        if broken := [n for n, w in state.items() if w.is_floating_point() and not torch.isfinite(w).all()]:
+            raise CheckpointError(f"{folder}/{part} holds weights that are not finite: {_listed(broken)}")
+
+
+def _read_index(folder: Path) -> dict[str, Any]:
+    try:
+        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{folder} is not a checkpoint folder: it has no model_index.json") from None
+    except (ValueError, RecursionError):
+        raise CheckpointError(f"{folder}/model_index.json is not JSON") from None
+    if not isinstance(index, dict) or index.get("_class_name") != "ResShiftPipeline":
+        raise CheckpointError(f"{folder} is not a RetinaShift checkpoint (its pipeline class is not ResShiftPipeline)")
+    for name, value in index.items():
+        if isinstance(value, list) and value not in ALLOWED_COMPONENTS.get(name, ()):
+            raise CheckpointError(f"{folder} names {value} as its {name}, which is not allowed")
+    for name in ("denoiser", "scheduler"):
+        if name not in index:
+            raise CheckpointError(f"{folder}/model_index.json names no {name}")
+        if not (folder / name).is_dir():
+            raise CheckpointError(f"{folder} lacks the folder {name}")
+    return index
+
+
+def _check_tensors(folder: Path, kind: Any, variant: str | None) -> None:
+    """CheckpointError unless the folder's files hold the tensors of the class that its config describes, as floats."""
+    found = _tensors_in(folder, f".{variant}" if variant else "")
+    try:
+        config = {key: value for key, value in kind.load_config(folder).items() if not key.startswith("_")}
+        if config.get("cond_mask") is False:  # checkpoints of earlier versions state it
+            del config["cond_mask"]
+        with torch.device("meta"):  # names and shapes only
+            expected = kind(**config).state_dict()
+    except Exception as error:  # a config can make a constructor raise almost anything
+        raise CheckpointError(f"{folder}/config.json describes no {kind.__name__}: {_one_line(error)}") from error
+    complaints = {
+        "missing": [name for name in expected if name not in found],
+        "unexpected": [name for name in found if name not in expected],
+        "not floating point": [name for name, (_, dtype) in found.items() if dtype not in FLOATS],
+        "of another shape": [
+            f"{name} {shape} instead of {list(expected[name].shape)}"
+            for name, (shape, _) in found.items()
+            if name in expected and shape != list(expected[name].shape)
+        ],
+    }
+    if listed := [f"{what}: {_listed(names)}" for what, names in complaints.items() if names]:
+        raise CheckpointError(f"the tensors in {folder} do not fit its config.json; {'; '.join(listed)}")
+
+
+def _tensors_in(folder: Path, variant: str) -> dict[str, tuple[list[int], str]]:
+    """Shape and dtype of every tensor in the weight files of a component; only their headers are read."""
+    found: dict[str, tuple[list[int], str]] = {}
+    files = sorted(folder.glob(f"diffusion_pytorch_model{variant}*.safetensors")) if folder.is_dir() else []
+    files = [file for file in files if variant or file.name.count(".") == 1]  # not those of other variants
+    if not files:
+        raise CheckpointError(f"{folder} lacks diffusion_pytorch_model{variant}.safetensors")
+    for file in files:
+        try:
+            with safe_open(file, framework="pt") as contents:
+                slices = {name: contents.get_slice(name) for name in contents.keys()}
+                found |= {name: (piece.get_shape(), piece.get_dtype()) for name, piece in slices.items()}
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{file} cannot be read: {_one_line(error)}") from error
+    return found
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]
