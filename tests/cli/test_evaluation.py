@@ -7,10 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 from builders.command import one_line_error, retinashift
-from retinashift.cli.evaluation import parse_against, parse_degradation, parse_metrics
+from retinashift.cli.commands import app
+from retinashift.cli.evaluation import metrics_help, parse_against, parse_degradation, parse_metrics
 from retinashift.evaluation.calibration import calibrate
+from retinashift.evaluation.metrics import METRICS
+from retinashift.evaluation.scores import Metric, Score
 
 
 @pytest.fixture
@@ -126,11 +130,20 @@ def test_a_mis_sized_label_is_named(data, evaluate):
     assert "images/01_test.png: its label is 60x64, the photograph 64x64" in evaluate(data / "set").stderr
 
 
+def test_a_metric_of_the_table_is_offered_by_the_help_of_the_command(monkeypatch):
+    toy = Metric((Score("toy"),), lambda result: {}, {}, note="needs patience")
+    monkeypatch.setitem(METRICS, "toy", toy)
+    assert "toy (needs patience)" in metrics_help()
+    shown = CliRunner().invoke(app, ["evaluate", "--help"]).stdout
+    assert "toy (needs patience)" in " ".join(shown.split())
+    assert parse_metrics("toy, vessels") == ("vessels", "toy")
+
+
 def test_options_of_another_form_are_refused(tmp_path):
     assert parse_metrics("") == ("ms-ssim", "vessels", "spectrum")
     assert parse_metrics("none") == ()
     assert parse_metrics("st-lpips, vessels") == ("vessels", "st-lpips")
-    with pytest.raises(ValueError, match="--metrics has 'fid'; allowed are ms-ssim"):
+    with pytest.raises(ValueError, match="--metrics vessels,fid: there is no metric 'fid'; allowed are ms-ssim"):
         parse_metrics("vessels,fid")
     assert parse_against([f"a={tmp_path}"]) == {"a": tmp_path}
     for given, reason in ((["x"], "NAME=FOLDER"), ([f"a={tmp_path}"] * 2, "twice"), (["a=/no/where"], "no folder")):

@@ -38,8 +38,8 @@ def test_the_score_of_the_benchmark_is_the_coverage_that_is_measured(pipeline, r
     method = Method("mean of 4", estimator(pipeline, 4), stochastic=True)
     (row,) = evaluate([("eye", retina)], [method], scale=4, seeds=[0, 1], metrics=["coverage"]).rows
     measured = measure_coverage(pipeline, [("eye", retina)], 4).images["eye"]
-    assert row.scores.coverage == pytest.approx(measured, abs=0.02)
-    assert row.scores.coverage == pytest.approx(0.9, abs=0.02)
+    assert row.scores["coverage"] == pytest.approx(measured, abs=0.02)
+    assert row.scores["coverage"] == pytest.approx(0.9, abs=0.02)
 
 
 def test_the_estimate_is_what_upscaling_with_uncertainty_gives(pipeline, retina):

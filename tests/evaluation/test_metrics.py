@@ -1,98 +1,116 @@
-"""Scores of known distortions, and agreement with scikit-image where it defines the same."""
-
-import math
+"""What is asked for is measured, what cannot be is None, and labels count where there are any."""
 
 import numpy as np
 import pytest
-from skimage.color import rgb2ycbcr
-from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+import skimage.data
 
-from retinashift.evaluation.metrics import consistency, luma_studio, psnr_rgb, psnr_y, ssim_y
+from retinashift.evaluation.benchmark import baseline, evaluate
+from retinashift.evaluation.calibration import covered
+from retinashift.evaluation.gallery import Gallery
+from retinashift.evaluation.metrics import METRICS, chosen_metrics, mean_scores, measure
+from retinashift.evaluation.page import render_html
+from retinashift.evaluation.scores import Estimate, Metric, Observed, Result, Score, Subject
+from retinashift.evaluation.similarity import ms_ssim_y
+from retinashift.evaluation.vessels import vessel_map
 from retinashift.imaging.degradation.bicubic import bicubic_pillow, enlarge
 
-METRICS = (psnr_rgb, psnr_y, ssim_y)
+
+@pytest.fixture(scope="module")
+def subject():
+    hr = skimage.data.retina()[500:740, 400:700].copy()
+    field = np.ones(hr.shape[:2], bool)
+    return Subject("eye", hr, bicubic_pillow(hr, 4), field, 4, Observed(vessel_map(hr, field).vessels))
 
 
-@pytest.fixture
-def noisy(retina):
-    noise = np.random.default_rng(0).normal(0, 6, retina.shape)
-    return (retina + noise).round().clip(0, 255).astype(np.uint8)
+def scores_of(made, subject, metrics=()):
+    """Of an array or an estimate."""
+    estimate = made if isinstance(made, Estimate) else None
+    return measure(Result(subject, "ours", made.pixels if estimate else made, estimate), metrics).scores
 
 
-def test_one_grey_level_is_48_13_db(retina):
-    brighter = np.minimum(retina, 254) + np.uint8(1)
-    assert psnr_rgb(brighter, np.minimum(retina, 254)) == pytest.approx(20 * math.log10(255))
-    assert psnr_y(brighter, np.minimum(retina, 254)) == pytest.approx(20 * math.log10(255 / (219 / 255)))
+def test_an_equal_picture_is_perfect_in_every_score(subject):
+    scores = scores_of(subject.hr, subject, ("ms-ssim", "vessels", "spectrum"))
+    assert scores["psnr_rgb"] == scores["psnr_y_fov"] == scores["consistency"] == float("inf")
+    assert scores["ms_ssim_y"] == pytest.approx(1)
+    assert scores["vessel_dice"] == scores["vessel_thin"] == scores["sharpness"] == 1
+    assert scores["label_dice"] == scores["label_thin"] == 1
+    assert scores["label_auc"] > 0.99  # short of 1 by specks
 
 
-def test_equal_pictures_score_infinity_and_one(retina):
-    assert psnr_rgb(retina, retina) == psnr_y(retina, retina) == math.inf
-    assert ssim_y(retina, retina) == pytest.approx(1)
+def test_only_what_is_asked_for_is_measured(subject):
+    sr = enlarge(subject.lr, 4, "bicubic")
+    assert set(scores_of(sr, subject)) == {
+        "psnr_rgb", "psnr_rgb_fov", "psnr_y", "psnr_y_fov", "ssim_y", "ssim_y_fov", "consistency",
+    }  # fmt: skip
+    scores = scores_of(sr, subject, ("ms-ssim", "vessels", "spectrum"))
+    assert scores["ms_ssim_y"] == ms_ssim_y(sr, subject.hr)
+    assert 0 < scores["vessel_dice"] < 1
+    assert 0 < scores["sharpness"] < 0.5
 
 
-def test_psnr_and_luma_agree_with_scikit_image(retina, noisy):
-    assert psnr_rgb(noisy, retina) == pytest.approx(peak_signal_noise_ratio(retina, noisy, data_range=255))
-    assert np.allclose(luma_studio(retina), rgb2ycbcr(retina)[..., 0])
-    expected = peak_signal_noise_ratio(rgb2ycbcr(retina)[..., 0], rgb2ycbcr(noisy)[..., 0], data_range=255)
-    assert psnr_y(noisy, retina) == pytest.approx(expected)
+def test_a_picture_too_small_for_a_score_has_none(retina):
+    small = retina[:24, :24]
+    subject = Subject("s", small, bicubic_pillow(small, 4), np.ones((24, 24), bool), 4)
+    scores = scores_of(small, subject, ("ms-ssim", "spectrum", "st-lpips", "lpips"))
+    assert not {"ms_ssim_y", "sharpness", "st_lpips", "lpips_alex", "label_dice"} & set(scores)
 
 
-def test_ssim_away_from_the_border_is_the_one_of_the_paper(retina, noisy):
-    inner = np.zeros(retina.shape[:2], bool)
-    inner[5:-5, 5:-5] = True  # where scikit-image's mean, as the paper's, has whole windows
-    expected = structural_similarity(
-        rgb2ycbcr(retina)[..., 0], rgb2ycbcr(noisy)[..., 0],
-        data_range=255, gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
-    )  # fmt: skip
-    assert ssim_y(noisy, retina, inner) == pytest.approx(expected)
+def test_coverage_is_the_share_of_field_values_within_the_interval_where_something_was_sampled(subject):
+    rng = np.random.default_rng(0)
+    error = rng.normal(0, 0.02, subject.hr.shape).astype(np.float32)
+    sigma = np.full(subject.field.shape, 0.02, np.float32)
+    sigma[:40] = 0  # not sampled: does not count, however wrong
+    error[:40] = 0.5
+    estimate = Estimate(subject.hr / np.float32(255) + error, sigma)
+    assert scores_of(estimate, subject, ("coverage",)).get("coverage") == pytest.approx(0.9, abs=0.003)
+    field = np.zeros(subject.field.shape, bool)
+    field[:80] = True  # half of it sampled
+    within = np.abs(error[40:80]) <= 1.6448536 * 0.02
+    assert covered(estimate, subject.hr, field) == pytest.approx(within.mean(), abs=1e-4)
+    field[40:] = False
+    assert covered(estimate, subject.hr, field) is None
+    grey = Estimate(estimate.mean[..., 1], sigma)
+    assert covered(grey, subject.hr[..., 1], subject.field) == pytest.approx(0.9, abs=0.005)
 
 
-def test_ssim_of_two_flat_pictures_is_its_luminance_term():
-    a, b = np.full((16, 16), 100, np.uint8), np.full((16, 16), 200, np.uint8)
-    x, y = luma_studio(a)[0, 0], luma_studio(b)[0, 0]
-    assert ssim_y(a, b) == pytest.approx((2 * x * y + 2.55**2) / (x**2 + y**2 + 2.55**2))
+def test_an_estimate_is_scored_as_it_is_written_and_plain_pictures_have_no_coverage(subject):
+    half_off = Estimate((subject.hr.astype(np.float32) + 0.4) / 255, np.full(subject.field.shape, 1e-3, np.float32))
+    scores = scores_of(half_off, subject, ("coverage",))
+    assert scores["psnr_rgb"] == float("inf")
+    assert scores["coverage"] == 1 - (0.4 / 255 > 1.6448536e-3)
+    assert scores_of(subject.hr, subject, ("coverage",)).get("coverage") is None
+    assert scores_of(half_off, subject, ()).get("coverage") is None
 
 
-def test_white_is_235_black_is_16_and_grey_counts_as_three_equal_channels(retina):
-    ends = np.array([[0, 255]], np.uint8)
-    assert luma_studio(ends) == pytest.approx(np.array([[16, 235]]))
-    grey = retina[..., 1]
-    assert luma_studio(grey) == pytest.approx(luma_studio(np.repeat(grey[..., None], 3, 2)))
+def test_means_are_over_those_that_have_the_score_and_by_its_weight():
+    rows = [{"psnr": 30.0, "kept": 0.5, "marks": 2.0, "auc": 0.9}, {"psnr": 34.0, "kept": 1.0, "marks": 6.0}]
+    scores = [Score("psnr"), Score("auc"), Score("ssim"), Score("kept", weight="marks")]
+    assert mean_scores(rows, scores) == {"psnr": 32.0, "auc": 0.9, "ssim": None, "kept": 0.875}
+    assert mean_scores([{"kept": 1.0, "marks": 0.0}], scores[3:]) == {"kept": None}
 
 
-def test_only_pixels_in_the_mask_count(retina):
-    changed = retina.copy()
-    changed[:64] = 255 - changed[:64]
-    below = np.zeros(retina.shape[:2], bool)
-    below[64 + 6 :] = True  # beyond the reach of SSIM's window
-    assert psnr_rgb(changed, retina, below) == psnr_y(changed, retina, below) == math.inf
-    assert ssim_y(changed, retina, below) == pytest.approx(1)
-    whole = np.ones(retina.shape[:2], bool)
-    for metric in METRICS:
-        assert metric(changed, retina, whole) == metric(changed, retina)
+def test_a_metric_is_added_by_one_entry_of_the_table(subject, tmp_path, monkeypatch):
+    """Report, files, page and protocol follow from it; the command too, see tests/cli/test_evaluation.py."""
+    brightness = Metric(
+        (Score("brightness", "mean level", 1, "none", plotted=True, note="of all values"),),
+        lambda result: {"brightness": float(result.sr.mean())},
+        {"brightness": "mean of all values, 0 to 255"},
+    )
+    monkeypatch.setitem(METRICS, "brightness", brightness)
+    assert chosen_metrics(["brightness", "vessels"]) == ("vessels", "brightness")
+    report = evaluate([("eye", subject.hr)], [baseline("nearest", 4)], scale=4, seeds=[0], metrics=["brightness"])
+    expected = float(enlarge(subject.lr, 4, "nearest").mean())
+    assert report.means()["nearest"]["brightness"] == expected
+    assert report.to_json()["rows"][0]["brightness"] == expected
+    assert report.protocol()["brightness"] == "mean of all values, 0 to 255"
+    assert report.table("detail") == [["method", "mean level"], ["nearest", f"{expected:.1f}"]]
+    report.save_csv(tmp_path / "scores.csv")
+    assert "brightness" in (tmp_path / "scores.csv").read_text().splitlines()[0]
+    page = render_html(report, Gallery(frozenset()), "t")
+    assert "mean level: of all values." in page
+    assert "mean level (neither more nor less is better)" in page
 
 
-def test_consistency_sees_what_reduction_sees(retina):
-    lr = bicubic_pillow(retina, 4)
-    assert consistency(retina, lr, 4) == math.inf
-    shifted = np.minimum(retina, 250) + np.uint8(1)
-    assert consistency(shifted, bicubic_pillow(np.minimum(retina, 250), 4), 4) == pytest.approx(48.13, abs=0.01)
-    blurred = consistency(enlarge(lr, 4, "bicubic"), lr, 4)
-    assert 30 < blurred < 60
-
-
-def test_pictures_that_cannot_be_compared_are_refused(retina):
-    for metric in METRICS:
-        with pytest.raises(ValueError, match="must be equal"):
-            metric(retina, retina[:-1])
-        with pytest.raises(ValueError, match="uint8 is needed"):
-            metric(retina / 255, retina / 255)
-        for mask in (np.zeros((128, 128), bool), np.ones((127, 128), bool), np.ones((128, 128), np.uint8)):
-            with pytest.raises(ValueError, match="mask"):
-                metric(retina, retina, mask)
-    with pytest.raises(ValueError, match="at least 11x11"):
-        ssim_y(retina[:10], retina[:10])
-    with pytest.raises(ValueError, match="x3 of an input"):
-        consistency(retina, bicubic_pillow(retina, 4), 3)
-    with pytest.raises(ValueError, match="uint8 is needed"):
-        consistency(retina.astype(np.uint16), bicubic_pillow(retina, 4), 4)
+def test_an_unknown_metric_is_refused_with_those_that_are_allowed():
+    with pytest.raises(ValueError, match="no metric 'fid'; allowed are ms-ssim, vessels"):
+        chosen_metrics(["vessels", "fid"])

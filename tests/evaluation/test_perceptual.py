@@ -1,12 +1,14 @@
-"""ST-LPIPS is the published network: the figures are those of the wheel's own class."""
+"""ST-LPIPS gives the distances of the wheel's own class; both distances say what they lack."""
 
 import sys
 from unittest import mock
 
 import numpy as np
 import pytest
+import torch
 
 from retinashift.evaluation import perceptual
+from retinashift.evaluation.benchmark import Method, baseline, evaluate
 from retinashift.evaluation.perceptual import lpips_alex, st_lpips
 from retinashift.imaging.degradation.bicubic import bicubic_pillow, enlarge
 
@@ -40,23 +42,44 @@ def test_only_the_mask_counts_and_a_shift_hardly_matters(retina, bicubic):
     assert st_lpips(shifted, retina)[0] < 0.5 * whole
 
 
-def test_without_the_wheel_the_error_names_the_extra(retina):
-    perceptual.st_lpips_network.cache_clear()
-    with (
-        mock.patch("retinashift.models.st_lpips.find_spec", return_value=None),
-        pytest.raises(ValueError, match=r"pip install 'retinashift\[lpips\]'"),
-    ):
-        st_lpips(retina, retina)
+@pytest.fixture
+def fresh():
+    """No network of another test."""
+    for network in (perceptual.st_lpips_network, perceptual.lpips_network):
+        network.cache_clear()
+    yield
+    for network in (perceptual.st_lpips_network, perceptual.lpips_network):
+        network.cache_clear()
 
 
-def test_lpips_says_in_one_line_what_it_lacks(retina):
-    perceptual.lpips_network.cache_clear()
+@pytest.mark.parametrize(("metric", "package"), [("st-lpips", "stlpips_pytorch"), ("lpips", "torchmetrics")])
+def test_without_the_extra_each_metric_says_so_before_the_first_photograph(fresh, metric, package):
     with (
-        mock.patch.dict(sys.modules, {"torchmetrics.image.lpip": None}),
-        pytest.raises(ValueError, match="st-lpips works offline") as caught,
+        mock.patch("retinashift.models.perceptual.find_spec", return_value=None),
+        pytest.raises(ValueError, match=rf"need {package}: pip install 'retinashift\[lpips\]'"),
     ):
-        lpips_alex(retina, retina)
-    assert "\n" not in str(caught.value)
+        evaluate([("a", lambda: pytest.fail("was read"))], [baseline("nearest", 4)], scale=4, seeds=[0],
+                 metrics=[metric])  # fmt: skip
+
+
+def test_lpips_works_offline_from_the_cache_of_torch_without_torchvision(fresh, retina, bicubic, tmp_path, monkeypatch):
+    """The file that a download leaves; here with random weights."""
+    pytest.importorskip("torchmetrics", reason="the extra lpips is not installed")
+    convolutions = [(0, 3, 64, 11), (3, 64, 192, 5), (6, 192, 384, 3), (8, 384, 256, 3), (10, 256, 256, 3)]
+    generator, state = torch.Generator().manual_seed(0), {}
+    for number, before, after, kernel in convolutions:
+        spread = (2 / (before * kernel**2)) ** 0.5
+        state[f"features.{number}.weight"] = spread * torch.randn(after, before, kernel, kernel, generator=generator)
+        state[f"features.{number}.bias"] = torch.zeros(after)
+    (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
+    torch.save(state, tmp_path / "hub" / "checkpoints" / "alexnet-owt-7be5be79.pth")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    report = evaluate([("a", retina)], [Method("perfect", lambda lr, seed: retina), baseline("bicubic", 4)],
+                      scale=4, seeds=[0], metrics=["lpips"])  # fmt: skip
+    found = {name: mean["lpips_alex"] for name, mean in report.means().items()}
+    assert found["perfect"] == 0
+    assert found["bicubic"] == lpips_alex(bicubic, retina) > 0
 
 
 def test_pictures_too_small_are_named(retina):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from retinashift.evaluation.metrics import consistency
+from retinashift.evaluation.similarity import consistency
 from retinashift.imaging.degradation.bicubic import bicubic_pillow, crop_to_multiple, enlarge
 from retinashift.imaging.files import find_images, read_image
 from retinashift.inference.fidelity import back_project, consistency_db

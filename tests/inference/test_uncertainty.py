@@ -26,6 +26,17 @@ def test_mean_and_variance_are_those_of_all_samples_at_once_however_they_are_cut
     assert found.spread()[here] == pytest.approx(float(near.sqrt()), rel=1e-4)
 
 
+def test_a_lone_disagreement_counts_for_the_25_pixels_around_it():
+    found = SampleMean((1, 11, 11), spread=True)
+    for value in (-0.5, 0.5):
+        sample = torch.zeros(1, 1, 11, 11)
+        sample[..., 5, 5] = value
+        found.add(iter([sample]))
+    expected = np.zeros((11, 11))
+    expected[5, 5] = np.sqrt(0.5 / 4 / 25)  # variance of the two, of values in [0, 1], over 5x5
+    assert np.allclose(found.spread(), expected, atol=1e-6)
+
+
 def test_the_spread_of_a_tall_picture_does_not_show_where_it_was_cut(monkeypatch):
     def spread():
         found = SampleMean((3, 40, 8), spread=True)

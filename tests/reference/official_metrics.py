@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from skimage.metrics import structural_similarity
 
-from retinashift.evaluation.metrics import psnr_rgb
+from retinashift.evaluation.similarity import psnr_rgb
 
 from .matlab import rgb_to_ycbcr
 

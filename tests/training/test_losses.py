@@ -11,7 +11,7 @@ from torch import Tensor
 from retinashift.diffusion.process import elbo_weight
 from retinashift.diffusion.scheduler import ResShiftScheduler
 from retinashift.models.codec import upsample_bicubic
-from retinashift.models.lpips import LPIPS
+from retinashift.models.perceptual import LPIPS
 from retinashift.models.swin_unet import SwinUNet
 from retinashift.models.vq import VQCodec
 from retinashift.official.vq import vq_from_official

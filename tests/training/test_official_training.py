@@ -11,7 +11,7 @@ import torch
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
-from retinashift.models.lpips import LPIPS
+from retinashift.models.perceptual import LPIPS
 from retinashift.models.vq import VQCodec
 from retinashift.official.convert import export_official, import_official
 from retinashift.training.averaging import average

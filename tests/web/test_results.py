@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from builders.page import WAIT, give, saved, shot
-from retinashift.evaluation.metrics import psnr_rgb
+from retinashift.evaluation.similarity import psnr_rgb
 from retinashift.imaging.degradation.bicubic import bicubic_pillow
 from retinashift.imaging.files import find_provenance, read_image
 from retinashift.imaging.fundus import field_of_view

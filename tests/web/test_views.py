@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from retinashift.evaluation.metrics import psnr_rgb, ssim_y
+from retinashift.evaluation.similarity import psnr_rgb, ssim_y
 from retinashift.imaging.degradation.bicubic import bicubic_pillow, enlarge
 from retinashift.imaging.files import read_image, write_image
 from retinashift.imaging.fundus import field_of_view

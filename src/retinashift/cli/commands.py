@@ -6,9 +6,10 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperOption
 
 from retinashift import __version__
 from retinashift.cli.app import app_command
@@ -187,7 +188,19 @@ def train(
         display.finish(run(given, display))
 
 
-@app.command()
+class EvaluateCommand(TyperCommand):
+    """Takes the help of --metrics from the table of metrics, which is imported when help is asked for."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        from retinashift.cli.evaluation import metrics_help
+
+        for parameter in self.params:
+            if isinstance(parameter, TyperOption) and parameter.name == "metrics":
+                parameter.help = metrics_help()
+        super().format_help(ctx, formatter)
+
+
+@app.command(cls=EvaluateCommand)
 def evaluate(
     data: Annotated[
         str, typer.Argument(help="Folder (or STARE zip) of HR photographs; labels and masks are left out.")
@@ -203,10 +216,7 @@ def evaluate(
     seeds: Annotated[str, typer.Option(help="Seeds of the samples that are averaged, by commas.")] = "0,1,2",
     metrics: Annotated[
         str,
-        typer.Option(
-            help="Beside PSNR, SSIM and consistency: ms-ssim, vessels, spectrum, coverage, st-lpips, lpips, by commas; "
-            "or none. Default: the first three. The last two need the extra lpips, and seconds a photograph."
-        ),
+        typer.Option(help="Filled in from the table of metrics."),
     ] = "",
     samples: Annotated[int, typer.Option(min=2, help="Samples of each photograph for the metric coverage.")] = 4,
     against: Annotated[

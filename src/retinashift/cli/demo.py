@@ -14,7 +14,7 @@ import skimage.data
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from retinashift.evaluation.metrics import consistency, psnr_rgb, ssim_y
+from retinashift.evaluation.similarity import consistency, psnr_rgb, ssim_y
 from retinashift.imaging.degradation.bicubic import bicubic_pillow, crop_to_multiple, enlarge
 from retinashift.imaging.files import ImageError, write_image
 from retinashift.imaging.fundus import field_of_view

@@ -15,11 +15,13 @@ from retinashift.cli.opening import Failures
 from retinashift.cli.outputs import check_outputs
 from retinashift.data.labels import find_label, read_label
 from retinashift.data.photographs import FileRef, by_stem_path, find_photographs, stem_path
-from retinashift.evaluation.benchmark import Method, Report, Results, baseline, evaluate
+from retinashift.evaluation.benchmark import Method, PrecomputedMethod, baseline, evaluate
 from retinashift.evaluation.calibration import estimator
 from retinashift.evaluation.gallery import Gallery
-from retinashift.evaluation.report import save_html
-from retinashift.evaluation.scores import DEFAULT_METRICS, Metric
+from retinashift.evaluation.metrics import METRICS, chosen_metrics, default_metrics
+from retinashift.evaluation.page import save_html
+from retinashift.evaluation.report import Report
+from retinashift.evaluation.scores import Observed
 from retinashift.imaging.degradation.bicubic import Bicubic
 from retinashift.imaging.degradation.pipeline import DEGRADATIONS, Degradation, read_section
 from retinashift.imaging.files import ImageError, read_image
@@ -59,15 +61,21 @@ class TestSet:
     """How the inputs are made."""
 
 
-def parse_metrics(text: str) -> tuple[Metric, ...]:
+def parse_metrics(text: str) -> tuple[str, ...]:
     """"vessels,st-lpips" as a tuple; "none" is none of them, "" the default. ValueError for an unknown one."""
     if not text:
-        return DEFAULT_METRICS
-    given = [name.strip() for name in text.split(",")] if text != "none" else []
-    for name in given:
-        if name not in get_args(Metric):
-            raise ValueError(f"--metrics has {name!r}; allowed are {', '.join(get_args(Metric))}, or none")
-    return tuple(dict.fromkeys(metric for metric in get_args(Metric) if metric in given))
+        return default_metrics()
+    try:
+        return chosen_metrics(name.strip() for name in text.split(",")) if text != "none" else ()
+    except ValueError as error:
+        raise ValueError(f"--metrics {text}: {error}, or none") from None
+
+
+def metrics_help() -> str:
+    """Help of `--metrics`, from the table of metrics."""
+    names = ", ".join(f"{name} ({metric.note})" if metric.note else name for name, metric in METRICS.items())
+    default = ", ".join(default_metrics())
+    return f"Metrics beside PSNR, SSIM and consistency, by commas: {names}; or none. Default: {default}."
 
 
 def parse_degradation(text: str) -> Degradation:
@@ -106,7 +114,7 @@ def run_evaluation(
     test_set: TestSet,
     ways: list[int | Mode],
     seeds: list[int],
-    metrics: tuple[Metric, ...],
+    metrics: tuple[str, ...],
     samples: int,
     outputs: Outputs,
     progress: Progress,
@@ -123,7 +131,7 @@ def run_evaluation(
     refs = find_photographs(test_set.data)
     refs = refs[: test_set.limit] if test_set.limit else refs
     scale = pipeline.config.scale
-    methods: list[Method | Results] = [baseline(name, scale) for name in ("nearest", "bicubic", "lanczos")]
+    methods: list[Method | PrecomputedMethod] = [baseline(name, scale) for name in ("nearest", "bicubic", "lanczos")]
     methods += [_others(name, folder, refs) for name, folder in test_set.against.items()]
     methods += [_ours(pipeline, way, precision) for way in ways]
     if "coverage" in metrics:
@@ -139,7 +147,7 @@ def run_evaluation(
         seeds=seeds,
         metrics=metrics,
         degradation=test_set.degradation,
-        label=lambda image: read_label(labels[image]) if image in labels else None,
+        observed=lambda image: Observed(read_label(labels[image]) if image in labels else None),
         on_progress=lambda done: progress.update(task, completed=done),
         on_result=gallery.add if outputs.html is not None else None,
         on_failure=failures.add,
@@ -174,7 +182,7 @@ def _ours(pipeline: ResShiftPipeline, way: int | Mode, precision: Precision) -> 
     return Method(f"retinashift, {name}", run, stochastic=True)
 
 
-def _others(name: str, folder: Path, refs: list[FileRef]) -> Results:
+def _others(name: str, folder: Path, refs: list[FileRef]) -> PrecomputedMethod:
     """Results matched by name, suffix apart, in sub-folders like the photographs'. ValueError names one missing."""
     files = by_stem_path(find_photographs(folder), folder)
     missing = [ref.name for ref in refs if stem_path(ref.name) not in files]
@@ -189,7 +197,7 @@ def _others(name: str, folder: Path, refs: list[FileRef]) -> Results:
             raise ImageError(f"{path} is {pixels.dtype}; the protocol scores 8-bit results")
         return np.ascontiguousarray(np.repeat(pixels[..., None], 3, 2) if pixels.ndim == 2 else pixels)
 
-    return Results(name, read)
+    return PrecomputedMethod(name, read)
 
 
 def _label(ref: FileRef, folder: Path | None) -> Path | None:

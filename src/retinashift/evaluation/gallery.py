@@ -1,4 +1,4 @@
-"""Crops for the report: each method beside the photograph, where it errs, and the vessels it lost or made up."""
+"""Crops for the report: each result beside the photograph, its errors, and the vessels it lost or invented."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy import ndimage
 
-from retinashift.evaluation.benchmark import Result
-from retinashift.evaluation.scores import Subject
+from retinashift.evaluation.scores import Result, Subject
+from retinashift.evaluation.spectrum import reference_power, result_power
+from retinashift.evaluation.vessels import reference_vessels, result_vessels
 from retinashift.imaging.degradation.bicubic import enlarge
 
 CROP = 120
@@ -58,22 +59,24 @@ class Gallery:
     """By method: the power relative to the photograph's, (BANDS,), one for each photograph."""
 
     def add(self, result: Result) -> None:
-        subject, measured = result.subject, result.measured
-        if measured.power is not None and subject.power is not None:
-            relative = measured.power / np.maximum(subject.power, 1e-9)
-            self.power.setdefault(result.method, []).append(relative)
+        """Keep what the page shows of a result: its power where "spectrum" was measured, vessels likewise."""
+        subject, with_vessels = result.subject, "vessel_dice" in result.scores
+        power, reference = result.derive(result_power), subject.derive(reference_power)
+        if power is not None and reference is not None and "sharpness" in result.scores:
+            self.power.setdefault(result.method, []).append(power / np.maximum(reference, 1e-9))
         if subject.image not in self.shown:
             return
         exhibit = self.exhibits.get(subject.image)
         if exhibit is None:
-            exhibit = self.exhibits[subject.image] = _exhibit(subject, measured.vessels is not None)
+            exhibit = self.exhibits[subject.image] = _exhibit(subject, with_vessels)
         window = _window(exhibit.place, subject.hr)
         sr, hr = (_rgb(pixels[window]) for pixels in (result.sr, subject.hr))
         error = np.abs(sr.astype(int) - hr).mean(2)
         vessels = None
-        if measured.vessels is not None:
-            vessels = _compare(measured.vessels.vessels[window], subject.vessels.vessels[window])
-        exhibit.panels[result.method] = Panel(sr, error_colours(error), vessels, measured.scores.psnr_rgb_fov)
+        if with_vessels:
+            found, own = result.derive(result_vessels), subject.derive(reference_vessels)
+            vessels = _compare(found.vessels[window], own.vessels[window])
+        exhibit.panels[result.method] = Panel(sr, error_colours(error), vessels, result.scores.get("psnr_rgb_fov"))
 
 
 def error_colours(error: np.ndarray) -> np.ndarray:
@@ -99,7 +102,7 @@ def _exhibit(subject: Subject, with_vessels: bool) -> Exhibit:
     lr = enlarge(subject.lr, subject.scale, "nearest")[window]
     exhibit = Exhibit(subject.image, place, _rgb(subject.hr[window]), _rgb(lr))
     if with_vessels:
-        own = subject.vessels.vessels[window]
+        own = subject.derive(reference_vessels).vessels[window]
         exhibit.hr_vessels = _compare(own, own)
     return exhibit
 

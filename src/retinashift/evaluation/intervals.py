@@ -1,4 +1,4 @@
-"""How sure a mean over photographs is: percentile bootstrap, of means and of paired differences."""
+"""Confidence intervals of means over photographs: percentile bootstrap, of means and of paired differences."""
 
 from __future__ import annotations
 
@@ -20,38 +20,45 @@ class Interval:
     high: float
 
 
-def bootstrap_mean(values: Sequence[float], *, seed: int = 0) -> Interval:
+def bootstrap_mean(values: Sequence[float], weights: Sequence[float] | None = None, *, seed: int = 0) -> Interval:
     """Mean with its 95 % interval over photographs drawn again, with replacement.
 
     The draws depend on the number of values and the seed alone, so the intervals of methods over one set are paired.
 
     Args:
         values: finite, at least one.
+        weights: of the values, at least 0, some above; None weighs all the same.
         seed: of the draws.
 
     Returns:
         An interval of no width for a single value; nan throughout if some value is infinite.
 
     Raises:
-        ValueError: no value.
+        ValueError: no value, or no weight.
 
     Source: Efron, Tibshirani, "An Introduction to the Bootstrap", 1993, section 13.3.
 
     >>> bootstrap_mean([2.0, 2.0, 2.0])
     Interval(mean=2.0, low=2.0, high=2.0)
+    >>> bootstrap_mean([0.0, 1.0], [1, 3]).mean
+    0.75
     """
-    numbers = np.asarray(values, np.float64)
-    if not numbers.size:
+    x = np.asarray(values, np.float64)
+    w = np.ones_like(x) if weights is None else np.asarray(weights, np.float64)
+    if not w.sum():
         raise ValueError("no value was given; a mean needs at least one")
-    if not np.isfinite(numbers).all():
+    if not np.isfinite(x).all():
         return Interval(float("nan"), float("nan"), float("nan"))
-    draws = np.random.default_rng(seed).integers(0, numbers.size, (RESAMPLES, numbers.size))
-    means = numbers[draws].mean(1)
+    draws = np.random.default_rng(seed).integers(0, x.size, (RESAMPLES, x.size))
+    drawn = w[draws].sum(1)  # 0 where only photographs without weight were drawn
+    means = (w * x)[draws].sum(1)[drawn > 0] / drawn[drawn > 0]
     low, high = np.quantile(means, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
-    return Interval(float(numbers.mean()), float(low), float(high))
+    return Interval(float((w * x).sum() / w.sum()), float(low), float(high))
 
 
-def paired_difference(values: Sequence[float], reference: Sequence[float], *, seed: int = 0) -> Interval:
+def paired_difference(
+    values: Sequence[float], reference: Sequence[float], weights: Sequence[float] | None = None, *, seed: int = 0
+) -> Interval:
     """`bootstrap_mean` of the differences, photograph by photograph.
 
     Raises:
@@ -62,4 +69,4 @@ def paired_difference(values: Sequence[float], reference: Sequence[float], *, se
     """
     if len(values) != len(reference):
         raise ValueError(f"{len(values)} values and {len(reference)} references cannot be paired")
-    return bootstrap_mean([a - b for a, b in zip(values, reference, strict=True)], seed=seed)
+    return bootstrap_mean([a - b for a, b in zip(values, reference, strict=True)], weights, seed=seed)

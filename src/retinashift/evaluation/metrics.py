@@ -1,124 +1,94 @@
-"""Fidelity of a reconstruction: PSNR and SSIM against the photograph, consistency with the low-resolution input.
-
-Pictures are uint8; a mask, (H, W) bool, restricts a score to the field of view. Definitions are those of the protocol
-in the data card.
-"""
+"""The table of metrics, and scoring one result by it."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from statistics import fmean
 
-import numpy as np
-from skimage.metrics import structural_similarity
+from retinashift.evaluation.calibration import COVERAGE
+from retinashift.evaluation.perceptual import LPIPS_ALEX, ST_LPIPS
+from retinashift.evaluation.scores import Metric, Result, Score, Scores
+from retinashift.evaluation.similarity import FIDELITY, MS_SSIM
+from retinashift.evaluation.spectrum import SPECTRUM
+from retinashift.evaluation.vessels import VESSELS
 
-from retinashift.imaging.degradation.bicubic import bicubic_pillow
+METRICS: dict[str, Metric] = {
+    "ms-ssim": MS_SSIM,
+    "vessels": VESSELS,
+    "spectrum": SPECTRUM,
+    "coverage": COVERAGE,
+    "st-lpips": ST_LPIPS,
+    "lpips": LPIPS_ALEX,
+}
+"""By the name that `--metrics` takes, in the order of the columns. PSNR, SSIM and consistency are always measured."""
 
-SSIM_WINDOW = 11
-"""Side of the Gaussian window, whose sigma is 1.5; smaller pictures have no SSIM."""
+COST = (
+    Score("wall_seconds", "seconds", 2, "less"),
+    Score("cpu_seconds", "CPU s", 2, "less"),
+    Score("peak_mib", "MiB", 0, "less"),
+)
+"""What the benchmark itself measures of a method's run."""
 
 
-def psnr_rgb(sr: np.ndarray, hr: np.ndarray, mask: np.ndarray | None = None) -> float:
-    """Peak signal-to-noise ratio over all channels, in dB; inf for equal pictures.
+def default_metrics() -> tuple[str, ...]:
+    """Names of the metrics that are measured when none are given."""
+    return tuple(name for name, metric in METRICS.items() if metric.default)
+
+
+def chosen_metrics(names: Iterable[str]) -> tuple[str, ...]:
+    """The names in the order of the table, each once. ValueError for one that is not in it."""
+    given = list(names)
+    for name in given:
+        if name not in METRICS:
+            raise ValueError(f"there is no metric {name!r}; allowed are {', '.join(METRICS)}")
+    return tuple(name for name in METRICS if name in given)
+
+
+def scores_of(metrics: Sequence[str], table: str | None = None) -> list[Score]:
+    """The scores of a report with these metrics, in the order of its columns.
 
     Args:
-        sr, hr: (H, W, 3) or (H, W), uint8.
-        mask: (H, W) bool, or None for the whole frame.
+        metrics: names in `METRICS`.
+        table: "fidelity" or "detail"; None is both.
+    """
+    fidelity = [*FIDELITY.scores, *COST]
+    for name in metrics:
+        if METRICS[name].table == "fidelity":
+            fidelity += METRICS[name].scores
+    detail = [score for name in metrics if METRICS[name].table == "detail" for score in METRICS[name].scores]
+    return {"fidelity": fidelity, "detail": detail, None: fidelity + detail}[table]
+
+
+def measure(result: Result, metrics: Sequence[str]) -> Result:
+    """The result with its scores; those of its cost stay as they are.
+
+    Args:
+        metrics: names in `METRICS`, measured beside PSNR, SSIM and consistency.
 
     Raises:
-        ValueError: shapes differ, another dtype, or an empty mask.
-
-    >>> round(psnr_rgb(np.full((4, 4, 3), 101, np.uint8), np.full((4, 4, 3), 100, np.uint8)), 2)
-    48.13
+        ValueError: another shape or dtype than the photograph's, or a photograph below 11x11.
     """
-    check_pair(sr, hr, mask)
-    return _psnr(sr.astype(np.float64), hr.astype(np.float64), mask)
+    scores: Scores = {**result.scores, **FIDELITY.measure(result)}
+    for name in metrics:
+        scores |= METRICS[name].measure(result)
+    return replace(result, scores=scores)
 
 
-def psnr_y(sr: np.ndarray, hr: np.ndarray, mask: np.ndarray | None = None) -> float:
-    """`psnr_rgb` on the luma of `luma_studio`, with the peak 255 that is customary for it."""
-    check_pair(sr, hr, mask)
-    return _psnr(luma_studio(sr), luma_studio(hr), mask)
+def mean_scores(rows: Sequence[Mapping[str, float | None]], scores: Sequence[Score]) -> Scores:
+    """Mean of each score over the rows that have it, by its weight if it has one; None where no row has it."""
+    means: Scores = {}
+    for score in scores:
+        values, weights = weighted(rows, score)
+        if not score.weight:
+            means[score.name] = fmean(values) if values else None
+        else:
+            means[score.name] = fmean(values, weights) if sum(weights) else None
+    return means
 
 
-def ssim_y(sr: np.ndarray, hr: np.ndarray, mask: np.ndarray | None = None) -> float:
-    """Structural similarity of the luma of `luma_studio`: mean of the full map over the mask.
-
-    Gaussian window 11x11, sigma 1.5, K1 0.01, K2 0.03, range 255, population covariance; the frame is mirrored at its
-    border.
-
-    Args:
-        sr, hr: (H, W, 3) or (H, W), uint8, both sides at least 11.
-        mask: (H, W) bool, or None for the whole frame.
-
-    Returns:
-        At most 1.
-
-    Raises:
-        ValueError: as `psnr_rgb`, or pictures below 11x11.
-
-    Source: Wang, Bovik, Sheikh, Simoncelli, "Image quality assessment", IEEE TIP 13(4), 2004; as in scikit-image.
-    """
-    check_pair(sr, hr, mask)
-    if min(sr.shape[:2]) < SSIM_WINDOW:
-        raise ValueError(f"pictures are {sr.shape[1]}x{sr.shape[0]}; SSIM needs at least {SSIM_WINDOW}x{SSIM_WINDOW}")
-    _, similarity = structural_similarity(
-        luma_studio(sr),
-        luma_studio(hr),
-        gaussian_weights=True,
-        sigma=1.5,  # with scikit-image's truncation at 3.5 sigma: 11 pixels
-        use_sample_covariance=False,
-        data_range=255,
-        full=True,
-    )  # (H, W)
-    return float(np.mean(similarity if mask is None else similarity[mask]))
-
-
-def consistency(sr: np.ndarray, lr: np.ndarray, scale: int) -> float:
-    """PSNR in dB between the input and the reconstruction reduced by `bicubic_pillow`; inf if they are equal.
-
-    Args:
-        sr: (scale H, scale W, 3) or (scale H, scale W), uint8.
-        lr: (H, W, 3) or (H, W), uint8.
-
-    Raises:
-        ValueError: `sr` is not `scale` times `lr`, or another dtype.
-    """
-    expected = (lr.shape[0] * scale, lr.shape[1] * scale, *lr.shape[2:])
-    if sr.shape != expected:
-        raise ValueError(f"the reconstruction has shape {sr.shape}; x{scale} of an input {lr.shape} is {expected}")
-    check_pair(sr, sr, None)
-    return psnr_rgb(bicubic_pillow(sr, scale), lr)
-
-
-def luma_studio(pixels: np.ndarray) -> np.ndarray:
-    """BT.601 luma, 16 for black and 235 for white, not rounded.
-
-    Args:
-        pixels: (H, W, 3) or (H, W), uint8; grey counts as three equal channels.
-
-    Returns:
-        (H, W) float64.
-
-    Source: ITU-R BT.601-7, section 2.5.
-    """
-    if pixels.ndim == 2:
-        return 16 + pixels.astype(np.float64) * (219 / 255)
-    return 16 + pixels @ np.array([65.481, 128.553, 24.966]) / 255
-
-
-def _psnr(a: np.ndarray, b: np.ndarray, mask: np.ndarray | None) -> float:
-    difference = a - b if mask is None else a[mask] - b[mask]
-    error = float(np.mean(difference**2))
-    return 10 * math.log10(255**2 / error) if error else math.inf
-
-
-def check_pair(sr: np.ndarray, hr: np.ndarray, mask: np.ndarray | None) -> None:
-    """ValueError unless both are uint8, (H, W) or (H, W, 3), of one shape, and the mask is bool and not empty."""
-    if sr.shape != hr.shape:
-        raise ValueError(f"pictures of shapes {sr.shape} and {hr.shape} cannot be compared; they must be equal")
-    if not (sr.ndim == 2 or (sr.ndim == 3 and sr.shape[2] == 3)) or 0 in sr.shape:
-        raise ValueError(f"pictures have shape {sr.shape}; (H, W) or (H, W, 3) is needed, no side empty")
-    if sr.dtype != np.uint8 or hr.dtype != np.uint8:
-        raise ValueError(f"pictures are {sr.dtype} and {hr.dtype}; uint8 is needed")
-    if mask is not None and (mask.shape != sr.shape[:2] or mask.dtype != np.bool_ or not mask.any()):
-        raise ValueError(f"the mask is {mask.dtype} {mask.shape}; bool {sr.shape[:2]} with some True is needed")
+def weighted(rows: Sequence[Mapping[str, float | None]], score: Score) -> tuple[list[float], list[float]]:
+    """Values of a score and their weights, of the rows that have it; without a weight each counts 1."""
+    known = [row for row in rows if row.get(score.name) is not None]
+    weights = [float(row.get(score.weight) or 0) if score.weight else 1.0 for row in known]
+    return [float(row[score.name] or 0) for row in known], weights

@@ -1,78 +1,82 @@
-"""Perceptual distances by networks of other people, whose weights are an extra. Both AlexNets; smaller is closer."""
+"""Perceptual distances as metrics: ST-LPIPS, which works offline, and LPIPS, both by AlexNet."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from retinashift.evaluation.metrics import check_pair
-from retinashift.models.st_lpips import SMALLEST, ShiftTolerantLPIPS
-
-ST_LPIPS_SMALLEST = SMALLEST
-LPIPS_SMALLEST = 64
-"""Shortest side in pixels that AlexNet's strides leave something of."""
+from retinashift.evaluation.scores import Metric, Result, Score, Scores
+from retinashift.evaluation.similarity import check_pair
+from retinashift.models.perceptual import FEATURES, LPIPS, ShiftTolerantLPIPS
 
 
 def st_lpips(sr: np.ndarray, hr: np.ndarray, masks: Sequence[np.ndarray | None] = (None,)) -> list[float]:
-    """ST-LPIPS (AlexNet, the weights of `stlpips_pytorch`): means of the distance map over masks.
+    """ST-LPIPS (AlexNet): the mean of the distance map over each mask.
 
-    It is lenient on block edges and hard on noise, so never to be read alone.
+    It forgives block edges and punishes noise, so never read it alone.
 
     Args:
         sr, hr: (H, W, 3) or (H, W), uint8, both sides at least 32.
         masks: (H, W) bool, or None for the whole frame.
 
     Returns:
-        One for each mask, at least 0; 0 for equal pictures.
+        One value for each mask, at least 0; 0 for equal pictures.
 
     Raises:
         ValueError: shapes or dtypes as for `psnr_rgb`; a side below 32; the extra `lpips` is not installed.
     """
     for mask in masks:
-        _check(sr, hr, mask, SMALLEST)
+        check_pair(sr, hr, mask)
+    smallest = ShiftTolerantLPIPS.SMALLEST
+    if min(sr.shape[:2]) < smallest:
+        raise ValueError(f"pictures are {sr.shape[1]}x{sr.shape[0]}; ST-LPIPS needs at least {smallest}x{smallest}")
     with torch.inference_mode():
         distance = st_lpips_network()(_tensor(sr), _tensor(hr))[0].numpy()  # (H, W)
     return [float(distance.mean() if mask is None else distance[mask].mean()) for mask in masks]
 
 
 def lpips_alex(sr: np.ndarray, hr: np.ndarray) -> float:
-    """LPIPS 0.1 (AlexNet) through torchmetrics, of the whole frame: it gives no map.
+    """LPIPS 0.1 (AlexNet) of the whole frame.
 
     Args:
-        sr, hr: (H, W, 3) or (H, W), uint8, both sides at least 64.
+        sr, hr: (H, W, 3) or (H, W), uint8, both sides at least 31.
 
     Raises:
-        ValueError: shapes or dtypes as for `psnr_rgb`; a side below 64; torchmetrics, torchvision or the weights of
-            AlexNet, which torchvision downloads, cannot be had.
+        ValueError: shapes or dtypes as for `psnr_rgb`; a side below 31; the extra `lpips` is not installed, or the
+            weights of AlexNet are neither in torch's cache nor can be downloaded.
     """
-    _check(sr, hr, None, LPIPS_SMALLEST)
+    check_pair(sr, hr, None)
     with torch.inference_mode():
         return float(lpips_network()(_tensor(sr), _tensor(hr)))
 
 
 @cache
 def st_lpips_network() -> ShiftTolerantLPIPS:
-    """Loaded once. ValueError where the extra is not installed."""
+    """The network, loaded once. ValueError where its weights are missing."""
     return ShiftTolerantLPIPS.pretrained()
 
 
 @cache
-def lpips_network() -> Callable[[Tensor, Tensor], Tensor]:
-    """Loaded once. ValueError, one line, where something of it cannot be had."""
-    try:
-        from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+def lpips_network() -> LPIPS:
+    """The network, loaded once. ValueError where its weights are missing."""
+    return LPIPS.pretrained("alex")
 
-        return LearnedPerceptualImagePatchSimilarity(net_type="alex")
-    except (ImportError, RuntimeError, OSError) as error:  # torchvision absent or of another torch; no network
-        reason = " ".join(str(error).split())[:160]
-        raise ValueError(
-            "LPIPS needs torchmetrics, torchvision that fits torch, and the weights of AlexNet that it downloads: "
-            f"{reason}. The metric st-lpips works offline: pip install 'retinashift[lpips]'"
-        ) from error
+
+def _st_lpips(result: Result) -> Scores:
+    if min(result.sr.shape[:2]) < ShiftTolerantLPIPS.SMALLEST:
+        return {}
+    whole, inside = st_lpips(result.sr, result.subject.hr, [None, result.subject.field])
+    return {"st_lpips": whole, "st_lpips_fov": inside}
+
+
+def _lpips(result: Result) -> Scores:
+    if min(result.sr.shape[:2]) < FEATURES["alex"].smallest:
+        return {}
+    return {"lpips_alex": lpips_alex(result.sr, result.subject.hr)}
 
 
 def _tensor(pixels: np.ndarray) -> Tensor:
@@ -81,9 +85,18 @@ def _tensor(pixels: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1)))[None].float() / 127.5 - 1
 
 
-def _check(sr: np.ndarray, hr: np.ndarray, mask: np.ndarray | None, smallest: int) -> None:
-    check_pair(sr, hr, mask)
-    if min(sr.shape[:2]) < smallest:
-        raise ValueError(
-            f"pictures are {sr.shape[1]}x{sr.shape[0]}; the distance needs at least {smallest}x{smallest}"
-        )
+ST_LPIPS = Metric(
+    (Score("st_lpips"), Score("st_lpips_fov", "ST-LPIPS fov", 4, "less", plotted=True, note="perceptual distance")),
+    _st_lpips,
+    {"st_lpips": "ST-LPIPS, AlexNet, weights of stlpips_pytorch 0.0.2, mean of the map"},
+    note="needs the extra lpips",
+    prepare=st_lpips_network,
+)
+
+LPIPS_ALEX = Metric(
+    (Score("lpips_alex", "LPIPS", 4, "less"),),
+    _lpips,
+    {"lpips_alex": "LPIPS 0.1, AlexNet, heads of torchmetrics, whole frame"},
+    note="needs the extra lpips and downloads AlexNet once",
+    prepare=lpips_network,
+)

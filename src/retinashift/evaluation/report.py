@@ -1,277 +1,188 @@
-"""The report as one HTML page that needs nothing else: tables, plots, crops. It loads no script, font or picture."""
+"""What the benchmark found: scores by photograph and method, means, intervals, differences, and the protocol."""
 
 from __future__ import annotations
 
-import base64
+import csv
 import io
+import json
 import math
-from collections.abc import Sequence
-from html import escape
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
+from typing import Any, Literal
 
-import numpy as np
-from PIL import Image
-
-from retinashift.evaluation.benchmark import Column, Report
-from retinashift.evaluation.gallery import (
-    AGREED,
-    BRIGHTEST_ERROR,
-    CROP,
-    INVENTED,
-    MISSED,
-    Exhibit,
-    Gallery,
-    error_colours,
-)
-from retinashift.evaluation.intervals import Interval
-from retinashift.evaluation.plots import COLOURS, curve_plot, strip_plot
-from retinashift.evaluation.spectrum import BANDS
+from retinashift import __version__
+from retinashift.evaluation.intervals import COVERAGE, RESAMPLES, Interval, bootstrap_mean, paired_difference
+from retinashift.evaluation.metrics import METRICS, default_metrics, mean_scores, scores_of, weighted
+from retinashift.evaluation.scores import Score, Scores
+from retinashift.evaluation.similarity import FIDELITY
+from retinashift.imaging.degradation.bicubic import Bicubic
+from retinashift.imaging.degradation.pipeline import Degradation
 from retinashift.imaging.files import replace_file
 
-PLOTTED = (
-    "psnr_rgb_fov", "ssim_y_fov", "ms_ssim_y_fov", "st_lpips_fov", "vessel_dice", "vessel_thin", "label_dice",
-    "label_auc", "coverage", "consistency",
-)  # fmt: skip
-BETTER = {"more": "more is better", "less": "less is better", "none": "neither more nor less is better"}
-_STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;color:#1c2430;background:#fff}
-body{max-width:1240px;margin:2rem auto;padding:0 1.2rem}
-h1{font-size:1.6rem;margin:0 0 .2rem}h2{font-size:1.15rem;margin:2.2rem 0 .5rem}p{max-width:60rem;margin:.4rem 0}
-.note{color:#556070;font-size:.9rem}.scroll{overflow-x:auto}
-table{border-collapse:collapse;font-variant-numeric:tabular-nums;font-size:.86rem}
-th,td{padding:.25rem .55rem;text-align:right;border-bottom:1px solid #e3e7ec;white-space:nowrap}
-th:first-child,td:first-child{text-align:left}thead th{border-bottom:2px solid #1c2430;vertical-align:bottom}
-td small{display:block;color:#6b7684;font-size:.75rem}
-td.best{font-weight:650}td.gain{color:#0f6b3c}td.loss{color:#a8321a}
-svg{font:12px system-ui,sans-serif;max-width:100%;height:auto}
-svg .t{font-size:13px;font-weight:600}svg .g{stroke:#e3e7ec}
-.scroll+.scroll{margin-top:1rem}
-.plots{display:flex;flex-wrap:wrap;gap:1.2rem 2rem}
-.crops td,.crops th{border:0;padding:.15rem;text-align:center;white-space:normal;font-weight:500;font-size:.82rem}
-.crops th:first-child{text-align:right;padding-right:.6rem;color:#556070}
-.crops img{width:clamp(104px,calc((min(100vw,1240px) - 120px)/var(--across) - 6px),180px)}
-.crops img{display:block;image-rendering:pixelated;border-radius:3px}
-.key{display:inline-block;width:.9em;height:.9em;border-radius:2px;margin:0 .3em 0 1em}
-.key{vertical-align:-.1em;border:1px solid #999}
-details{margin:1.2rem 0}summary{cursor:pointer;font-weight:600}
-@media print{details{break-inside:avoid}}
-"""
+BICUBIC = Bicubic()
+"""The degradation of the published scores."""
 
 
-def save_html(report: Report, gallery: Gallery, path: str | Path, title: str) -> None:
-    """Write the page, whole or not at all; one that exists is replaced.
+@dataclass(frozen=True)
+class Row:
+    """One photograph and method; the mean over `seeds`."""
 
-    Args:
-        report: of `evaluate`.
-        gallery: whose `add` was given to `evaluate`.
-        path: of the page.
-        title: its heading, such as the name of the test set.
-    """
-    replace_file(Path(path), render_html(report, gallery, title).encode())
-
-
-def render_html(report: Report, gallery: Gallery, title: str) -> str:
-    """The page as text. Whatever is a name is escaped."""
-    colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(report.methods)}
-    count = len(dict.fromkeys(row.image for row in report.rows))
-    protocol = report.protocol()
-    intro = (
-        f"{count} photograph{'s' if count > 1 else ''}, x{report.scale}, degradation {protocol['degradation']}, "
-        f"seeds {', '.join(map(str, report.seeds))}. Made by RetinaShift {protocol['versions']['retinashift']}."
-    )
-    body = [
-        f"<h1>{escape(title)}</h1><p class=note>{escape(intro)} For research, not for diagnosis.</p>",
-        _means(report),
-        _differences(report),
-        _strips(report, colours),
-        _spectrum(report, gallery, colours),
-        *([_crops(report, gallery)] if gallery.exhibits else []),
-        _rows(report),
-        _protocol(report),
-    ]
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
-    head = f"<head>{head}<style>{_STYLE}</style></head>"
-    return f'<!doctype html><html lang="en">{head}<body>{"".join(body)}</body></html>'
+    image: str
+    method: str
+    seeds: tuple[int, ...]
+    """Empty for a method that is not stochastic."""
+    scores: Scores
 
 
-def _means(report: Report) -> str:
-    return (
-        "<h2>Means</h2><p class=note>Small: 95 % bootstrap interval over photographs. Bold: the best of a column. "
-        "fov: the field of view alone. vessels: Dice of the vessels found in the result and in the photograph; thin: "
-        "share of its thin vessels found; label: the same against an observer. sharpness: power in the octave that the "
-        "input lacks, 1 is the photograph's; in 90 %: share of the values that lie where 90 % are said to be.</p>"
-        + "".join(_means_table(report, half) for half in _halves(report))
-    )
+@dataclass(frozen=True)
+class Report:
+    """Rows in the order of photographs, then methods."""
 
+    scale: int
+    seeds: tuple[int, ...]
+    rows: tuple[Row, ...]
+    metrics: tuple[str, ...] = field(default_factory=default_metrics)
+    reference: str = ""
+    """Method that the others are compared with, pair by pair; "" is the first stochastic one, else the last."""
+    degradation: Degradation = BICUBIC
+    """How the inputs were made."""
+    failed: tuple[str, ...] = ()
+    """Photographs that could not be scored, and are in no row."""
 
-def _means_table(report: Report, columns: list[Column]) -> str:
-    means, intervals = report.means(), report.intervals()
-    best = {column.score: _best(column, [getattr(mean, column.score) for mean in means.values()]) for column in columns}
-    lines = []
-    for name, mean in means.items():
-        cells = []
-        for column in columns:
-            value, interval = getattr(mean, column.score), intervals[name].get(column.score)
-            mark = ' class="best"' if value is not None and value == best[column.score] else ""
-            cells.append(f"<td{mark}>{column.text(mean)}{_between(column, interval)}</td>")
-        lines.append(f"<tr><td>{escape(name)}</td>{''.join(cells)}</tr>")
-    return _table(columns, lines)
+    @property
+    def methods(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(row.method for row in self.rows))
 
+    @property
+    def images(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(row.image for row in self.rows))
 
-def _differences(report: Report) -> str:
-    halves = ([column for column in half if column.better != "none"] for half in _halves(report))
-    tables = [_differences_table(report, half) for half in halves if half]
-    if len(report.methods) == 1:
-        return ""
-    return (
-        f"<h2>{escape(report.compared_with)} less the others</h2><p class=note>Differences paired by photograph, with "
-        "their 95 % interval. Green: better throughout the interval; red: worse; black: either. With fewer "
-        "than ten photographs such intervals are too narrow to be relied on.</p>"
-        + "".join(tables)
-    )
+    @property
+    def compared_with(self) -> str:
+        """Name of the reference method."""
+        return self.reference or next((row.method for row in self.rows if row.seeds), self.methods[-1])
 
+    def scores(self, table: Literal["fidelity", "detail"] | None = None) -> list[Score]:
+        """The scores that some method has, in the order of the tables."""
+        means = self.means().values()
+        return [s for s in scores_of(self.metrics, table) if any(mean[s.name] is not None for mean in means)]
 
-def _differences_table(report: Report, columns: list[Column]) -> str:
-    lines = []
-    for name, scores in report.differences().items():
-        cells = []
-        for column in columns:
-            interval = scores.get(column.score)
-            if interval is None or not math.isfinite(interval.mean):
-                cells.append("<td>-</td>")
+    def of(self, method: str) -> list[Scores]:
+        """A method's scores by photograph, in their order."""
+        return [row.scores for row in self.rows if row.method == method]
+
+    def means(self) -> dict[str, Scores]:
+        """Mean over photographs by method, in the order of methods; one infinite score makes it infinite."""
+        return {name: mean_scores(self.of(name), scores_of(self.metrics)) for name in self.methods}
+
+    def intervals(self) -> dict[str, dict[str, Interval]]:
+        """Mean and bootstrap interval by method and score, over the photographs that have the score."""
+        found: dict[str, dict[str, Interval]] = {method: {} for method in self.methods}
+        for method in self.methods:
+            for score in self.scores():
+                values, weights = weighted(self.of(method), score)
+                if sum(weights):
+                    found[method][score.name] = bootstrap_mean(values, weights)
+        return found
+
+    def differences(self) -> dict[str, dict[str, Interval]]:
+        """Reference method less each other, by score: paired by photograph, over those that have both values."""
+        found: dict[str, dict[str, Interval]] = {}
+        ours = self.of(self.compared_with)
+        for method in self.methods:
+            if method == self.compared_with:
                 continue
-            sign = 1 if column.better == "more" else -1
-            worst, finest = sorted((sign * interval.low, sign * interval.high))
-            mark = ' class="gain"' if worst > 0 else ' class="loss"' if finest < 0 else ""
-            text = f"{interval.mean:+.{column.decimals}f}"
-            cells.append(f"<td{mark}>{text}{_between(column, interval)}</td>")
-        lines.append(f"<tr><td>less {escape(name)}</td>{''.join(cells)}</tr>")
-    return _table(columns, lines)
+            found[method] = {}
+            for score in self.scores():
+                both = [
+                    (a, b)
+                    for a, b in zip(ours, self.of(method), strict=True)
+                    if a.get(score.name) is not None and b.get(score.name) is not None
+                ]
+                (a, weights), (b, _) = (weighted([pair[side] for pair in both], score) for side in (0, 1))
+                if sum(weights):
+                    found[method][score.name] = paired_difference(a, b, weights)
+        return found
+
+    def protocol(self) -> dict[str, Any]:
+        """What the scores depend on, in words and versions."""
+        metrics = [FIDELITY, *(METRICS[name] for name in self.metrics)]
+        return {
+            "scale": self.scale,
+            "degradation": self.degradation.kind,
+            **self._degradation(),
+            "photographs": len(self.images),
+            "failed": list(self.failed),
+            "crop": f"right and bottom, to a multiple of {self.scale}",
+            "pixels": "8 bit, as the methods return them; whole size, no border left out",
+            "seeds": list(self.seeds),
+            **{key: text for metric in metrics for key, text in metric.protocol.items()},
+            "seconds": "cpu_seconds of the process, wall_seconds by the clock, for each photograph; results read from "
+            "a folder have none",
+            "peak_mib": "of memory beyond what the process held before, for each photograph; where the system tells it",
+            "means": 'over seeds, then over photographs that have the score; "inf" where pictures are equal, null '
+            "where there is nothing to measure",
+            "intervals": f"{COVERAGE:.0%} percentile bootstrap over photographs, {RESAMPLES} draws, seed 0",
+            "differences": f"{self.compared_with} less the method, paired by photograph",
+            "versions": {"retinashift": __version__}
+            | {name: version(name) for name in ("torch", "numpy", "pillow", "scipy", "scikit-image")},
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data: `protocol`, `means`, `intervals` and `differences` by method, `rows`.
+
+        Infinite numbers are the string "inf": JSON has none. What was not measured is null, or left out.
+        """
+        return {
+            "protocol": self.protocol(),
+            "means": {name: self._plain(scores) for name, scores in self.means().items()},
+            "intervals": _plain_intervals(self.intervals()),
+            "differences": _plain_intervals(self.differences()),
+            "rows": [
+                {"image": row.image, "method": row.method, "seeds": list(row.seeds)} | self._plain(row.scores)
+                for row in self.rows
+            ],
+        }
+
+    def save(self, path: str | Path) -> None:
+        """Write `to_json` as a file, whole or not at all; one that exists is replaced."""
+        text = json.dumps(self.to_json(), indent=2, ensure_ascii=False, allow_nan=False)
+        replace_file(Path(path), (text + "\n").encode())
+
+    def save_csv(self, path: str | Path) -> None:
+        """Write one line for each photograph and method; empty where there is no score. As `save` otherwise."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        names = [score.name for score in scores_of(self.metrics)]
+        writer.writerow(["image", "method", "seeds", *names])
+        for row in self.rows:
+            values = [row.scores.get(name) for name in names]
+            seeds = " ".join(map(str, row.seeds))
+            writer.writerow([row.image, row.method, seeds, *("" if v is None else repr(v) for v in values)])
+        replace_file(Path(path), text.getvalue().encode())
+
+    def table(self, which: Literal["fidelity", "detail"] = "fidelity") -> list[list[str]]:
+        """The means as text, heading first. "fov" is the field of view; "-" is not measured."""
+        columns = [score for score in self.scores(which) if score.heading]
+        lines = [[name, *(column.text(mean) for column in columns)] for name, mean in self.means().items()]
+        return [["method", *(column.heading for column in columns)], *lines]
+
+    def _degradation(self) -> dict[str, object]:
+        """The ranges that a random degradation drew from."""
+        if self.degradation.exact:
+            return {}
+        ranges = asdict(self.degradation)
+        return {"degradation_seed": "0 and the number of the photograph", "degradation_ranges": ranges}
+
+    def _plain(self, scores: Scores) -> dict[str, float | str | None]:
+        values = {score.name: scores.get(score.name) for score in scores_of(self.metrics)}
+        return {name: "inf" if value is not None and math.isinf(value) else value for name, value in values.items()}
 
 
-def _halves(report: Report) -> list[list[Column]]:
-    """The columns of the two tables, so that each fits a page; an empty one is left out."""
-    halves = ([c for c in report.columns() if c.table == which] for which in ("fidelity", "detail"))
-    return [half for half in halves if half]
-
-
-def _strips(report: Report, colours: dict[str, str]) -> str:
-    intervals = report.intervals()
-    plots = []
-    for column in report.columns():
-        if column.score in PLOTTED:
-            values = {
-                name: [v for v in report.values(name, column.score) if v is not None] for name in report.methods
-            }
-            means = {name: scores[column.score] for name, scores in intervals.items() if column.score in scores}
-            plots.append(strip_plot(f"{column.heading} ({BETTER[column.better]})", values, means, colours))
-    return (
-        "<h2>Photographs</h2><p class=note>A stroke is a photograph, the disk their mean, the bar its interval.</p>"
-        f"<div class=plots>{''.join(plots)}</div>"
-    )
-
-
-def _spectrum(report: Report, gallery: Gallery, colours: dict[str, str]) -> str:
-    if not gallery.power:
-        return ""
-    frequency = (np.arange(BANDS) + 0.5) / (2 * BANDS)
-    # the geometric mean: a ratio of 2 and one of 1/2 are equally far off
-    curves = {name: np.exp(np.log(np.maximum(power, 1e-9)).mean(0)) for name, power in gallery.power.items()}
-    plot = curve_plot(
-        "Power of the result over the photograph's", frequency.tolist(),
-        {name: curve.tolist() for name, curve in curves.items()}, colours,
-        x_label="cycles a pixel", y_range=(0.0, 1.6), marks={0.5 / report.scale: "input's limit"},
-    )  # fmt: skip
-    return (
-        "<h2>Sharpness</h2><p class=note>1 is as much detail as the photograph has; below is blur, above is noise or "
-        "invention. It does not say that the detail is in its place.</p>" + plot
-    )
-
-
-def _crops(report: Report, gallery: Gallery) -> str:
-    scale_bar = error_colours(np.linspace(0, BRIGHTEST_ERROR, 96)[None].repeat(10, 0))
-    parts = [
-        f"<h2>Crops</h2><p class=note>{CROP} pixels of the photograph, where bicubic errs most; samples of the first "
-        f"seed. Error: mean over channels, {_image(scale_bar, 'colours', 'width:96px;display:inline')} 0 to "
-        f"{BRIGHTEST_ERROR} grey levels. Vessels:{_key(AGREED)}found in both{_key(MISSED)}lost"
-        f"{_key(INVENTED)}not in the photograph.</p>"
-    ]
-    return "".join([*parts, *(_exhibit(report, exhibit) for exhibit in gallery.exhibits.values())])
-
-
-def _exhibit(report: Report, exhibit: Exhibit) -> str:
-    names = [name for name in report.methods if name in exhibit.panels and name != "nearest"]
-    panels = [exhibit.panels[name] for name in names]
-    psnr = [f"<br><small>{p.psnr:.2f} dB in the field</small>" if p.psnr is not None else "" for p in panels]
-    heads = "".join(f"<th>{escape(name)}{text}</th>" for name, text in zip(names, psnr, strict=True))
-    lines = [f"<tr><th></th><th>input</th>{heads}<th>photograph</th></tr>"]
-    pictures = [exhibit.lr, *(panel.picture for panel in panels), exhibit.hr]
-    lines.append(_picture_row("picture", pictures))
-    lines.append(_picture_row("error", [None, *(panel.error for panel in panels), None]))
-    if exhibit.hr_vessels is not None:
-        lines.append(_picture_row("vessels", [None, *(panel.vessels for panel in panels), exhibit.hr_vessels]))
-    row, column = exhibit.place
-    return (
-        f"<h3>{escape(exhibit.image)} <small class=note>at {column}, {row}</small></h3>"
-        f"<div class=scroll><table class=crops style='--across:{len(pictures)}'>{''.join(lines)}</table></div>"
-    )
-
-
-def _picture_row(what: str, pictures: Sequence[np.ndarray | None]) -> str:
-    cells = "".join(f"<td>{'' if picture is None else _image(picture, what)}</td>" for picture in pictures)
-    return f"<tr><th>{what}</th>{cells}</tr>"
-
-
-def _rows(report: Report) -> str:
-    columns = report.columns()
-    lines = [
-        f"<tr><td>{escape(row.image)}</td><td>{escape(row.method)}</td>"
-        + "".join(f"<td>{column.text(row.scores)}</td>" for column in columns)
-        + "</tr>"
-        for row in report.rows
-    ]
-    return f"<details><summary>Every photograph</summary>{_table(columns, lines, ('photograph', 'method'))}</details>"
-
-
-def _protocol(report: Report) -> str:
-    lines = [
-        f"<tr><td>{escape(str(key))}</td><td style='text-align:left;white-space:normal'>{escape(_say(value))}</td></tr>"
-        for key, value in report.protocol().items()
-    ]
-    return f"<details open><summary>Protocol</summary><table>{''.join(lines)}</table></details>"
-
-
-def _table(columns: list[Column], lines: list[str], first: tuple[str, ...] = ("method",)) -> str:
-    heads = "".join(f"<th>{escape(text)}</th>" for text in (*first, *(column.heading for column in columns)))
-    return f"<div class=scroll><table><thead><tr>{heads}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
-
-
-def _best(column: Column, values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    if not known or column.better == "none" or len(set(known)) == 1:
-        return None
-    return max(known) if column.better == "more" else min(known)
-
-
-def _between(column: Column, interval: Interval | None) -> str:
-    if interval is None or not math.isfinite(interval.mean) or column.score.endswith(("seconds", "mib")):
-        return ""
-    return f"<small>{interval.low:.{column.decimals}f} to {interval.high:.{column.decimals}f}</small>"
-
-
-def _say(value: object) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {item}" for key, item in value.items())
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _key(colour: tuple[int, int, int]) -> str:
-    return f'<span class=key style="background:rgb{colour}"></span>'
-
-
-def _image(pixels: np.ndarray, alt: str, style: str = "") -> str:
-    """A PNG inside the page."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    source = base64.b64encode(buffer.getvalue()).decode()
-    return f'<img alt="{escape(alt)}" style="{style}" src="data:image/png;base64,{source}">'
+def _plain_intervals(intervals: dict[str, dict[str, Interval]]) -> dict[str, dict[str, list[float]]]:
+    """[mean, low, high] by method and score; what is not finite is left out."""
+    return {
+        method: {name: [i.mean, i.low, i.high] for name, i in scores.items() if math.isfinite(i.mean)}
+        for method, scores in intervals.items()
+    }

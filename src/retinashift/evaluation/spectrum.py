@@ -1,11 +1,12 @@
-"""Sharpness by frequency: the power of a reconstruction beside that of the photograph."""
+"""Sharpness by frequency: the power of a result relative to that of the photograph."""
 
 from __future__ import annotations
 
 import numpy as np
 from scipy import fft
 
-from retinashift.evaluation.metrics import luma_studio
+from retinashift.evaluation.scores import Metric, Result, Score, Scores, Subject
+from retinashift.evaluation.similarity import luma_studio
 
 BANDS = 32
 """Rings of equal width from 0 to half a cycle a pixel."""
@@ -14,8 +15,8 @@ BANDS = 32
 def radial_power(pixels: np.ndarray, field: np.ndarray) -> np.ndarray:
     """Mean power of the luma in rings of frequency.
 
-    It is taken in the largest square of the field's box that a circle of it would hold, so that the edge of the
-    aperture stays out, with its mean subtracted and faded at its border by a Hann window.
+    It is taken in a square inside the circle that fills the field's box, so that the edge of the aperture stays out.
+    The mean is subtracted, and a Hann window fades the border.
 
     Args:
         pixels: (H, W, 3) or (H, W), uint8.
@@ -43,12 +44,12 @@ def radial_power(pixels: np.ndarray, field: np.ndarray) -> np.ndarray:
 def sharpness(sr: np.ndarray, hr: np.ndarray, scale: int) -> float:
     """Power of `sr` over that of `hr` in the octave above what the input can hold; 1 is as sharp as the photograph.
 
-    Below 1 is blurred, above 1 is sharper or noisier than the eye was. Whether the detail is in its place, it does not
-    say.
+    Below 1 the result is blurred; above 1 it is sharper or noisier than the photograph. The number does not tell
+    whether the detail is in its place.
 
     Args:
         sr, hr: (BANDS,), of `radial_power`.
-        scale: of the enlargement; the octave is 1/(2 scale) to 1/scale cycles a pixel, at most one half.
+        scale: of the super-resolution; the octave is 1/(2 scale) to 1/scale cycles a pixel, at most one half.
 
     Returns:
         At least 0; nan if the photograph has nothing there.
@@ -65,3 +66,38 @@ def _inner_square(field: np.ndarray) -> tuple[slice, slice]:
     side = int(min(rows[-1] - rows[0], columns[-1] - columns[0]) / np.sqrt(2))
     top, left = ((line[0] + line[-1] - side) // 2 for line in (rows, columns))
     return slice(top, top + side + 1), slice(left, left + side + 1)
+
+
+def reference_power(subject: Subject) -> np.ndarray | None:
+    """(BANDS,) of the photograph, or None where its field is too small. To be given to `Subject.derive`."""
+    return _power(subject.hr, subject.field)
+
+
+def result_power(result: Result) -> np.ndarray | None:
+    """(BANDS,) of the result, or None where the field is too small. To be given to `Result.derive`."""
+    return _power(result.sr, result.subject.field)
+
+
+def _power(pixels: np.ndarray, field: np.ndarray) -> np.ndarray | None:
+    try:
+        return radial_power(pixels, field)
+    except ValueError:
+        return None
+
+
+def _measure(result: Result) -> Scores:
+    power, reference = result.derive(result_power), result.subject.derive(reference_power)
+    if power is None or reference is None:
+        return {}
+    return {"sharpness": sharpness(power, reference, result.subject.scale)}
+
+
+SPECTRUM = Metric(
+    (Score("sharpness", "sharpness", 2, "none", note="power in the octave that the input lacks; 1 is the reference"),),
+    _measure,
+    {
+        "sharpness": "power over the photograph's in the octave above the input's Nyquist frequency; Hann window, "
+        "inner square of the field, on the same luma"
+    },
+    default=True,
+)

@@ -13,6 +13,8 @@ import numpy as np
 from scipy import fft, ndimage
 from skimage.morphology import skeletonize
 
+from retinashift.evaluation.scores import Metric, Result, Score, Scores, Subject
+
 SIGMAS = (1.2, 1.8, 2.7)
 """Half widths of the filters in pixels of a field up to `REFERENCE_WIDTH` wide; wider ones scale them."""
 ELONGATION = 2.5
@@ -177,3 +179,51 @@ def _without_specks(vessels: np.ndarray, pixels: int) -> np.ndarray:
     sizes = np.bincount(pieces.ravel())
     sizes[0] = 0
     return sizes[pieces] >= max(1, pixels)
+
+
+def reference_vessels(subject: Subject) -> VesselMap:
+    """Vessels of the photograph. To be given to `Subject.derive`."""
+    return vessel_map(subject.hr, subject.field)
+
+
+def result_vessels(result: Result) -> VesselMap:
+    """Vessels of the result, by the photograph's level. To be given to `Result.derive`."""
+    level = result.subject.derive(reference_vessels).level
+    return vessel_map(result.sr, result.subject.field, level)
+
+
+def _measure(result: Result) -> Scores:
+    found, subject = result.derive(result_vessels), result.subject
+    field, own, label = subject.field, subject.derive(reference_vessels).vessels, subject.observed.vessels
+    scores: Scores = {
+        "vessel_dice": dice(found.vessels, own, field),
+        "vessel_thin": thin_sensitivity(found.vessels, own, field),
+    }
+    if label is not None:
+        scores |= {
+            "label_dice": dice(found.vessels, label, field),
+            "label_auc": area_under_curve(found.soft, label, field),
+            "label_thin": thin_sensitivity(found.vessels, label, field),
+        }
+    return scores
+
+
+VESSELS = Metric(
+    (
+        Score("vessel_dice", "vessels", plotted=True, note="Dice of the vessels found in the result and the reference"),
+        Score("vessel_thin", "thin", plotted=True, note="share of the reference's thin vessels found"),
+        Score("label_dice", "label Dice", plotted=True, note="vessels found against an observer's"),
+        Score("label_auc", "label AUC", 4, plotted=True),
+        Score("label_thin", "label thin"),
+    ),
+    _measure,
+    {
+        "vessels": f"green channel over its background; oriented second derivatives of Gaussians, {ORIENTATIONS} "
+        f"directions, sigma {', '.join(map(str, SIGMAS))} pixels in a field of {REFERENCE_WIDTH}; a vessel is what "
+        f"exceeds the level of the strongest {VESSEL_SHARE:.0%} of the photograph's field, without specks",
+        "vessel_dice": "vessels of the result and of the photograph, in the field of view",
+        "vessel_thin": f"share found of the photograph's centre lines at most {THIN:g} pixels wide",
+        "label_dice, label_auc, label_thin": "the same and the area under the ROC curve against manual labels",
+    },
+    default=True,
+)

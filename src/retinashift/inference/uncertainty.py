@@ -7,7 +7,7 @@ folder; `sigma` is the spread seen through that curve: |x0 - mean| <= 1.645 sigm
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -144,8 +144,10 @@ def fit_curve(spreads: np.ndarray, errors: np.ndarray) -> tuple[tuple[float, ...
 
     Returns:
         (spreads, sigmas): of `KNOTS` groups of as many values, the median spread and the 90th percentile of the error,
-        divided by Z; made to rise by pooling neighbours that fall (isotonic regression).
+        divided by Z; made to rise by isotonic regression.
     """
+    from scipy.optimize import isotonic_regression  # slow to import, and only calibration needs it
+
     if len(spreads) < 10 * KNOTS:
         raise ValueError(f"{len(spreads)} values; a calibration needs at least {10 * KNOTS}")
     order = np.argsort(spreads, kind="stable")
@@ -153,18 +155,7 @@ def fit_curve(spreads: np.ndarray, errors: np.ndarray) -> tuple[tuple[float, ...
     for group in np.array_split(order, KNOTS):
         knots.append(float(np.median(spreads[group])))
         values.append(float(np.quantile(errors[group], LEVEL)) / Z)
-    return tuple(knots), tuple(_rising(values))
-
-
-def _rising(values: Sequence[float]) -> list[float]:
-    """The nearest sequence, in squares, that does not fall."""
-    pools: list[tuple[float, int]] = []
-    for value in values:
-        pools.append((value, 1))
-        while len(pools) > 1 and pools[-2][0] > pools[-1][0]:
-            (one, n), (other, m) = pools[-2], pools[-1]
-            pools[-2:] = [((one * n + other * m) / (n + m), n + m)]
-    return [value for value, count in pools for _ in range(count)]
+    return tuple(knots), tuple(isotonic_regression(values).x.tolist())
 
 
 def coverage(errors: np.ndarray, sigma: np.ndarray, half_widths: Iterable[float]) -> list[float]:

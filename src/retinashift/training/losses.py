@@ -7,7 +7,7 @@ from diffusers.models.autoencoders.vq_model import VQModel
 from torch import Tensor
 
 from retinashift.diffusion.scheduler import ResShiftScheduler
-from retinashift.models.lpips import LPIPS
+from retinashift.models.perceptual import LPIPS
 
 ROUNDING = 1e-5
 """About the squared error, on [-1, 1], of rounding to 8 bit: below it a sample counts no more than its share."""

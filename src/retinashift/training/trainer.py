@@ -31,7 +31,7 @@ from retinashift.diffusion.noise import stream_generator
 from retinashift.diffusion.scheduler import ResShiftScheduler
 from retinashift.imaging.files import replace_file
 from retinashift.models.codec import upsample_bicubic
-from retinashift.models.lpips import LPIPS
+from retinashift.models.perceptual import LPIPS
 from retinashift.training.averaging import average
 from retinashift.training.build import build_pipeline, frozen_codec, resolved, trained_part
 from retinashift.training.card import continued_card

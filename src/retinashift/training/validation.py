@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from retinashift.evaluation.metrics import psnr_rgb
+from retinashift.evaluation.similarity import psnr_rgb
 from retinashift.imaging.degradation.bicubic import bicubic_pillow, crop_to_multiple, enlarge
 from retinashift.imaging.degradation.pipeline import Degradation
 from retinashift.imaging.fundus import field_of_view

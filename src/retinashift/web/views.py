@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from retinashift.evaluation.metrics import psnr_rgb, ssim_y
+from retinashift.evaluation.similarity import psnr_rgb, ssim_y
 from retinashift.imaging.degradation.bicubic import enlarge
 from retinashift.imaging.files import read_image, write_image
 from retinashift.imaging.fundus import field_of_view

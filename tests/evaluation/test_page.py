@@ -11,7 +11,7 @@ from PIL import Image
 
 from retinashift.evaluation.benchmark import Method, baseline, evaluate
 from retinashift.evaluation.gallery import AGREED, CROP, MISSED, Gallery, error_colours
-from retinashift.evaluation.report import render_html, save_html
+from retinashift.evaluation.page import render_html, save_html
 from retinashift.imaging.degradation.bicubic import enlarge
 
 NAMES = ("eye <1>.png", "eye 2.png")
@@ -46,7 +46,7 @@ def test_every_method_has_its_figures_and_its_crops(made):
     report, gallery = made
     page = render_html(report, gallery, "t")
     for mean in report.means().values():
-        assert f"{mean.psnr_rgb_fov:.2f}" in page
+        assert f"{mean['psnr_rgb_fov']:.2f}" in page
     # input, photograph, its vessels, and picture, error and vessels of two methods; and the bar of colours
     pictures = [Image.open(io.BytesIO(base64.b64decode(code))) for code in re.findall(r"base64,([^\"]+)", page)]
     assert sum(picture.size == (CROP, CROP) for picture in pictures) == 9
