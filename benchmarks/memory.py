@@ -73,6 +73,7 @@ def measure(size: int, memory: str, steps: int, folder: Path) -> dict[str, Any]:
     from retinashift.imaging.files import read_image
     from retinashift.inference.device import parse_bytes
     from retinashift.inference.pipeline import ResShiftPipeline
+    from retinashift.inference.settings import Sampling
 
     torch.set_num_threads(1)
     source, target = folder / f"lr_{size}.png", folder / f"{size}.png"
@@ -81,7 +82,8 @@ def measure(size: int, memory: str, steps: int, folder: Path) -> dict[str, Any]:
     bands = [0]
     network = BandWatch(pipeline, bands)
     begun = time.process_time()
-    options = BatchOptions(steps=steps, memory=parse_bytes(memory))
+    sampling = Sampling(num_inference_steps=steps, memory=parse_bytes(memory))
+    options = BatchOptions(sampling=sampling)
     (outcome,) = upscale_files(network, [Job(source, target)], options)
     seconds = time.process_time() - begun
     assert not outcome.error, outcome.error

@@ -1,6 +1,7 @@
 """Where results go: names and sub-folders are kept, and every clash is refused before any work."""
 
 import gzip
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -51,7 +52,7 @@ def test_formats_that_would_meet_in_one_name_are_refused(folder, tmp_path):
 def test_one_input_may_name_its_output(folder, tmp_path):
     job = plan_jobs([folder / "a.png"], tmp_path / "sharp.tif")[0]
     assert job.target == tmp_path / "sharp.tif"
-    with pytest.raises(ImageError, match="4 images go into one file"):
+    with pytest.raises(ImageError, match="4 images cannot be written into one file"):
         plan_jobs([folder], tmp_path / "sharp.tif")
 
 
@@ -104,7 +105,7 @@ def test_what_is_no_image_is_left_out_with_a_word(folder, tmp_path, caplog):
 @pytest.mark.parametrize(
     ("out", "file_format", "words"),
     [
-        ("sharp.png", "tiff", "are two formats"),
+        ("sharp.png", "tiff", "name two formats"),
         ("sharp.bmp", "same", "neither a folder nor a file"),
         ("plain", "same", "neither a folder nor a file"),
     ],
@@ -133,3 +134,25 @@ def test_maps_and_figures_of_a_run_that_was_killed_before_its_result_do_not_stop
     with pytest.raises(ImageError, match="exists already"):
         plan_jobs([folder], tmp_path / "out", figure=True)
     assert len(plan_jobs([folder], tmp_path / "out", uncertainty=True, figure=True, resume=True)) == 4
+
+
+@pytest.mark.parametrize("out", ["s3://bucket/x", "https://example.org/x.png", "-", "file:///tmp/x"])
+def test_an_output_that_is_no_local_path_is_refused(folder, out):
+    with pytest.raises(ImageError, match="-o takes a local folder or file name"):
+        plan_jobs([folder], Path(out))
+    assert not Path(out.partition("/")[0]).exists() or out == "-"
+
+
+@pytest.mark.parametrize("given", ["s3://bucket/a.png", "https://example.org/a.png", "-"])
+def test_an_input_that_is_no_local_path_is_refused(folder, tmp_path, given):
+    with pytest.raises(ImageError, match="an input is a local file, folder or pattern"):
+        plan_jobs([folder, given], tmp_path / "out")
+
+
+def test_a_name_without_room_for_its_sidecar_is_refused_before_any_work(folder, tmp_path):
+    name = "a" * 250 + ".png"
+    (folder / "a.png").rename(folder / name)
+    assert len(plan_jobs([folder], tmp_path / "out")) == 4
+    for beside in ({"sidecar": True}, {"figure": True}, {"uncertainty": True}):
+        with pytest.raises(ImageError, match="at most 255 fit; rename"):
+            plan_jobs([folder], tmp_path / "out", **beside)

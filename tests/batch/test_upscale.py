@@ -1,18 +1,25 @@
 """Files through the pipeline: depth, grey, alpha and metadata stay; a failure is told and stops nothing."""
 
 import json
+import os
+from dataclasses import replace
 
 import numpy as np
 import pydicom
 import pytest
 
 from builders.dicom import photography, written
+from retinashift.batch import photograph
 from retinashift.batch.jobs import Job, companions_of, figure_of, maps_of, sidecar_of
+from retinashift.batch.photograph import ResultOptions, upscale_bytes
 from retinashift.batch.upscale import BatchOptions, upscale_files
 from retinashift.imaging.figures.uncertainty import decode_map
 from retinashift.imaging.files import find_provenance, read_image, write_image
 from retinashift.imaging.provenance import digest
 from retinashift.inference.fingerprint import checkpoint_hash
+from retinashift.inference.settings import Sampling
+
+TWO = Sampling.of_samples(uncertainty=2)
 
 
 @pytest.fixture
@@ -92,7 +99,7 @@ def test_workers_change_neither_bytes_nor_order_nor_failures(folder, tiny_pipeli
 
 
 def test_every_result_tells_what_made_it(folder, tiny_pipeline):
-    options = BatchOptions(seed=3, steps=2, sidecar=True)
+    options = BatchOptions(seed=3, sampling=Sampling(num_inference_steps=2), sidecar=True)
     outcome = next(upscale_files(tiny_pipeline(), jobs_in(folder, "out"), options))
     record = find_provenance(outcome.job.target.read_bytes(), "a")
     assert record == outcome.record
@@ -155,7 +162,7 @@ def test_de_identification_is_not_promised_for_other_formats(folder, tiny_pipeli
 def test_uncertainty_lies_beside_the_result_and_says_whether_it_is_calibrated(tmp_path, tiny_pipeline):
     source, target = tmp_path / "eye.png", tmp_path / "out" / "eye.png"
     write_image(source, np.random.default_rng(0).integers(0, 255, (8, 6, 4), dtype=np.uint8))
-    options = BatchOptions(uncertainty=2, whole_frame=True)
+    options = BatchOptions(sampling=TWO)
     outcome = next(iter(upscale_files(tiny_pipeline(), [Job(source, target)], options)))
     assert outcome.error == ""
     assert outcome.record.steps == 4
@@ -174,7 +181,7 @@ def test_beside_dicom_the_uncertainty_lies_as_a_parametric_map_too_with_the_same
     pixels = np.random.default_rng(0).integers(0, 255, (8, 6, 3), dtype=np.uint8)
     source.write_bytes(written(photography(pixels)))
     run = lambda: next(  # noqa: E731
-        iter(upscale_files(tiny_pipeline(), [Job(source, target)], BatchOptions(uncertainty=2, resume=True)))
+        iter(upscale_files(tiny_pipeline(), [Job(source, target)], BatchOptions(sampling=TWO, resume=True)))
     )
     assert run().error == ""
     numbers, _, parametric = maps_of(target)
@@ -185,35 +192,81 @@ def test_beside_dicom_the_uncertainty_lies_as_a_parametric_map_too_with_the_same
     mapping = ds.SharedFunctionalGroupsSequence[0].RealWorldValueMappingSequence[0]
     assert mapping.LUTExplanation == account["meaning"]
     assert run().skipped
+    whole = parametric.read_bytes()
     parametric.unlink()
-    assert "--overwrite" in run().error
+    assert not run().skipped
+    assert parametric.read_bytes() == whole
 
 
-def test_a_result_whose_uncertainty_is_gone_is_not_taken_for_done(tmp_path, tiny_pipeline):
-    source, target = tmp_path / "eye.png", tmp_path / "out" / "eye.png"
-    write_image(source, np.zeros((8, 6, 3), np.uint8))
-    run = lambda: next(  # noqa: E731
-        iter(upscale_files(tiny_pipeline(), [Job(source, target)], BatchOptions(uncertainty=2, resume=True)))
-    )
-    assert run().error == ""
-    assert run().skipped
-    maps_of(target)[0].unlink()
-    assert "--overwrite" in run().error
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".dcm"])
+def test_what_is_missing_beside_a_result_is_made_again_with_the_bytes_of_an_undisturbed_run(
+    tmp_path, tiny_pipeline, retina, suffix
+):
+    pipeline, options = tiny_pipeline(), BatchOptions(sampling=TWO, figure=True, sidecar=True)
+    source, target = tmp_path / f"eye{suffix}", tmp_path / "out" / f"eye{suffix}"
+    if suffix == ".dcm":
+        source.write_bytes(written(photography(retina[:24, :16])))
+    else:
+        write_image(source, retina[:24, :16])
+    (outcome,) = upscale_files(pipeline, [Job(source, target)], options)
+    assert outcome.error == ""
+    whole = contents(target.parent)
+    for missing in companions_of(target):
+        missing.unlink()
+        result = target.stat().st_mtime_ns, target.read_bytes()
+        (again,) = upscale_files(pipeline, [Job(source, target)], replace(options, resume=True))
+        assert again.error == ""
+        assert (target.stat().st_mtime_ns, target.read_bytes()) == result
+        if missing == sidecar_of(target):
+            assert json.loads(missing.read_bytes())["result_sha256"] == digest(target.read_bytes())
+        else:
+            assert missing.read_bytes() == whole[missing.name]
+    (again,) = upscale_files(pipeline, [Job(source, target)], replace(options, resume=True))
+    assert again.skipped
 
 
-@pytest.mark.parametrize(
-    "options", [{"uncertainty": 1}, {"uncertainty": 4, "ensemble_size": 2}, {"uncertainty": 4, "steps": 1}]
-)
-def test_uncertainty_that_cannot_be_is_refused(options):
-    with pytest.raises(ValueError, match="uncertainty"):
-        BatchOptions(**options)
+def test_the_next_run_removes_what_a_killed_one_left_and_nothing_else(folder, tiny_pipeline):
+    out = folder / "out"
+    out.mkdir()
+    left = {name: out / name for name in (f".{'0a' * 8}.tmp", f".{'1b' * 8}.tmp", ".notes.tmp", "0000000000000000.tmp")}
+    for path in left.values():
+        path.write_bytes(b"half")
+        os.utime(path, (0, 0))
+    os.utime(left[f".{'1b' * 8}.tmp"])  # of a run that goes on
+    next(upscale_files(tiny_pipeline(), jobs_in(folder, "out")))
+    assert [path.name for path in left.values() if not path.exists()] == [f".{'0a' * 8}.tmp"]
+
+
+def test_the_results_of_a_file_can_be_had_in_memory_as_they_would_be_written(tmp_path, tiny_pipeline, retina):
+    pipeline, source = tiny_pipeline(), tmp_path / "eye.png"
+    write_image(source, retina[:24, :16])
+    target, shares = tmp_path / "out" / "eye.tif", []
+    options = ResultOptions(sampling=TWO, figure=True)
+    upscaled = upscale_bytes(pipeline, source.read_bytes(), "eye.png", target, options, shares.append)
+    files = dict(upscaled.files())
+    assert not target.parent.exists()
+    assert shares == sorted(shares)
+    assert shares[-1] == pytest.approx(1)
+    (outcome,) = upscale_files(pipeline, [Job(source, target)], BatchOptions(**vars(options)))
+    assert {path: path.read_bytes() for path in target.parent.iterdir()} == files
+    assert upscaled.record == outcome.record
+    assert np.array_equal(read_image(target).pixels, upscaled.pixels)
+    assert np.allclose(decode_map(files[maps_of(target)[0]])[0], upscaled.sigma, atol=1e-5)
+
+
+def test_progress_tells_which_job_is_how_far(folder, tiny_pipeline):
+    told = []
+    jobs = [jobs_in(folder, "out")[number] for number in (0, 1)]
+    list(upscale_files(tiny_pipeline(), jobs, progress=lambda job, share: told.append((job, share))))
+    assert list(dict.fromkeys(job for job, _ in told)) == jobs
+    assert [share for job, share in told if job == jobs[0]][-1] == pytest.approx(1)
 
 
 def test_what_lay_beside_a_former_result_does_not_stay_beside_the_new_one(tmp_path, tiny_pipeline):
     source, target = tmp_path / "a.png", tmp_path / "out" / "a.png"
     write_image(source, np.full((6, 5, 3), 90, np.uint8))
     job, pipeline = Job(source, target), tiny_pipeline()
-    (first,) = upscale_files(pipeline, [job], BatchOptions(uncertainty=2, sidecar=True, figure=True))
+    (first,) = upscale_files(pipeline, [job], BatchOptions(sampling=TWO, sidecar=True, figure=True))
     assert first.error == ""
     assert all(path.exists() for path in companions_of(target))
     (second,) = upscale_files(pipeline, [job], BatchOptions(seed=7, overwrite=True))
@@ -235,7 +288,7 @@ def test_json_of_other_programs_beside_a_result_stays(tmp_path, tiny_pipeline):
 def test_maps_overlays_and_figures_tell_what_made_them_like_results(tmp_path, tiny_pipeline):
     source, target = tmp_path / "a.png", tmp_path / "out" / "a.png"
     write_image(source, np.full((6, 5, 3), 90, np.uint8))
-    (outcome,) = upscale_files(tiny_pipeline(), [Job(source, target)], BatchOptions(uncertainty=2, figure=True))
+    (outcome,) = upscale_files(tiny_pipeline(), [Job(source, target)], BatchOptions(sampling=TWO, figure=True))
     for path in (target, figure_of(target), *maps_of(target)):
         assert find_provenance(path.read_bytes(), path.name) == outcome.record
 
@@ -254,7 +307,7 @@ def test_a_figure_is_drawn_of_a_page_and_of_any_size_that_is_read_and_again_when
     (again,) = upscale_files(
         tiny_pipeline(), [Job(source, target)], BatchOptions(figure=True, page=2, max_pixels=120, resume=True)
     )
-    assert (again.error, again.skipped) == ("", True)
+    assert again.error == ""
     assert figure_of(target).read_bytes() == drawn
 
 
@@ -272,7 +325,7 @@ def test_what_a_file_cannot_hold_is_told_before_the_network_runs(
     tmp_path, tiny_pipeline, monkeypatch, name, pixels, words
 ):
     write_image(tmp_path / "in.png", pixels)
-    monkeypatch.setattr("retinashift.batch.upscale._enlarge", None)
+    monkeypatch.setattr("retinashift.batch.upscale.upscale_source", None)
     (outcome,) = upscale_files(tiny_pipeline(), [Job(tmp_path / "in.png", tmp_path / "out" / name)])
     assert words in outcome.error
 
@@ -281,23 +334,19 @@ def broken(*arguments, **options):
     raise TypeError("contents must be 'Dataset'\ninstances \x1b[31m")
 
 
-@pytest.mark.parametrize(
-    "stage", ["decode_image", "check_target", "encode_image", "compared", "overlay", "find_provenance"]
-)
+@pytest.mark.parametrize("stage", ["decode_image", "check_target", "encode_image", "compared", "overlay", "encode_map"])
 @pytest.mark.parametrize("workers", [1, 3])
 def test_whatever_a_stage_raises_for_one_file_is_that_files_failure(
     folder, tiny_pipeline, monkeypatch, caplog, stage, workers
 ):
-    from retinashift.batch import upscale
-
-    real, calls = getattr(upscale, stage), []
+    real, calls = getattr(photograph, stage), []
 
     def second_fails(*arguments, **options):
         calls.append(1)
         return broken() if len(calls) == 2 else real(*arguments, **options)
 
-    monkeypatch.setattr(upscale, stage, second_fails)
-    options = BatchOptions(workers=workers, figure=True, uncertainty=2)
+    monkeypatch.setattr(photograph, stage, second_fails)
+    options = BatchOptions(workers=workers, figure=True, sampling=TWO)
     good = [job for job in jobs_in(folder, "out") if job.source.name != "2.png"]
     with caplog.at_level("DEBUG", "retinashift"):
         outcomes = list(upscale_files(tiny_pipeline(), good, options))

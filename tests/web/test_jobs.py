@@ -11,6 +11,7 @@ from retinashift.batch.jobs import Job, maps_of
 from retinashift.batch.upscale import BatchOptions, upscale_files
 from retinashift.imaging.files import find_provenance, read_image
 from retinashift.inference import streaming
+from retinashift.inference.settings import Sampling
 from retinashift.web.jobs import JobSettings, run_job, safe_name
 from retinashift.web.model import Cancelled, Model
 
@@ -48,15 +49,16 @@ def test_settings_outside_their_range_or_against_each_other_are_named(wrong):
 
 @pytest.mark.parametrize(
     ("settings", "options"),
-    [(JobSettings(), BatchOptions(sidecar=True)),
-     (JobSettings(mode="realistic"), BatchOptions(mode="realistic", sidecar=True)),
-     (JobSettings("faithful", 4, 7, False, 0, "tiff"), BatchOptions(4, seed=7, back_projections=0, sidecar=True)),
-     (JobSettings(samples=3, seed=5), BatchOptions(uncertainty=3, seed=5, sidecar=True))],
+    [(JobSettings(), {}),
+     (JobSettings(mode="realistic"), {"sampling": Sampling(mode="realistic")}),
+     (JobSettings("faithful", 4, 7, False, 0, "tiff"),
+      {"sampling": Sampling(num_inference_steps=4, back_projections=0), "seed": 7}),
+     (JobSettings(samples=3, seed=5), {"sampling": Sampling.of_samples(uncertainty=3), "seed": 5})],
 )  # fmt: skip
 def test_result_sidecar_and_maps_are_those_of_the_command_line(model, eye, tmp_path, settings, options):
     (photo,) = run(model, [eye], tmp_path / "job", settings)
     target = tmp_path / "out" / photo["saved"]
-    (outcome,) = upscale_files(model.pipeline(), [Job(eye, target)], options)
+    (outcome,) = upscale_files(model.pipeline(), [Job(eye, target)], BatchOptions(**options, sidecar=True))
     mine = tmp_path / "job" / "0" / photo["saved"]
     assert mine.read_bytes() == target.read_bytes()
     assert [path.read_bytes() for path in maps_of(mine) if path.exists()] == [

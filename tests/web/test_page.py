@@ -12,6 +12,7 @@ from retinashift.batch.upscale import BatchOptions, upscale_files
 from retinashift.imaging.figures.uncertainty import decode_map
 from retinashift.imaging.files import read_image
 from retinashift.inference.pipeline import ResShiftPipeline
+from retinashift.inference.settings import Sampling
 from retinashift.web.jobs import CALIBRATED, NOT_CALIBRATED
 
 
@@ -65,7 +66,9 @@ def test_a_person_uploads_runs_looks_and_takes_away_the_bytes_of_the_command_lin
     with view.expect_download() as download:
         viewer.get_by_text("Download image").click()
     (job,) = plan_jobs([photograph], tmp_path / "out")
-    (outcome,) = upscale_files(ResShiftPipeline.from_shipped(), [job], BatchOptions(uncertainty=2))
+    (outcome,) = upscale_files(
+        ResShiftPipeline.from_shipped(), [job], BatchOptions(sampling=Sampling.of_samples(uncertainty=2))
+    )
     assert outcome.error == ""
     assert download.value.path().read_bytes() == job.target.read_bytes()
     assert dialogs == []

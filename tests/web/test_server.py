@@ -18,6 +18,7 @@ from retinashift.batch.jobs import Job
 from retinashift.batch.upscale import BatchOptions, upscale_files
 from retinashift.imaging.files import decode_image
 from retinashift.inference.pipeline import ResShiftPipeline
+from retinashift.inference.settings import Sampling
 
 
 @pytest.mark.parametrize(
@@ -90,7 +91,9 @@ def test_format_and_depth_come_back_with_the_bytes_of_the_command_line(page, ret
     result, sidecar = enlarged(page, data, name)
     source, target = tmp_path / name, tmp_path / "out" / name
     source.write_bytes(data)
-    (outcome,) = upscale_files(ResShiftPipeline.from_shipped(), [Job(source, target)], BatchOptions(steps=1, seed=0))
+    (outcome,) = upscale_files(
+        ResShiftPipeline.from_shipped(), [Job(source, target)], BatchOptions(sampling=Sampling(num_inference_steps=1))
+    )
     assert outcome.error == ""
     assert result == target.read_bytes()
     given, back = decode_image(data, name), decode_image(result, name)

@@ -20,7 +20,7 @@ from retinashift.cli.inspect import inspect_files
 from retinashift.cli.opening import LARGEST_SEED, Failures, open_pipeline, progress_bar, quiet_libraries
 from retinashift.cli.schedule import schedule
 from retinashift.imaging.failures import DEBUG_VARIABLE, explain
-from retinashift.inference.settings import Mode, OutputFormat, Precision
+from retinashift.inference.settings import Mode, OutputFormat, Precision, Sampling
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -77,9 +77,6 @@ def upscale(
         bool, typer.Option(help="Bring the result into line with the input: reduced again, it gives the input back.")
     ] = True,
     memory: Annotated[str, typer.Option(help="Memory to keep to, such as 2G; empty: half of what is free.")] = "",
-    whole_frame: Annotated[
-        bool, typer.Option("--whole-frame", help="Let the network work on the dark surround of the eye too.")
-    ] = False,
     precision: Annotated[
         Precision,
         typer.Option(help="bf16: twice as fast where the processor has units for it (AMX), for about one grey level."),
@@ -132,16 +129,18 @@ def upscale(
     from retinashift.cli.upscaling import run_batch
     from retinashift.inference.device import parse_bytes
 
-    options = BatchOptions(
-        steps=steps or None,
+    sampling = Sampling.of_samples(
         mode=mode,
-        seed=seed,
-        ensemble_size=ensemble,
+        num_inference_steps=steps or None,
+        ensemble=ensemble,
         uncertainty=uncertainty,
         back_projections=None if consistency else 0,
         memory=parse_bytes(memory) if memory else None,
-        whole_frame=whole_frame,
         precision=precision,
+    )
+    options = BatchOptions(
+        sampling=sampling,
+        seed=seed,
         page=page or None,
         max_pixels=max_pixels,
         deidentify=deidentify,

@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from retinashift.batch.jobs import Job
-from retinashift.batch.upscale import BatchOptions, Outcome, append_line, upscale_files
+from retinashift.batch.record import Outcome, append_line
+from retinashift.batch.upscale import BatchOptions, upscale_files
 from retinashift.cli.opening import internal_errors
 from retinashift.imaging.failures import one_line
 from retinashift.inference.pipeline import ResShiftPipeline
@@ -73,13 +74,17 @@ def run_batch(
     """Run the jobs behind a bar. Ctrl-C ends it between two files."""
     report = BatchReport(len(jobs), options.seed, pipeline.config.scale)
     task = progress.add_task("Upscaling", total=len(jobs))
+
+    def within(job: Job, share: float) -> None:
+        progress.update(task, completed=len(report.outcomes) + share)
+
     try:
-        with closing(upscale_files(pipeline, jobs, options)) as work:
+        with closing(upscale_files(pipeline, jobs, options, within)) as work:
             for outcome in work:
                 report.outcomes.append(outcome)
                 if log is not None:
                     append_line(log, outcome.line())
-                progress.advance(task)
+                progress.update(task, completed=len(report.outcomes))
     except KeyboardInterrupt:
         report.interrupted = True
     return report

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import glob
 import logging
 import os
+import re
 import secrets
+import stat
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,8 +29,8 @@ from retinashift.imaging.provenance import Provenance, parse_line
 
 __all__ = [
     "MAX_PIXELS", "READ_SUFFIXES", "WRITE_SUFFIXES", "ImageError", "Photograph", "decode_image", "encode_image",
-    "find_images", "find_provenance", "format_of", "own_suffix", "read_bytes", "read_image", "replace_file",
-    "write_image",
+    "find_images", "find_provenance", "format_of", "own_suffix", "read_bytes", "read_image",
+    "remove_stale_temporaries", "replace_file", "with_metadata", "write_image",
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)
@@ -63,6 +67,8 @@ _REFUSED_MAGIC = (
     (0, b"%!PS", "PostScript"), (0, b"\xc5\xd0\xd3\xc6", "PostScript"), (0, b"<svg", "SVG"),
     (0, b"<?xml", "XML or SVG"), (4, b"jP  ", "JPEG 2000"), (0, b"PK\x03\x04", "zip"),
 )  # fmt: skip
+_TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
+_STALE_SECONDS = 3600
 _READ_FORMATS = "PNG, JPEG, TIFF, WebP, PPM and DICOM"
 _HEADROOM = 64 * 2**20  # bytes of metadata beside 8 bytes a pixel, the most that RGBA of 16 bit takes
 
@@ -110,6 +116,8 @@ def decode_image(data: bytes, name: str, max_pixels: int = MAX_PIXELS, page: int
             raise ImageError(f"page {page} is asked for, but {file_format} has one page only")
     except Exception as error:
         raise _named(error, name, file_format) from error
+    if file_format in _PROVENANCE:
+        photograph = replace(photograph, found=_PROVENANCE[file_format](data))
     for note in photograph.notes:
         logger.warning("%s: %s", name, note)
     return photograph
@@ -186,13 +194,11 @@ def encode_image(
     if file_format is None:
         raise ImageError(f"{path}: the suffix must be one of {', '.join(WRITE_SUFFIXES)}")
     try:
-        photograph = _with_metadata(path, image, like, scale)
+        photograph = with_metadata(path, image, like=like, scale=scale, provenance=provenance)
         if file_format != "PNG" and photograph.colour and not photograph.icc and not is_srgb(photograph.colour):
             logger.warning("%s: not carried over: how colours look (gamma, primaries); write PNG to keep it", path)
         if file_format == "JPEG" and photograph.dpi and max(photograph.dpi) > MAX_DPI:
             logger.warning("%s: not carried over: a resolution above JPEG's %d dpi; write PNG or TIFF", path, MAX_DPI)
-        if provenance is not None:
-            photograph = replace(photograph, provenance=provenance.line())
         if path.suffix.lower() == ".pgm" and photograph.channels != 1:
             raise ImageError("PGM holds grey only; write .ppm, PNG or TIFF")
         return _ENCODERS[file_format](photograph)
@@ -200,18 +206,47 @@ def encode_image(
         raise ImageError(f"{path}: {error}") from None
 
 
-def replace_file(path: Path, data: bytes) -> None:
-    """Write `data` beside `path`, flush it to disk, and rename: a killed process leaves the old file or the new one."""
+def replace_file(path: Path, data: bytes, *, overwrite: bool = True) -> None:
+    """Write `data` beside `path`, flush it to disk, and rename: a killed process leaves the old file or the new one.
+
+    Raises:
+        FileExistsError: `path` exists, and `overwrite` is false.
+        OSError: the disk is full or not writable.
+    """
     temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         with open(temporary, "xb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            try:
+                os.fsync(file.fileno())
+            except OSError as error:
+                if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # network mounts that cannot flush
+                    raise
+        if not overwrite and path.exists():
+            raise FileExistsError(f"{path} exists already; give --overwrite to replace it")
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def remove_stale_temporaries(folder: Path) -> int:
+    """Delete what `replace_file` left in a folder when a process was killed an hour or longer ago; their number.
+
+    Only plain files of this user whose names are those of temporary files are deleted.
+    """
+    count, now = 0, time.time()
+    for path in folder.glob(".*.tmp") if folder.is_dir() else ():
+        try:
+            status = path.lstat()
+            ours = stat.S_ISREG(status.st_mode) and status.st_uid == getattr(os, "getuid", lambda: 0)()
+            if ours and _TEMPORARY.fullmatch(path.name) and now - status.st_mtime > _STALE_SECONDS:
+                path.unlink()
+                count += 1
+        except OSError:  # another process was faster, or may not be written to
+            continue
+    return count
 
 
 def find_images(inputs: Sequence[str | Path]) -> list[tuple[Path, Path]]:
@@ -277,13 +312,18 @@ def _named(error: Exception, name: str, file_format: FileFormat) -> ImageError:
     return ImageError(f"{name}: truncated or damaged {file_format} ({reason})")
 
 
-def _with_metadata(path: Path, image: Photograph | np.ndarray, like: Photograph | None, scale: int) -> Photograph:
-    """The picture with metadata of `like` that is true of it: resolution times scale, a fitting ICC profile."""
+def with_metadata(
+    path: Path, image: Photograph | np.ndarray, *, like: Photograph | None, scale: int, provenance: Provenance | None
+) -> Photograph:
+    """The picture with metadata of `like` that is true of it: resolution times scale, a fitting ICC profile.
+
+    What is not carried over is logged; `path` is what messages call the picture. Arguments as in `encode_image`.
+    """
     if isinstance(image, Photograph):
         pixels, like = image.pixels, like or image
     else:
         pixels = image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image
-    photograph = Photograph(np.ascontiguousarray(pixels))
+    photograph = Photograph(np.ascontiguousarray(pixels), provenance="" if provenance is None else provenance.line())
     if like is None:
         return photograph
     if like.left_out:

@@ -41,6 +41,8 @@ class Photograph:
     """Chunks of a PNG that say how its values look: type and body of cHRM, gAMA, sRGB and cICP."""
     provenance: str = ""
     """A line that encoders write into the file (see `provenance`); never taken over from a file that is read."""
+    found: str = ""
+    """The text that stands in the file that was read where our encoders write `provenance`; see `parse_line`."""
     dicom: Dataset | None = None
     """Header of the DICOM object that the picture was read from, without its pixels."""
     frame: int = 1

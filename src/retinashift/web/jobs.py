@@ -11,16 +11,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
+import numpy as np
+
 from retinashift.imaging.failures import explain
-from retinashift.imaging.figures.uncertainty import decode_map
-from retinashift.imaging.files import read_image
-from retinashift.imaging.photograph import Photograph
-from retinashift.inference.settings import Mode, OutputFormat
+from retinashift.imaging.files import format_of, read_bytes, replace_file
+from retinashift.inference.settings import Mode, OutputFormat, Sampling
 from retinashift.web.model import Model
 from retinashift.web.views import write_views
 
 if TYPE_CHECKING:
-    from retinashift.batch.upscale import BatchOptions
+    from retinashift.batch.photograph import ResultOptions
 
 Report = Callable[[float, str], None]
 MAX_SAMPLES = 64
@@ -64,31 +64,17 @@ class JobSettings:
         if not isinstance(self.consistency, bool):
             raise ValueError(f"consistency is {self.consistency!r}; true or false is needed")
 
-    def options(self) -> BatchOptions:
+    def options(self) -> ResultOptions:
         """The same for the command line's code."""
-        from retinashift.batch.upscale import BatchOptions
+        from retinashift.batch.photograph import ResultOptions
 
-        return BatchOptions(
-            steps=self.steps or None,
+        sampling = Sampling.of_samples(
             mode=None if self.samples else self.mode,
-            seed=self.seed,
+            num_inference_steps=self.steps or None,
             uncertainty=self.samples,
             back_projections=None if self.consistency else 0,
-            sidecar=True,
         )
-
-
-class _Watched:
-    """The pipeline as `upscale_files` calls it, telling the share of its work that is done."""
-
-    def __init__(self, pipeline: Any, progress: Callable[[float], None]):
-        self._pipeline, self._progress = pipeline, progress
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._pipeline, name)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._pipeline(*args, progress=self._progress, **kwargs)
+        return ResultOptions(sampling=sampling, seed=self.seed, sidecar=True)
 
 
 def run_job(
@@ -142,59 +128,50 @@ def _photograph(
     report: Report,
     reference: Path | None,
 ) -> dict[str, Any]:
-    from retinashift.batch.jobs import Job, maps_of, plan_jobs
-    from retinashift.batch.upscale import upscale_files
+    from retinashift.batch.jobs import maps_of, plan_jobs
+    from retinashift.batch.photograph import upscale_bytes
 
     name, scale = safe_name(upload.name), pipeline.config.scale
     started = time.perf_counter()
     try:
         report(0.0, f"{name}: reading")
         (planned,) = plan_jobs([upload], folder / "never", file_format=settings.file_format)
-        job = Job(upload, folder / str(number) / f"{Path(name).stem}_x{scale}{planned.target.suffix}")
+        target = folder / str(number) / f"{Path(name).stem}_x{scale}{planned.target.suffix}"
         options = settings.options()
-        steps = pipeline.plan(options.sampling()).steps
+        steps = pipeline.plan(options.sampling).steps
         work = f"{settings.samples} samples of " if settings.samples else ""
         work += f"{steps} step{'s' if steps > 1 else ''}"
 
         def bands(share: float) -> None:
             report(0.95 * share, f"{name}: {work}, {share:.0%}")
 
-        (outcome,) = upscale_files(
-            _Watched(pipeline, bands),  # type: ignore[arg-type]  # it is the pipeline, and watches it
-            [job],
-            options,
-        )
-        if outcome.error or outcome.record is None:
-            return {"name": name, "error": outcome.error.replace(str(upload), name)}
-        seconds = time.perf_counter() - started
-        source, result = read_image(upload), read_image(job.target)
-        sigma, maps, meaning = None, [], ""
-        if settings.samples:
-            maps = [path.name for path in maps_of(job.target)]
-            sigma, account = decode_map(maps_of(job.target)[0].read_bytes())
-            meaning = CALIBRATED if account["calibrated"] else NOT_CALIBRATED
+        upscaled = upscale_bytes(pipeline, read_bytes(upload), str(upload), target, options, bands)
+        target.parent.mkdir()
+        for path, data in upscaled.files():
+            replace_file(path, data)
+        seconds, source = time.perf_counter() - started, upscaled.source.photograph
         report(0.95, f"{name}: drawing")
-        views = write_views(folder / str(number), source.pixels, result.pixels, scale, sigma, reference)
+        views = write_views(target.parent, source.pixels, upscaled.pixels, scale, upscaled.sigma, reference)
         return {
             "name": name,
-            "saved": job.target.name,
+            "saved": target.name,
             "number": number,
             "scale": scale,
             "seconds": round(seconds, 2),
-            "input": _size(source),
-            "output": _size(result),
-            "provenance": asdict(outcome.record),
-            "maps": maps,
-            "meaning": meaning,
+            "input": _size(source.pixels, source.format),
+            "output": _size(upscaled.pixels, str(format_of(target))),
+            "provenance": asdict(upscaled.record),
+            "maps": [path.name for path in maps_of(target)] if settings.samples else [],
+            "meaning": (CALIBRATED if upscaled.calibrated else NOT_CALIBRATED) if settings.samples else "",
             **views,
         }
     except Exception as error:
         return {"name": name, "error": explain(error).text.replace(str(upload), name)}
 
 
-def _size(photograph: Photograph) -> str:
-    height, width = photograph.pixels.shape[:2]
-    return f"{width} x {height}, {photograph.pixels.dtype.itemsize * 8} bit, {photograph.format}"
+def _size(pixels: np.ndarray, file_format: str) -> str:
+    height, width = pixels.shape[:2]
+    return f"{width} x {height}, {pixels.dtype.itemsize * 8} bit, {file_format}"
 
 
 def safe_name(name: str) -> str:

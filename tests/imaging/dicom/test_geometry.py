@@ -10,9 +10,9 @@ from pydicom.dataset import Dataset
 from builders.dicom import photography, written
 from retinashift.imaging.dicom.deidentify import deidentify
 from retinashift.imaging.dicom.geometry import keep_frame
-from retinashift.imaging.dicom.parametric import encode_parametric_map
+from retinashift.imaging.dicom.parametric import encode_with_map
 from retinashift.imaging.dicom.read import decode_dicom
-from retinashift.imaging.files import encode_image
+from retinashift.imaging.files import encode_image, with_metadata
 from retinashift.imaging.provenance import Provenance
 
 LIMIT = 10**6
@@ -111,7 +111,8 @@ def test_a_map_of_uncertainty_has_the_spacing_of_functional_groups(frames):
     del ds.PixelSpacing
     ds.SharedFunctionalGroupsSequence = [measures(0.012, 0.008)]
     photograph = decode_dicom(written(ds), LIMIT, 2)
-    result = encode_image("a.dcm", photograph, provenance=Provenance(4, "c", 1, 0, "1"))
-    made = encode_parametric_map(np.zeros((128, 128)), result, photograph.dicom, "what it means")
+    provenance = Provenance(4, "c", 1, 0, "1")
+    result = with_metadata("a.dcm", photograph, like=photograph, scale=1, provenance=provenance)
+    _, made = encode_with_map(result, np.zeros((128, 128)), "what it means")
     shared = pydicom.dcmread(io.BytesIO(made)).SharedFunctionalGroupsSequence[0]
     assert list(shared.PixelMeasuresSequence[0].PixelSpacing) == [0.012, 0.008]

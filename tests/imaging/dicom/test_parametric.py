@@ -10,9 +10,9 @@ import pytest
 from builders.dicom import photography, written
 from builders.dicom_standard import complaints
 from retinashift.imaging.dicom.deidentify import deidentify
-from retinashift.imaging.dicom.parametric import encode_parametric_map
+from retinashift.imaging.dicom.parametric import encode_parametric_map, encode_with_map
 from retinashift.imaging.dicom.read import decode_dicom
-from retinashift.imaging.files import encode_image, find_provenance
+from retinashift.imaging.files import find_provenance, with_metadata
 from retinashift.imaging.provenance import Provenance
 
 RECORD = Provenance(4, "c" * 64, 4, 7, "1" * 64, ensemble=2)
@@ -32,8 +32,8 @@ def mapped(retina):
         photograph = decode_dicom(written(photography(pixels, **changes)), 10**6)
         object.__setattr__(photograph, "dicom", header(photograph.dicom))
         large = np.repeat(np.repeat(photograph.pixels, 4, 0), 4, 1)
-        result = encode_image("a.dcm", large, like=photograph, scale=4, provenance=RECORD)
-        return result, encode_parametric_map(sigma(), result, photograph.dicom, "spread of samples")
+        result = with_metadata("a.dcm", large, like=photograph, scale=4, provenance=RECORD)
+        return encode_with_map(result, sigma(), "spread of samples")
 
     return make
 
@@ -122,4 +122,4 @@ def test_a_photograph_without_spacing_or_side_has_a_map_that_claims_none(mapped)
 def test_a_map_of_another_size_is_refused(mapped):
     result, _ = mapped()
     with pytest.raises(ValueError, match="for a result of"):
-        encode_parametric_map(sigma()[:-1], result, read(result), "")
+        encode_parametric_map(sigma()[:-1], read(result), read(result), "")

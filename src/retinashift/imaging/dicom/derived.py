@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retinashift.imaging.dicom.geometry import enlarge_lengths, keep_frame
-from retinashift.imaging.dicom.read import LOSSY_SYNTAXES, inflated_bytes, require_pydicom
+from retinashift.imaging.dicom.read import (
+    LOSSY_SYNTAXES,
+    PRIVATE_CREATOR,
+    PRIVATE_GROUP,
+    account_of,
+    inflated_bytes,
+    require_pydicom,
+)
 from retinashift.imaging.dicom.structure import check_structure
 from retinashift.imaging.photograph import MAX_PIXELS, ImageError, Photograph
 from retinashift.imaging.provenance import parse_line
@@ -18,7 +25,6 @@ from retinashift.imaging.provenance import parse_line
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-PRIVATE_GROUP, PRIVATE_CREATOR = 0x0099, "RETINASHIFT"
 OP8, OP16 = "1.2.840.10008.5.1.4.1.1.77.1.5.1", "1.2.840.10008.5.1.4.1.1.77.1.5.2"
 _NO_LONGER_TRUE = (
     "SmallestImagePixelValue", "LargestImagePixelValue", "IconImageSequence", "ExtendedOffsetTable",
@@ -34,12 +40,17 @@ def new_uid(*facts: str) -> str:
 
 
 def encode_dicom(photograph: Photograph) -> bytes:
-    """A file in Explicit VR Little Endian, uncompressed, with an empty preamble; the same bytes each time.
+    """The file of the derived object; the same bytes each time. Errors as in `derive`."""
+    return write_object(derive(photograph))
+
+
+def derive(photograph: Photograph) -> Dataset:
+    """The object, pixels included, that a result with the header of its source makes.
 
     Raises:
         ImageError: the photograph was not read from DICOM, has alpha, or another number of colours.
     """
-    pydicom = require_pydicom()
+    require_pydicom()
     source = photograph.dicom
     if source is None:
         raise ImageError("DICOM is written only from DICOM, whose patient and study it keeps; write PNG or TIFF")
@@ -56,6 +67,12 @@ def encode_dicom(photograph: Photograph) -> bytes:
     _put_pixels(dataset, photograph)
     _put_identity(dataset, source, photograph)
     _put_derivation(dataset, source, photograph)
+    return dataset
+
+
+def write_object(dataset: Dataset) -> bytes:
+    """A file in Explicit VR Little Endian, uncompressed, with an empty preamble."""
+    pydicom = require_pydicom()
     dataset.file_meta = pydicom.dataset.FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
     dataset.preamble = bytes(128)  # what stands there in the source can be a program
@@ -67,11 +84,7 @@ def encode_dicom(photograph: Photograph) -> bytes:
 def provenance_of_dicom(data: bytes, max_pixels: int = MAX_PIXELS) -> str:
     """The text of our private element, or ""; errors as `decode_dicom` raises them, but nothing is decoded."""
     check_structure(data, inflated_bytes(max_pixels))
-    dataset = require_pydicom().dcmread(io.BytesIO(data), stop_before_pixels=True)
-    try:
-        return str(dataset.private_block(PRIVATE_GROUP, PRIVATE_CREATOR)[1].value)
-    except KeyError:
-        return ""
+    return account_of(require_pydicom().dcmread(io.BytesIO(data), stop_before_pixels=True))
 
 
 def _put_pixels(dataset: Dataset, photograph: Photograph) -> None:

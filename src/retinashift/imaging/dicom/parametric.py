@@ -5,15 +5,15 @@ Made with pydicom alone: highdicom, which makes such maps, takes no ophthalmic p
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retinashift.imaging.dicom.derived import PRIVATE_CREATOR, PRIVATE_GROUP, coded, new_uid, provenance_of_dicom
+from retinashift.imaging.dicom.derived import coded, derive, new_uid, write_object
 from retinashift.imaging.dicom.geometry import decimal, pixel_spacing
-from retinashift.imaging.dicom.read import require_pydicom
+from retinashift.imaging.dicom.read import PRIVATE_CREATOR, PRIVATE_GROUP, account_of, require_pydicom
 from retinashift.imaging.figures.uncertainty import BRIGHTEST, FULL_SCALE, stored_deviations
+from retinashift.imaging.photograph import Photograph
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -32,7 +32,14 @@ _DUMMIES = {"ContentDate": "19000101", "ContentTime": "000000", "LossyImageCompr
 _FRAME_TYPE = ["DERIVED", "PRIMARY", "STATIC", "STD_DEVIATION"]
 
 
-def encode_parametric_map(sigma: np.ndarray, result: bytes, source: Dataset, explanation: str) -> bytes:
+def encode_with_map(photograph: Photograph, sigma: np.ndarray, explanation: str) -> tuple[bytes, bytes]:
+    """The file of `encode_dicom`, and that of the map of its uncertainty."""
+    assert photograph.dicom is not None
+    about = derive(photograph)
+    return write_object(about), encode_parametric_map(sigma, about, photograph.dicom, explanation)
+
+
+def encode_parametric_map(sigma: np.ndarray, about: Dataset, source: Dataset, explanation: str) -> bytes:
     """A file in Explicit VR Little Endian, unsigned 16 bit, as `encode_map` stores them; the same bytes each time.
 
     The real-world value of a stored one is the standard deviation in levels of the result's stored pixels, whose
@@ -40,7 +47,7 @@ def encode_parametric_map(sigma: np.ndarray, result: bytes, source: Dataset, exp
 
     Args:
         sigma: (H, W), in shares of full scale.
-        result: the derived object as `encode_dicom` gives it, H x W.
+        about: the derived object as `derive` gives it, H x W.
         source: header of the photograph that was enlarged.
         explanation: what the values mean, at most 64 characters.
 
@@ -49,7 +56,6 @@ def encode_parametric_map(sigma: np.ndarray, result: bytes, source: Dataset, exp
         ImageError: pydicom missing.
     """
     pydicom = require_pydicom()
-    about = pydicom.dcmread(io.BytesIO(result), stop_before_pixels=True)
     if sigma.shape != (about.Rows, about.Columns):
         raise ValueError(f"a map of {sigma.shape} for a result of {(about.Rows, about.Columns)}")
     dataset = pydicom.Dataset()
@@ -62,14 +68,9 @@ def encode_parametric_map(sigma: np.ndarray, result: bytes, source: Dataset, exp
     _put_image(dataset, sigma)
     dataset.SharedFunctionalGroupsSequence = [_shared_groups(about, explanation)]
     dataset.PerFrameFunctionalGroupsSequence = [_item(FrameContentSequence=[_item(DimensionIndexValues=1)])]
-    if account := provenance_of_dicom(result):
+    if account := account_of(about):
         dataset.private_block(PRIVATE_GROUP, PRIVATE_CREATOR, create=True).add_new(1, "UT", account)
-    dataset.file_meta = pydicom.dataset.FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-    dataset.preamble = bytes(128)
-    buffer = io.BytesIO()
-    pydicom.dcmwrite(buffer, dataset, enforce_file_format=True)
-    return buffer.getvalue()
+    return write_object(dataset)
 
 
 def _put_identity(dataset: Dataset, about: Dataset, source: Dataset) -> None:

@@ -39,6 +39,7 @@ LOSSY_SYNTAXES = {
 """Transfer syntaxes that may have lost detail, and the method's name in DICOM."""
 _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
 _GREYS = ("MONOCHROME1", "MONOCHROME2")
+PRIVATE_GROUP, PRIVATE_CREATOR = 0x0099, "RETINASHIFT"
 _MM = 25.4  # to the inch
 
 
@@ -71,8 +72,16 @@ def decode_dicom(data: bytes, max_pixels: int, frame: int | None = None) -> Phot
     header = _without_pixels(dataset)
     return Photograph(
         np.ascontiguousarray(pixels), "DICOM", bytes(icc) if icc else None, dpi=_dpi(header, frame), dicom=header,
-        frame=frame,
+        frame=frame, found=account_of(header),
     )  # fmt: skip
+
+
+def account_of(dataset: Dataset) -> str:
+    """The text of our private element, or ""."""
+    try:
+        return str(dataset.private_block(PRIVATE_GROUP, PRIVATE_CREATOR)[1].value)
+    except KeyError:
+        return ""
 
 
 def inflated_bytes(max_pixels: int) -> int:
