@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 # A waiting thread sleeps instead of spinning, and nothing is looked up on a model hub.
 CALM := OMP_WAIT_POLICY=PASSIVE HF_HUB_OFFLINE=1
+TWO := --numprocesses=2 --dist=worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-lowest lint format bench docs clean
@@ -16,17 +17,17 @@ help:  ## Show the targets
 demo: $(VENV)/.installed  ## Upscale the public-domain retina of scikit-image into demo/
 	$(BIN)/retinashift demo --overwrite
 
-test: $(VENV)/.installed-dev  ## Import rules, ruff and all tests
+test: $(VENV)/.installed-dev  ## Import rules, ruff and all tests, in two processes (make test TWO= for one)
 	$(BIN)/lint-imports
 	$(BIN)/ruff check
-	$(CALM) $(BIN)/python -m pytest
+	$(CALM) $(BIN)/python -m pytest $(TWO)
 
 test-lowest:  ## All tests with the lowest versions that pyproject.toml allows, in .venv-lowest
 	@mkdir -p build
 	grep -oE '"[A-Za-z0-9_-]+>=[0-9.]+"' pyproject.toml | tr -d '"' | sed 's/>=/==/' | sort -u > build/lowest.txt
 	$(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check -c build/lowest.txt -e '.[dev]'
-	$(CALM) .venv-lowest/bin/python -m pytest
+	$(CALM) .venv-lowest/bin/python -m pytest $(TWO)
 
 lint: $(VENV)/.installed-dev  ## Import rules, ruff, format and types
 	$(BIN)/lint-imports

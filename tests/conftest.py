@@ -6,11 +6,12 @@ import json
 import math
 import os
 import zlib
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub, which reads it once
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for commands that tests start, too: the cores belong to the processes
 
 import numpy as np
 import pytest
@@ -25,9 +26,16 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _two_threads() -> None:
-    """The smallest machine that the tests are meant for has two cores; more threads would change the last bits."""
-    torch.set_num_threads(min(2, torch.get_num_threads()))
+def _one_thread() -> None:
+    """The same number of threads on every machine: it changes the last bits."""
+    torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that use the shared folder carry its marker, so `-m "not shared"` leaves them out."""
+    for item in items:
+        if "shared" in getattr(item, "fixturenames", ()):
+            item.add_marker("shared")
 
 
 @pytest.fixture(scope="session")
@@ -173,6 +181,17 @@ def recipe_weights(model: torch.nn.Module) -> dict[str, Tensor]:
 @pytest.fixture(scope="session")
 def parity(shared: Path) -> Parity:
     return Parity(shared / "parity")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker of pytest-xdist hands its comparisons over."""
+    if (output := getattr(session.config, "workeroutput", None)) is not None:
+        output["compared"] = [astuple(compared) for compared in COMPARED]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    COMPARED.extend(Compared(*values) for values in getattr(node, "workeroutput", {}).get("compared", ()))
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

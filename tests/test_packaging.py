@@ -9,13 +9,20 @@ import shutil
 import subprocess
 import sys
 from importlib import import_module
+from itertools import chain
 from pathlib import Path
 
 import pytest
 
 import retinashift
 
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
 PROJECT = Path(__file__).resolve().parent.parent
+PROJECT_TABLE = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 SOURCES = sorted((PROJECT / "src").rglob("*.py"))
 TESTS = sorted((PROJECT / "tests").rglob("test_*.py"))
 MODULES = sorted(m.name for m in pkgutil.walk_packages(retinashift.__path__, "retinashift."))
@@ -80,10 +87,9 @@ def test_an_unknown_name_is_an_attribute_error_that_lists_the_public_ones():
 
 
 def test_the_version_is_that_of_pyproject_and_of_the_changelog():
-    version = re.search(r'^version = "(.+)"$', (PROJECT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
-    assert version is not None
-    assert retinashift.__version__ == version[1]
-    assert f"## [{version[1]}]" in (PROJECT / "CHANGELOG.md").read_text(encoding="utf-8")
+    version = PROJECT_TABLE["version"]
+    assert retinashift.__version__ == version
+    assert f"## [{version}]" in (PROJECT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(PROJECT / "src").as_posix())
@@ -116,11 +122,9 @@ def test_every_pin_is_at_least_its_floor():
 
 
 def _requirements(packaging) -> dict:
-    """Direct dependencies, extras too, as installed; keyed by normalised name."""
-    from importlib.metadata import requires
-
-    found = [packaging.Requirement(text) for text in requires("retinashift") or []]
-    return {_normal(requirement.name): requirement for requirement in found}
+    """Direct dependencies, extras too, keyed by normalised name."""
+    texts = [*PROJECT_TABLE["dependencies"], *chain(*PROJECT_TABLE["optional-dependencies"].values())]
+    return {_normal(requirement.name): requirement for requirement in map(packaging.Requirement, texts)}
 
 
 def _normal(name: str) -> str:

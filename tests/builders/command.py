@@ -37,12 +37,13 @@ def retinashift(*arguments) -> Done:
     return Done(int(code or 0), stdout.getvalue(), stderr.getvalue())
 
 
-def in_a_fresh_process(*arguments) -> subprocess.CompletedProcess:
+def in_a_fresh_process(*arguments, **environment: str) -> subprocess.CompletedProcess:
+    """Run the command in a process of its own, as a person does."""
     return subprocess.run(
         [sys.executable, "-m", "retinashift", *map(str, arguments)],
         capture_output=True,
         text=True,
-        env={**os.environ, "COLUMNS": "200"},
+        env={**os.environ, "COLUMNS": "200", **environment},
     )
 
 

@@ -52,7 +52,7 @@ def start_page(temporary: Path, *arguments: str, **environment: str) -> Page:
 
 def wait_until_open(page: Page, **headers: str) -> None:
     """Until the page itself answers, not the one that says that it is starting."""
-    end = time.monotonic() + 90
+    end = time.monotonic() + 300
     while (status := ask(page, "GET", "/page/viewer.js", **headers)[0]) == 503:
         assert time.monotonic() < end
         time.sleep(0.1)
@@ -61,12 +61,12 @@ def wait_until_open(page: Page, **headers: str) -> None:
 
 def stop_page(page: Page, by: int = signal.SIGTERM) -> None:
     page.process.send_signal(by)
-    page.process.wait(30)
+    page.process.wait(300)
 
 
 def ask(page: Page, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
     """Status and body; the path goes out as it is, not normalised."""
-    connection = http.client.HTTPConnection(urlparse(page.address).netloc, timeout=90)
+    connection = http.client.HTTPConnection(urlparse(page.address).netloc, timeout=300)
     connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
     response = connection.getresponse()
     return response.status, response.read()

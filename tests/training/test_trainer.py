@@ -114,7 +114,7 @@ def run_together(words: list[str], count: int, begun: Path) -> None:
             environment = ENVIRONMENT | meeting | {name: str(value) for name, value in place.items()}
             environment["PYTHONFAULTHANDLER"] = "1"  # a process that is aborted says where it stood
             processes.append(subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True))
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 300  # only processes that never met take so long
         while time.monotonic() < deadline and any(process.poll() is None for process in processes):
             time.sleep(0.1)
         for process in processes:
