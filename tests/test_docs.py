@@ -13,7 +13,7 @@ import typer.main
 
 from retinashift.cli.commands import app
 from retinashift.imaging.degradation.pipeline import DEGRADATIONS
-from retinashift.training.config import TrainConfig
+from retinashift.training.settings import TrainConfig
 
 PROJECT = Path(__file__).resolve().parent.parent
 CARDS = sorted((PROJECT / "src" / "retinashift" / "weights").glob("*/README.md"))

@@ -5,9 +5,9 @@ import torch
 
 from retinashift.data.photographs import Source, list_source
 from retinashift.training.augmentation import NUMBERS, SURROUND_MAX, as_another_camera
-from retinashift.training.config import CropSettings
 from retinashift.training.pool import PhotographSet
 from retinashift.training.samples import bicubic_reduce, make_batch
+from retinashift.training.settings import CropSettings
 
 
 @pytest.fixture

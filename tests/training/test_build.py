@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from retinashift.training.build import build_pipeline, resolved
-from retinashift.training.config import ConfigError, TrainConfig
+from retinashift.training.settings import ConfigError, TrainConfig
 
 PROJECT = Path(__file__).resolve().parents[2]
 

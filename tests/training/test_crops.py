@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 
 from retinashift.data.photographs import DataError
-from retinashift.training.config import CropSettings
 from retinashift.training.crops import Crop, bicubic_matrices, check_size, cut
 from retinashift.training.samples import turned
+from retinashift.training.settings import CropSettings
 
 
 @pytest.mark.parametrize("window", [20, 31, 32, 33, 50, 64])

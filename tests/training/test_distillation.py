@@ -8,8 +8,8 @@ import torch
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.inference.settings import Sampling
 from retinashift.training.build import build_pipeline
-from retinashift.training.config import ConfigError, DistillSettings, TrainConfig
 from retinashift.training.distillation import distillation_error, open_teacher
+from retinashift.training.settings import ConfigError, DistillSettings, TrainConfig
 from retinashift.training.trainer import train
 
 
@@ -31,7 +31,7 @@ def start(smoke_settings, write_settings, tmp_path):
 @pytest.fixture
 def teacher(start):
     return open_teacher(
-        DistillSettings(str(start), gain=2.0), ResShiftPipeline.from_pretrained(start), torch.device("cpu")
+        DistillSettings(teacher=str(start), gain=2.0), ResShiftPipeline.from_pretrained(start), torch.device("cpu")
     )
 
 
@@ -84,7 +84,7 @@ def test_the_error_of_a_student_reaches_its_weights_and_not_the_teachers(teacher
 def test_a_run_lowers_the_error_and_its_checkpoint_is_distilled(start, smoke_settings, write_settings):
     smoke_settings["run"] |= {"steps": 60, "save_every": 60, "validate_every": 60}
     smoke_settings["distill"] |= {"truth": 0.0}
-    smoke_settings["optim"] |= {"lr": 1e-2}
+    smoke_settings["optim"] |= {"learning_rate": 1e-2}
     losses = []
     folder = train(
         TrainConfig.load(write_settings(smoke_settings)), lambda event, values: losses.append(values.get("loss"))
@@ -101,9 +101,9 @@ def test_a_run_lowers_the_error_and_its_checkpoint_is_distilled(start, smoke_set
 def test_a_teacher_of_another_chain_and_a_missing_one_are_named(start):
     student = ResShiftPipeline.from_pretrained(start)
     with pytest.raises(ConfigError, match=r"distill.teacher: no checkpoint folder"):
-        open_teacher(DistillSettings(str(start / "none")), student, torch.device("cpu"))
+        open_teacher(DistillSettings(teacher=str(start / "none")), student, torch.device("cpu"))
     with pytest.raises(ConfigError, match=r"distill.steps"):
-        open_teacher(DistillSettings(str(start), steps=9), student, torch.device("cpu"))
+        open_teacher(DistillSettings(teacher=str(start), steps=9), student, torch.device("cpu"))
     student.scheduler = type(student.scheduler).from_config(student.scheduler.config, kappa=1.0)
     with pytest.raises(ConfigError, match="another chain"):
-        open_teacher(DistillSettings(str(start)), student, torch.device("cpu"))
+        open_teacher(DistillSettings(teacher=str(start)), student, torch.device("cpu"))

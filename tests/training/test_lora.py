@@ -13,11 +13,11 @@ from safetensors.torch import load_file
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.models.light_net import LightNet
 from retinashift.models.swin_unet import SwinUNet
-from retinashift.training.config import ConfigError, TrainConfig
 from retinashift.training.lora import WEIGHTS, add_lora, load_adapter, merged, save_adapter
+from retinashift.training.settings import ConfigError, TrainConfig
 from retinashift.training.trainer import train
 
-LORA = ["lora.rank=4", "optim.lr=0.02", "run.steps=40", "run.save_every=20", "optim.last_step_share=1.0"]
+LORA = ["lora.rank=4", "optim.learning_rate=0.02", "run.steps=40", "run.save_every=20", "optim.last_step_share=1.0"]
 
 
 def network() -> SwinUNet:

@@ -15,9 +15,9 @@ from retinashift.models.perceptual import LPIPS
 from retinashift.models.vq import VQCodec
 from retinashift.official.convert import export_official, import_official
 from retinashift.training.averaging import average
-from retinashift.training.config import ConfigError, TrainConfig
 from retinashift.training.latents import LatentCache
 from retinashift.training.lora import SWIN_TARGETS
+from retinashift.training.settings import ConfigError, TrainConfig
 from retinashift.training.trainer import published_rate, train
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -94,7 +94,7 @@ def test_lpips_of_the_decoded_estimate_trains_through_the_frozen_decoder(setting
 
 
 def test_the_decoder_alone_is_fine_tuned_and_gets_better(settings, swin_checkpoint):
-    tuned = train(settings("tune=decoder", "run.steps=30", "optim.lr=0.01", "run.save_every=100"))
+    tuned = train(settings("tune=decoder", "run.steps=30", "optim.learning_rate=0.01", "run.save_every=100"))
     assert changed(state(swin_checkpoint, "denoiser"), state(tuned, "denoiser")) == set()
     names = changed(state(swin_checkpoint, "codec"), state(tuned, "codec"))
     assert names
@@ -150,7 +150,7 @@ def test_the_average_is_the_published_one_and_copies_what_is_no_float():
 
 
 def test_without_warm_up_the_average_moves_by_the_same_share_from_the_first_step(settings, swin_checkpoint):
-    tuned = train(settings("run.steps=1", "optim.ema=0.999", "optim.ema_warmup=false", "optim.lr=0.01"))
+    tuned = train(settings("run.steps=1", "optim.ema=0.999", "optim.ema_warmup=false", "optim.learning_rate=0.01"))
     before, after = state(swin_checkpoint, "denoiser"), state(tuned, "denoiser")
     raw = load_file(tuned.parent / "state" / "00000001" / "model.safetensors")
     for name in before:
@@ -166,10 +166,10 @@ def test_published_rates_equal_the_reference(parity, name, steps, warmup):
 
 
 def test_a_run_takes_the_published_rate_where_it_is_told_to(settings):
-    overrides = ["optim.schedule=published", "optim.lr=0.001", "optim.lr_end=0.0001", "optim.warmup_steps=3"]
-    run = train(settings(*overrides)).parent
+    rates = ["optim.learning_rate=0.001", "optim.learning_rate_end=0.0001", "optim.warmup_steps=3"]
+    run = train(settings("optim.schedule=published", *rates)).parent
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-    rates = [line["lr"] for line in lines if line["event"] == "train"]
+    rates = [line["learning_rate"] for line in lines if line["event"] == "train"]
     assert rates == [published_rate(step, 1e-3, 1e-4, 8, 3) for step in range(8)]
     with pytest.raises(ConfigError, match="run.minutes to 0"):
         settings("optim.schedule=published", "run.minutes=1")

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from retinashift.data.photographs import DataError
 from retinashift.inference.pipeline import ResShiftPipeline
-from retinashift.training.config import ConfigError, TrainConfig
+from retinashift.training.settings import ConfigError, TrainConfig
 from retinashift.training.state import load_state
 from retinashift.training.trainer import Trainer, TrainingError, learning_rate, train
 
@@ -215,9 +215,8 @@ def test_fine_tuning_starts_from_the_given_weights(smoke_settings, write_setting
     start = train(TrainConfig.load(write_settings(smoke_settings), [f"run.out={tmp_path}/first"]))
     del smoke_settings["model"]
     settings = write_settings(smoke_settings)
-    tuned = train(
-        TrainConfig.load(settings, [f"run.out={tmp_path}/tuned", f"init_from={start}", "optim.lr=0", "optim.lr_end=0"])
-    )
+    frozen = ["optim.learning_rate=0", "optim.learning_rate_end=0"]
+    tuned = train(TrainConfig.load(settings, [f"run.out={tmp_path}/tuned", f"init_from={start}", *frozen]))
     assert equal(weights(start.parent), weights(tuned.parent))
 
 
@@ -249,15 +248,17 @@ def test_bf16_trains_to_finite_weights(smoke_settings, write_settings, tmp_path)
 def test_a_run_folder_with_other_settings_is_not_overwritten(smoke_settings, write_settings):
     settings = write_settings(smoke_settings)
     train(TrainConfig.load(settings))
-    for change, section in (("optim.lr=1", "optim"), ("degradation.kind=camera", "degradation")):
-        with pytest.raises(ConfigError, match=rf"other settings \({section}\)"):
-            train(TrainConfig.load(settings, [change]))
+    for name, value in (("optim.learning_rate", "1"), ("model.options.depth", "2")):
+        with pytest.raises(ConfigError, match=rf"other settings \({name}\)"):
+            train(TrainConfig.load(settings, [f"{name}={value}"]))
+    with pytest.raises(ConfigError, match=r"other settings \(degradation.kind, degradation.clean_share, "):
+        train(TrainConfig.load(settings, ["degradation.kind=camera"]))
 
 
 def test_an_exploding_loss_stops_the_run_and_saves_nothing_over_the_good_state(
     smoke_settings, write_settings, tmp_path
 ):
-    smoke_settings["optim"] |= {"lr": 1e30, "clip": 0.0, "warmup_steps": 0}
+    smoke_settings["optim"] |= {"learning_rate": 1e30, "clip": 0.0, "warmup_steps": 0}
     with pytest.raises(TrainingError, match="the loss is"):
         train(TrainConfig.load(write_settings(smoke_settings)))
     assert not (tmp_path / "run" / "checkpoint").exists()
@@ -271,7 +272,7 @@ def test_weights_that_are_no_numbers_are_not_saved_before_the_loss_is_reported(
     settings = write_settings(smoke_settings | {"validation": {"path": str(held_out)}})
     trainer = Trainer(TrainConfig.load(settings, [end]))
     next(iter(trainer.raw.parameters())).data.fill_(math.nan)
-    with pytest.raises(TrainingError, match=r"the loss is nan at step \d+; nothing was saved: lower optim.lr"):
+    with pytest.raises(TrainingError, match=r"the loss is nan at step \d+; nothing was saved: lower optim.learning"):
         trainer.run()
     assert not any((tmp_path / "run" / name).exists() for name in ("checkpoint", "state", "best"))
 
@@ -290,7 +291,7 @@ def test_a_run_that_goes_wrong_after_a_good_state_keeps_it_and_says_which(smoke_
 
 def test_a_last_step_that_spoils_the_weights_is_not_saved(smoke_settings, write_settings, tmp_path):
     """The loss of a step is that of the weights before it, and still a number."""
-    smoke_settings["optim"] |= {"lr": 1e37, "weight_decay": 1e10, "clip": 0.0, "warmup_steps": 0}
+    smoke_settings["optim"] |= {"learning_rate": 1e37, "weight_decay": 1e10, "clip": 0.0, "warmup_steps": 0}
     smoke_settings["run"] |= {"steps": 1, "log_every": 100}
     with pytest.raises(TrainingError, match="the weights are no numbers at step 1; nothing was saved"):
         train(TrainConfig.load(write_settings(smoke_settings)))
@@ -320,7 +321,7 @@ def test_the_best_of_a_run_stopped_before_its_first_state_is_replaced_by_that_ru
     left_without_its_state(run)
     shutil.rmtree(run / "checkpoint")
     with pytest.raises(ConfigError, match=r"run holds best/, but no state to go on from"):
-        train(TrainConfig.load(settings, ["optim.lr=0.1"]))
+        train(TrainConfig.load(settings, ["optim.learning_rate=0.1"]))
     assert train(TrainConfig.load(settings)).is_dir()
 
 
@@ -333,9 +334,8 @@ def test_unknown_model_options_and_a_missing_start_are_named(smoke_settings, wri
 
 
 def test_learning_rate_warms_up_then_falls_along_a_cosine(smoke_settings, write_settings):
-    config = TrainConfig.load(
-        write_settings(smoke_settings), ["optim.warmup_steps=10", "optim.lr=1", "optim.lr_end=0.1"]
-    )
+    rates = ["optim.warmup_steps=10", "optim.learning_rate=1", "optim.learning_rate_end=0.1"]
+    config = TrainConfig.load(write_settings(smoke_settings), rates)
     assert learning_rate(config, 4, 0.0) == pytest.approx(0.5)
     assert learning_rate(config, 50, 0.5) == pytest.approx(0.55)
     assert learning_rate(config, 99, 1.0) == pytest.approx(0.1)
@@ -348,7 +348,7 @@ def test_a_run_that_ends_by_the_clock_finishes_its_cosine(smoke_settings, write_
     )
     run = train(config).parent
     last = events(run)[-1]
-    assert last["lr"] < 0.2 * config.optim.lr
+    assert last["learning_rate"] < 0.2 * config.optim.learning_rate
     assert (run / "checkpoint" / "model_index.json").is_file()
 
 
@@ -373,7 +373,7 @@ def test_a_validation_set_that_is_trained_on_is_refused(smoke_settings, write_se
 
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-SHORT = ["run.steps=1", "run.precision=no", "optim.batch_size=1", "crop.size=32"]
+SHORT = ["run.steps=1", "run.precision=fp32", "optim.batch_size=1", "crop.size=32"]
 
 
 def test_the_settings_for_photographs_of_ones_own_start_with_two_folders(photographs, held_out, tmp_path):

@@ -5,8 +5,8 @@ import pytest
 from retinashift.data.photographs import list_source
 from retinashift.imaging.degradation.bicubic import bicubic_pillow, enlarge
 from retinashift.training.build import build_pipeline
-from retinashift.training.config import TrainConfig
 from retinashift.training.pool import PhotographSet
+from retinashift.training.settings import TrainConfig
 from retinashift.training.validation import validate
 
 

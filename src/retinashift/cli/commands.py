@@ -174,7 +174,7 @@ def train(
 ) -> None:
     """Train or fine-tune. The same command again goes on where a run stopped; `accelerate launch -m` spreads it."""
     from retinashift.cli.display import TrainingDisplay
-    from retinashift.training.config import TrainConfig
+    from retinashift.training.settings import TrainConfig
 
     overrides = list(settings or [])
     if init_from:

@@ -38,7 +38,7 @@ def degradations(
     from retinashift.cli.outputs import check_outputs
     from retinashift.imaging.degradation.pipeline import Camera
     from retinashift.imaging.files import read_image, write_image
-    from retinashift.training.config import TrainConfig
+    from retinashift.training.settings import TrainConfig
 
     check_outputs(out, overwrite=overwrite, suffix=".png")
     settings = TrainConfig.load(config).degradation if config is not None else Camera()

@@ -27,7 +27,7 @@ from retinashift.imaging.degradation.pipeline import DEGRADATIONS, Degradation, 
 from retinashift.imaging.files import ImageError, read_image
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.inference.settings import Mode, Precision
-from retinashift.training.config import TrainConfig
+from retinashift.training.settings import TrainConfig
 
 SHOWN = 4
 """Photographs with crops in the page."""

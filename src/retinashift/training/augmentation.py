@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from retinashift.training.config import CropSettings
+from retinashift.training.settings import CropSettings
 
 EDGE_WIDTHS = (0.7, 4.0)
 """Pixels over which an aperture darkens: from a mask laid on the file to a diaphragm out of focus."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import asdict, replace
 
+import numpy as np
 import torch
 from diffusers.models.autoencoders.vq_model import VQModel
 from torch import nn
@@ -15,12 +15,16 @@ from retinashift.inference.gate import CheckpointError
 from retinashift.inference.pipeline import Denoiser, ResShiftPipeline
 from retinashift.models.light_net import LightNet
 from retinashift.models.swin_unet import SwinUNet
-from retinashift.training.config import ChainSettings, ConfigError, ModelSettings, TrainConfig
 from retinashift.training.decoder import CodecDecoder
 from retinashift.training.lora import add_lora
+from retinashift.training.settings import ChainSettings, ConfigError, ModelSettings, TrainConfig
 
 # Arguments of the denoisers that follow from the scale and are not settings.
 _COMPUTED = {"light": ("factor",), "swin": ("in_channels", "out_channels")}
+
+LARGEST_OPTION = 4096
+"""Of the denoiser's widths, depths and sizes."""
+MOST_PARAMETERS = 2_000_000_000
 
 _LEAVE_OUT = "leave model out, or add --set 'model={}'"
 
@@ -77,28 +81,19 @@ def resolved(config: TrainConfig, pipeline: ResShiftPipeline) -> TrainConfig:
     """
     if not config.init_from:
         return config
-    chain = ChainSettings(
-        scale=pipeline.config.scale,
-        steps=pipeline.scheduler.config.num_train_timesteps,
-        kappa=pipeline.scheduler.config.kappa,
-        power=pipeline.scheduler.config.power,
-        min_noise=pipeline.scheduler.config.min_noise,
-        end=pipeline.scheduler.config.end,
-        prediction=pipeline.scheduler.config.prediction_type,
-        input_scaling=pipeline.scheduler.config.input_scaling,
-        upsampling=pipeline.config.upsampling,
-    )
-    for name, value in asdict(config.chain).items():
-        brought = getattr(chain, name)
+    brought_by = {**pipeline.scheduler.config, "scale": pipeline.config.scale, "upsampling": pipeline.config.upsampling}
+    chain = ChainSettings(**{name: brought_by[name] for name in ChainSettings.model_fields})
+    for name, brought in chain:
+        value = getattr(config.chain, name)
         if value not in (getattr(ChainSettings(), name), brought):
             raise ConfigError(f"chain.{name} is {value}, but the checkpoint of init_from has {brought}; leave it out")
     denoiser = pipeline.denoiser
     computed = _COMPUTED["light" if isinstance(denoiser, LightNet) else "swin"]
     options = {n: v for n, v in denoiser.config.items() if not n.startswith("_") and n not in computed}
-    model = ModelSettings("light" if isinstance(denoiser, LightNet) else "swin", options)
+    model = ModelSettings(kind="light" if isinstance(denoiser, LightNet) else "swin", options=options)
     if config.model != ModelSettings():
         _check_model(config.model, model)
-    return replace(config, chain=chain, model=model)
+    return config.replace(chain=chain, model=model)
 
 
 def _check_model(given: ModelSettings, brought: ModelSettings) -> None:
@@ -126,23 +121,22 @@ def build_denoiser(settings: ModelSettings, scale: int) -> Denoiser:
         value = settings.options.get(name, 1)
         if type(value) is not int or value < 1:
             raise ConfigError(f"model.options.{name} is {value}; a whole number, at least 1, is needed")
+    for name, value in settings.options.items():
+        if any(isinstance(number, int) and number > LARGEST_OPTION for number in np.ravel(np.array(value, object))):
+            raise ConfigError(f"model.options.{name} is {value}; at most {LARGEST_OPTION} is allowed")
     try:
+        with torch.device("meta"):  # counts the parameters without memory for them
+            parameters = sum(value.numel() for value in denoiser_class(**defaults, **settings.options).parameters())
+        if parameters > MOST_PARAMETERS:
+            raise ConfigError(f"model.options give {parameters:,} parameters; at most {MOST_PARAMETERS:,} are allowed")
         return denoiser_class(**defaults, **settings.options)
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"model.options: {error}") from None
+        raise error if isinstance(error, ConfigError) else ConfigError(f"model.options: {error}") from None
 
 
 def build_scheduler(settings: ChainSettings) -> ResShiftScheduler:
     try:
-        return ResShiftScheduler(
-            num_train_timesteps=settings.steps,
-            kappa=settings.kappa,
-            power=settings.power,
-            min_noise=settings.min_noise,
-            end=settings.end,
-            prediction_type=settings.prediction,
-            input_scaling=settings.input_scaling,
-        )
+        return ResShiftScheduler(**settings.model_dump(exclude={"scale", "upsampling"}))
     except ValueError as error:
         raise ConfigError(f"chain: {error}") from None
 

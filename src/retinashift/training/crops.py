@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from retinashift.data.photographs import DataError
-from retinashift.training.config import SMALLEST_WINDOW, CropSettings
 from retinashift.training.pool import PhotographSet
+from retinashift.training.settings import SMALLEST_WINDOW, CropSettings
 
 TRIES = 4
 """How often a crop with too little of the eye is drawn before it is taken all the same."""

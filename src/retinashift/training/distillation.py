@@ -22,7 +22,7 @@ from retinashift.inference.gate import CheckpointError
 from retinashift.inference.pipeline import Denoiser, ResShiftPipeline
 from retinashift.inference.settings import Sampling
 from retinashift.inference.streaming import amplified
-from retinashift.training.config import ConfigError, DistillSettings
+from retinashift.training.settings import ConfigError, DistillSettings
 
 Network = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(x_T as the scheduler scales it, timesteps (B,), lq) -> prediction, shaped as x_T."""

@@ -20,8 +20,8 @@ from torch import Tensor
 from retinashift.diffusion.noise import stream_generator
 from retinashift.imaging.degradation.pipeline import Degradation, degrade_by_seed
 from retinashift.training import augmentation, crops
-from retinashift.training.config import CropSettings
 from retinashift.training.pool import PhotographSet
+from retinashift.training.settings import CropSettings
 
 Map = Callable[..., Iterable[Any]]
 """`map`, or that of an executor."""

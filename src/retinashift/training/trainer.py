@@ -35,7 +35,6 @@ from retinashift.models.perceptual import LPIPS
 from retinashift.training.averaging import average
 from retinashift.training.build import build_pipeline, frozen_codec, resolved, trained_part
 from retinashift.training.card import continued_card
-from retinashift.training.config import ConfigError, TrainConfig
 from retinashift.training.crops import check_size
 from retinashift.training.distillation import distillation_error, open_teacher
 from retinashift.training.latents import LatentCache
@@ -44,13 +43,18 @@ from retinashift.training.losses import combined, perceptual_error, squared_erro
 from retinashift.training.pool import PhotographSet
 from retinashift.training.records import RunRecord
 from retinashift.training.samples import Batch, Map, make_batch
+from retinashift.training.settings import ConfigError, TrainConfig, flattened
 from retinashift.training.state import Position, State, load_state, save_state, write_folder
 from retinashift.training.validation import validate
 
 Report = Callable[[str, dict[str, Any]], None]
 
 NOISE_STREAM = 1  # streams of one seed: 0 cuts the samples, 1 draws their step and noise
-MAY_CHANGE_ON_RESUME = ("steps", "minutes", "log_every", "validate_every", "save_every", "keep", "workers", "cache_gib")
+MAY_CHANGE_ON_RESUME = {
+    f"run.{name}"
+    for name in ("steps", "minutes", "log_every", "validate_every", "save_every", "keep", "workers", "cache_gib")
+}
+_MIXED = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}  # what accelerate calls them
 
 
 class TrainingError(ValueError):
@@ -58,13 +62,13 @@ class TrainingError(ValueError):
 
 
 def learning_rate(config: TrainConfig, step: int, progress: float) -> float:
-    """Linear warm-up times a cosine from lr to lr_end as `progress` goes from 0 to 1; or `published_rate`."""
+    """The rate of a step: linear warm-up times a cosine as `progress` goes from 0 to 1, or `published_rate`."""
     optim = config.optim
     if optim.schedule == "published":
-        return published_rate(step, optim.lr, optim.lr_end, config.run.steps, optim.warmup_steps)
+        return published_rate(step, optim.learning_rate, optim.learning_rate_end, config.run.steps, optim.warmup_steps)
     warm = min(1.0, (step + 1) / max(1, optim.warmup_steps))
     cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-    return warm * (optim.lr_end + (optim.lr - optim.lr_end) * cosine)
+    return warm * (optim.learning_rate_end + (optim.learning_rate - optim.learning_rate_end) * cosine)
 
 
 def published_rate(step: int, base: float, last: float, steps: int, warmup: int) -> float:
@@ -91,7 +95,7 @@ class Trainer:
     """
 
     def __init__(self, config: TrainConfig, report: Report = no_report):
-        self.accelerator = Accelerator(mixed_precision=config.run.precision, gradient_accumulation_steps=1)
+        self.accelerator = Accelerator(mixed_precision=_MIXED[config.run.precision], gradient_accumulation_steps=1)
         self.device = self.accelerator.device
         self.report = report if self.accelerator.is_main_process else no_report
         self.folder = Path(config.run.out)
@@ -124,7 +128,7 @@ class Trainer:
         self.cache = LatentCache() if config.run.sample_pool and self.codec is not None else None
         optimizer = torch.optim.AdamW(
             [parameter for parameter in trained.parameters() if parameter.requires_grad],
-            lr=config.optim.lr,
+            lr=config.optim.learning_rate,
             betas=(0.9, config.optim.beta2),
             weight_decay=config.optim.weight_decay,
             fused=self.device.type == "cuda",
@@ -320,11 +324,11 @@ class Trainer:
             return loss
         what = "the weights are no numbers" if math.isfinite(loss) else f"the loss is {loss}"
         if self._saved is None:
-            way = "nothing was saved: lower optim.lr or optim.clip and run again"
+            way = "nothing was saved: lower optim.learning_rate or optim.clip and run again"
         else:
             way = (
-                f"what was saved at step {self._saved} is good: lower optim.lr or optim.clip, and start from "
-                f"{self.folder / 'checkpoint'} (init_from) with another run.out"
+                f"what was saved at step {self._saved} is good: lower optim.learning_rate or optim.clip, and start "
+                f"from {self.folder / 'checkpoint'} (init_from) with another run.out"
             )
         raise TrainingError(f"{what} at step {self.position.step}; {way}")
 
@@ -334,7 +338,7 @@ class Trainer:
         done = self._progress(self.position.step, self.position.seconds)
         values = {
             "loss": loss,
-            "lr": rate,
+            "learning_rate": rate,
             "images_per_second": steps_per_second * per_step,
             "seconds": self.position.seconds,
             "seconds_left": self.position.seconds * (1 - done) / max(done, 1e-9),
@@ -474,12 +478,10 @@ def _compile(trained: nn.Module, what: str) -> None:
 
 
 def _differences(before: TrainConfig, now: TrainConfig) -> list[str]:
-    """Names of settings that changed and may not."""
-    changed = [name for name in vars(before) if name != "run" and getattr(before, name) != getattr(now, name)]
-    for name in vars(before.run):
-        if name not in MAY_CHANGE_ON_RESUME and getattr(before.run, name) != getattr(now.run, name):
-            changed.append(f"run.{name}")
-    return changed
+    """Full names of the settings that changed and may not."""
+    former, given = flattened(before), flattened(now)
+    names = [name for name in {**former, **given} if former.get(name) != given.get(name)]
+    return [name for name in names if name not in MAY_CHANGE_ON_RESUME]
 
 
 def train(config: TrainConfig, report: Report = no_report) -> Path:

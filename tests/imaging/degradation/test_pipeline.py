@@ -16,7 +16,7 @@ from retinashift.imaging.degradation.pipeline import (
     degrade_by_seed,
     read_section,
 )
-from retinashift.training.config import TrainConfig
+from retinashift.training.settings import TrainConfig
 
 ALL = Camera(
     optics_probability=1, blur_probability=1, noise_probability=1, mosaic_probability=1,
