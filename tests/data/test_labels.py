@@ -55,6 +55,13 @@ def test_a_longer_name_is_another_photograph_and_two_labels_are_refused(tmp_path
         find_label(tmp_path / "im0001.ppm")
 
 
+def test_the_label_of_the_photographs_own_name_comes_before_one_that_shares_its_first_part(tmp_path):
+    (tmp_path / "labels").mkdir()
+    for name in ("01_manual1.gif", "01_test.gif"):
+        Image.fromarray(LABEL).save(tmp_path / "labels" / name)
+    assert find_label(tmp_path / "01_test.tif") == tmp_path / "labels" / "01_test.gif"
+
+
 def test_a_damaged_gif_is_one_line(tmp_path):
     (tmp_path / "a.gif").write_bytes(b"GIF89a nonsense")
     with pytest.raises(ImageError, match="cannot be read as GIF"):

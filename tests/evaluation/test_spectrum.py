@@ -46,6 +46,14 @@ def test_sharpness_is_of_the_octave_above_the_inputs_limit():
     assert np.isnan(sharpness(sr, np.zeros(BANDS), 4))
 
 
+def test_a_ring_counts_by_its_area():
+    """Eight rings from 8.5 to 15.5 of 64; only the outermost holds power in the result."""
+    sr = np.zeros(BANDS)
+    sr[15] = 1
+    assert sharpness(sr, np.ones(BANDS), 4) == pytest.approx(15.5 / np.arange(8.5, 16).sum())
+    assert sharpness(sr[::-1], np.ones(BANDS), 4) == 0
+
+
 def test_a_field_too_small_is_named():
     with pytest.raises(ValueError, match="needs 32"):
         radial_power(np.zeros((40, 40), np.uint8), np.ones((40, 40), bool))

@@ -33,6 +33,52 @@ def test_a_line_is_found_in_every_direction_and_nothing_else(angle):
     assert soft[~near].max() < 0.1 * soft[truth].mean()
 
 
+def filtered(width, sigmas=(1.2, 1.8, 2.7), background=10.0, dot=False):
+    """Response at the middle of a line, or a dot, of Gaussian profile and small contrast, from the integrals.
+
+    sigma^1.5 times the second derivative across, of an ellipse 2.5 times as long, less that of the background.
+    """
+    found = []
+    for sigma in sigmas:
+        def second(variance, sigma=sigma):
+            along = 1 / np.sqrt(variance + (2.5 * sigma) ** 2) if dot else 1
+            return along / (variance + sigma**2) ** 1.5
+
+        found.append(sigma**1.5 * width ** (1 + dot) * (second(width**2) - second(width**2 + background**2)))
+    return max(found)
+
+
+@pytest.mark.parametrize("width", [0.8, 1.2, 1.8, 2.7, 5.0])
+@pytest.mark.parametrize("angle", [0, 1, 4, 7])
+def test_the_response_to_a_line_is_that_of_the_integrals_at_every_orientation(width, angle):
+    y, x = np.mgrid[:SIDE, :SIDE] - SIDE / 2
+    distance = np.cos(angle * np.pi / 16) * y - np.sin(angle * np.pi / 16) * x
+    photograph = 140 * (1 - 0.02 * np.exp(-0.5 * (distance / width) ** 2))
+    assert vesselness(photograph, WHOLE)[100, 100] == pytest.approx(0.02 * filtered(width), rel=0.04)
+
+
+def test_a_dot_is_answered_less_the_longer_the_filter():
+    y, x = np.mgrid[:SIDE, :SIDE] - SIDE / 2
+    photograph = 140 * (1 - 0.02 * np.exp(-0.5 * (x**2 + y**2) / 1.8**2))
+    assert vesselness(photograph, WHOLE)[100, 100] == pytest.approx(0.02 * filtered(1.8, dot=True), rel=0.04)
+
+
+def test_filters_grow_with_fields_wider_than_540_pixels():
+    y, _ = np.mgrid[:240, :1080] - 120.0
+    photograph = 140 * (1 - 0.02 * np.exp(-0.5 * (y / 5.4) ** 2))
+    expected = filtered(5.4, (2.4, 3.6, 5.4), background=20)
+    assert vesselness(photograph, np.ones(y.shape, bool))[120, 540] == pytest.approx(0.02 * expected, rel=0.04)
+
+
+def test_an_eighth_of_the_field_or_so_is_vessel_and_no_piece_is_below_30_pixels(retina):
+    field = np.ones(retina.shape[:2], bool)
+    found = vessel_map(retina, field)
+    assert (found.soft > found.level).mean() == pytest.approx(0.12, abs=0.001)
+    sizes = [np.bincount(ndimage.label(mask, np.ones((3, 3)))[0].ravel())[1:] for mask in
+             (found.vessels, found.soft > found.level)]  # fmt: skip
+    assert sizes[0].sum() == sizes[1][sizes[1] >= 30].sum() < sizes[1].sum()
+
+
 def test_uneven_illumination_does_not_move_the_map():
     lines = np.maximum(line(0.6, 4), line(2.0, 3))
     fade = np.linspace(80, 200, SIDE)[:, None]
@@ -97,6 +143,9 @@ def test_thin_is_three_pixels_and_less():
     assert thin_sensitivity(wide_only, truth, field) < 0.1  # the tips of a wide vessel's skeleton may be narrow
     assert thin_sensitivity(half, truth, field) == pytest.approx(0.5, abs=0.06)
     assert thin_sensitivity(truth, np.zeros((60, 60), bool), field) is None
+    truth[30:37] = False
+    truth[30:35, 5:55] = True  # 5 wide: found or not, it does not count
+    assert thin_sensitivity(wide_only & truth, truth, field) < 0.1
 
 
 @pytest.mark.shared

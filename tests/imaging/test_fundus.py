@@ -28,6 +28,15 @@ def test_the_disc_is_found_on_black_and_on_grey_surrounds(surround, retina):
     assert dice(field_of_view(eye(surround, retina, noise=1), erode=0), disc()) > 0.995
 
 
+@pytest.mark.parametrize(("surround", "below", "above"), [(0, 9, 12), (40, 48, 53)])
+def test_the_field_begins_a_quarter_above_the_surround_and_never_below_10_levels(surround, below, above):
+    photograph = eye(surround, 200)
+    photograph[50:70, 8:23], photograph[50:70, 120:132] = below, above  # left and right, beside the disc
+    field = field_of_view(photograph, erode=0)
+    assert not field[50:70, 8:18].any()
+    assert field[50:70, 120:132].all()
+
+
 def test_erosion_takes_the_edge_of_the_field_and_of_the_frame():
     assert np.array_equal(field_of_view(eye()), ndimage.binary_erosion(disc(), iterations=4))
     frame = field_of_view(np.full((30, 40), 120, np.uint8))
