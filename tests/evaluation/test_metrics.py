@@ -5,7 +5,7 @@ import pytest
 import skimage.data
 
 from retinashift.evaluation.benchmark import baseline, evaluate
-from retinashift.evaluation.calibration import covered
+from retinashift.evaluation.coverage import COVERAGE, covered
 from retinashift.evaluation.gallery import Gallery
 from retinashift.evaluation.metrics import METRICS, chosen_metrics, mean_scores, measure
 from retinashift.evaluation.page import render_html
@@ -13,6 +13,7 @@ from retinashift.evaluation.scores import Estimate, Metric, Observed, Result, Sc
 from retinashift.evaluation.similarity import ms_ssim_y
 from retinashift.evaluation.vessels import vessel_map
 from retinashift.imaging.degradation.bicubic import bicubic_pillow, enlarge
+from retinashift.inference.uncertainty import LEVEL, Z
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +72,11 @@ def test_coverage_is_the_share_of_field_values_within_the_interval_where_somethi
     assert covered(estimate, subject.hr, field) is None
     grey = Estimate(estimate.mean[..., 1], sigma)
     assert covered(grey, subject.hr[..., 1], subject.field) == pytest.approx(0.9, abs=0.005)
+
+
+def test_the_protocol_states_the_interval_of_the_calibration():
+    assert f"{Z:.3f} calibrated" in COVERAGE.protocol["coverage"]
+    assert f"{100 * LEVEL:.0f} % is stated" in COVERAGE.protocol["coverage"]
 
 
 def test_an_estimate_is_scored_as_it_is_written_and_plain_pictures_have_no_coverage(subject):

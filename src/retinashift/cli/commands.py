@@ -191,11 +191,11 @@ class EvaluateCommand(TyperCommand):
     """Takes the help of --metrics from the table of metrics, which is imported when help is asked for."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        from retinashift.cli.evaluation import metrics_help
+        from retinashift.evaluation.metrics import describe_metrics
 
         for parameter in self.params:
             if isinstance(parameter, TyperOption) and parameter.name == "metrics":
-                parameter.help = metrics_help()
+                parameter.help = f"Metrics beside PSNR, SSIM and consistency, by commas: {describe_metrics()}"
         super().format_help(ctx, formatter)
 
 

@@ -18,7 +18,7 @@ from retinashift.data.photographs import FileRef, by_stem_path, find_photographs
 from retinashift.evaluation.benchmark import Method, PrecomputedMethod, baseline, evaluate
 from retinashift.evaluation.calibration import estimator
 from retinashift.evaluation.gallery import Gallery
-from retinashift.evaluation.metrics import METRICS, chosen_metrics, default_metrics
+from retinashift.evaluation.metrics import chosen_metrics, default_metrics
 from retinashift.evaluation.page import save_html
 from retinashift.evaluation.report import Report
 from retinashift.evaluation.scores import Observed
@@ -69,13 +69,6 @@ def parse_metrics(text: str) -> tuple[str, ...]:
         return chosen_metrics(name.strip() for name in text.split(",")) if text != "none" else ()
     except ValueError as error:
         raise ValueError(f"--metrics {text}: {error}, or none") from None
-
-
-def metrics_help() -> str:
-    """Help of `--metrics`, from the table of metrics."""
-    names = ", ".join(f"{name} ({metric.note})" if metric.note else name for name, metric in METRICS.items())
-    default = ", ".join(default_metrics())
-    return f"Metrics beside PSNR, SSIM and consistency, by commas: {names}; or none. Default: {default}."
 
 
 def parse_degradation(text: str) -> Degradation:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from retinashift.diffusion.noise import stream_generator
-from retinashift.evaluation.scores import Estimate, Metric, Result, Score, Scores
+from retinashift.evaluation.scores import Estimate
 from retinashift.imaging.degradation.bicubic import DEGRADATION, bicubic_pillow, crop_to_multiple
 from retinashift.imaging.fundus import field_of_view
 from retinashift.inference.pipeline import ResShiftPipeline
@@ -180,40 +180,6 @@ def estimator(pipeline: ResShiftPipeline, samples: int) -> Callable[[np.ndarray,
         return Estimate(result.images[0], result.sigma[0])
 
     return run
-
-
-def covered(estimate: Estimate, hr: np.ndarray, field: np.ndarray) -> float | None:
-    """Share of the values in the field with |hr - mean| <= Z sigma, all channels together: 0.9 if sigma is right.
-
-    Args:
-        hr: as `estimate.mean`, uint8.
-        field: (H, W) bool.
-
-    Returns:
-        None where nothing was sampled in the field.
-    """
-    errors = hr[field] / np.float32(255) - estimate.mean[field]  # (n, 3) or (n,)
-    sigma = estimate.sigma[field]  # (n,)
-    if not sigma.any():
-        return None
-    return coverage(errors, np.broadcast_to(sigma.reshape(-1, *[1] * (errors.ndim - 1)), errors.shape), [Z])[0]
-
-
-def _measure(result: Result) -> Scores:
-    if result.estimate is None:
-        return {}
-    return {"coverage": covered(result.estimate, result.subject.hr, result.subject.field)}
-
-
-COVERAGE = Metric(
-    (Score("coverage", "in 90 %", 3, "none", plotted=True, note="share of values that lie where 90 % are stated"),),
-    _measure,
-    {
-        "coverage": f"share of the values in the field of view, RGB pooled, within {Z:.3f} calibrated standard "
-        f"deviations of the mean of samples, where something was sampled; {LEVEL:.0%} is stated",
-    },
-    note="needs a calibrated checkpoint",
-)
 
 
 def _means(pipeline: ResShiftPipeline, hr: np.ndarray, samples: int, seed: int) -> Iterable[tuple[int, SampleMean]]:

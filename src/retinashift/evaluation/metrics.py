@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
 
-from retinashift.evaluation.calibration import COVERAGE
+from retinashift.evaluation.coverage import COVERAGE
 from retinashift.evaluation.perceptual import LPIPS_ALEX, ST_LPIPS
 from retinashift.evaluation.scores import Metric, Result, Score, Scores
 from retinashift.evaluation.similarity import FIDELITY, MS_SSIM
@@ -34,6 +34,12 @@ COST = (
 def default_metrics() -> tuple[str, ...]:
     """Names of the metrics that are measured when none are given."""
     return tuple(name for name, metric in METRICS.items() if metric.default)
+
+
+def describe_metrics() -> str:
+    """Names, needs and defaults of the metrics, for the help of a command; loads no network library."""
+    names = ", ".join(f"{name} ({metric.note})" if metric.note else name for name, metric in METRICS.items())
+    return f"{names}; or none. Default: {', '.join(default_metrics())}."
 
 
 def chosen_metrics(names: Iterable[str]) -> tuple[str, ...]:

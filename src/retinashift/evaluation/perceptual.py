@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from retinashift.evaluation.scores import Metric, Result, Score, Scores
 from retinashift.evaluation.similarity import check_pair
-from retinashift.models.perceptual import FEATURES, LPIPS, ShiftTolerantLPIPS
+
+if TYPE_CHECKING:  # torch is imported where it is used: the help of the command lists the metrics without it
+    from torch import Tensor
+
+    from retinashift.models.perceptual import LPIPS, ShiftTolerantLPIPS
+
+ST_LPIPS_SMALLEST, LPIPS_SMALLEST = 32, 31
+"""Shortest sides in pixels that the networks take."""
 
 
 def st_lpips(sr: np.ndarray, hr: np.ndarray, masks: Sequence[np.ndarray | None] = (None,)) -> list[float]:
@@ -31,11 +37,11 @@ def st_lpips(sr: np.ndarray, hr: np.ndarray, masks: Sequence[np.ndarray | None] 
     """
     for mask in masks:
         check_pair(sr, hr, mask)
-    smallest = ShiftTolerantLPIPS.SMALLEST
-    if min(sr.shape[:2]) < smallest:
-        raise ValueError(f"pictures are {sr.shape[1]}x{sr.shape[0]}; ST-LPIPS needs at least {smallest}x{smallest}")
-    with torch.inference_mode():
-        distance = st_lpips_network()(_tensor(sr), _tensor(hr))[0].numpy()  # (H, W)
+    if min(sr.shape[:2]) < ST_LPIPS_SMALLEST:
+        raise ValueError(
+            f"pictures are {sr.shape[1]}x{sr.shape[0]}; ST-LPIPS needs at least {ST_LPIPS_SMALLEST}x{ST_LPIPS_SMALLEST}"
+        )
+    distance = st_lpips_network()(_tensor(sr), _tensor(hr))[0].numpy()  # (H, W)
     return [float(distance.mean() if mask is None else distance[mask].mean()) for mask in masks]
 
 
@@ -50,37 +56,42 @@ def lpips_alex(sr: np.ndarray, hr: np.ndarray) -> float:
             weights of AlexNet are neither in torch's cache nor can be downloaded.
     """
     check_pair(sr, hr, None)
-    with torch.inference_mode():
-        return float(lpips_network()(_tensor(sr), _tensor(hr)))
+    return float(lpips_network()(_tensor(sr), _tensor(hr)))
 
 
 @cache
 def st_lpips_network() -> ShiftTolerantLPIPS:
     """The network, loaded once. ValueError where its weights are missing."""
+    from retinashift.models.perceptual import ShiftTolerantLPIPS
+
     return ShiftTolerantLPIPS.pretrained()
 
 
 @cache
 def lpips_network() -> LPIPS:
     """The network, loaded once. ValueError where its weights are missing."""
+    from retinashift.models.perceptual import LPIPS
+
     return LPIPS.pretrained("alex")
 
 
 def _st_lpips(result: Result) -> Scores:
-    if min(result.sr.shape[:2]) < ShiftTolerantLPIPS.SMALLEST:
+    if min(result.sr.shape[:2]) < ST_LPIPS_SMALLEST:
         return {}
     whole, inside = st_lpips(result.sr, result.subject.hr, [None, result.subject.field])
     return {"st_lpips": whole, "st_lpips_fov": inside}
 
 
 def _lpips(result: Result) -> Scores:
-    if min(result.sr.shape[:2]) < FEATURES["alex"].smallest:
+    if min(result.sr.shape[:2]) < LPIPS_SMALLEST:
         return {}
     return {"lpips_alex": lpips_alex(result.sr, result.subject.hr)}
 
 
 def _tensor(pixels: np.ndarray) -> Tensor:
     """(1, 3, H, W) in [-1, 1]."""
+    import torch
+
     rgb = pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, 2)
     return torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1)))[None].float() / 127.5 - 1
 
