@@ -44,3 +44,10 @@ def test_the_one_step_student_draws_in_one_call_what_is_sharper_than_the_mean_an
     assert results[0].consistency[0] > 60
     with pytest.raises(ValueError, match="distilled"):
         student(lr, mode="faithful")
+
+
+def test_a_former_name_opens_the_checkpoint_of_today_with_a_note(caplog):
+    former, today = open_checkpoint("x4_realistic"), open_checkpoint("x4_restore")
+    assert checkpoint_hash(former) == checkpoint_hash(today)
+    said = [record.getMessage() for record in caplog.records]
+    assert said == ["the checkpoint x4_realistic is now called x4_restore"]

@@ -95,7 +95,7 @@ def test_what_learns_from_realistic_inputs_is_not_held_to_give_their_noise_back(
 
 
 @pytest.mark.parametrize(
-    "recipe", ["x4", "x4_continue", "x4_realistic", "x4_one_step", "finetune_stare", "finetune_mine"]
+    "recipe", ["x4", "x4_continue", "x4_restore", "x4_one_step", "finetune_stare", "finetune_mine"]
 )
 def test_the_recipes_can_go_on_from_the_shipped_checkpoint(recipe):
     config = TrainConfig.load(PROJECT / "configs" / f"{recipe}.yaml", ["init_from=shipped"])

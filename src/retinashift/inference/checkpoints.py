@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,10 @@ from typing import Any
 from retinashift.inference.gate import CheckpointError
 from retinashift.inference.pipeline import ResShiftPipeline
 
+logger = logging.getLogger(__name__)
+
 DEFAULT = "x4"
+FORMER_NAMES = {"x4_realistic": "x4_restore"}
 
 
 def shipped_names() -> list[str]:
@@ -28,6 +32,9 @@ def open_checkpoint(name: str = "", **kwargs: Any) -> ResShiftPipeline:
     Raises:
         CheckpointError: it cannot be found or used.
     """
+    if name in FORMER_NAMES and not Path(name).exists():
+        logger.warning("the checkpoint %s is now called %s", name, FORMER_NAMES[name])
+        name = FORMER_NAMES[name]
     if name in ("", "shipped"):
         return ResShiftPipeline.from_shipped(DEFAULT, **kwargs)
     if name in shipped_names() and not Path(name).exists():
