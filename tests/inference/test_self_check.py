@@ -13,13 +13,14 @@ from tests.builders.pipelines import light_pipeline
 
 from retinashift.batch.jobs import Job
 from retinashift.batch.upscale import BatchOptions, upscale_files
-from retinashift.evaluation.metrics import psnr_rgb
+from retinashift.evaluation.similarity import psnr_rgb
 from retinashift.imaging.degradation.bicubic import bicubic_pillow, crop_to_multiple, enlarge
 from retinashift.imaging.files import find_images, find_provenance, read_image, write_image
 from retinashift.imaging.fundus import field_of_view
 from retinashift.inference.fidelity import LEVELS, SPAN, back_project_rows, value_limits
 from retinashift.inference.pipeline import ResShiftPipeline
-from retinashift.inference.self_check import FADE, LEVEL, WIDEN, SelfCheck
+from retinashift.inference.self_check import HALO, LEVEL, SURROUND, SelfCheck
+from retinashift.inference.settings import Sampling
 from retinashift.models.codec import upsample_bicubic
 
 SCALE = 4
@@ -29,7 +30,7 @@ def tensor(pixels):
     return torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 127.5 - 1
 
 
-def checked(estimate, lr, measure="value", threshold=12.0, rows=None):
+def checked(estimate, lr, measure="value", threshold=8.0, rows=None):
     check = SelfCheck(lr, SCALE, "pillow", measure, threshold)
     bands = estimate.split(rows * SCALE, -2) if rows else (estimate,)
     return torch.cat(list(check.rows(iter(bands))), -2), check
@@ -47,12 +48,12 @@ def good(retina):
 
 @pytest.fixture
 def burst(good):
-    """The true picture with black and yellow chequers, two input pixels wide, over the input rows 24 to 32."""
+    """The true picture with black and yellow chequers, two input pixels wide, over the input rows 48 to 56."""
     y, x = np.mgrid[: good.shape[-2], : good.shape[-1]]
     yellow = torch.from_numpy((y // 8 + x // 8) % 2).float()
     chequers = torch.stack([yellow, yellow, 0 * yellow])[None] * 2 - 1
     wrong = good.clone()
-    wrong[..., 96:128, 40:72] = chequers[..., 96:128, 40:72]
+    wrong[..., 192:224, 40:72] = chequers[..., 192:224, 40:72]
     return wrong
 
 
@@ -68,10 +69,10 @@ def test_an_estimate_that_gives_its_input_back_stays_bit_for_bit(lr, good, measu
 def test_a_burst_becomes_bicubic_and_what_is_far_from_it_stays(lr, good, burst, measure):
     result, check = checked(burst, lr, measure)
     bicubic = upsample_bicubic(lr, SCALE)
-    assert torch.equal(result[..., 96:128, 40:72], bicubic[..., 96:128, 40:72])
-    far = (WIDEN + 2 * FADE + 7) * SCALE
-    assert torch.equal(result[..., : 96 - far, :], good[..., : 96 - far, :])
-    assert (check.returned[24:32, 10:18] > 0.3).all()
+    assert torch.equal(result[..., 192:224, 40:72], bicubic[..., 192:224, 40:72])
+    far = (HALO + SURROUND // 2) * SCALE
+    assert torch.equal(result[..., : 192 - far, :], good[..., : 192 - far, :])
+    assert (check.returned[48:56, 10:18] > 0.3).all()
     assert 0 < check.share() < 1
 
 
@@ -156,12 +157,13 @@ def test_a_network_that_bursts_everywhere_gives_bicubic_and_says_so(retina, tmp_
     assert np.abs(result.images[0].astype(int) - enlarge(small, SCALE, "bicubic")).max() <= 1
     write_image(tmp_path / "a.png", small)
     job = Job(tmp_path / "a.png", tmp_path / "out" / "a.png")
+    samples = Sampling(ensemble_size=2, output_uncertainty=True)
     with caplog.at_level(logging.WARNING):
-        outcome = next(upscale_files(pipeline, [job], BatchOptions(uncertainty=2)))
+        outcome = next(upscale_files(pipeline, [job], BatchOptions(sampling=samples)))
     assert outcome.error == ""
     assert find_provenance(job.target.read_bytes(), "a").bicubic_share == 1
     assert "100.0 % of the field returned to bicubic" in caplog.text
-    again = next(upscale_files(pipeline, [job], BatchOptions(uncertainty=2, resume=True)))
+    again = next(upscale_files(pipeline, [job], BatchOptions(sampling=samples, resume=True)))
     assert again.skipped
 
 
@@ -269,7 +271,7 @@ def assert_no_burst(pipeline, hr):
 @pytest.mark.parametrize("name", ["09", "12", "26", "33", "39", "43"])
 def test_an_outline_on_a_photograph_does_not_burst(shared, name):
     hr = read_image(shared / "data" / "marks" / f"idrid_IDRiD_{name}.jpg").pixels
-    assert 0 < assert_no_burst(ResShiftPipeline.from_shipped(), hr) < 0.1
+    assert 0 < assert_no_burst(ResShiftPipeline.from_shipped(), hr) < 0.15
 
 
 @pytest.mark.shared

@@ -120,7 +120,7 @@ class ResShiftPipeline(DiffusionPipeline):
         distilled: bool = False,
         calibration: dict[str, Any] | None = None,
         check_measure: str | None = None,
-        check_threshold: float = 12.0,
+        check_threshold: float = 8.0,
         bounded: bool | None = None,
     ):
         super().__init__()

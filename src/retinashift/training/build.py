@@ -60,7 +60,7 @@ def build_pipeline(config: TrainConfig) -> ResShiftPipeline:
         upsampling=config.chain.upsampling,
         back_projections=2 if exact else 0,
         check_measure="value" if exact else "burst",
-        check_threshold=12.0 if exact else 24.0,
+        check_threshold=8.0 if exact else 24.0,
     )
 
 
