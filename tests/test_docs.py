@@ -19,6 +19,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 CARDS = sorted((PROJECT / "src" / "retinashift" / "weights").glob("*/README.md"))
 CONFIGS = sorted((PROJECT / "configs").glob("*.yaml"))
 DOCUMENTS = [*sorted(PROJECT.glob("*.md")), *sorted((PROJECT / "docs").rglob("*.md")), *CARDS]
+SECURITY = (PROJECT / "SECURITY.md").read_text(encoding="utf-8")
 CHECKPOINTS = {card.parent.name for card in CARDS}
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -73,6 +74,13 @@ def test_files_and_tests_that_a_document_names_exist(document: Path):
     assert [path for path in OUR_PATH.findall(text) if not (PROJECT / path).is_file()] == []
     named = OUR_TEST.findall(text)
     assert [n for p, n in named if f"def {n}(" not in (PROJECT / p).read_text(encoding="utf-8")] == []
+
+
+def test_every_promise_of_security_md_has_a_test():
+    promises = SECURITY.split("## What it does not promise")[0]
+    table = (PROJECT / "docs" / "security-tests.md").read_text(encoding="utf-8").split("## Clinical limits")[0]
+    rows = dict(re.findall(r"^\| (.+?) \| (.*tests/.+::test_.+) \|$", table, re.MULTILINE))
+    assert set(rows) == set(re.findall(r"^- \*\*(.+?)\*\*", promises, re.MULTILINE))
 
 
 @each_document

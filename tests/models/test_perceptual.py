@@ -96,6 +96,18 @@ def test_weights_that_cannot_be_downloaded_are_asked_for_in_one_line(monkeypatch
     assert "\n" not in str(caught.value)
 
 
+def test_downloaded_weights_of_another_checksum_are_refused_and_not_kept(monkeypatch, tmp_path):
+    """The name of each published file ends with the start of its SHA-256."""
+    pytest.importorskip("torchmetrics", reason="the heads come with torchmetrics (extra lpips)")
+    state = {"features.0.weight": torch.zeros(64, 3, 3, 3)}
+    torch.save(state, tmp_path / "vgg16-397923af.pth")
+    monkeypatch.setattr(perceptual, "URL", tmp_path.as_uri() + "/")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
+    with pytest.raises(PerceptualError, match="invalid hash value"):
+        LPIPS.pretrained("vgg")
+    assert [path for path in (tmp_path / "home").rglob("*") if path.is_file()] == []
+
+
 def test_weights_that_are_not_installed_are_asked_for(monkeypatch):
     monkeypatch.setattr(perceptual, "find_spec", lambda name: None)
     for pretrained in (LPIPS.pretrained, ShiftTolerantLPIPS.pretrained):
