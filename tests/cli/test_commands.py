@@ -106,11 +106,11 @@ def test_a_run_is_logged_resumed_and_inspected(photographs, tmp_path, checkpoint
         assert json.loads(line)["provenance"]["scale"] == 4
     original = retinashift("inspect", photographs / "b.ppm")
     assert original.returncode == 1
-    assert "no record" in original.stdout
+    assert "no provenance record" in original.stdout
 
 
 def test_ctrl_c_ends_the_run_with_whole_files_and_says_how_to_go_on(photographs, tmp_path, checkpoint):
-    with mock.patch("retinashift.cli.upscaling.append_line", side_effect=KeyboardInterrupt):
+    with mock.patch("retinashift.batch.record.append_line", side_effect=KeyboardInterrupt):
         done = retinashift("upscale", photographs, "-o", tmp_path / "out", "-c", checkpoint, "--log", tmp_path / "log")
     assert done.returncode == 130
     assert "--resume goes on" in done.stderr
@@ -154,14 +154,14 @@ def test_pair_folder_errors_are_one_line(tmp_path):
     for folder, names in (("hr", ("a", "b")), ("lr", ("a",))):
         (tmp_path / folder).mkdir()
         for name in names:
-            Image.new("RGB", (8, 8)).save(tmp_path / folder / f"{name}.png")
+            Image.new("RGB", (200, 200)).save(tmp_path / folder / f"{name}.png")
     settings = tmp_path / "pairs.yaml"
     settings.write_text(
         f"data: {{path: {tmp_path}/hr, layout: pairs, lr_path: {tmp_path}/lr}}\nrun: {{out: {tmp_path}/run}}"
     )
     assert "b is in" in one_line_error(retinashift("train", settings))
     (tmp_path / "hr" / "b.png").unlink()
-    assert "HR must be 32x32" in one_line_error(retinashift("train", settings))
+    assert "HR must be 800x800" in one_line_error(retinashift("train", settings))
 
 
 def test_evaluate_prints_a_table_and_writes_rows_means_and_protocol(tmp_path, checkpoint):

@@ -43,5 +43,5 @@ def test_a_record_of_wrong_types_is_no_record(tmp_path, retina):
         path.write_bytes(f"P6\n# {line}\n128 128\n255\n".encode() + retina.tobytes())
         told = retinashift("inspect", path)
         assert told.returncode == 1
-        assert "no record" in told.stdout
+        assert "no provenance record" in told.stdout
         assert "Traceback" not in told.stderr

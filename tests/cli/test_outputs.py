@@ -3,7 +3,7 @@
 import pytest
 
 from builders.command import retinashift
-from retinashift.cli.outputs import check_log, check_outputs
+from retinashift.cli.options import check_log, check_outputs
 
 
 def test_files_that_could_not_be_written_are_refused(tmp_path):
@@ -27,7 +27,7 @@ def test_a_log_is_a_new_file_or_one_of_json_lines(tmp_path):
     (tmp_path / "eye.png").write_bytes(b"\x89PNG")
     for path in (None, tmp_path / "log", tmp_path / "empty", tmp_path / "new"):
         check_log(path)
-    with pytest.raises(ValueError, match="no log"):
+    with pytest.raises(ValueError, match="not a log of JSON lines"):
         check_log(tmp_path / "eye.png")
     with pytest.raises(ValueError, match="is a folder"):
         check_log(tmp_path)

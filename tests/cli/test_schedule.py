@@ -25,7 +25,7 @@ def test_the_picture_is_drawn_once_and_replaced_on_demand_only(tmp_path):
     first = file.read_bytes()
     assert read_image(file).pixels.shape == (640, 1200, 3)
     refused = schedule("--plot", file, "-T", 4)
-    assert isinstance(refused.exception, ValueError)
+    assert isinstance(refused.exception, FileExistsError)
     assert "exists" in str(refused.exception)
     assert file.read_bytes() == first
     assert schedule("--plot", file, "-T", 4, "--overwrite").exit_code == 0

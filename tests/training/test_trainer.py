@@ -65,7 +65,7 @@ def test_a_killed_run_resumes_to_the_bit_by_the_same_command(smoke_settings, wri
     again = subprocess.run(
         command(settings, "--set", f"run.out={killed}"), env=ENVIRONMENT, check=True, capture_output=True, text=True
     )
-    assert "going on from step" in again.stderr
+    assert "resumed at step" in again.stderr
     assert equal(weights(whole), weights(killed))
     first, second = (load_state(run / "state") for run in (whole, killed))
     assert equal(first.model, second.model)

@@ -1,4 +1,4 @@
-"""The evaluate command: a test set's photographs through the baselines, a checkpoint and the results of others."""
+"""The work of the evaluate command: photographs through the baselines, a checkpoint and the results of others."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from rich.progress import Progress
 
-from retinashift.cli.opening import Failures
-from retinashift.cli.outputs import check_outputs
+from retinashift.cli.options import Failures, check_outputs
 from retinashift.data.labels import find_label, read_label
 from retinashift.data.photographs import FileRef, by_stem_path, find_photographs, stem_path
 from retinashift.evaluation.benchmark import Method, PrecomputedMethod, baseline, evaluate
@@ -48,21 +47,21 @@ class Outputs:
 
 @dataclass(frozen=True)
 class TestSet:
-    """Photographs to score, and where their labels and others' results are."""
+    """Photographs to score, their labels, and results of other methods."""
 
     data: str
     limit: int = 0
-    """First so many photographs; 0 is all."""
+    """Use the first N photographs; 0 uses all."""
     labels: Path | None = None
     """Folder of labels; None looks where STARE and DRIVE have them."""
     against: dict[str, Path] = field(default_factory=dict)
-    """Folders of results by the name of what made them."""
+    """Folders of results by the name of their method."""
     degradation: Degradation = field(default_factory=Bicubic)
     """How the inputs are made."""
 
 
 def parse_metrics(text: str) -> tuple[str, ...]:
-    """"vessels,st-lpips" as a tuple; "none" is none of them, "" the default. ValueError for an unknown one."""
+    """ "vessels,st-lpips" as a tuple; "none" is none of them, "" the default. ValueError for an unknown one."""
     if not text:
         return default_metrics()
     try:
@@ -88,7 +87,11 @@ def parse_degradation(text: str) -> Degradation:
 
 
 def parse_against(given: list[str]) -> dict[str, Path]:
-    """NAME=DIR each. ValueError for another form, a name twice, or a folder that is not there."""
+    """Folders by name, from NAME=FOLDER each.
+
+    Raises:
+        ValueError: another form, a name twice, or a folder that does not exist.
+    """
     found: dict[str, Path] = {}
     for text in given:
         name, equals, folder = text.partition("=")
@@ -155,7 +158,7 @@ def run_evaluation(
 
 
 def parse_modes(given: list[str]) -> list[Mode]:
-    """ValueError for one that is none."""
+    """The texts as modes. ValueError for another text."""
     for text in given:
         if text not in get_args(Mode):
             raise ValueError(f"--mode is {text!r}; allowed are {', '.join(get_args(Mode))}")

@@ -1,4 +1,4 @@
-"""A batch as a person meets it: a bar, a log, and at the end what failed and how faithful the results are."""
+"""The upscale command: a bar, a log, and at the end what failed and how consistent the results are."""
 
 from __future__ import annotations
 
@@ -7,24 +7,125 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from rich.console import Console
-from rich.progress import Progress
+import typer
 
-from retinashift.batch.jobs import Job
-from retinashift.batch.record import Outcome, append_line
-from retinashift.batch.upscale import BatchOptions, upscale_files
-from retinashift.cli.opening import internal_errors
-from retinashift.imaging.failures import one_line
-from retinashift.inference.pipeline import ResShiftPipeline
+from retinashift.cli.options import Checkpoint, Device, Seed, Steps, check_log, open_pipeline, progress_bar
+from retinashift.inference.settings import Mode, OutputFormat, Precision, Sampling
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from retinashift.batch.jobs import Job
+    from retinashift.batch.record import Outcome
+    from retinashift.batch.upscale import BatchOptions
+    from retinashift.inference.pipeline import ResShiftPipeline
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells count it."""
 
 
+def upscale(
+    inputs: Annotated[list[str], typer.Argument(help="Files, folders (searched recursively) or patterns.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results, or a file name for one input.")],
+    mode: Annotated[
+        Mode | None,
+        typer.Option(
+            help="faithful: one step, the best estimate, smoother than the truth. realistic: a sample as sharp as a "
+            "photograph; its finest detail is plausible, not observed. Default: faithful."
+        ),
+    ] = None,
+    steps: Steps = 0,
+    seed: Seed = 0,
+    ensemble: Annotated[int, typer.Option(min=1, help="Average N samples.")] = 1,
+    uncertainty: Annotated[
+        int, typer.Option(min=0, help="Average N samples and write a per-pixel uncertainty map; 0 writes none.")
+    ] = 0,
+    consistency: Annotated[
+        bool, typer.Option(help="Make results consistent with their input: reduced again, they reproduce it.")
+    ] = True,
+    memory: Annotated[str, typer.Option(help="Memory limit, such as 2G. Default: half of what is free.")] = "",
+    precision: Annotated[
+        Precision,
+        typer.Option(
+            help="Precision of the network. bf16 is twice as fast on processors with matrix units for it (AMX) and "
+            "changes results by about one grey level."
+        ),
+    ] = "fp32",
+    file_format: Annotated[OutputFormat, typer.Option("--format", help="File type of the results.")] = "same",
+    figure: Annotated[bool, typer.Option("--figure", help="Draw each result beside its input in a PNG file.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace results that exist, and the files beside them.")
+    ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Skip results already written by an identical run; with --overwrite, replace all others.",
+        ),
+    ] = False,
+    sidecar: Annotated[
+        bool, typer.Option("--sidecar", help="Write each provenance record into a JSON file beside the result.")
+    ] = False,
+    log: Annotated[
+        Path | None, typer.Option(help="Append one JSON line per file: outcome, time, error, provenance.")
+    ] = None,
+    page: Annotated[
+        int, typer.Option(min=0, help="Page (DICOM: frame) of files with several, from 1; 0 refuses such files.")
+    ] = 0,
+    deidentify: Annotated[
+        bool, typer.Option("--deidentify", help="Remove the person from DICOM headers (not from the pixels).")
+    ] = False,
+    max_pixels: Annotated[
+        int, typer.Option(min=1, help="Refuse inputs of more pixels (width x height) before they are decoded.")
+    ] = 100_000_000,
+    workers: Annotated[
+        int, typer.Option(min=1, max=16, help="Threads that read ahead and write behind; results do not change.")
+    ] = 1,
+    device: Device = "auto",
+    checkpoint: Checkpoint = "",
+) -> None:
+    """Upscale photographs: PNG, JPEG, TIFF, WebP, PPM, DICOM. Bit depth, names and sub-folders are kept."""
+    from retinashift.batch.jobs import plan_jobs
+
+    sampling = Sampling.of_samples(
+        mode=mode,
+        num_inference_steps=steps or None,
+        ensemble=ensemble,
+        uncertainty=uncertainty,
+        back_projections=None if consistency else 0,
+        memory=_bytes(memory) if memory else None,
+        precision=precision,
+    )
+    jobs = plan_jobs(
+        inputs, out, file_format=file_format, overwrite=overwrite, resume=resume, sidecar=sidecar,
+        uncertainty=uncertainty > 0, figure=figure,
+    )  # fmt: skip
+    check_log(log)
+    pipeline = open_pipeline(checkpoint, device)
+    from retinashift.batch.upscale import BatchOptions
+
+    options = BatchOptions(
+        sampling=sampling, seed=seed, page=page or None, max_pixels=max_pixels, deidentify=deidentify, figure=figure,
+        sidecar=sidecar, overwrite=overwrite, resume=resume, workers=workers,
+    )  # fmt: skip
+    with progress_bar() as progress:
+        report = run_batch(pipeline, jobs, options, log, progress)
+    report.tell(out)
+    if report.exit_code:
+        raise typer.Exit(report.exit_code)
+
+
+def _bytes(memory: str) -> int:
+    from retinashift.inference.device import parse_bytes  # loads torch
+
+    return parse_bytes(memory)
+
+
 @dataclass
 class BatchReport:
-    """What a run of `upscale` has to tell."""
+    """What a run of `upscale` prints at its end."""
 
     total: int
     seed: int
@@ -38,7 +139,12 @@ class BatchReport:
         return INTERRUPTED if self.interrupted else int(any(outcome.error for outcome in self.outcomes))
 
     def tell(self, out: Path) -> None:
-        """Failures by name, counts, the lowest consistency, and what was lost to compression; on standard error."""
+        """Print failures by name, counts, the lowest consistency and the lossy formats, on standard error."""
+        from rich.console import Console
+
+        from retinashift.cli.options import internal_errors
+        from retinashift.imaging.failures import one_line
+
         console = Console(stderr=True, soft_wrap=True, highlight=False)
 
         def say(text: str) -> None:
@@ -54,13 +160,13 @@ class BatchReport:
         skipped = sum(outcome.skipped for outcome in good)
         there = f", {skipped} were there already" if skipped else ""
         say(f"{len(good) - skipped} of {self.total} written to {out}{there} (seed {self.seed}, x{self.scale})")
-        figures = [
-            (math.inf if o.record.consistency_db is None else o.record.consistency_db, str(o.job.source))
+        scores = [
+            (math.inf if o.record.consistency_db is None else o.record.consistency_db, one_line(str(o.job.source)))
             for o in good
             if o.record is not None
         ]
-        if figures:
-            lowest, name = min(figures)
+        if scores:
+            lowest, name = min(scores)
             say(f"Consistency with the input: {lowest:.1f} dB or more (lowest: {name})")
         if any(o.job.target.suffix.lower() in (".jpg", ".jpeg") for o in good):
             say("JPEG results were compressed (quality 95); --format png or tiff loses nothing.")
@@ -71,7 +177,14 @@ class BatchReport:
 def run_batch(
     pipeline: ResShiftPipeline, jobs: Sequence[Job], options: BatchOptions, log: Path | None, progress: Progress
 ) -> BatchReport:
-    """Run the jobs behind a bar. Ctrl-C ends it between two files."""
+    """Run the jobs behind a bar. Ctrl-C ends it between two files.
+
+    Raises:
+        OSError: the log cannot be written; it keeps its former lines.
+    """
+    from retinashift.batch.record import append_line
+    from retinashift.batch.upscale import upscale_files
+
     report = BatchReport(len(jobs), options.seed, pipeline.config.scale)
     task = progress.add_task("Upscaling", total=len(jobs))
 

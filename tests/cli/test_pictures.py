@@ -6,7 +6,7 @@ import skimage.data
 from PIL import Image
 
 from builders.command import one_line_error, retinashift
-from retinashift.cli.contact_sheet import LABELS, SIDE, draw_sheet
+from retinashift.cli.pictures import LABELS, SIDE, draw_sheet
 from retinashift.imaging.degradation.pipeline import STEPS, Camera
 
 

@@ -1,4 +1,4 @@
-"""The degradations command: a contact sheet of every step of the camera degradation at three strengths."""
+"""The commands that draw: demo, schedule, and degradations with its sheet of all steps at three strengths."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from retinashift.cli.opening import LARGEST_SEED
+from retinashift.cli.options import Device, Overwrite, Seed, Steps, check_outputs, open_pipeline, table_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,17 +25,63 @@ _GAP, _BAR, _LEFT = 8, 24, 170
 _INK, _PAPER = (30, 36, 46), (255, 255, 255)
 
 
+def demo(
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the pictures.")] = Path("demo"),
+    steps: Steps = 0,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
+    device: Device = "auto",
+) -> None:
+    """Upscale the public-domain retina of scikit-image and draw a labelled figure of the result."""
+    from rich.console import Console
+
+    from retinashift.batch.jobs import check_local
+    from retinashift.cli.demo import run_demo
+
+    check_local(out, "-o takes a local folder")
+    report = run_demo(open_pipeline("", device), out, steps=steps or None, seed=seed, overwrite=overwrite)
+    console = Console(soft_wrap=True)
+    console.print(table_of(report.rows))
+    console.print(report.note, markup=False)
+    console.print(f"Look at {report.figure}", markup=False)
+
+
+def schedule(
+    kappa: Annotated[float, typer.Option(help="Strength of the noise.")] = 2.0,
+    power: Annotated[
+        float, typer.Option("--power", "-p", help="Power of the schedule; small values shift early.")
+    ] = 0.3,
+    steps: Annotated[int, typer.Option("--steps", "-T", help="Steps T of the chain.")] = 15,
+    plot: Annotated[Path | None, typer.Option("--plot", help="Draw the curve into this PNG file.")] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Print sqrt(eta) of a residual-shifting chain; --plot draws it."""
+    from retinashift.diffusion.schedule import sqrt_eta_schedule
+    from retinashift.imaging.figures.plot import draw_curves
+    from retinashift.imaging.files import write_image
+
+    check_outputs(plot, overwrite=overwrite, suffix=".png")
+    sqrt_eta = sqrt_eta_schedule(steps, kappa=kappa, power=power)
+    if plot is None:
+        typer.echo(" ".join(f"{value:.5f}" for value in sqrt_eta.tolist()))
+        return
+    curves = {"sqrt(eta_t)": sqrt_eta.tolist(), "eta_t, the share of the residual": (sqrt_eta**2).tolist()}
+    write_image(plot, draw_curves(curves, across=f"step t  (kappa {kappa:g}, p {power:g})"), overwrite=overwrite)
+    typer.echo(f"Look at {plot}")
+
+
 def degradations(
-    out: Annotated[Path, typer.Option("--out", "-o", help="The sheet, a PNG.")] = Path("degradations.png"),
+    out: Annotated[Path, typer.Option("--out", "-o", help="PNG file for the sheet.")] = Path("degradations.png"),
     photograph: Annotated[
-        Path | None, typer.Option(help="A photograph to degrade; without it, the public-domain retina of scikit-image.")
+        Path | None, typer.Option(help="Photograph to degrade. Default: the public-domain retina of scikit-image.")
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="Training settings whose degradation section is shown.")] = None,
-    seed: Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of place, direction and noise.")] = 0,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a sheet that exists.")] = False,
+    config: Annotated[
+        Path | None, typer.Option(help="Training settings whose degradation is drawn. Default: camera.")
+    ] = None,
+    seed: Seed = 0,
+    overwrite: Overwrite = False,
 ) -> None:
     """Draw each step of the camera degradation at its least, middle and greatest strength, and the whole chain."""
-    from retinashift.cli.outputs import check_outputs
     from retinashift.imaging.degradation.pipeline import Camera
     from retinashift.imaging.files import read_image, write_image
     from retinashift.training.settings import TrainConfig
@@ -43,7 +89,7 @@ def degradations(
     check_outputs(out, overwrite=overwrite, suffix=".png")
     settings = TrainConfig.load(config).degradation if config is not None else Camera()
     if not isinstance(settings, Camera):
-        raise ValueError(f"{config}: its degradation is {settings.kind}; camera is the one with steps to draw")
+        raise ValueError(f"{config}: its degradation is {settings.kind}; only camera has steps to draw")
     pixels = read_image(photograph).pixels if photograph is not None else _public_retina()
     write_image(out, draw_sheet(pixels, settings, seed), overwrite=overwrite)
     typer.echo(f"Look at {out}")
@@ -102,9 +148,7 @@ def _strengths(hr: np.ndarray, settings: Camera, step: Step, seed: int) -> list[
     return pictures
 
 
-def _chain(
-    hr: np.ndarray, settings: Camera, seed: int, second: float | None = None
-) -> list[tuple[str, np.ndarray]]:
+def _chain(hr: np.ndarray, settings: Camera, seed: int, second: float | None = None) -> list[tuple[str, np.ndarray]]:
     """Three inputs of the whole chain at x4, each enlarged by repetition."""
     from dataclasses import replace
 

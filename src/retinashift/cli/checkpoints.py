@@ -1,0 +1,152 @@
+"""The commands about checkpoints and what they made: info, inspect, import, export."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from retinashift import __version__
+from retinashift.cli.options import Checkpoint, Failures, open_pipeline, table_of
+from retinashift.imaging.failures import printable
+from retinashift.official.releases import LICENCE_NOTICE, ReleaseName
+
+if TYPE_CHECKING:
+    from retinashift.imaging.provenance import Provenance
+
+_ANY_RESULT = 2**32
+"""Pixels: `inspect` decodes nothing, so large results are allowed."""
+
+
+def info(checkpoint: Checkpoint = "") -> None:
+    """Show a checkpoint (denoiser, schedule, parameters), the bundled ones, and the devices of this machine."""
+    import torch
+    from rich.console import Console
+
+    from retinashift.inference.checkpoints import DEFAULT, shipped_names
+    from retinashift.inference.fingerprint import checkpoint_hash
+
+    pipeline = open_pipeline(checkpoint, "cpu")
+    scheduler, denoiser = pipeline.scheduler, pipeline.denoiser
+    parameters = sum(p.numel() for p in denoiser.parameters())
+    chain = scheduler.config
+    sqrt_eta = ", ".join(f"{value:.4f}" for value in scheduler.sqrt_eta.tolist())
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    gpus += ["Apple MPS"] if torch.backends.mps.is_available() else []
+    rows = [
+        ["what", "value"],
+        ["checkpoint", checkpoint or DEFAULT],
+        ["sha256", checkpoint_hash(pipeline)],
+        ["scale", f"x{pipeline.config.scale}"],
+        ["denoiser", f"{type(denoiser).__name__}, {parameters:,} parameters, {denoiser.dtype}"],
+        ["codec", type(pipeline.codec).__name__ if pipeline.codec else "PixelCodec (lossless, no weights)"],
+        ["steps", f"{chain.num_train_timesteps} trained, {pipeline.config.default_steps} by default"],
+        ["chain", f"kappa {chain.kappa}, power {chain.power}, predicts {chain.prediction_type}"],
+        ["sqrt(eta)", sqrt_eta],
+        ["bundled", ", ".join(shipped_names())],
+        ["devices", ", ".join([*gpus, f"CPU ({torch.get_num_threads()} threads)"])],
+        ["versions", f"retinashift {__version__}, torch {torch.__version__}, Python {sys.version.split()[0]}"],
+    ]
+    Console().print(table_of(rows))
+
+
+def inspect_files(
+    files: Annotated[list[Path], typer.Argument(help="Results of `retinashift upscale`, or other pictures.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON per file.")] = False,
+) -> None:
+    """Show what made a picture: checkpoint, settings, input, consistency.
+
+    Exit code 1 if a file has no provenance record or cannot be read; the others are shown.
+    """
+    from retinashift.imaging.files import find_provenance, read_bytes
+
+    missing = False
+    with Failures() as failures:
+        for path in files:
+            try:
+                record = find_provenance(read_bytes(path, _ANY_RESULT), str(path))
+            except Exception as error:
+                failures.add(str(path), error)
+                continue
+            missing |= record is None
+            if as_json:
+                typer.echo(json.dumps({"file": str(path), "provenance": None if record is None else asdict(record)}))
+            else:
+                _show(path, record)
+    if missing:
+        raise typer.Exit(1)
+
+
+def import_weights(
+    file: Annotated[Path, typer.Argument(help="Official denoiser, a .pth or .safetensors file.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the checkpoint; it must not exist.")],
+    vq: Annotated[
+        Path | None, typer.Option("--vq", help="Official autoencoder. Default: the release's own, beside FILE.")
+    ] = None,
+    release: Annotated[
+        ReleaseName | None, typer.Option(help="Release that FILE belongs to. Default: found by its published name.")
+    ] = None,
+) -> None:
+    """Convert official ResShift or SinSR weights into a checkpoint folder. They are for non-commercial use only."""
+    from retinashift.batch.jobs import check_local
+
+    check_local(out, "-o takes a local folder")
+    typer.echo(LICENCE_NOTICE)
+    from retinashift.official.convert import import_official
+
+    import_official(file, vq, release, out)
+    typer.echo(f"checkpoint in {out}; use it with --checkpoint {out}")
+
+
+def export_weights(
+    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint folder, imported or fine-tuned from an imported one.")],
+    unet: Annotated[Path, typer.Option("--out", "-o", help="File for the denoiser; it must not exist.")],
+    vq: Annotated[Path, typer.Option("--vq", help="File for the autoencoder; it must not exist.")],
+) -> None:
+    """Write a checkpoint as official ResShift files, for programs that read those. They stay non-commercial."""
+    from retinashift.batch.jobs import check_local
+
+    for path in (unet, vq):
+        check_local(path, "-o and --vq take local files")
+    typer.echo(LICENCE_NOTICE)
+    from retinashift.official.convert import export_official
+
+    export_official(checkpoint, unet, vq)
+    typer.echo(f"denoiser in {unet}, autoencoder in {vq}")
+
+
+def _show(path: Path, record: Provenance | None) -> None:
+    from retinashift.imaging.provenance import NOTE
+
+    if record is None:
+        reason = "no provenance record; it may be an original, or was saved by another program"
+        typer.echo(f"{printable(str(path))}: {reason}")
+        return
+    typer.echo(f"{printable(str(path))}\n  {NOTE}")
+    for name, value in _rows(record):
+        typer.echo(f"  {printable(name):<18} {printable(value)}")
+
+
+def _rows(record: Provenance) -> list[tuple[str, str]]:
+    figure = "equal" if record.consistency_db is None else f"{record.consistency_db} dB"
+    rows = [
+        ("scale", f"x{record.scale}"),
+        ("checkpoint", f"sha256 {record.checkpoint}"),
+        ("input", f"sha256 {record.input}"),
+        ("network calls", f"{record.steps} a sample, {record.ensemble} averaged"),
+        ("seed", str(record.seed)),
+        ("back-projections", str(record.back_projections)),
+        ("consistency", f"{figure} (the result reduced again, against the input)"),
+        ("device", record.device),
+        ("versions", ", ".join(f"{name} {version}" for name, version in record.versions.items())),
+    ]
+    if record.bicubic_share:
+        rows.append(("self-check", record.returned()))
+    rows += [(name, str(value)) for name, value in record.options.items()]
+    if record.input_was_super_resolved:
+        rows.append(("mind", "the input was a result of super-resolution itself"))
+    return rows

@@ -1,0 +1,225 @@
+"""The commands that score: evaluate, calibrate and coverage."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperOption
+
+from retinashift.cli.options import (
+    Checkpoint,
+    Device,
+    Failures,
+    Limit,
+    Overwrite,
+    Seed,
+    check_outputs,
+    counting,
+    open_pipeline,
+    progress_bar,
+    table_of,
+    whole_numbers,
+)
+from retinashift.inference.settings import Precision
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from retinashift.data.photographs import FileRef
+
+Data = Annotated[str, typer.Argument(help="Folder of high-resolution photographs (8 bit); labels are left out.")]
+
+
+class EvaluateCommand(TyperCommand):
+    """Fills in the help of --metrics from the table of metrics, which is imported only for that."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        from retinashift.evaluation.metrics import describe_metrics
+
+        for parameter in self.params:
+            if isinstance(parameter, TyperOption) and parameter.name == "metrics":
+                parameter.help = f"Metrics beside PSNR, SSIM and consistency, by commas: {describe_metrics()}"
+        super().format_help(ctx, formatter)
+
+
+def evaluate(
+    data: Annotated[
+        str,
+        typer.Argument(help="Folder (or STARE zip) of high-resolution photographs; labels and masks are left out."),
+    ],
+    steps: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="Score this number of network calls; may be repeated. Default: the checkpoint's."),
+    ] = None,
+    mode: Annotated[
+        list[str] | None,
+        typer.Option(help="Score the mode faithful or realistic of upscale; may be repeated."),
+    ] = None,
+    seeds: Annotated[str, typer.Option(help="Seeds whose scores are averaged, by commas.")] = "0,1,2",
+    metrics: Annotated[
+        str,
+        typer.Option(help="Filled in from the table of metrics."),
+    ] = "",
+    samples: Annotated[int, typer.Option(min=2, help="Samples per photograph for the metric coverage.")] = 4,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=FOLDER: also score results of another method, named like the photographs; may be repeated."
+        ),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="Folder of manual vessel labels. Default: searched where STARE and DRIVE have them."),
+    ] = None,
+    degradation: Annotated[
+        str,
+        typer.Option(help="Degradation that makes the inputs: bicubic-pillow, camera, or a file of training settings."),
+    ] = "bicubic-pillow",
+    json_path: Annotated[
+        Path | None, typer.Option("--json", help="Write rows, means and protocol into this JSON file.")
+    ] = None,
+    csv_path: Annotated[
+        Path | None, typer.Option("--csv", help="Write one line per photograph and method into this CSV file.")
+    ] = None,
+    html_path: Annotated[
+        Path | None, typer.Option("--html", help="Write one page with tables, plots and crops into this HTML file.")
+    ] = None,
+    limit: Limit = 0,
+    precision: Annotated[Precision, typer.Option(help="Precision of the network, as in upscale.")] = "fp32",
+    overwrite: Overwrite = False,
+    device: Device = "auto",
+    checkpoint: Checkpoint = "",
+) -> None:
+    """Evaluate a checkpoint beside nearest, bicubic and Lanczos (protocol: docs/data-card.md)."""
+    from rich.console import Console
+
+    from retinashift.cli.evaluation import (
+        Outputs,
+        TestSet,
+        parse_against,
+        parse_degradation,
+        parse_metrics,
+        parse_modes,
+        run_evaluation,
+    )
+
+    outputs = Outputs(json_path, csv_path, html_path)
+    outputs.check(overwrite)
+    test_set = TestSet(data, limit, labels, parse_against(against or []), parse_degradation(degradation))
+    chosen = parse_metrics(metrics)
+    seed_list = whole_numbers(seeds, "--seeds", "0,1,2")
+    pipeline = open_pipeline(checkpoint, device)
+    ways = [*(steps or []), *parse_modes(mode or [])] or [pipeline.config.default_steps]
+    with Failures() as failures:
+        with progress_bar() as progress:
+            report = run_evaluation(
+                pipeline, test_set, ways, seed_list, chosen, samples, outputs, progress, failures, precision
+            )
+        console = Console(width=None if sys.stdout.isatty() else 140)  # a file has no edge to wrap at
+        for table in (report.table("fidelity"), report.table("detail")):
+            if len(table[0]) > 1:
+                console.print(table_of(table))
+
+
+def calibrate(
+    data: Data,
+    checkpoint: Annotated[str, typer.Option("--checkpoint", "-c", help="Checkpoint folder to calibrate.")],
+    samples: Annotated[
+        str, typer.Option(help="Numbers of samples to calibrate for, each at least 2, by commas.")
+    ] = "2,4,8",
+    seed: Seed = 0,
+    limit: Limit = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the checkpoint's calibration.")] = False,
+    device: Device = "auto",
+) -> None:
+    """Calibrate a checkpoint's uncertainty on photographs that it was not trained on, and store it in its folder."""
+    from retinashift.data.photographs import find_photographs
+    from retinashift.imaging.files import replace_file
+
+    counts = whole_numbers(samples, "--samples", "2,4,8")
+    index = Path(checkpoint).expanduser() / "model_index.json"
+    if not index.is_file():
+        raise FileNotFoundError(f"{checkpoint} is no checkpoint folder; give a folder that can be written to")
+    pipeline = open_pipeline(checkpoint, device)
+    if pipeline.config.calibration is not None and not overwrite:
+        raise FileExistsError(f"{checkpoint} is calibrated already; give --overwrite to replace the calibration")
+    refs = find_photographs(data)[: limit or None]
+    from retinashift.evaluation.calibration import calibrate as measure
+
+    with Failures() as failures:
+        with counting("Calibrating", len(refs)) as done:
+            found = measure(
+                pipeline,
+                [(ref.name, partial(_pixels, ref)) for ref in refs],
+                counts=counts,
+                seed=seed,
+                source=Path(data).absolute().name,
+                on_progress=done,
+                on_failure=failures.add,
+            )
+        settings = json.loads(index.read_text(encoding="utf-8"))
+        settings["calibration"] = found.to_config()
+        replace_file(index, (json.dumps(settings, indent=2, sort_keys=True) + "\n").encode())
+        for count, (spreads, sigmas) in found.curves.items():
+            low, high = (f"{255 * spreads[end]:.2f} -> {255 * sigmas[end]:.2f}" for end in (0, -1))
+            typer.echo(f"{count} samples: spread -> standard deviation, levels of 255: {low} ... {high}")
+        typer.echo(f"Written to {index}")
+
+
+def coverage(
+    data: Data,
+    samples: Annotated[int, typer.Option(min=2, help="Samples per photograph.")] = 8,
+    seed: Seed = 0,
+    limit: Limit = 0,
+    plot: Annotated[Path | None, typer.Option("--plot", help="Draw the curve into this PNG file.")] = None,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Write the shares into this JSON file.")] = None,
+    overwrite: Overwrite = False,
+    device: Device = "auto",
+    checkpoint: Checkpoint = "",
+) -> None:
+    """Measure how often the truth lies within the stated uncertainty (bicubic-pillow, RGB, field of view)."""
+    from retinashift.data.photographs import find_photographs
+    from retinashift.imaging.files import replace_file, write_image
+
+    check_outputs(plot, json_path, overwrite=overwrite)
+    check_outputs(plot, overwrite=overwrite, suffix=".png")
+    pipeline = open_pipeline(checkpoint, device)
+    refs = find_photographs(data)[: limit or None]
+    from retinashift.evaluation.calibration import measure_coverage
+    from retinashift.imaging.figures.plot import draw_against
+
+    with Failures() as failures:
+        with counting("Sampling", len(refs)) as done:
+            photographs = [(ref.name, partial(_pixels, ref)) for ref in refs]
+            found = measure_coverage(
+                pipeline, photographs, samples, seed=seed, on_progress=done, on_failure=failures.add
+            )
+        for level, calibrated, spread in zip(found.stated, found.calibrated, found.spread, strict=True):
+            typer.echo(f"stated {level:4.0%}  calibrated {calibrated:6.1%}  bare spread {spread:6.1%}")
+        lowest = min(found.images, key=lambda name: found.images[name])
+        typer.echo(f"At 90 %, by photograph: lowest {found.images[lowest]:.1%} ({lowest}), of {len(found.images)}")
+        if json_path is not None:
+            values = asdict(found) | {"data": Path(data).absolute().name, "seed": seed}
+            replace_file(json_path, (json.dumps(values, indent=2) + "\n").encode())
+        if plot is not None:
+            curves = {"calibrated": found.calibrated, "bare spread": found.spread}
+            picture = draw_against(found.stated, curves, across="stated", up="share of values inside")
+            write_image(plot, picture, overwrite=overwrite)
+            typer.echo(f"Look at {plot}")
+
+
+def _pixels(ref: FileRef) -> np.ndarray:
+    import numpy as np
+
+    from retinashift.imaging.files import ImageError
+
+    pixels = ref.read()
+    if pixels.dtype != np.uint8 or pixels.ndim != 3:
+        raise ImageError(f"{ref.name} is {pixels.dtype} {pixels.shape}; 8-bit RGB is needed")
+    return np.ascontiguousarray(pixels[..., :3])
