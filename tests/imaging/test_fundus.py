@@ -6,7 +6,7 @@ from PIL import Image
 from scipy import ndimage
 
 from retinashift.imaging.files import find_images, read_image
-from retinashift.imaging.fundus import eye_columns, field_of_view
+from retinashift.imaging.fundus import field_of_view
 
 
 def disc(height=120, width=140, radius=50):
@@ -96,15 +96,3 @@ def test_fields_of_every_camera_fill_what_such_a_camera_shows(shared, folder, le
     for path, relative in find_images([shared / "data" / folder]):
         if len(relative.parts) == 1:  # labels lie in folders of their own
             assert least < field_of_view(read_image(path).pixels).mean() < most, path.name
-
-
-def test_the_eye_has_its_columns_and_a_picture_without_one_has_all():
-    columns = eye_columns(eye(7, 90, noise=1))
-    covered = (np.arange(140) >= columns[:, :1]) & (np.arange(140) < columns[:, 1:])
-    assert (covered | ~disc()).all()
-    assert covered.sum() < 1.15 * disc().sum()
-    everything = np.tile([0, 140], (120, 1))
-    stray = eye()
-    stray[:, :6] = 90
-    for picture in (np.zeros((120, 140), np.uint8), np.full((120, 140), 90, np.uint8), stray):
-        assert np.array_equal(eye_columns(picture), everything)

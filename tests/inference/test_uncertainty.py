@@ -116,7 +116,7 @@ def test_a_calibration_that_is_none_is_refused_in_one_line(plain):
 def test_the_pipeline_tells_the_spread_of_its_samples_and_their_mean(tiny_pipeline):
     pipeline = tiny_pipeline()
     lr = np.random.default_rng(0).random((8, 6, 3), np.float32)
-    found = pipeline(lr, ensemble_size=3, output_uncertainty=True, whole_frame=True)
+    found = pipeline(lr, ensemble_size=3, output_uncertainty=True)
     assert found.sigma[0].shape == (32, 24)
     assert (found.sigma[0] > 0).all()
     assert not found.calibrated
@@ -129,8 +129,8 @@ def test_the_calibration_travels_with_the_checkpoint_and_holds_for_its_steps_onl
     pipeline.save_pretrained(tmp_path)
     again = type(pipeline).from_pretrained(tmp_path)
     lr = np.random.default_rng(0).random((8, 6, 3), np.float32)
-    bare = tiny_pipeline()(lr, ensemble_size=2, output_uncertainty=True, whole_frame=True)
-    found = again(lr, ensemble_size=2, output_uncertainty=True, whole_frame=True)
+    bare = tiny_pipeline()(lr, ensemble_size=2, output_uncertainty=True)
+    found = again(lr, ensemble_size=2, output_uncertainty=True)
     assert found.calibrated
     assert not again(lr, num_inference_steps=3, ensemble_size=2, output_uncertainty=True).calibrated
     expected = Calibration.from_config(again.config.calibration).sigma(bare.sigma[0], 2)

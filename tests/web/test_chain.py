@@ -31,7 +31,7 @@ def test_frames_go_from_the_noisy_start_and_y0_by_estimates_and_states_to_x0(pip
 def test_the_last_frame_is_what_the_pipeline_gives_for_the_same_seed(pipeline, retina):
     lr = np.ascontiguousarray(retina[:16, :20])
     last = draw_chain(pipeline, lr, 5)[-1].pixels.astype(int)
-    result = pipeline(lr, 4, generator=torch.Generator().manual_seed(5), back_projections=0, whole_frame=True).images[0]
+    result = pipeline(lr, 4, generator=torch.Generator().manual_seed(5), back_projections=0).images[0]
     assert np.abs(last - result).max() <= 1
 
 

@@ -118,6 +118,10 @@ class ResShiftScheduler(SchedulerMixin, ConfigMixin):
             return sample / (self._at(self.sqrt_eta, timestep, sample) * 3 * kappa + 1)
         return sample
 
+    def draws_noise(self, timestep: int) -> bool:
+        """Whether `step` adds noise at this step."""
+        return self.transition == "ancestral" and self._eta_prev[timestep] > 0
+
     def init_noise(self, y0: Tensor, generator: Generators = None, noise: Tensor | None = None) -> Tensor:
         """x_T ~ N(y0, kappa^2 eta_T I), where sampling starts; shaped as y0. `noise` replaces the generator."""
         if noise is None:
@@ -167,7 +171,7 @@ class ResShiftScheduler(SchedulerMixin, ConfigMixin):
         x0 = self.predict_x0(model_output, t, sample, y0)
         if eta_prev == 0:
             x_prev = x0
-        elif self.transition == "deterministic":
+        elif not self.draws_noise(t):
             x_prev = deterministic_step(sample, x0, y0, eta_t, eta_prev)
         else:
             if noise is None:

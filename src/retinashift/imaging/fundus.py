@@ -54,43 +54,6 @@ def field_of_view(rgb: np.ndarray, *, threshold: float | None = None, erode: int
     return field  # (H, W)
 
 
-def eye_columns(rgb: np.ndarray, *, margin: int = 2) -> np.ndarray:
-    """Of each row, the columns from the first to the last pixel of the eye: what is worth the work of a network.
-
-    Where no field of view can be found, all columns of all rows: one that fills less than a tenth of the frame, that
-    is far from convex, or outside of which a fiftieth of the frame is as bright as the field.
-
-    Args:
-        rgb: as in `field_of_view`.
-        margin: pixels around the field that belong to it: the blur of the aperture.
-
-    Returns:
-        (H, 2) int64, start and end; equal where a row shows none of the eye.
-
-    >>> eye = np.zeros((5, 9), np.uint8)
-    >>> eye[1:4, 2:6] = 90
-    >>> eye_columns(eye, margin=0).tolist()
-    [[0, 0], [2, 6], [2, 6], [2, 6], [0, 0]]
-    """
-    height, width = rgb.shape[:2]
-    field, luma = field_of_view(rgb, erode=0), _luma(rgb)
-    everything = np.tile(np.array([0, width]), (height, 1))
-    hull = _row_hulls(field)
-    columns = np.arange(width)
-    inside = np.logical_and(columns >= hull[:, :1], columns < hull[:, 1:])  # (H, W)
-    stray = (luma > surround_threshold(luma)) & ~inside
-    if field.mean() < 0.1 or field.sum() < 0.9 * inside.sum() or stray.mean() > 0.02:
-        return everything
-    return _row_hulls(np.asarray(ndimage.binary_dilation(inside, iterations=margin))) if margin else hull
-
-
-def _row_hulls(mask: np.ndarray) -> np.ndarray:
-    """(H, W) bool -> (H, 2), start and end of what is True in each row, 0 and 0 where nothing is."""
-    some = np.asarray(mask.any(axis=1))
-    start, end = mask.argmax(axis=1), mask.shape[1] - mask[:, ::-1].argmax(axis=1)
-    return np.where(some[:, None], np.stack([start, end], axis=1), 0)
-
-
 def surround_threshold(luma: np.ndarray) -> float:
     """The grey level between surround and field, from the corners of the frame.
 

@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from retinashift.diffusion.noise import normal_rows
 from retinashift.diffusion.scheduler import ResShiftScheduler, Transition
-from retinashift.imaging.fundus import eye_columns
 from retinashift.inference import codec_tiles
 from retinashift.inference.denoiser_tiles import denoise, planned_side
 from retinashift.inference.device import spare_memory
@@ -45,7 +44,6 @@ from retinashift.inference.streaming import LightChain, amplified, halving, is_s
 from retinashift.inference.uncertainty import Calibration, SampleMean
 from retinashift.models.codec import PixelCodec, Upsampling, upsample_bicubic
 from retinashift.models.light_net import LightNet
-from retinashift.models.light_stream import Needed
 from retinashift.models.swin_unet import SwinUNet, pad_to_multiple
 from retinashift.models.vq import VQCodec
 
@@ -59,7 +57,7 @@ class SRResult(BaseOutput):
 
     `consistency`: of each, the PSNR in dB between the input and the image reduced again; inf where they are equal.
     `sigma`: of each, the standard deviation of its values, (H, W) float32 in shares of full scale, where it was asked
-    for; 0 where nothing was sampled, outside the eye. See `uncertainty`.
+    for. See `uncertainty`.
     `calibrated`: whether `sigma` is; else it is the bare spread of the samples. Where the self-check returned a sample
     to bicubic, sigma is at least their difference.
     `bicubic_share`: of each, the share of its field of view, or of a frame without one, that the self-check returned
@@ -189,7 +187,6 @@ class ResShiftPipeline(DiffusionPipeline):
         output_type: OutputType = "np",
         back_projections: int | None = None,
         memory: int | None = None,
-        whole_frame: bool = False,
         precision: Precision = "fp32",
         callback: Callable[[dict[str, Any]], None] | None = None,
         mask: Mask | Sequence[Mask] | None = None,
@@ -216,13 +213,8 @@ class ResShiftPipeline(DiffusionPipeline):
                 it is reduced again; 0 leaves the network's own estimate, None is the checkpoint's default.
             memory: bytes that the process (on a GPU: its part of that) may hold while it works; None is half of what
                 the machine has free. Pictures are computed in bands of rows, so that only the result itself is held
-                whole; less memory means thinner bands, which follow the eye more closely: values differ by one of 255
-                levels at most (the shipped checkpoint, in bands of 64 to 1 rows). A `SwinUNet` looks at the whole
+                whole; less memory means thinner bands. A `SwinUNet` looks at the whole
                 picture as long as that fits, else at tiles that fade into one another.
-            whole_frame: let the network work on the dark surround of the eye too. Without it the surround is the
-                plain bicubic enlargement. Of the shipped checkpoint, values inside the field of view then differ by one
-                of 255 levels at most (measured on STARE, one step, reduced by 4): those near its edge, because of the
-                surround the network sees only `light_stream.MARGIN` pixels. For `LightNet`.
             precision: "bf16" and "fp16" compute convolutions and products in half precision (autocast), all else in
                 float32. With the shipped checkpoint, on the photograph of the demo, values move by one of 255 levels
                 at most, and a processor with matrix units for bf16 (AMX) is twice as fast.
@@ -261,7 +253,6 @@ class ResShiftPipeline(DiffusionPipeline):
         shares: list[float] = []
         for number, (picture, hole, seed) in enumerate(zip(images, masks, seeds, strict=True)):
             prepared = masked(prepare(picture, self._execution_device, self.denoiser.dtype), hole)
-            needed = self._needed(prepared, whole_frame)
             canvas = Canvas(prepared, [side * scale for side in prepared.lr.shape[-2:]], output_type)
             lr, parts = prepared.lr.float(), len(images) * ensemble_size
             check, limits = self._self_check(lr), value_limits(lr) if self._bounded else None
@@ -281,7 +272,7 @@ class ResShiftPipeline(DiffusionPipeline):
                 whole = None if self._by_bands else self._encoded(prepared)
                 samples = (
                     back_project_rows(
-                        check.rows(self._sample(prepared, whole, needed, seed, member, room, plan.detail_gain, watch)),
+                        check.rows(self._sample(prepared, whole, seed, member, room, plan.detail_gain, watch)),
                         lr,
                         scale,
                         plan.back_projections,
@@ -346,7 +337,6 @@ class ResShiftPipeline(DiffusionPipeline):
         self,
         prepared: Prepared,
         whole: tuple[Prepared, Tensor] | None,
-        needed: Needed,
         seed: int,
         member: int,
         budget: int,
@@ -362,7 +352,6 @@ class ResShiftPipeline(DiffusionPipeline):
             self.denoiser,
             self.scheduler,
             prepared.lr,
-            needed,
             self.pixel_codec,
             self.config.upsampling,
             seed,
@@ -423,14 +412,6 @@ class ResShiftPipeline(DiffusionPipeline):
         if self._execution_device.type == "cpu":
             release(part)
             give_back()
-
-    def _needed(self, prepared: Prepared, whole_frame: bool) -> Needed:
-        """Where the network is to work: on the eye, or on all that there is."""
-        height, width = prepared.lr.shape[-2:]
-        if whole_frame:
-            return Needed(np.tile(np.array([0, width]), (height, 1)), width)
-        pixels = (prepared.lr[0].float() * 127.5 + 127.5).round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
-        return Needed(eye_columns(pixels), width)
 
     def _whole_latents(self, prepared: Prepared) -> Prepared:
         """A learned codec and the network need whole blocks of pixels; pictures are extended by reflection."""

@@ -1,7 +1,7 @@
-"""The chain of a `LightNet` on a picture of any size: rows of x_T go in at the top, rows of x0 come out below.
+"""The chain of a network that streams, on a picture of any height: rows of the input go in, rows of the sample come out.
 
-Every step is a stage that takes rows from the step before it, so that steps overlap like the bands of a printing
-press: the state is never held whole, nor is the noise, which is drawn where it is used.
+Every step is a stage that takes rows from the step before it, so the steps overlap like the bands of a printing press.
+Neither the state nor its noise is ever held whole.
 """
 
 from __future__ import annotations
@@ -17,17 +17,15 @@ from retinashift.inference.fidelity import REACH
 from retinashift.inference.memory import give_back
 from retinashift.models.codec import PixelCodec, Upsampling, upsample_bicubic
 from retinashift.models.light_net import LightNet
-from retinashift.models.light_stream import LightStream, Needed, RowQueue, Rows
+from retinashift.models.light_stream import LightStream, RowQueue
 
 BAND_ROWS, LEAST_ROWS = 64, 12
-"""More rows at a time are not faster; with fewer, what a band costs beside its pixels shows."""
+"""More rows at a time are not faster; with fewer, the fixed cost of a band shows."""
 BAND_PIXELS = 20_000
-"""Bands of wide pictures are as thin as this, since the columns of a thin band follow the eye more closely."""
+"""Pixels of a band; wide pictures have thin bands."""
 LIBRARY, MORE_KEPT, MORE_ROWS = 64 * 2**20, 1.5, 3
 SCARCE = 0.25
 Observer = Callable[[int, Tensor, Tensor], None]
-State = tuple[Rows, Rows]
-"""Rows of x_t and of y0."""
 
 
 class LightChain:
@@ -36,14 +34,11 @@ class LightChain:
     Args:
         net, scheduler: of the checkpoint; the scheduler's steps are set.
         lr: (1, 3, h, w) in [-1, 1].
-        needed: the columns of each row that the network is to compute. All others are y0, plain enlargement: a step
-            leaves y0 and its noise there, which is what later steps see of the surround.
         codec, upsampling: how y0 is made.
         seed, member: from which the noise comes.
-        detail_gain: what the detail of the sample is multiplied by, see `amplified`.
-        scarce: memory is, so what one band no longer needs goes back to the system before the next, which costs a
-            tenth of the time.
-        observer: told the number of a step and its rows of x0 and x_t, (1, C*f*f, n, w).
+        detail_gain: factor of the sample's detail, see `amplified`.
+        scarce: memory is scarce, so after each band freed memory goes back to the system. It costs a tenth of the time.
+        observer: called with the number of a step and its rows of x0 and x_t, (1, C*f*f, n, w).
     """
 
     def __init__(
@@ -51,7 +46,6 @@ class LightChain:
         net: LightNet,
         scheduler: ResShiftScheduler,
         lr: Tensor,
-        needed: Needed,
         codec: PixelCodec,
         upsampling: Upsampling,
         seed: int,
@@ -60,79 +54,65 @@ class LightChain:
         scarce: bool = False,
         observer: Observer | None = None,
     ):
-        self.net, self.scheduler, self.lr, self.needed = net, scheduler, lr, needed
+        self.net, self.scheduler, self.lr = net, scheduler, lr
         self.codec, self.upsampling, self.seed, self.member = codec, upsampling, seed, member
         self.detail_gain, self.scarce, self.observer = detail_gain, scarce, observer
 
     def bands(self, rows: int) -> Iterator[Tensor]:
         """The sample, (1, 3, n*f, w*f) in [-1, 1], top to bottom; `rows` of the input are taken at a time."""
-        timesteps = self.scheduler.timesteps.tolist()
-        states, means = self._start(rows), RowQueue()
-        for number, t in enumerate(timesteps):
+        means = RowQueue()
+        states = self._start(rows)
+        for number in range(len(self.scheduler.timesteps)):
             keep = means if number == 0 and self.detail_gain != 1 else None
-            states = self._step(_cut(states, rows), number, t, keep, rows)
-        columns = torch.arange(self.lr.shape[-1], device=self.lr.device)
-        spans = torch.from_numpy(self.needed.columns).to(self.lr.device)  # (h, 2)
-        for x0, y0 in states:
-            span = spans[x0.top : x0.bottom]
-            inside = (columns >= span[:, :1]) & (columns < span[:, 1:])  # (n, w)
-            sample = x0.data  # (1, C*f*f, n, w)
+            states = self._step(states, number, rows, keep)
+        for x0, _ in states:
             if self.detail_gain != 1:
-                sample = amplified(sample, means.take(x0.bottom, 0, self.lr.shape[-1]), self.detail_gain)
-            yield self.codec.decode(torch.where(inside, sample, y0.data))
+                x0 = amplified(x0, means.take(x0.shape[-2]), self.detail_gain)
+            yield self.codec.decode(x0)
             if self.scarce:
                 give_back()  # of maps that come and go the C library keeps several times what is in use
 
-    def _start(self, rows: int) -> Iterator[State]:
+    def _start(self, rows: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Rows of x_T and of y0, (1, C*f*f, n, w) each."""
         height = self.lr.shape[-2]
         for top in range(0, height, rows):
-            bottom = min(top + rows, height)
-            y0 = self._y0(top, bottom)
-            yield Rows(top, 0, self.scheduler.init_noise(y0, noise=self._noise(0, y0, top))), Rows(top, 0, y0)
+            y0 = self._y0(top, min(top + rows, height))
+            yield self.scheduler.init_noise(y0, noise=self._noise(0, top, y0)), y0
 
     def _step(
-        self, states: Iterator[State], number: int, t: int, estimates: RowQueue | None, rows: int
-    ) -> Iterator[State]:
-        """x_t -> x_{t-1}, in bands of so many rows; the estimates of x0 go into a queue where one is given."""
-        height, width = self.lr.shape[-2:]
-        stream, waiting, plain = LightStream(self.net, t, self.needed, rows), RowQueue(), RowQueue()
-        drawn = self.scheduler.transition == "ancestral" and number < len(self.scheduler.timesteps) - 1
-        for x_t, enlarged in states:
-            waiting.push(x_t)
-            plain.push(enlarged)
-            deviation = self.scheduler.scale_model_input(x_t.data, t) - enlarged.data
-            lq = self.lr[..., x_t.top : x_t.bottom, :]
-            for prediction in stream.push(deviation, lq, x_t.top, x_t.bottom == height):
-                top, bottom = prediction.top, prediction.bottom
-                if bottom == top:
-                    continue
-                x, y0 = waiting.take(bottom, 0, width), plain.take(bottom, 0, width)  # (1, C*f*f, n, w)
-                noise = self._noise(number + 1, y0, top) if drawn else torch.zeros_like(y0)
-                x_prev, x0 = self.scheduler.step(prediction.fitted(0, width), t, x, y0, noise=noise, return_dict=False)
-                if estimates is not None:
-                    estimates.push(Rows(top, 0, x0))
+        self, states: Iterator[tuple[Tensor, Tensor]], number: int, rows: int, means: RowQueue | None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """x_t -> x_{t-1} with its y0, in bands of at most `rows`; estimates of x0 also go into `means` where given."""
+        t = int(self.scheduler.timesteps[number])
+        stream = LightStream(self.net, t, self.lr.shape[-2], rows)
+        x_waiting, y_waiting = RowQueue(), RowQueue()
+        seen = done = 0  # rows
+        for x_t, y0 in states:
+            x_waiting.push(x_t)
+            y_waiting.push(y0)
+            lq = self.lr[..., seen : seen + y0.shape[-2], :]
+            seen += y0.shape[-2]
+            for prediction in stream.push(self.scheduler.scale_model_input(x_t, t) - y0, lq):  # (1, C*f*f, n, w)
+                count = prediction.shape[-2]
+                x, y = x_waiting.take(count), y_waiting.take(count)
+                noise = self._noise(number + 1, done, y) if self.scheduler.draws_noise(t) else None
+                done += count
+                x_prev, x0 = self.scheduler.step(prediction, t, x, y, noise=noise, return_dict=False)
+                if means is not None:
+                    means.push(x0)
                 if self.observer is not None:
                     self.observer(number, x0, x_prev)
-                yield Rows(top, 0, x_prev), Rows(top, 0, y0)
+                yield from zip(x_prev.split(rows, dim=-2), y.split(rows, dim=-2), strict=True)
 
     def _y0(self, top: int, bottom: int) -> Tensor:
-        """Rows of the enlarged picture in the space of the chain, (1, C*f*f, n, w)."""
+        """Rows of the interpolated input in the space of the chain, (1, C*f*f, n, w)."""
         first, last = max(0, top - REACH), min(self.lr.shape[-2], bottom + REACH)
         enlarged = upsample_bicubic(self.lr[..., first:last, :], self.codec.factor, self.upsampling)
         return self.codec.encode(enlarged)[..., top - first : bottom - first, :]
 
-    def _noise(self, draw: int, like: Tensor, top: int) -> Tensor:
+    def _noise(self, draw: int, top: int, like: Tensor) -> Tensor:
         _, channels, count, width = like.shape
         return normal_rows(self.seed, (self.member, draw), top, top + count, channels, width).to(like)
-
-
-def _cut(states: Iterator[State], most: int) -> Iterator[State]:
-    """The same in bands of at most so many rows: what a step gives at its end is thick."""
-    for x_t, y0 in states:
-        count = x_t.data.shape[-2]
-        for first in range(0, count, most):
-            last = min(first + most, count)
-            yield x_t.part(first, last), y0.part(first, last)
 
 
 def amplified(sample: Tensor, mean: Tensor, gain: float) -> Tensor:

@@ -1,259 +1,116 @@
-"""LightNet band by band: the numbers of the whole picture, in memory that does not grow with its height.
+"""LightNet band by band: the prediction for a whole picture, in memory that does not grow with its height.
 
-A convolution of 3x3 needs one row above and one below each row that it gives. Rows are therefore pushed in from top to
-bottom, every convolution keeps the last two rows of its input, and what comes out lags `lag` rows behind what went in.
-Nothing is computed twice, and there are no borders between bands that could be seen.
-
-Nor is everything computed: a caller who needs some columns of a row only says so, and every layer computes those
-columns and a margin around them.
+A 3x3 convolution needs one row above and one below each row that it returns. Rows are therefore pushed in from top to
+bottom, each convolution keeps the last two rows of its input, and each layer lags one row behind the layer before it.
+No row is computed twice, so the numbers are those of the whole picture and borders between bands cannot show.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections import deque
+from collections.abc import Callable, Iterator
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers.models.embeddings import get_timestep_embedding
-from torch import Tensor, nn
+from torch import Tensor
 
 from retinashift.models.light_net import LightBlock, LightNet
 
-COLUMN_STEP = 4
-"""Extents are widened to multiples of this, because every new shape costs the convolution library a preparation."""
-MARGIN = 8
-"""How far around the needed values a layer computes at most, in columns and rows.
-
-Every layer looks one further, so that numbers equal to those of the whole map would take as many pixels as there are
-layers. Beyond the margin stand zeros, as beyond the edge of a picture: every network with these convolutions has met
-that edge in each of its training patches, however deep it is, and beside it here lies a dark surround without detail.
-With the shipped checkpoint on STARE, reduced by 4, values in the field then differ by one of 255 levels at most; with 6
-some differ by two, with 4 by three.
-"""
-
 Activation = Callable[..., Tensor]
-"""An element-wise function with `out`, of which f(0) = 0."""
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Neighbouring rows of a map, of which the columns from `left` on are there: `data` is (1, C, n, m).
-
-    `then` is still to be done to the values; it is done where they are copied, which saves a pass over memory.
-    """
-
-    top: int
-    left: int
-    data: Tensor
-    then: Activation | None = None
-
-    @property
-    def bottom(self) -> int:
-        return self.top + self.data.shape[-2]
-
-    def part(self, first: int, last: int) -> Rows:
-        """Rows first..last, counted from the first of these."""
-        return replace(self, top=self.top + first, data=self.data[..., first:last, :])
-
-    def within(self, left: int, right: int) -> tuple[int, int]:
-        """Which of the columns left..right are there."""
-        first = min(max(left, self.left), right)
-        return first, max(first, min(right, self.left + self.data.shape[-1]))
-
-    def columns(self, first: int, last: int) -> Tensor:
-        """The data of these columns, which are there."""
-        return self.data[..., first - self.left : last - self.left]
-
-    def write(self, out: Tensor, left: int) -> None:
-        """Into `out`, (1, C, n, m), of which `left` is the first column; zeros where there are none."""
-        right = left + out.shape[-1]
-        first, last = self.within(left, right)
-        out[..., : first - left] = 0
-        place, values = out[..., first - left : last - left], self.columns(first, last)
-        if self.then is None:
-            place.copy_(values)
-        else:
-            self.then(values, out=place)
-        out[..., last - left :] = 0
-
-    def fitted(self, left: int, right: int) -> Tensor:
-        """The columns left..right, zero where there are none: (1, C, n, right - left)."""
-        first, last = self.within(left, right)
-        if self.then is None and (first, last) == (left, right):
-            return self.columns(left, right)
-        return _joined([self], left, right)
+"""An element-wise function that takes `out`."""
 
 
 class RowQueue:
-    """Rows that wait, first in, first out.
-
-    What stays behind when the rest of a band has left is copied to a place that the queue keeps: small pieces of their
-    own, made anew for each band, would come to lie between large ones, and memory could not be used again.
-    """
+    """Rows of a map that wait, first in, first out."""
 
     def __init__(self) -> None:
-        self.waiting: list[Rows] = []
-        self.place: Tensor | None = None
+        self.pieces: deque[Tensor] = deque()
 
-    def push(self, rows: Rows) -> None:
-        if rows.data.shape[-2]:
-            self.waiting.append(rows)
+    def push(self, rows: Tensor) -> None:
+        """Append rows, (1, C, n, w)."""
+        self.pieces.append(rows)
 
-    def take(self, bottom: int, left: int, right: int, *, keep: int = 0) -> Tensor:
-        """All rows above `bottom`, (1, C, n, right - left). They leave the queue, but for the last `keep` of them."""
-        taken = self._above(bottom)
-        # what lies in the queue's own place is copied, as that is written to again
-        alone = len(taken) == 1 and not self._is_placed(taken[0].data)
-        result = taken[0].fitted(left, right) if alone else _joined(taken, left, right)
-        self._drop(bottom - keep)
-        return result
-
-    def add_to(self, rows: Rows) -> None:
-        """Add to each of `rows` the row that waits in its place. All rows above the last of them leave the queue.
-
-        For values to which nothing is still to be done: no `then` on either side.
-        """
-        right = rows.left + rows.data.shape[-1]
-        for waiting in self._above(rows.bottom):
-            first, last = waiting.within(rows.left, right)
-            place = rows.part(waiting.top - rows.top, waiting.bottom - rows.top).columns(first, last)
-            place.add_(waiting.columns(first, last))
-        self._drop(rows.bottom)
-
-    def _above(self, bottom: int) -> list[Rows]:
-        return [rows.part(0, bottom - rows.top) for rows in self.waiting if rows.top < bottom]
-
-    def _drop(self, bottom: int) -> None:
-        """Rows above `bottom` leave; what remains of a cut band goes to the queue's place."""
-        self.waiting = [
-            rows if rows.top >= bottom else self._placed(rows.part(bottom - rows.top, rows.data.shape[-2]))
-            for rows in self.waiting
-            if rows.bottom > bottom
-        ]
-
-    def _is_placed(self, data: Tensor) -> bool:
-        return self.place is not None and data.untyped_storage().data_ptr() == self.place.untyped_storage().data_ptr()
-
-    def _placed(self, rows: Rows) -> Rows:
-        """The same rows in the queue's own place."""
-        data, size = rows.data, rows.data.numel()
-        if self._is_placed(data):
-            rows = replace(rows, data=data.clone())
-        if self.place is None or self.place.numel() < size:
-            self.place = data.new_empty(size + size // 4)
-        batch, channels, count, width = data.shape
-        own = self.place[:size].view(batch, count, width, channels).permute(0, 3, 1, 2)  # channels last, as layers are
-        rows.write(own, rows.left)
-        return Rows(rows.top, rows.left, own)
-
-
-def _joined(pieces: list[Rows], left: int, right: int) -> Tensor:
-    """Their columns left..right one above the other, zero where there are none: (1, C, n, right - left)."""
-    batch, channels = pieces[0].data.shape[:2]
-    count = sum(rows.data.shape[-2] for rows in pieces)
-    result = pieces[0].data.new_empty(batch, count, right - left, channels).permute(0, 3, 1, 2)  # channels last
-    for rows, part in zip(pieces, result.split([rows.data.shape[-2] for rows in pieces], dim=-2), strict=True):
-        rows.write(part, left)
-    return result
-
-
-class Needed:
-    """Which columns of each row of the result are needed.
-
-    Args:
-        columns: (h, 2) whole numbers, start and end of each row's columns; equal where a row is not needed.
-        width: of the map.
-    """
-
-    def __init__(self, columns: np.ndarray, width: int):
-        self.columns, self.width = columns, width
-        some = np.flatnonzero(columns[:, 0] < columns[:, 1])
-        self.first, self.end = (int(some[0]), int(some[-1]) + 1) if len(some) else (0, 0)
-
-    def extent(self, top: int, bottom: int, radius: int) -> tuple[int, int]:
-        """The columns of rows top..bottom within `radius` of needed values, in both directions, at most `MARGIN`."""
-        radius = min(radius, MARGIN)
-        rows = self.columns[max(0, top - radius) : bottom + radius]
-        rows = rows[rows[:, 0] < rows[:, 1]]
-        if not len(rows):
-            return 0, 0
-        left, right = int(rows[:, 0].min()) - radius, int(rows[:, 1].max()) + radius
-        left, right = left // COLUMN_STEP * COLUMN_STEP, -(-right // COLUMN_STEP) * COLUMN_STEP
-        return max(0, left), min(self.width, right)
-
-    def rows(self, top: int, bottom: int, radius: int) -> tuple[int, int]:
-        """Which of rows top..bottom lie within `radius`, at most `MARGIN`, of needed ones: start and end from top."""
-        radius = min(radius, MARGIN)
-        first, end = self.first - radius - top, self.end + radius - top
-        return max(0, first), min(bottom - top, end)
+    def take(self, count: int) -> Tensor:
+        """Remove and return the first `count` rows, (1, C, count, w). At least one piece must wait."""
+        taken = []
+        while count > 0:
+            rows = self.pieces.popleft()
+            if rows.shape[-2] > count:
+                self.pieces.appendleft(rows[..., count:, :])
+                rows = rows[..., :count, :]
+            taken.append(rows)
+            count -= rows.shape[-2]
+        return taken[0] if len(taken) == 1 else torch.cat(taken or [self.pieces[0][..., :0, :]], dim=-2)
 
 
 class _Convolution:
-    """A 3x3 convolution with zero padding, and `then` what is done to its values, that is given its rows bit by bit.
+    """A 3x3 convolution with zero padding that receives its rows band by band.
 
-    `radius`: see `Needed.extent`. `modulation`: gain and shift of each channel of the result, (C,) each, which the
-    weights take in. Rows that are not needed come out as zeros.
+    `window` adds rows to those it keeps; `__call__` convolves a window, of which two rows give none of their own.
     """
 
-    def __init__(
-        self,
-        conv: nn.Conv2d,
-        radius: int,
-        needed: Needed,
-        then: Activation | None = None,
-        modulation: tuple[Tensor, Tensor] | None = None,
-    ):
-        self.radius, self.needed, self.then = radius, needed, then
-        self.weight: Tensor = conv.weight
-        self.bias: Tensor | None = conv.bias
-        if modulation is not None:
-            gain, shift = modulation
-            self.weight = self.weight * gain[:, None, None, None]
-            self.bias = shift if self.bias is None else torch.addcmul(shift, self.bias, gain)
-        self.channels = conv.out_channels
-        self.queue = RowQueue()
-        self.top = -1  # the first row of the queue: above the picture there is a row of zeros
-        self.closed = False
+    def __init__(self, weight: Tensor, bias: Tensor | None):
+        self.weight = weight.contiguous(memory_format=torch.channels_last)
+        self.bias = bias
+        self.top = -1
+        """First row of the last window; above the picture is a row of zeros."""
+        self._kept: Tensor | None = None  # (1, C, 2, w), the last rows of the last window
+        self._count = 0  # rows of the last window
+        self._closed = False
 
-    def push(self, rows: Rows, last: bool) -> Rows:
-        """The rows that can now be computed; `last`: no more will come, which may be said again."""
-        last, self.closed = last and not self.closed, last
-        if self.top == -1 and not self.queue.waiting:
-            self.queue.push(Rows(-1, rows.left, rows.data.new_zeros(*rows.data.shape[:2], 1, rows.data.shape[-1])))
-        self.queue.push(rows)
-        if last:
-            below = rows.data.new_zeros(*rows.data.shape[:2], 1, rows.data.shape[-1])
-            self.queue.push(Rows(rows.bottom, rows.left, below))
-        bottom = rows.bottom + last  # of the rows that are there
-        top, count = self.top + 1, max(0, bottom - self.top - 2)
-        left, right = self.needed.extent(top, top + count, self.radius) if count else (0, 0)
-        if not count:
-            return Rows(top, left, rows.data.new_zeros(1, self.channels, 0, 0))
-        self.top = bottom - 2
-        window = self.queue.take(bottom, left - 1, right + 1, keep=2)  # (1, C, count + 2, m + 2)
-        if left == right:
-            return Rows(top, left, rows.data.new_zeros(1, self.channels, count, 0))
-        first, end = self.needed.rows(top, top + count, self.radius)
-        out = F.conv2d(window[..., first : end + 2, :], self.weight, self.bias)  # (1, C, end - first, m)
-        return Rows(top, left, F.pad(out, (0, 0, first, count - end)) if end - first < count else out, self.then)
+    def window(self, rows: Tensor, last: bool, then: Activation | None = None) -> Tensor:
+        """The rows that earlier ones left and `then(rows)`, (1, C, 2 + n, w), channels last.
+
+        `last`: no more rows will come, so a row of zeros follows. It may be repeated.
+        """
+        batch, channels, count, width = rows.shape
+        last, self._closed = last and not self._closed, last
+        if self._kept is None:
+            self._kept, self._count, held = rows.new_zeros(batch, 2, width, channels).permute(0, 3, 1, 2), 1, 1
+        else:
+            held = min(2, self._count)
+            self.top += self._count - held
+        self._count = held + count + last
+        window = rows.new_empty(batch, self._count, width, channels).permute(0, 3, 1, 2)
+        window[..., :held, :] = self._kept[..., 2 - held :, :]
+        place = window[..., held : held + count, :]
+        if then is None:
+            place.copy_(rows)
+        else:
+            then(rows, out=place)
+        window[..., held + count :, :] = 0
+        kept = min(2, self._count)
+        self._kept[..., 2 - kept :, :] = window[..., self._count - kept :, :]
+        return window
+
+    def __call__(self, window: Tensor) -> Tensor:
+        """(1, C, n + 2, w) -> (1, C', n, w), from row `top` + 1 on; n is 0 where a window has fewer than 3 rows."""
+        if window.shape[-2] < 3:
+            return window.new_empty(1, len(self.weight), 0, window.shape[-1])
+        return F.conv2d(window, self.weight, self.bias, padding=(0, 1))
+
+    def push(self, rows: Tensor, last: bool) -> Tensor:
+        """The rows that can now be computed."""
+        return self(self.window(rows, last))
 
 
 class _Block:
-    """`LightBlock`, that is given its rows bit by bit."""
+    """`LightBlock`, which receives its rows band by band. The first convolution takes in the modulation by the time."""
 
-    def __init__(self, block: LightBlock, time: Tensor, radius: int, needed: Needed):
+    def __init__(self, block: LightBlock, time: Tensor):
         scale, shift = block.time(time)[0].chunk(2)  # (C,) each
-        self.first = _Convolution(block.conv1, radius + 1, needed, torch.ops.aten.gelu, (1 + scale, shift))
-        self.second = _Convolution(block.conv2, radius, needed)
-        self.queue = RowQueue()
+        gain = 1 + scale
+        self.first = _Convolution(block.conv1.weight * gain[:, None, None, None], block.conv1.bias * gain + shift)
+        self.second = _Convolution(block.conv2.weight, block.conv2.bias)
 
-    def push(self, x: Rows, closing: int) -> Rows:
-        """`closing`: how many of its layers get no more rows after these."""
-        self.queue.push(x)
-        h = self.first.push(x, closing > 0)
-        return _plus(self.second.push(h, closing > 1), self.queue)
+    def push(self, x: Tensor, closing: int) -> Tensor:
+        """The rows that can now be computed. `closing`: how many of the layers get no more rows after these."""
+        seen = self.first.window(x, closing > 0)  # (1, C, n + 2, w)
+        hidden = self.second.window(self.first(seen), closing > 1, torch.ops.aten.gelu)  # (1, C, n' + 2, w)
+        result = self.second(hidden)  # (1, C, n', w)
+        first = self.second.top + 1 - self.first.top  # the row of `seen` that lies in the place of the first result
+        return result.add_(seen[..., first : first + result.shape[-2], :])
 
 
 class LightStream:
@@ -262,62 +119,48 @@ class LightStream:
     Args:
         net: the network.
         timestep: step index.
-        needed: columns of the prediction that are needed; all others come out as anything.
-        most: how many rows a layer is to give at a time beyond those that it is given. When the last rows have come,
-            each layer gives one more than the one before it; so layers end one after the other, so many at a time.
+        height: rows of the picture.
+        most: how many rows a layer returns at a time, at most, beyond those that it is given. After the last row of the
+            picture each layer owes one row more than the layer before it; they are paid in so many rows at a time.
     """
 
-    def __init__(self, net: LightNet, timestep: int, needed: Needed, most: int = 64):
-        self.most = most
-        factor, width, depth, self.gain = (
-            net.config.factor, net.config.width, net.config.depth, net.config.residual_gain,
-        )  # fmt: skip
-        self.factor, self.lag = factor, 2 * depth + 2
+    def __init__(self, net: LightNet, timestep: int, height: int, most: int = 64):
+        self.height, self.most = height, most
+        gain, width, depth = net.config.residual_gain, net.config.width, net.config.depth
+        self.lag = 2 * depth + 2
+        """How many rows the prediction lags behind the rows pushed in."""
+        self.pushed = 0
         step = torch.full((1,), timestep, device=net.device)
         time = net.time(get_timestep_embedding(step, width).to(net.dtype))  # (1, time_width)
-        self.gate = net.state_gate(time)[:, :, None, None]  # (1, width, 1, 1)
-        self.read_lq = _Convolution(net.read_lq, 2 * depth + 1, needed)
-        self.read_state = _Convolution(net.read_state, 2 * depth + 1, needed)
-        self.blocks = [
-            _Block(block, time, 2 * (depth - 1 - number) + 1, needed)
-            for number, block in enumerate(net.blocks)
-            if isinstance(block, LightBlock)
-        ]
-        self.write = _Convolution(net.write, 0, needed)
+        gate = net.state_gate(time)[0, :, None, None, None]  # (width, 1, 1, 1)
+        # one convolution reads lq and state; it and the last take in the gate and the gain
+        self.read = _Convolution(
+            torch.cat([net.read_lq.weight, net.read_state.weight * gate * gain], dim=1), net.read_lq.bias
+        )
+        self.blocks = [_Block(block, time) for block in net.blocks if isinstance(block, LightBlock)]
+        self.write = _Convolution(net.write.weight / gain, net.write.bias / gain)
         self.skip = RowQueue()
 
-    def push(self, deviation: Tensor, lq: Tensor, top: int, last: bool) -> list[Rows]:
-        """Rows of the prediction e0 that can now be computed, perhaps none, in bands from top to bottom.
+    def push(self, deviation: Tensor, lq: Tensor) -> Iterator[Tensor]:
+        """Yield the rows of the prediction e0 that can now be computed, (1, C*f*f, n, w), in bands from top to bottom.
 
         Args:
             deviation: x_t - y0, the next rows of it, (1, C*f*f, n, w).
             lq: the same rows of the low-resolution image in [-1, 1], (1, C, n, w).
-            top: the first of these rows.
-            last: no more will come.
         """
-        if not last:
-            return [self._pass(Rows(top, 0, deviation), Rows(top, 0, lq), 0)]
-        bands: list[Rows] = []
-        for closing in range(self.most, self.lag + self.most, self.most):
-            bands.append(self._pass(Rows(top, 0, deviation), Rows(top, 0, lq), closing))
-            top, deviation, lq = top + lq.shape[-2], deviation[..., :0, :], lq[..., :0, :]
-        return bands
+        self.pushed += lq.shape[-2]
+        given = torch.cat([lq, deviation], dim=1)  # (1, C + C*f*f, n, w)
+        ending = range(self.most, self.lag + self.most, self.most) if self.pushed == self.height else [0]
+        for closing in ending:
+            prediction = self._pass(given, closing)
+            if prediction.shape[-2]:
+                yield prediction
+            given = given[..., :0, :]
 
-    def _pass(self, deviation: Rows, lq: Rows, closing: int) -> Rows:
+    def _pass(self, given: Tensor, closing: int) -> Tensor:
         """`closing`: the first so many layers get no more rows after these."""
-        seen = self.read_lq.push(lq, closing > 0)
-        state = self.read_state.push(replace(deviation, data=deviation.data * self.gain), closing > 0)
-        joined = torch.addcmul(seen.data, self.gate, state.data).contiguous(memory_format=torch.channels_last)
-        h = Rows(seen.top, seen.left, joined)  # else a processor reorders before and after each layer
+        h = self.read.push(given, closing > 0)  # (1, width, n, w)
         self.skip.push(h)
         for number, block in enumerate(self.blocks):
             h = block.push(h, closing - 1 - 2 * number)
-        residual = self.write.push(_plus(h, self.skip), closing >= self.lag)
-        return Rows(residual.top, residual.left, residual.data / self.gain)
-
-
-def _plus(rows: Rows, queue: RowQueue) -> Rows:
-    """Rows and those that waited for them, added."""
-    if rows.data.shape[-2]:
-        queue.add_to(rows)
-    return rows
+        return self.write.push(h + self.skip.take(h.shape[-2]), closing >= self.lag)  # (1, C*f*f, n, w)
