@@ -1,4 +1,4 @@
-"""The chain of a network that streams, on a picture of any height: rows of the input go in, rows of the sample come out.
+"""The chain of a network that streams, on a picture of any height: rows of the input in, rows of the sample out.
 
 Every step is a stage that takes rows from the step before it, so the steps overlap like the bands of a printing press.
 Neither the state nor its noise is ever held whole.

@@ -62,7 +62,7 @@ class SampleMean:
         return iter(self.mean.split(BAND, dim=-2))
 
     def spread(self) -> Tensor:
-        """(H, W): root of the variance over samples, averaged over channels and neighbours.
+        """(H, W): root of the variance over samples, averaged over channels and neighbours; 0 where none differ.
 
         The samples are in [-1, 1]; the spread is in shares of full scale, [0, 1].
         """
@@ -75,6 +75,7 @@ class SampleMean:
             first, last = max(0, top - halo), min(height, bottom + halo)
             variance = self.squares[..., first:last, :] / (4 * (self.count - 1))
             smooth = F.avg_pool2d(variance, NEIGHBOURS, stride=1, padding=halo, count_include_pad=False)
+            smooth = torch.where(variance > 0, smooth, 0)  # where samples agree, neighbours add no spread
             result[top:bottom] = smooth[0, 0, top - first : bottom - first].clamp(min=0).sqrt()
         return result
 
