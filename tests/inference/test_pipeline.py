@@ -283,3 +283,13 @@ def test_the_realistic_mode_does_not_depend_on_the_bands(tiny_pipeline, monkeypa
 def test_an_unknown_mode_is_refused(tiny_pipeline):
     with pytest.raises(ValueError, match="faithful, realistic"):
         tiny_pipeline()(np.zeros((4, 4, 3), np.uint8), mode="pretty")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_result_that_is_not_finite_never_becomes_a_picture(tiny_pipeline, retina, value):
+    pipeline = tiny_pipeline()
+    with torch.no_grad():
+        next(p for n, p in pipeline.denoiser.named_parameters() if n.endswith("bias")).fill_(value)
+    for output_type in ("np", "pil", "pt"):
+        with pytest.raises(ValueError, match="not finite; use precision fp32"):
+            pipeline(retina[:16, :16], output_type=output_type)

@@ -124,7 +124,9 @@ class Canvas:
         return int(self.image.nbytes)
 
     def write(self, rows: Tensor) -> None:
-        """The next rows, (1, 3, n, W)."""
+        """The next rows, (1, 3, n, W). ValueError if a value is not finite: no picture may come of it."""
+        if not rows.isfinite().all():
+            raise ValueError("the result holds values that are not finite; use precision fp32, or another checkpoint")
         band = (rows[0] / 2 + 0.5).clamp(0, 1).cpu()
         here = slice(self.row, self.row + band.shape[-2])
         self.row = here.stop
