@@ -28,8 +28,25 @@ def test_a_folder_goes_before_a_name_that_comes_along(tiny_pipeline, tmp_path, m
 
 
 def test_a_name_that_means_nothing_is_refused():
-    with pytest.raises(CheckpointError, match="no checkpoint folder at x9; names that come along are .*x4"):
-        open_checkpoint("x9")
+    for name in ("x9", "runs/missing", "./x4/", "~/nowhere"):
+        with pytest.raises(CheckpointError, match=rf"no checkpoint folder at {name}; give .*x4.* or hf:owner/name"):
+            open_checkpoint(name)
+
+
+def test_only_a_name_spelled_as_one_of_the_hub_is_looked_up_there(monkeypatch):
+    asked = []
+
+    def download(name, **options):
+        asked.append(name)
+        raise OSError("offline")
+
+    monkeypatch.setattr(ResShiftPipeline, "download", download)
+    with pytest.raises(CheckpointError):
+        open_checkpoint("owner/name")
+    assert asked == []
+    with pytest.raises((CheckpointError, OSError)):
+        open_checkpoint("hf:owner/name")
+    assert asked == ["owner/name"]
 
 
 def test_the_one_step_student_draws_in_one_call_what_is_sharper_than_the_mean_and_keeps_to_the_input(retina):

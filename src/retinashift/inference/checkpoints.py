@@ -1,4 +1,4 @@
-"""Which checkpoint a name means: one that comes with the package, a folder, or a name on the hub."""
+"""Which checkpoint a name means: a folder, a bundled one, or a name on the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ logger = logging.getLogger(__name__)
 
 DEFAULT = "x4"
 FORMER_NAMES = {"x4_realistic": "x4_restore"}
+HUB = "hf:"
+"""Prefix of a name on the hub; a folder that is missing is never looked up there."""
 
 
 def shipped_names() -> list[str]:
-    """The checkpoints that come with the package, sorted."""
+    """The bundled checkpoints, sorted."""
     return sorted(entry.name for entry in (files("retinashift") / "weights").iterdir() if entry.is_dir())
 
 
@@ -25,20 +27,25 @@ def open_checkpoint(name: str = "", **kwargs: Any) -> ResShiftPipeline:
     """The pipeline of a checkpoint.
 
     Args:
-        name: "" or "shipped" is the default one, `x4`; a name that comes with the package; else a folder or a hub name.
-            A folder of that name, here, goes before one that comes along.
+        name: a folder, which goes before a bundled checkpoint of that name; a bundled checkpoint, "" or "shipped" for
+            the default `x4`; or hf:owner/name, which is downloaded from the Hugging Face hub.
         kwargs: diffusers' (torch_dtype, revision, ...).
 
     Raises:
         CheckpointError: it cannot be found or used.
     """
+    if name.startswith(HUB):
+        return ResShiftPipeline.from_pretrained(name.removeprefix(HUB), **kwargs)
     if name in FORMER_NAMES and not Path(name).exists():
         logger.warning("the checkpoint %s is now called %s", name, FORMER_NAMES[name])
         name = FORMER_NAMES[name]
     if name in ("", "shipped"):
         return ResShiftPipeline.from_shipped(DEFAULT, **kwargs)
-    if name in shipped_names() and not Path(name).exists():
+    if Path(name).expanduser().exists():
+        return ResShiftPipeline.from_pretrained(name, **kwargs)
+    if name in shipped_names():
         return ResShiftPipeline.from_shipped(name, **kwargs)
-    if "/" not in name and not Path(name).exists():
-        raise CheckpointError(f"no checkpoint folder at {name}; names that come along are {', '.join(shipped_names())}")
-    return ResShiftPipeline.from_pretrained(name, **kwargs)
+    bundled = ", ".join(shipped_names())
+    raise CheckpointError(
+        f"no checkpoint folder at {name}; give a folder, a bundled name ({bundled}) or {HUB}owner/name"
+    )
