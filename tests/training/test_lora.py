@@ -8,12 +8,12 @@ import sys
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from retinashift.inference.pipeline import ResShiftPipeline
+from retinashift.models.adapters import WEIGHTS, add_lora, merge_adapter, merged, save_adapter
 from retinashift.models.light_net import LightNet
 from retinashift.models.swin_unet import SwinUNet
-from retinashift.training.lora import WEIGHTS, add_lora, load_adapter, merged, save_adapter
 from retinashift.training.settings import ConfigError, TrainConfig
 from retinashift.training.trainer import train
 
@@ -91,10 +91,45 @@ def test_merging_leaves_the_adapted_network_as_it_is(adapted):
     assert all(torch.equal(value, before[name]) for name, value in adapted.state_dict().items())
 
 
-def test_saved_adapters_load_beside_the_same_weights(adapted, plain, tmp_path):
+def test_saved_adapters_merge_into_the_same_weights(adapted, plain, tmp_path):
     save_adapter(adapted, tmp_path)
-    load_adapter(plain, tmp_path)
-    assert torch.equal(output(plain), output(adapted))
+    merge_adapter(plain, tmp_path)
+    torch.testing.assert_close(output(plain), output(merged(adapted)), atol=0, rtol=0)
+    assert type(plain) in (LightNet, SwinUNet)
+    assert all(parameter.requires_grad for parameter in plain.parameters())
+
+
+def test_a_folder_as_peft_alone_writes_it_merges_with_its_alpha(peft, adapted, plain, tmp_path):
+    save_file(peft.get_peft_model_state_dict(adapted), tmp_path / "adapter_model.safetensors")
+    adapted.peft_config["default"].save_pretrained(tmp_path)
+    merge_adapter(plain, tmp_path)
+    torch.testing.assert_close(output(plain), output(merged(adapted)), atol=0, rtol=0)
+
+
+def test_adapters_that_are_not_there_or_of_another_network_are_refused(adapted, tmp_path):
+    with pytest.raises(ValueError, match="holds no adapter"):
+        merge_adapter(compact(), tmp_path)
+    save_adapter(adapted, tmp_path)
+    other = compact() if isinstance(adapted, SwinUNet) else network()
+    with pytest.raises(ValueError, match=r"does not fit this network: it has no "):
+        merge_adapter(other, tmp_path)
+    (tmp_path / WEIGHTS).write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=r"damaged"):
+        merge_adapter(other, tmp_path)
+
+
+def test_a_pipeline_takes_an_adapter(peft, small_pipeline, tmp_path):
+    before = {name: value.clone() for name, value in small_pipeline.denoiser.state_dict().items()}
+    net = copy.deepcopy(small_pipeline.denoiser)
+    add_lora(net, rank=2, alpha=2)
+    for name, parameter in net.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.ones_(parameter)
+    save_adapter(net, tmp_path)
+    small_pipeline.load_adapter(tmp_path)
+    after = small_pipeline.denoiser.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"blocks.0.conv1.weight", "blocks.0.conv2.weight"}
 
 
 def test_the_compact_denoiser_learns_by_adapters_alone_and_is_validated_with_them(
@@ -102,6 +137,9 @@ def test_the_compact_denoiser_learns_by_adapters_alone_and_is_validated_with_the
 ):
     settings = write_settings({**smoke_settings, "validation": {"path": str(held_out)}})
     first = train(TrainConfig.load(settings, ["run.steps=20"]))
+    start = ResShiftPipeline.from_pretrained(first)
+    start.register_to_config(check_measure="off")  # or a network of 20 steps is replaced by bicubic
+    start.save_pretrained(first)
     scores = []
     tuned = train(
         TrainConfig.load(settings, [f"init_from={first}", f"run.out={tmp_path}/adapted", *LORA]),
@@ -125,7 +163,7 @@ def test_a_run_lowers_the_loss_and_ships_merged_weights_and_adapters(
     plain = ResShiftPipeline.from_pretrained(tuned).denoiser
     beside = ResShiftPipeline.from_pretrained(swin_checkpoint).denoiser
     frozen = beside.state_dict()
-    load_adapter(beside, tuned / "adapter")
+    merge_adapter(beside, tuned / "adapter")
     torch.testing.assert_close(output(plain), output(beside), atol=1e-5, rtol=1e-5)
     same = {name for name, value in plain.state_dict().items() if torch.equal(value, frozen[name])}
     assert any("conv" in name or "in_layers" in name for name in same)

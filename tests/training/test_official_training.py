@@ -12,11 +12,11 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 from retinashift.models.perceptual import LPIPS
+from retinashift.models.swin_unet import SwinUNet
 from retinashift.models.vq import VQCodec
 from retinashift.official.convert import export_official, import_official
 from retinashift.training.averaging import average
 from retinashift.training.latents import LatentCache
-from retinashift.training.lora import SWIN_TARGETS
 from retinashift.training.settings import ConfigError, TrainConfig
 from retinashift.training.trainer import published_rate, train
 
@@ -134,7 +134,7 @@ def test_the_settings_for_official_weights_train_what_import_has_made(
     assert changed(state(start, "codec"), state(tuned, "codec")) == set()
     names = changed(state(start, "denoiser"), state(tuned, "denoiser"))
     assert names
-    assert all(name.split(".")[-2] in SWIN_TARGETS for name in names)
+    assert all(name.split(".")[-2] in SwinUNet.lora_targets for name in names)
     assert "S-Lab License 1.0" in (tuned / "README.md").read_text(encoding="utf-8")
 
 

@@ -177,6 +177,19 @@ class ResShiftPipeline(DiffusionPipeline):
         """The checkpoint that comes with the package."""
         return cls.from_pretrained(str(files("retinashift") / "weights" / name), **kwargs)
 
+    def load_adapter(self, folder: str | Path) -> None:
+        """Merge a LoRA adapter into the denoiser: the folder `adapter/` of a checkpoint trained with `lora.rank`.
+
+        Raises:
+            CheckpointError: there is none, it does not fit this denoiser, or the extra `lora` is not installed.
+        """
+        from retinashift.models.adapters import merge_adapter
+
+        try:
+            merge_adapter(self.denoiser, Path(folder))
+        except ValueError as error:
+            raise CheckpointError(str(error)) from None
+
     @torch.inference_mode()
     def __call__(
         self,

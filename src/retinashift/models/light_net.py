@@ -54,6 +54,7 @@ class LightNet(ModelMixin, ConfigMixin):
 
     _supports_gradient_checkpointing = False
     _repeated_blocks = ("LightBlock",)  # what `compile_repeated_blocks` compiles once for all
+    lora_targets = ("conv1", "conv2")  # the convolutions of every block
 
     @register_to_config
     def __init__(

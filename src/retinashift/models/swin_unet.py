@@ -144,6 +144,7 @@ class SwinUNet(ModelMixin, ConfigMixin):
     """
 
     _supports_gradient_checkpointing = True
+    lora_targets = ("qkv", "proj", "fc1", "fc2")  # the linear maps of every attention layer
 
     @register_to_config
     def __init__(

@@ -13,10 +13,10 @@ from retinashift.diffusion.scheduler import ResShiftScheduler
 from retinashift.inference.checkpoints import open_checkpoint
 from retinashift.inference.gate import CheckpointError
 from retinashift.inference.pipeline import Denoiser, ResShiftPipeline
+from retinashift.models.adapters import add_lora
 from retinashift.models.light_net import LightNet
 from retinashift.models.swin_unet import SwinUNet
 from retinashift.training.decoder import CodecDecoder
-from retinashift.training.lora import add_lora
 from retinashift.training.settings import ChainSettings, ConfigError, ModelSettings, TrainConfig
 
 # Arguments of the denoisers that follow from the scale and are not settings.

@@ -30,6 +30,7 @@ from retinashift.data.photographs import Source, list_source
 from retinashift.diffusion.noise import stream_generator
 from retinashift.diffusion.scheduler import ResShiftScheduler
 from retinashift.imaging.files import replace_file
+from retinashift.models.adapters import merged, save_adapter
 from retinashift.models.codec import upsample_bicubic
 from retinashift.models.perceptual import LPIPS
 from retinashift.training.averaging import average
@@ -38,7 +39,6 @@ from retinashift.training.card import continued_card
 from retinashift.training.crops import check_size
 from retinashift.training.distillation import distillation_error, open_teacher
 from retinashift.training.latents import LatentCache
-from retinashift.training.lora import merged, save_adapter
 from retinashift.training.losses import combined, perceptual_error, squared_error
 from retinashift.training.pool import PhotographSet
 from retinashift.training.records import RunRecord
@@ -386,7 +386,6 @@ class Trainer:
         with self._merged_adapters():
             self.pipeline.save_pretrained(folder, safe_serialization=True)
         if self.config.lora.rank:
-            (folder / "adapter").mkdir()
             save_adapter(self.pipeline.denoiser, folder / "adapter")
         (folder / "training.yaml").write_text(self.config.to_yaml(), encoding="utf-8")
         card = continued_card(Path(self.pipeline.name_or_path)) if self.config.init_from else None
