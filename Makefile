@@ -43,7 +43,7 @@ bench: $(VENV)/.installed  ## CPU seconds and memory of upscaling, beside Pillow
 	$(CALM) OMP_NUM_THREADS=1 $(BIN)/python benchmarks/upscale.py
 
 docs: $(VENV)/.installed-docs  ## The manual as HTML in build/docs/
-	$(BIN)/mkdocs build --strict  # not --quiet: warnings that are not shown do not count, such as a missing picture
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict  # not --quiet: warnings that are not shown do not count
 	@echo "build/docs/index.html"
 
 clean:  ## Remove .venv, caches and what the targets made

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import shlex
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 import typer.main
+from PIL import Image
 
 from retinashift.cli.commands import app
 from retinashift.imaging.degradation.pipeline import DEGRADATIONS
@@ -197,3 +199,23 @@ def test_the_change_log_is_short_and_sorted_under_the_usual_headings():
     assert len(section.splitlines()) <= 60
     assert sum(line.startswith("- ") for line in section.splitlines()) <= 40
     assert set(re.findall(r"^### (.+)$", section, re.MULTILINE)) <= {"Added", "Changed", "Fixed", "Removed", "Security"}
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/quickstart.md"])
+def test_the_python_example_upscales_a_photograph(name: str, tmp_path: Path, monkeypatch, retina):
+    (code,) = (body for language, body in FENCE.findall((PROJECT / name).read_text("utf-8")) if language == "python")
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(retina[:24, :32]).save("photo.png")
+    exec(compile(code, name, "exec"), {})
+    with Image.open("photo_x4.png") as result:
+        assert result.size == (128, 96)
+
+
+def test_the_modules_of_the_reference_exist():
+    text = "\n".join(page.read_text(encoding="utf-8") for page in (PROJECT / "docs" / "api").glob("*.md"))
+    modules = re.findall(r"^::: (\S+)$", text, re.MULTILINE)
+    assert modules
+    for module in modules:
+        members = re.search(rf"^::: {re.escape(module)}\n(?: .*\n)*?.*members: \[(.*)\]", text, re.MULTILINE)
+        found = import_module(module)
+        assert [name for name in (members[1].split(", ") if members else []) if not hasattr(found, name)] == []
