@@ -79,7 +79,7 @@ def test_ancestral_steps_from_the_marginal_stay_on_the_marginal():
     x0, y0 = torch.tensor(0.3, dtype=torch.float64), torch.tensor(-0.5, dtype=torch.float64)
     x_t = q_sample(x0, y0, eta[3], KAPPA, normal(1, DRAWS))
     for t in (3, 2, 1):
-        x_t = ancestral_step(x_t, x0, eta[t], eta[t - 1], KAPPA, normal(10 + t, DRAWS))
+        x_t = ancestral_step(x_t, x0, y0, eta[t], eta[t - 1], KAPPA, normal(10 + t, DRAWS))
         assert_moments(x_t, 0.3 + eta[t - 1].item() * -0.8, KAPPA**2 * eta[t - 1].item())
 
 

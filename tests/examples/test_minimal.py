@@ -59,7 +59,7 @@ def test_the_marginal_the_posterior_and_the_ancestral_step_are_the_package_s(t):
     expected_mean, expected_variance = posterior(x_t, x0, eta_t, eta_prev, minimal.KAPPA)
     torch.testing.assert_close(mean, expected_mean, rtol=0, atol=1e-12)
     assert variance == pytest.approx(expected_variance, abs=1e-15)
-    drawn = ancestral_step(x_t, x0, eta_t, eta_prev, minimal.KAPPA, noise)
+    drawn = ancestral_step(x_t, x0, y0, eta_t, eta_prev, minimal.KAPPA, noise)
     torch.testing.assert_close(mean + variance**0.5 * noise, drawn, rtol=0, atol=1e-12)
 
 

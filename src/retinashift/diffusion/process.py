@@ -9,11 +9,14 @@ Source: Yue, Wang, Loy, "ResShift", NeurIPS 2023; the deterministic transition i
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+Transition = Literal["ancestral", "deterministic"]
 Prediction = Literal["x0", "residual", "noise", "scaled_noise"]
 Eta = Tensor | float
 
@@ -41,18 +44,39 @@ def posterior(x_t: Tensor, x0: Tensor, eta_t: Eta, eta_prev: Eta, kappa: float) 
     return mean, variance
 
 
-def ancestral_step(x_t: Tensor, x0: Tensor, eta_t: Eta, eta_prev: Eta, kappa: float, noise: Tensor) -> Tensor:
+def ancestral_step(
+    x_t: Tensor, x0: Tensor, y0: Tensor, eta_t: Eta, eta_prev: Eta, kappa: float, noise: Tensor
+) -> Tensor:
     """x_{t-1} drawn from the posterior with x0 the network's estimate; `noise` is standard normal."""
     mean, variance = posterior(x_t, x0, eta_t, eta_prev, kappa)
     return mean + _sqrt(variance) * noise  # eq. 7
 
 
-def deterministic_step(x_t: Tensor, x0: Tensor, y0: Tensor, eta_t: Eta, eta_prev: Eta) -> Tensor:
-    """x_{t-1} on the marginal of step t-1 that keeps the noise of x_t: no randomness is added. SinSR, eq. 6."""
+def deterministic_step(
+    x_t: Tensor, x0: Tensor, y0: Tensor, eta_t: Eta, eta_prev: Eta, kappa: float = 0.0, noise: Tensor | None = None
+) -> Tensor:
+    """x_{t-1} on the marginal of step t-1 that keeps the noise of x_t: no randomness is added. SinSR, eq. 6.
+
+    `kappa` and `noise` are there because every transition takes them; they have no effect.
+    """
     m = _sqrt(eta_prev / eta_t)
     j = eta_prev - _sqrt(eta_prev * eta_t)
     k = 1 - eta_prev + _sqrt(eta_prev * eta_t) - m
     return k * x0 + m * x_t + j * y0
+
+
+@dataclass(frozen=True)
+class TransitionRule:
+    """`step`: (x_t, x0, y0, eta_t, eta_prev, kappa, noise) -> x_{t-1}; `draws_noise`: else `noise` is None."""
+
+    step: Callable[..., Tensor]
+    draws_noise: bool
+
+
+TRANSITIONS: dict[str, TransitionRule] = {
+    "ancestral": TransitionRule(ancestral_step, draws_noise=True),
+    "deterministic": TransitionRule(deterministic_step, draws_noise=False),
+}
 
 
 def training_target(kind: Prediction, x0: Tensor, y0: Tensor, noise: Tensor, eta_t: Eta, kappa: float) -> Tensor:

@@ -17,9 +17,9 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from retinashift.diffusion.process import (
+    TRANSITIONS,
     Prediction,
-    ancestral_step,
-    deterministic_step,
+    Transition,
     elbo_weight,
     predict_x0,
     prior_sample,
@@ -28,7 +28,6 @@ from retinashift.diffusion.process import (
 )
 from retinashift.diffusion.schedule import Spacing, kept_steps, sqrt_eta_schedule
 
-Transition = Literal["ancestral", "deterministic"]
 InputScaling = Literal["none", "latent", "pixel"]
 Generators = torch.Generator | list[torch.Generator] | None
 
@@ -78,7 +77,7 @@ class ResShiftScheduler(SchedulerMixin, ConfigMixin):
             ("prediction_type", prediction_type, ("x0", "residual", "noise", "scaled_noise")),
             ("input_scaling", input_scaling, ("none", "latent", "pixel")),
             ("spacing", spacing, ("trailing", "leading")),
-            ("transition", transition, ("ancestral", "deterministic")),
+            ("transition", transition, tuple(TRANSITIONS)),
         ):
             if value not in allowed:
                 raise ValueError(f"{name} is {value!r}; allowed are {', '.join(allowed)}")
@@ -120,7 +119,7 @@ class ResShiftScheduler(SchedulerMixin, ConfigMixin):
 
     def draws_noise(self, timestep: int) -> bool:
         """Whether `step` adds noise at this step."""
-        return self.transition == "ancestral" and self._eta_prev[timestep] > 0
+        return TRANSITIONS[self.transition].draws_noise and self._eta_prev[timestep] > 0
 
     def init_noise(self, y0: Tensor, generator: Generators = None, noise: Tensor | None = None) -> Tensor:
         """x_T ~ N(y0, kappa^2 eta_T I), where sampling starts; shaped as y0. `noise` replaces the generator."""
@@ -171,12 +170,13 @@ class ResShiftScheduler(SchedulerMixin, ConfigMixin):
         x0 = self.predict_x0(model_output, t, sample, y0)
         if eta_prev == 0:
             x_prev = x0
-        elif not self.draws_noise(t):
-            x_prev = deterministic_step(sample, x0, y0, eta_t, eta_prev)
         else:
-            if noise is None:
+            if not self.draws_noise(t):
+                noise = None
+            elif noise is None:
                 noise = randn_tensor(sample.shape, generator=generator, device=sample.device, dtype=sample.dtype)
-            x_prev = ancestral_step(sample, x0, eta_t, eta_prev, self.config.kappa, noise)
+            rule = TRANSITIONS[self.transition]
+            x_prev = rule.step(sample, x0, y0, eta_t, eta_prev, self.config.kappa, noise)
         return ResShiftSchedulerOutput(x_prev, x0) if return_dict else (x_prev, x0)
 
     @staticmethod

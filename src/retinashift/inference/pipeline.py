@@ -17,7 +17,8 @@ from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
 from retinashift.diffusion.noise import normal_rows
-from retinashift.diffusion.scheduler import ResShiftScheduler, Transition
+from retinashift.diffusion.process import TRANSITIONS
+from retinashift.diffusion.scheduler import ResShiftScheduler
 from retinashift.inference import codec_tiles
 from retinashift.inference.denoiser_tiles import denoise, planned_side
 from retinashift.inference.device import spare_memory
@@ -124,9 +125,9 @@ class ResShiftPipeline(DiffusionPipeline):
         super().__init__()
         if upsampling not in get_args(Upsampling):
             raise ValueError(f"upsampling is {upsampling!r}; allowed are {', '.join(get_args(Upsampling))}")
-        if detail_transition not in get_args(Transition):
+        if detail_transition not in TRANSITIONS:
             raise ValueError(
-                f"detail_transition is {detail_transition!r}; allowed are {', '.join(get_args(Transition))}"
+                f"detail_transition is {detail_transition!r}; allowed are {', '.join(TRANSITIONS)}"
             )
         if check_measure is not None and check_measure not in get_args(Measure):
             raise ValueError(f"check_measure is {check_measure!r}; allowed are {', '.join(get_args(Measure))}")

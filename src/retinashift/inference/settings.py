@@ -11,7 +11,7 @@ from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
-    from retinashift.diffusion.scheduler import Transition
+    from retinashift.diffusion.process import Transition
 
 Mode = Literal["faithful", "realistic"]
 Precision = Literal["fp32", "bf16", "fp16"]
