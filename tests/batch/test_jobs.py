@@ -95,11 +95,11 @@ def test_a_file_that_is_named_gets_the_suffix_of_its_content(folder, tmp_path):
 def test_what_is_no_image_is_left_out_with_a_word(folder, tmp_path, caplog):
     plan_jobs([folder], tmp_path / "out")
     assert not caplog.records
-    (folder / "b.bmp").write_bytes(b"BM")
+    (folder / "b.gif").write_bytes(b"BM")
     (folder / "left" / "notes.txt").write_text("x")
     plan_jobs([folder], tmp_path / "out")
     (record,) = caplog.records
-    assert "b.bmp and 1 more: left out" in record.getMessage()
+    assert "b.gif and 1 more: left out" in record.getMessage()
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from PIL.ExifTags import Base
 from builders.dicom import photography, written
 from retinashift.data.inspection import check_photographs, measured
 from retinashift.data.photographs import DataError, FileRef, Source, list_source
-from retinashift.imaging.files import READ_SUFFIXES, write_image
+from retinashift.imaging.files import WRITE_SUFFIXES, write_image
 
 CHEAP = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".ppm", ".pgm")
 
@@ -35,7 +35,7 @@ def nothing_is_decoded(monkeypatch):
     monkeypatch.setattr(FileRef, "read", read)
 
 
-@pytest.mark.parametrize("suffix", READ_SUFFIXES)
+@pytest.mark.parametrize("suffix", [*WRITE_SUFFIXES, ".ppm.gz", ".pgm.gz"])
 def test_the_size_of_every_type_is_that_of_its_pixels(suffix, tmp_path, retina):
     ref = written_as(suffix, tmp_path, retina[:96, :120])
     assert measured(ref) == ref.read().shape[:2] == (96, 120)
@@ -56,7 +56,7 @@ def test_a_member_of_a_zip_is_not_decoded(tmp_path, retina, monkeypatch):
     assert measured(FileRef("a/im0001.ppm", tmp_path / "s.zip", "a/im0001.ppm")) == (128, 128)
 
 
-@pytest.mark.parametrize("suffix", READ_SUFFIXES)
+@pytest.mark.parametrize("suffix", [*WRITE_SUFFIXES, ".ppm.gz", ".pgm.gz"])
 @pytest.mark.parametrize("left", [0.1, 0.6, 0.99])
 def test_a_truncated_file_of_every_type_is_named(left, suffix, tmp_path, retina):
     ref = written_as(suffix, tmp_path, retina)

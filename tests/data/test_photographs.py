@@ -12,7 +12,7 @@ from builders.dicom import photography, written
 from builders.photographs import kaggle_zip, ppm
 from retinashift.data.inspection import check_photographs
 from retinashift.data.photographs import STARE_LABELLED, DataError, Source, find_photographs, list_source, stem
-from retinashift.imaging.files import READ_SUFFIXES, write_image
+from retinashift.imaging.files import WRITE_SUFFIXES, write_image
 
 
 def names(source):
@@ -73,7 +73,7 @@ def test_pairs_are_matched_by_name_whatever_the_file_type(tmp_path):
     check_photographs([item], 4)
 
 
-@pytest.mark.parametrize("suffix", READ_SUFFIXES)
+@pytest.mark.parametrize("suffix", [*WRITE_SUFFIXES, ".ppm.gz", ".pgm.gz"])
 def test_photographs_of_every_type_that_is_read_have_three_channels(tmp_path, retina, suffix):
     if suffix.endswith(".gz"):
         (tmp_path / f"eye{suffix}").write_bytes(gzip.compress(ppm()))

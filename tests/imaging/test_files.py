@@ -165,9 +165,8 @@ def test_a_picture_above_the_limit_is_refused(tmp_path, retina, suffix):
 def test_a_profile_for_colour_is_not_put_on_grey(tmp_path, retina, caplog):
     write_image(tmp_path / "a.png", retina[..., 0], like=Photograph(retina, icc=b"colour"))
     assert read_image(tmp_path / "a.png").icc is None
-    assert caplog.messages == [
-        f"{tmp_path / 'a.png'}: the ICC profile is left out: it is for another number of colours"
-    ]
+    (message,) = caplog.messages
+    assert "a.png: not carried over from the input: the ICC profile, which is for another" in message
 
 
 def test_a_single_channel_is_grey(tmp_path, retina):
@@ -206,7 +205,7 @@ def test_what_a_format_cannot_hold_is_refused_and_leaves_no_file(tmp_path, retin
         ("a.jpg", retina.astype(np.uint16), "8 bit only"),
         ("a.jpg", rgba, "alpha"),
         ("a.ppm", rgba, "alpha"),
-        ("a.pgm", retina, "grey only"),
+        ("a.pgm", retina, "cannot hold colour"),
         ("a.gif", retina, "suffix must be one of"),
         ("a", retina, "suffix must be one of"),
         ("missing/a.png", retina, "does not exist"),

@@ -18,10 +18,17 @@ from retinashift.imaging.dicom.deidentify import deidentify
 from retinashift.imaging.dicom.parametric import encode_with_map
 from retinashift.imaging.figures.comparison import compared
 from retinashift.imaging.figures.uncertainty import encode_map, overlay
-from retinashift.imaging.files import MAX_PIXELS, ImageError, Photograph, decode_image, encode_image, with_metadata
+from retinashift.imaging.files import (
+    MAX_PIXELS,
+    ImageError,
+    Photograph,
+    check_target,
+    decode_image,
+    encode_image,
+    with_metadata,
+)
 from retinashift.imaging.formats.png import encode_png
-from retinashift.imaging.provenance import Provenance, digest, parse_line
-from retinashift.imaging.targets import check_target
+from retinashift.imaging.provenance import Provenance, digest
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.inference.settings import Sampling
 
@@ -160,7 +167,7 @@ def read_source(data: bytes, path: str | Path, target: Path, record: Provenance,
         ImageError: it cannot be read, or not as the options say.
     """
     photograph = decode_image(data, str(path), options.max_pixels, options.page)
-    derived = parse_line(photograph.found) is not None
+    derived = photograph.record is not None
     if derived:
         logger.warning("%s is a result of super-resolution itself", path)
     check_target(target, photograph, record.scale)

@@ -102,7 +102,7 @@ def _former_record(job: Job, source: bytes, record: Provenance, options: BatchOp
     Raises:
         ImageError: another result, which may not be replaced.
     """
-    derived = find_provenance(source, str(job.source), options.max_pixels) is not None
+    derived = find_provenance(source, str(job.source)) is not None
     record = replace(record, input=digest(source), input_was_super_resolved=derived)
     result = job.target.read_bytes()
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import errno
 import glob
 import logging
@@ -10,71 +11,54 @@ import re
 import secrets
 import stat
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from retinashift.imaging.dicom.derived import encode_dicom, provenance_of_dicom
-from retinashift.imaging.dicom.read import decode_dicom
+from retinashift.imaging.failures import one_line, printable
 from retinashift.imaging.formats.exif import fit_exif
-from retinashift.imaging.formats.jpeg import MAX_DPI, decode_jpeg, encode_jpeg, provenance_of_jpeg
-from retinashift.imaging.formats.png import SIGNATURE, decode_png, encode_png, is_srgb, provenance_of_png
-from retinashift.imaging.formats.ppm import decode_ppm, encode_ppm, provenance_of_ppm
-from retinashift.imaging.formats.tiff import decode_tiff, encode_tiff, provenance_of_tiff
-from retinashift.imaging.formats.webp import decode_webp, encode_webp, provenance_of_webp
-from retinashift.imaging.photograph import MAX_PIXELS, FileFormat, ImageError, Photograph
+from retinashift.imaging.formats.jpeg import MAX_DPI
+from retinashift.imaging.formats.png import is_srgb
+from retinashift.imaging.formats.table import FORMATS, HEAD, Format, format_of_bytes, format_of_suffix
+from retinashift.imaging.photograph import MAX_PIXELS, ImageError, Photograph
 from retinashift.imaging.provenance import Provenance, parse_line
 
 __all__ = [
-    "MAX_PIXELS", "READ_SUFFIXES", "WRITE_SUFFIXES", "ImageError", "Photograph", "decode_image", "encode_image",
-    "find_images", "find_provenance", "format_of", "own_suffix", "read_bytes", "read_image",
-    "remove_stale_temporaries", "replace_file", "with_metadata", "write_image",
+    "MAX_PIXELS", "READ_SUFFIXES", "WRITE_SUFFIXES", "ImageError", "Photograph", "check_target", "decode_image",
+    "encode_image", "encode_photograph", "find_images", "find_provenance", "format_of", "own_suffix", "read_bytes",
+    "read_image", "remove_stale_temporaries", "replace_file", "with_metadata", "write_image",
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)
 
-_FORMAT_OF_SUFFIX: dict[str, FileFormat] = {
-    ".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF", ".ppm": "PPM", ".pgm": "PPM",
-    ".webp": "WebP", ".dcm": "DICOM",
-}  # fmt: skip
-WRITE_SUFFIXES = tuple(_FORMAT_OF_SUFFIX)
-"""What a file that is written may end with, in any case."""
-READ_SUFFIXES = (*WRITE_SUFFIXES, ".ppm.gz", ".pgm.gz")
-"""What is looked for in folders, in any case."""
-
-_DECODERS: dict[FileFormat, Callable[[bytes, int], Photograph]] = {
-    "PNG": decode_png, "PPM": decode_ppm, "WebP": decode_webp,
-}  # fmt: skip
-_PAGED_DECODERS: dict[FileFormat, Callable[[bytes, int, int | None], Photograph]] = {
-    "TIFF": decode_tiff, "DICOM": decode_dicom, "JPEG": decode_jpeg,
-}  # fmt: skip
-_ENCODERS: dict[FileFormat, Callable[[Photograph], bytes]] = {
-    "PNG": encode_png, "JPEG": encode_jpeg, "TIFF": encode_tiff, "PPM": encode_ppm, "WebP": encode_webp,
-    "DICOM": encode_dicom,
-}  # fmt: skip
-_PROVENANCE: dict[FileFormat, Callable[[bytes], str]] = {
-    "PNG": provenance_of_png, "JPEG": provenance_of_jpeg, "TIFF": provenance_of_tiff, "PPM": provenance_of_ppm,
-    "WebP": provenance_of_webp,
-}  # fmt: skip
-_READ_MAGIC: tuple[tuple[bytes, FileFormat], ...] = (
-    (SIGNATURE, "PNG"), (b"\xff\xd8\xff", "JPEG"), (b"II*\0", "TIFF"), (b"MM\0*", "TIFF"), (b"II+\0", "TIFF"),
-    (b"MM\0+", "TIFF"), (b"\x1f\x8b", "PPM"), *((b"P%d" % n, "PPM") for n in range(1, 8)),
-)  # fmt: skip
-_REFUSED_MAGIC = (
-    (0, b"GIF8", "GIF"), (0, b"BM", "BMP"), (4, b"ftyp", "HEIF or AVIF"), (0, b"%PDF", "PDF"),
-    (0, b"%!PS", "PostScript"), (0, b"\xc5\xd0\xd3\xc6", "PostScript"), (0, b"<svg", "SVG"),
-    (0, b"<?xml", "XML or SVG"), (4, b"jP  ", "JPEG 2000"), (0, b"PK\x03\x04", "zip"),
-)  # fmt: skip
+WRITE_SUFFIXES = tuple(suffix for known in FORMATS.values() if known.encode for suffix in known.suffixes)
+"""Suffixes of files that are written, in any case."""
+READ_SUFFIXES = tuple(
+    suffix for known in FORMATS.values() for suffix in (*known.suffixes, *known.compressed_suffixes)
+)
+"""Suffixes that are looked for in folders, in any case."""
+_HEADROOM = 64 * 2**20  # bytes of metadata beside 8 bytes a pixel, the most that RGBA of 16 bit takes
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
 _STALE_SECONDS = 3600
-_READ_FORMATS = "PNG, JPEG, TIFF, WebP, PPM and DICOM"
-_HEADROOM = 64 * 2**20  # bytes of metadata beside 8 bytes a pixel, the most that RGBA of 16 bit takes
+_READING = contextvars.ContextVar("reading", default="")
+
+
+def _name_file(record: logging.LogRecord) -> bool:
+    """Put the file's name in front of what the libraries log while one is read, and make one line of it."""
+    if name := _READING.get():
+        text = record.getMessage().strip().split("\n")[0]
+        record.msg, record.args = f"{printable(name)}: {printable(text.rpartition('Warning: ')[2])}", ()
+    return True
+
+
+for _library in ("tifffile", "pydicom", "py.warnings"):
+    logging.getLogger(_library).addFilter(_name_file)
 
 
 def read_image(path: str | Path, max_pixels: int = MAX_PIXELS, page: int | None = None) -> Photograph:
-    """Read PNG, JPEG, TIFF, WebP or binary PPM/PGM (gzipped too).
+    """Read an image file of any format in `formats.table`.
 
     Bit depth and channels stay as they are, but palettes become RGB. EXIF orientation is applied.
 
@@ -90,7 +74,7 @@ def read_image(path: str | Path, max_pixels: int = MAX_PIXELS, page: int | None 
 
 
 def read_bytes(path: str | Path, max_pixels: int = MAX_PIXELS) -> bytes:
-    """The bytes of a file, if they are no more than that many pixels can take; errors as in `read_image`."""
+    """The bytes of a file, no more than that many pixels can take; errors as in `read_image`."""
     path = Path(path)
     try:
         if path.exists() and not path.is_file():
@@ -105,37 +89,41 @@ def read_bytes(path: str | Path, max_pixels: int = MAX_PIXELS) -> bytes:
 
 
 def decode_image(data: bytes, name: str, max_pixels: int = MAX_PIXELS, page: int | None = None) -> Photograph:
-    """`read_image` for the bytes of a file; `name` is what errors call it."""
-    file_format = _sniff(data, name)
+    """`read_image` for the bytes of a file; `name` is what errors call it.
+
+    The record of a result is in `Photograph.record`: a file need not be parsed again for it.
+    """
+    known = _format_of(data, name)
+    context = _READING.set(name)
     try:
-        if file_format in _PAGED_DECODERS:
-            photograph = _PAGED_DECODERS[file_format](data, max_pixels, page)
-        elif page in (None, 1):
-            photograph = _DECODERS[file_format](data, max_pixels)
-        else:
-            raise ImageError(f"page {page} is asked for, but {file_format} has one page only")
+        if page not in (None, 1) and not known.pages:
+            raise ImageError(f"page {page} is asked for, but {known.name} has one page only")
+        photograph = known.decode(data, max_pixels, page)
     except Exception as error:
-        raise _named(error, name, file_format) from error
-    if file_format in _PROVENANCE:
-        photograph = replace(photograph, found=_PROVENANCE[file_format](data))
+        raise _named(error, name, known.name) from error
+    finally:
+        _READING.reset(context)
     for note in photograph.notes:
-        logger.warning("%s: %s", name, note)
+        logger.warning("%s: %s", printable(name), printable(note))
     return photograph
 
 
-def find_provenance(data: bytes, name: str, max_pixels: int = MAX_PIXELS) -> Provenance | None:
+def find_provenance(data: bytes, name: str) -> Provenance | None:
     """The record that `encode_image` wrote into a file, from its header; None if there is none.
 
+    For files whose pixels are not needed; `decode_image` finds it, too.
+
     Raises:
-        ImageError: damaged, not a format that is read, or inflating to more than that many pixels can take.
+        ImageError: damaged, or not a format that is read.
     """
-    file_format = _sniff(data, name)
+    known = _format_of(data, name)
+    context = _READING.set(name)
     try:
-        if file_format == "DICOM":
-            return parse_line(provenance_of_dicom(data, max_pixels))
-        return parse_line(_PROVENANCE[file_format](data))
+        return parse_line(known.provenance(data))
     except Exception as error:
-        raise _named(error, name, file_format) from error
+        raise _named(error, name, known.name) from error
+    finally:
+        _READING.reset(context)
 
 
 def write_image(
@@ -172,11 +160,12 @@ def encode_image(
     like: Photograph | None = None,
     scale: int = 1,
     provenance: Provenance | None = None,
+    quality: int | None = None,
 ) -> bytes:
-    """The bytes of an image file; the suffix of `path` decides the format (.png, .jpg, .tif, .webp, .ppm, .pgm).
+    """The bytes of an image file; the suffix of `path` decides the format, which must be one of `WRITE_SUFFIXES`.
 
     PNG and TIFF lose nothing and are recommended; WebP loses nothing and holds 8-bit colour only; JPEG is written with
-    quality 95, 4:4:4; PPM holds no metadata but the provenance.
+    full-resolution colour (4:4:4); PPM holds no metadata except the provenance.
 
     Args:
         path: its name and suffix only; nothing is written.
@@ -184,26 +173,96 @@ def encode_image(
         like: the photograph that ICC, EXIF and resolution are taken from; without it, `image` itself.
         scale: how much larger `image` is than `like`; the resolution is multiplied by it, so that lengths stay right.
         provenance: written into the file, where `find_provenance` finds it.
+        quality: of JPEG, 1 to 100; None is 95. Not for formats that lose nothing.
 
     Raises:
-        ImageError: another suffix, or the format cannot hold the image (16 bit or alpha in JPEG, alpha in PPM, colour
-            in .pgm, grey or 16 bit in WebP).
+        ImageError: another suffix, or the format cannot hold the image (such as 16 bit or alpha in JPEG).
     """
-    path = Path(path)
-    file_format = _FORMAT_OF_SUFFIX.get(path.suffix.lower())
-    if file_format is None:
-        raise ImageError(f"{path}: the suffix must be one of {', '.join(WRITE_SUFFIXES)}")
+    return encode_photograph(path, with_metadata(path, image, like=like, scale=scale, provenance=provenance), quality)
+
+
+def with_metadata(
+    path: str | Path,
+    image: Photograph | np.ndarray,
+    *,
+    like: Photograph | None = None,
+    scale: int = 1,
+    provenance: Provenance | None = None,
+) -> Photograph:
+    """The photograph that `encode_image` writes: the pixels with the metadata of `like` that is true of them.
+
+    Logs what is not carried over. Arguments as in `encode_image`.
+    """
+    path = printable(str(path))
+    if isinstance(image, Photograph):
+        pixels, like = image.pixels, like or image
+    else:
+        pixels = image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image
+    line = "" if provenance is None else provenance.line()
     try:
-        photograph = with_metadata(path, image, like=like, scale=scale, provenance=provenance)
-        if file_format != "PNG" and photograph.colour and not photograph.icc and not is_srgb(photograph.colour):
-            logger.warning("%s: not carried over: how colours look (gamma, primaries); write PNG to keep it", path)
-        if file_format == "JPEG" and photograph.dpi and max(photograph.dpi) > MAX_DPI:
-            logger.warning("%s: not carried over: a resolution above JPEG's %d dpi; write PNG or TIFF", path, MAX_DPI)
-        if path.suffix.lower() == ".pgm" and photograph.channels != 1:
-            raise ImageError("PGM holds grey only; write .ppm, PNG or TIFF")
-        return _ENCODERS[file_format](photograph)
+        photograph = Photograph(np.ascontiguousarray(pixels), provenance=line)
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from None
+    if like is None:
+        return photograph
+    lost = list(like.left_out)
+    icc = like.icc
+    if icc and (photograph.channels < 3) != (like.channels < 3):
+        lost.append("the ICC profile, which is for another number of colours")
+        icc = None
+    dpi = None if like.dpi is None else (like.dpi[0] * scale, like.dpi[1] * scale)
+    known = format_of_suffix(Path(path).suffix)
+    if known is not None and known.name != "PNG" and like.colour and not icc and not is_srgb(like.colour):
+        lost.append("how colours look (gamma, primaries); write PNG to keep it")
+    if known is not None and known.name == "JPEG" and dpi and max(dpi) > MAX_DPI:
+        lost.append(f"a resolution above JPEG's {MAX_DPI} dpi; write PNG or TIFF to keep it")
+    if lost:
+        logger.warning("%s: not carried over from the input: %s", path, printable(", ".join(lost)))
+    height, width = pixels.shape[:2]
+    return replace(
+        photograph, icc=icc, dpi=dpi, exif=fit_exif(like.exif, width, height, scale), colour=like.colour,
+        dicom=like.dicom, frame=like.frame,
+    )  # fmt: skip
+
+
+def check_target(path: str | Path, like: Photograph, scale: int, quality: int | None = None) -> None:
+    """Raise what `encode_image` would raise for a result of `like` at `scale`, before it is computed.
+
+    Raises:
+        ImageError: a suffix that is not written, or a format that cannot hold such pixels, so many of them, their ICC
+            profile, their EXIF or their DICOM header.
+    """
+    path = Path(path)
+    known = _written(path)
+    try:
+        known.check(like, scale)
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from None
+    pixel = np.zeros((1, 1, *like.pixels.shape[2:]), like.pixels.dtype)
+    exif = fit_exif(like.exif, 1, 1, scale)
+    encode_photograph(path, Photograph(pixel, icc=like.icc, exif=exif, dicom=like.dicom, frame=like.frame), quality)
+
+
+def encode_photograph(path: str | Path, photograph: Photograph, quality: int | None = None) -> bytes:
+    """`encode_image` of a photograph as `with_metadata` gives it."""
+    known = _written(Path(path))
+    try:
+        known.check(photograph)
+        assert known.encode is not None  # `check` refuses formats that are only read
+        if quality is None:
+            return known.encode(photograph)
+        if not known.lossy:
+            raise ImageError(f"a quality is for JPEG, and {known.name} loses nothing; leave the quality out")
+        return known.encode(photograph, quality)
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from None
+
+
+def _written(path: Path) -> Format:
+    known = format_of_suffix(path.suffix)
+    if known is None:
+        raise ImageError(f"{path}: the suffix must be one of {', '.join(WRITE_SUFFIXES)}")
+    return known
 
 
 def replace_file(path: Path, data: bytes, *, overwrite: bool = True) -> None:
@@ -250,92 +309,59 @@ def remove_stale_temporaries(folder: Path) -> int:
 
 
 def find_images(inputs: Sequence[str | Path]) -> list[tuple[Path, Path]]:
-    """Image files among files, folders (with all below them) and patterns such as "eyes/**/*.png".
+    """Image files among files, folders (recursively, links followed) and patterns such as "eyes/**/*.png".
 
     A file that is named is taken whatever its suffix. In folders and patterns, suffixes are matched in any case, names
-    that begin with a dot are left out, and DICOM objects are found whatever they are called.
+    that begin with a dot are left out, and DICOM objects are found whatever they are called. In a pattern, parts that
+    exist are taken as they are, brackets included.
 
     Returns:
-        (path, relative output path) sorted by path, each file once. The relative path is the file's name, or its path
-        below the folder, or below the part of the pattern that has no wildcard.
+        (path, relative output path) sorted by path, each real file once. The relative path is the file's name, or its
+        path below the folder, or below the part of the pattern that exists.
 
     Raises:
-        ImageError: an input that does not exist or holds no image.
+        ImageError: an input that does not exist or holds no image, or a folder that cannot be read.
     """
-    found: dict[Path, Path] = {}
+    found: dict[str, tuple[Path, Path]] = {}
     for given in inputs:
         for path, relative in _expand(given):
-            found.setdefault(path, relative)
+            found.setdefault(os.path.realpath(path), (path, relative))
     if not found:
         raise ImageError("no input was given; name files, folders or patterns")
-    return sorted(found.items())
+    return sorted(found.values())
 
 
-def format_of(path: Path) -> FileFormat | None:
-    """What is written to a file of this name; None for a suffix that is not written."""
-    return _FORMAT_OF_SUFFIX.get(path.suffix.lower())
+def format_of(path: Path) -> str | None:
+    """Name of the format that is written to a file of this name; None for a suffix that is not written."""
+    known = format_of_suffix(path.suffix)
+    return None if known is None else known.name
 
 
 def own_suffix(path: Path) -> str:
-    """The suffix that a file's content calls for, such as ".dcm"; "" where it is not read or no image."""
+    """Suffix for the result of a file, by its content: ".png" where its own format is only read; "" for no image."""
     try:
         with open(path, "rb") as file:
-            file_format = _sniff(file.read(132), str(path))
+            known = format_of_bytes(file.read(HEAD))
     except (OSError, ImageError):
         return ""
-    return next(suffix for suffix, known in _FORMAT_OF_SUFFIX.items() if known == file_format)
+    return known.suffixes[0] if known.encode else ".png"
 
 
-def _sniff(data: bytes, name: str) -> FileFormat:
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "WebP"
-    if data[128:132] == b"DICM":  # before the others: the 128 bytes in front of it may look like anything
-        return "DICOM"
-    for magic, file_format in _READ_MAGIC:
-        if data.startswith(magic):
-            return file_format
-    if not data:
-        raise ImageError(f"{name}: an empty file")
-    for offset, magic, kind in _REFUSED_MAGIC:
-        if data.startswith(magic, offset):
-            raise ImageError(f"{name}: {kind} is not read here; {_READ_FORMATS} are")
-    raise ImageError(f"{name}: not an image file of a known format; {_READ_FORMATS} are read")
+def _format_of(data: bytes, name: str) -> Format:
+    try:
+        return format_of_bytes(data[:HEAD])
+    except ImageError as error:
+        raise ImageError(f"{name}: {error}") from None
 
 
-def _named(error: Exception, name: str, file_format: FileFormat) -> ImageError:
-    """One line for whatever decoders raise on crafted or damaged bytes, whose values may hold line breaks."""
-    reason = " ".join(str(error).split()) or type(error).__name__
+def _named(error: Exception, name: str, file_format: str) -> ImageError:
+    """One line for whatever decoders raise on damaged bytes, whose values may hold line breaks."""
+    reason = one_line(str(error)) or type(error).__name__
     if isinstance(error, ImageError):
         return ImageError(f"{name}: {reason}")
     if isinstance(error, MemoryError):
         return ImageError(f"{name}: not enough memory to read it")
     return ImageError(f"{name}: truncated or damaged {file_format} ({reason})")
-
-
-def with_metadata(
-    path: Path, image: Photograph | np.ndarray, *, like: Photograph | None, scale: int, provenance: Provenance | None
-) -> Photograph:
-    """The picture with metadata of `like` that is true of it: resolution times scale, a fitting ICC profile.
-
-    What is not carried over is logged; `path` is what messages call the picture. Arguments as in `encode_image`.
-    """
-    if isinstance(image, Photograph):
-        pixels, like = image.pixels, like or image
-    else:
-        pixels = image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image
-    photograph = Photograph(np.ascontiguousarray(pixels), provenance="" if provenance is None else provenance.line())
-    if like is None:
-        return photograph
-    if like.left_out:
-        logger.warning("%s: not carried over from the input: %s", path, ", ".join(like.left_out))
-    height, width = pixels.shape[:2]
-    icc = like.icc
-    if icc and (photograph.channels < 3) != (like.channels < 3):
-        logger.warning("%s: the ICC profile is left out: it is for another number of colours", path)
-        icc = None
-    dpi = None if like.dpi is None else (like.dpi[0] * scale, like.dpi[1] * scale)
-    exif = fit_exif(like.exif, width, height, scale)
-    return replace(photograph, icc=icc, dpi=dpi, exif=exif, colour=like.colour, dicom=like.dicom, frame=like.frame)
 
 
 def _expand(given: str | Path) -> list[tuple[Path, Path]]:
@@ -344,18 +370,36 @@ def _expand(given: str | Path) -> list[tuple[Path, Path]]:
         if path.is_file():
             return [(path, Path(path.name))]
         if path.is_dir():
-            root, files = path, _images(path.rglob("*"))
+            root, files = path, _images(_walk(path))
         elif glob.has_magic(str(path)):
-            fixed = next(i for i, part in enumerate(path.parts) if glob.has_magic(part))
+            fixed = next(i for i in range(len(path.parts), -1, -1) if Path(*path.parts[:i]).is_dir())
             root = Path(*path.parts[:fixed])
-            files = _images(Path(p) for p in glob.glob(str(path), recursive=True))
+            pattern = str(Path(*path.parts[fixed:]))
+            files = _images(root / p for p in glob.glob(pattern, root_dir=root, recursive=True))
         else:
             raise ImageError(f"{path}: no such file or folder")
+    except OSError as error:
+        raise ImageError(f"{error.filename}: cannot be read ({error.strerror})") from None
     except ValueError as error:  # a NUL in the name, or our own error
         raise ImageError(str(error)) from None
     if not files:
         raise ImageError(f"{path}: no image found ({', '.join(READ_SUFFIXES)})")
     return [(file, file.relative_to(root)) for file in files]
+
+
+def _walk(root: Path) -> Iterable[Path]:
+    """Every file below a folder, also in linked folders, each real folder once. Raises OSError if one is unreadable."""
+    seen: set[str] = set()
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for folder, below, names in os.walk(root, onerror=fail, followlinks=True):
+        real = os.path.realpath(folder)
+        below[:] = [] if real in seen else sorted(below)
+        if real not in seen:
+            yield from (Path(folder, name) for name in sorted(names))
+        seen.add(real)
 
 
 def _images(paths: Iterable[Path]) -> list[Path]:

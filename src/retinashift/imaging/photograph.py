@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from retinashift.imaging.failures import printable
+from retinashift.imaging.provenance import Provenance, parse_line
+
 if TYPE_CHECKING:
     from pydicom import Dataset
-
-FileFormat = Literal["PNG", "JPEG", "TIFF", "PPM", "WebP", "DICOM"]
 
 MAX_PIXELS = 100_000_000
 """Default limit of width x height. The largest fundus cameras deliver a quarter of it."""
@@ -18,6 +19,9 @@ MAX_PIXELS = 100_000_000
 
 class ImageError(ValueError):
     """An image file that cannot be read or written; the message is one line that names it and the reason."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(printable(message))
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +34,8 @@ class Photograph:
 
     pixels: np.ndarray
     """(H, W) or (H, W, C), C = 2, 3, 4; uint8 or uint16 over their full range. Of 2 or 4 channels the last is alpha."""
-    format: FileFormat = "PNG"
+    format: str = "PNG"
+    """Name in `formats.table`."""
     icc: bytes | None = None
     """ICC profile."""
     exif: bytes | None = None
@@ -40,17 +45,15 @@ class Photograph:
     colour: tuple[tuple[bytes, bytes], ...] = ()
     """Chunks of a PNG that say how its values look: type and body of cHRM, gAMA, sRGB and cICP."""
     provenance: str = ""
-    """A line that encoders write into the file (see `provenance`); never taken over from a file that is read."""
-    found: str = ""
-    """The text that stands in the file that was read where our encoders write `provenance`; see `parse_line`."""
+    """The record of a result as a line of JSON (see `provenance`): found in the file, or to be written into it."""
     dicom: Dataset | None = None
     """Header of the DICOM object that the picture was read from, without its pixels."""
     frame: int = 1
     """Which of the object's frames it is."""
     notes: tuple[str, ...] = ()
-    """What is wrong with the file or was taken for something, a line each; `decode_image` logs them."""
+    """What is wrong with the file or had to be assumed, a line each; `decode_image` logs them."""
     left_out: tuple[str, ...] = ()
-    """Names of what else the file holds and no result will; `encode_image` logs them."""
+    """Names of what else the file holds and no result can hold; `encode_image` logs them."""
 
     def __post_init__(self) -> None:
         if self.pixels.dtype not in (np.uint8, np.uint16):
@@ -68,13 +71,36 @@ class Photograph:
     def has_alpha(self) -> bool:
         return self.channels in (2, 4)
 
+    @property
+    def record(self) -> Provenance | None:
+        """The record that the file holds if it is a result itself."""
+        return parse_line(self.provenance)
+
 
 def check_size(width: int, height: int, max_pixels: int) -> None:
-    """ImageError for an empty picture, or one above the limit; called on headers, before anything is decoded."""
+    """Raise ImageError for an empty picture or one above the limit. Called on headers, before anything is decoded."""
     if width < 1 or height < 1:
         raise ImageError(f"{width}x{height} pixels is an empty picture")
     if width * height > max_pixels:
         raise ImageError(f"{width}x{height} pixels are above the limit of {max_pixels:,} pixels")
+
+
+def fill_range(stored: np.ndarray, top: int) -> np.ndarray:
+    """Values from 0 to `top` spread over the full range of their type, each of them to a value of its own.
+
+    Raises:
+        ImageError: a value above `top`.
+    """
+    full = np.iinfo(stored.dtype).max
+    if int(stored.max()) > top:
+        raise ImageError(f"pixels up to {stored.max()}, and the header allows {top}")
+    return stored if top == full else np.rint(stored * (full / top)).astype(stored.dtype)
+
+
+def narrow(rgb: np.ndarray) -> np.ndarray:
+    """uint16 colours of a palette as uint8 if they hold no more than 8 bit, either repeated or followed by zeros."""
+    high, low = rgb >> 8, rgb & 255
+    return high.astype(np.uint8) if np.array_equal(high, low) or not low.any() else rgb
 
 
 def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:

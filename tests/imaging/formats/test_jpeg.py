@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image, JpegImagePlugin
 
-from retinashift.imaging.files import encode_image
+from retinashift.imaging.files import check_target, encode_image
 from retinashift.imaging.formats.jpeg import decode_jpeg, encode_jpeg
 from retinashift.imaging.photograph import ImageError, Photograph
-from retinashift.imaging.targets import check_target
 
 LIMIT = 10**6
 
@@ -36,11 +35,11 @@ def test_grey_stays_grey(retina):
 
 def test_what_jpeg_cannot_hold_is_refused(retina):
     with pytest.raises(ImageError, match="8 bit only"):
-        encode_jpeg(Photograph(retina.astype(np.uint16)))
+        encode_image("a.jpg", retina.astype(np.uint16))
     with pytest.raises(ImageError, match="alpha"):
-        encode_jpeg(Photograph(np.dstack([retina, retina[..., 0]])))
+        encode_image("a.jpg", np.dstack([retina, retina[..., 0]]))
     with pytest.raises(ImageError, match="65,500"):
-        encode_jpeg(Photograph(np.zeros((1, 65501), np.uint8)))
+        encode_image("a.jpg", np.zeros((1, 65501), np.uint8))
     with pytest.raises(ImageError, match="EXIF has 65,534 bytes"):
         encode_jpeg(Photograph(retina, exif=bytes(65528)))
     assert Image.open(io.BytesIO(encode_jpeg(Photograph(retina, exif=bytes(65527))))).info["exif"][6:] == bytes(65527)
@@ -51,7 +50,7 @@ WRITTEN_AND_READ_BACK = f"""
 import io
 import numpy as np
 from PIL import Image
-from retinashift.imaging.files import encode_image
+from retinashift.imaging.files import check_target, encode_image
 from retinashift.imaging.photograph import Photograph
 from retinashift.imaging.provenance import Provenance
 blob, pixels = np.random.default_rng(0).bytes(255 * {PART}), np.zeros((8, 8, 3), np.uint8)
@@ -116,4 +115,27 @@ def test_the_gain_map_of_a_telephone_is_no_view_and_is_told_to_be_left_out(retin
 
 def test_a_resolution_above_what_its_header_holds_is_left_out_and_told(retina, caplog):
     assert decode_jpeg(encode_image("a.jpg", Photograph(retina, dpi=(70000.0, 300.0))), LIMIT).dpi is None
-    assert "a.jpg: not carried over: a resolution above JPEG's 65535 dpi" in caplog.text
+    assert "a.jpg: not carried over from the input: a resolution above JPEG's 65535 dpi" in caplog.text
+
+
+def test_the_quality_is_chosen_and_only_jpeg_has_one(retina):
+    coarse, fine = (encode_image("a.jpg", retina, quality=quality) for quality in (20, 95))
+    assert len(coarse) < len(fine) == len(encode_image("a.jpg", retina))
+    for path, quality, reason in (("a.jpg", 0, "1 to 100"), ("a.jpg", 101, "1 to 100"), ("a.png", 90, "PNG loses")):
+        with pytest.raises(ImageError, match=reason):
+            encode_image(path, retina, quality=quality)
+
+
+def test_twelve_bits_are_named_as_what_they_are(retina):
+    data = bytearray(jpeg(Image.fromarray(retina)))
+    frame = data.index(b"\xff\xc0")
+    data[frame + 4] = 12
+    with pytest.raises(ImageError, match="12-bit JPEG; only 8-bit"):
+        decode_jpeg(bytes(data), LIMIT)
+
+
+def test_a_turn_that_only_xmp_calls_for_is_noted(retina):
+    xmp = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    photograph = decode_jpeg(jpeg(Image.fromarray(retina[:40]), xmp=xmp), LIMIT)
+    assert photograph.pixels.shape == (40, 128, 3)
+    assert "orientation 6" in photograph.notes[0]

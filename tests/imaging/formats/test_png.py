@@ -117,3 +117,27 @@ def test_animations_and_inflated_profiles_are_refused(retina):
     bomb = chunk(b"iCCP", b"x\0\0" + zlib.compress(bytes(2**26)))
     with pytest.raises(ImageError, match="ICC profile above"):
         decode_png(data[:33] + bomb + data[33:], LIMIT)
+
+
+@pytest.mark.parametrize("place", ["eXIf", "zTXt", "iTXt"])
+def test_a_picture_is_turned_upright_wherever_a_png_keeps_its_orientation(retina, place):
+    exif = Image.Exif()
+    exif[274] = 6
+    block = exif.tobytes()
+    stored = retina[:40]
+    data = png(Image.fromarray(stored))
+    hexadecimal = f"\nexif\n{len(block):8}\n{block.hex()}\n".encode()
+    xmp = b'<rdf:Description><tiff:Orientation>6</tiff:Orientation></rdf:Description>'
+    body = {
+        "eXIf": block[6:],
+        "zTXt": b"Raw profile type exif\0\0" + zlib.compress(hexadecimal),
+        "iTXt": b"XML:com.adobe.xmp" + bytes(5) + xmp,
+    }[place]
+    photograph = decode_png(data[:33] + chunk(place.encode(), body) + data[33:], LIMIT)
+    assert np.array_equal(photograph.pixels, np.rot90(stored, -1))
+
+
+def test_what_libpng_does_not_like_about_metadata_is_not_printed(retina, capfd):
+    data = png(Image.fromarray(retina))
+    decode_png(data[:33] + chunk(b"iCCP", b"x\0\0" + zlib.compress(b"no profile")) + data[33:], LIMIT)
+    assert capfd.readouterr() == ("", "")

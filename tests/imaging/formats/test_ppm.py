@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retinashift.imaging.files import decode_image
+from retinashift.imaging.files import decode_image, encode_image
 from retinashift.imaging.formats import ppm
 from retinashift.imaging.formats.ppm import decode_ppm, encode_ppm
 from retinashift.imaging.photograph import ImageError, Photograph
@@ -42,8 +42,13 @@ def test_comments_are_skipped_and_one_space_ends_the_header():
         (b"P6\n2 2\n255\n12345678901", "truncated PPM: 11 of 12"),
         (b"P6\n60000 60000\n255\n", "above the limit"),
         (b"P5\n0 5\n255\n", "empty"),
-        (b"P5\n2 2\n1023\n12345678", "maxval 1023"),
-        (b"P3\n1 1\n255\n1 2 3\n", "P3 of the PNM family"),
+        (b"P5\n2 2\n1023\n12345678", "the header allows 1023"),
+        (b"P5\n2 2\n65536\n12345678", "maxval 65536"),
+        (b"P3\n1 1\n100\n1 2 101\n", "above its maxval 100"),
+        (b"P3\n1 1\n100\n1 2 3 4\n", "data behind"),
+        (b"P3\n1 1\n100\n1 2\n", "2 of 3 numbers"),
+        (b"P3\n1 1\n100\n1 -2 3\n", "plain numbers"),
+        (b"P4\n8 1\n\0", "P4 of the PNM family|valid header"),
         (b"P6\nabc", "valid header"),
         (b"P6\n" + b"#" * 10**5, "valid header"),
     ],
@@ -71,7 +76,7 @@ def test_gzip_is_unpacked_no_further_than_the_header_promises(monkeypatch):
     assert max(map(len, unpacked)) <= 4096
 
 
-@pytest.mark.parametrize("behind", [b"\n", b"P5\n2 2\n255\nefgh"])
+@pytest.mark.parametrize("behind", [b"\n\n", b"P5\n2 2\n255\nefgh"])
 def test_data_behind_the_pixels_are_refused(behind):
     data = b"P5\n2 2\n255\nabcd"
     whole = gzip.compress(data)
@@ -99,4 +104,21 @@ def test_gzip_whose_sum_is_wrong_or_missing_is_an_error(retina):
 
 def test_alpha_is_refused():
     with pytest.raises(ImageError, match="alpha"):
-        encode_ppm(Photograph(np.zeros((2, 2, 4), np.uint8)))
+        encode_image("a.ppm", np.zeros((2, 2, 4), np.uint8))
+
+
+def test_every_maxval_fills_the_range_and_plain_text_is_read():
+    deep = np.array([[0, 512, 1023]], ">u2").tobytes()
+    for data, expected in (
+        (b"P5\n3 1\n1023\n" + deep, [[0, 32800, 65535]]),
+        (b"P5\n3 1\n3\n\0\1\3", [[0, 85, 255]]),
+        (b"P2 # text\n3 1\n1023\n0 512 # half\n1023\n", [[0, 32800, 65535]]),
+        (b"P3\n1 1\n255\n1 2 3\n", [[[1, 2, 3]]]),
+    ):
+        for stored in (data, gzip.compress(data)):
+            assert decode_ppm(stored, LIMIT).pixels.tolist() == expected
+
+
+def test_a_line_break_that_an_editor_left_is_harmless():
+    for behind in (b"\n", b"\r\n"):
+        assert decode_ppm(b"P5\n2 2\n255\nabcd" + behind, LIMIT).pixels.tobytes() == b"abcd"

@@ -90,8 +90,9 @@ def test_other_kinds_of_tiff_are_refused_by_name(retina):
     for data, reason in (
         (tiff(np.stack([grey, grey]), photometric="minisblack"), "several pages"),
         (tiff(grey.astype(np.float32)), "32 bit IEEEFP"),
-        (tiff(grey, photometric="miniswhite"), "MINISWHITE"),
-        (tiff(retina, photometric="rgb", compression="jpeg"), "compressed with JPEG|YCBCR"),
+        (tiff(np.dstack([retina, grey]), photometric="separated"), "SEPARATED"),
+        (tiff(retina, photometric="cielab"), "CIELAB"),
+        (tiff(retina, photometric="rgb", compression="webp"), "compressed with WEBP"),
         (tiff(np.dstack([retina, grey]), photometric="rgb", extrasamples=["assocalpha"]), "premultiplied"),
         (tiff(np.zeros((16, 16, 6), np.uint8), photometric="minisblack", planarconfig="contig"), "6 samples"),
         (tiff(grey.astype(np.int16)), "16 bit INT"),
@@ -145,7 +146,7 @@ def test_descriptions_that_tell_sizes_are_left_out_and_noted(settings, program):
     with tifffile.TiffFile(io.BytesIO(data)) as file:
         description = file.pages.first.description
     photograph = decode_tiff(data, LIMIT)
-    assert photograph.left_out == (f"the description by which {program} tells sizes",)
+    assert photograph.left_out == (f"the description in which {program} states sizes",)
     assert description.encode() not in encode_tiff(photograph)
 
 
@@ -174,8 +175,58 @@ def test_resolution_without_a_unit_stays_one_and_follows_the_scale():
     assert (across[0] / across[1], down[0] / down[1]) == (10, 6)
 
 
-def test_a_channel_of_no_stated_meaning_is_noted(retina):
-    pixels = np.dstack([retina, retina[..., :1]])
-    (note,) = decode_tiff(tiff(pixels, photometric="rgb", extrasamples=["unspecified"], metadata=None), LIMIT).notes
-    assert "channel 4" in note
-    assert decode_tiff(tiff(pixels, photometric="rgb", extrasamples=["unassalpha"], metadata=None), LIMIT).notes == ()
+def test_a_channel_of_no_stated_meaning_never_hides_the_picture(retina):
+    pixels = np.dstack([retina, np.zeros_like(retina[..., :1])])
+    photograph = decode_tiff(tiff(pixels, photometric="rgb", extrasamples=["unspecified"], metadata=None), LIMIT)
+    assert np.array_equal(photograph.pixels, retina)
+    assert "channel 4" in photograph.notes[0]
+    plain = decode_tiff(tiff(pixels, photometric="rgb", extrasamples=["unassalpha"], metadata=None), LIMIT)
+    assert (plain.notes, plain.channels) == ((), 4)
+
+
+def test_opaque_premultiplied_alpha_is_plain_alpha(retina):
+    pixels = np.dstack([retina, np.full_like(retina[..., :1], 255)])
+    data = tiff(pixels, photometric="rgb", extrasamples=["assocalpha"])
+    assert np.array_equal(decode_tiff(data, LIMIT).pixels, pixels)
+
+
+def test_kinds_that_people_hand_in_are_read(retina):
+    grey = np.ascontiguousarray(retina[..., 1])
+    assert np.array_equal(decode_tiff(tiff(255 - grey, photometric="miniswhite"), LIMIT).pixels, grey)
+    for tile in ({}, {"tile": (64, 48)}, {"rowsperstrip": 40}):
+        again = decode_tiff(tiff(retina, photometric="rgb", compression="jpeg", **tile), LIMIT).pixels
+        assert np.abs(again.astype(int) - retina).mean() < 6
+    palette = Image.fromarray(retina).quantize(200)
+    bits = Image.fromarray(grey > 90)
+    for picture, expected in ((palette, np.asarray(palette.convert("RGB"))), (bits, (grey > 90) * np.uint8(255))):
+        for compression in ("raw", "tiff_lzw", "packbits"):
+            buffer = io.BytesIO()
+            picture.crop((0, 0, 101, 77)).save(buffer, "TIFF", compression=compression)
+            assert np.array_equal(decode_tiff(buffer.getvalue(), LIMIT).pixels, expected[:77, :101])
+
+
+def test_reduced_copies_of_a_page_do_not_count(retina):
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer) as writer:
+        writer.write(retina, photometric="rgb", metadata=None)
+        writer.write(retina[::2, ::2], photometric="rgb", subfiletype=1, metadata=None)
+        writer.write(255 - retina, photometric="rgb", metadata=None)
+    assert np.array_equal(decode_tiff(buffer.getvalue(), LIMIT, 2).pixels, 255 - retina)
+    with pytest.raises(ImageError, match="several pages"):
+        decode_tiff(buffer.getvalue(), LIMIT)
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer) as writer:
+        writer.write(retina, photometric="rgb", metadata=None)
+        writer.write(retina[::2, ::2], photometric="rgb", subfiletype=1, metadata=None)
+    assert np.array_equal(decode_tiff(buffer.getvalue(), LIMIT).pixels, retina)
+
+
+@pytest.mark.parametrize("compression", [None, "lzw", "zlib", "packbits", "jpeg"])
+@pytest.mark.parametrize("width", [95, 97, 64])
+def test_pixels_that_do_not_fit_the_stated_width_are_refused(retina, compression, width):
+    data = bytearray(tiff(np.ascontiguousarray(retina[:, :96]), photometric="rgb", compression=compression))
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        place = file.pages.first.tags["ImageWidth"].valueoffset
+    data[place : place + 2] = width.to_bytes(2, "little")
+    with pytest.raises(ImageError, match="do not fit|pixels are missing"):
+        decode_tiff(bytes(data), LIMIT)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from retinashift.imaging.files import encode_image
 from retinashift.imaging.formats.webp import decode_webp, encode_webp
 from retinashift.imaging.photograph import ImageError, Photograph
 
@@ -39,7 +40,7 @@ def test_what_webp_cannot_hold_is_refused(retina):
         (np.zeros((1, 16384, 3), np.uint8), "16,383"),
     ):
         with pytest.raises(ImageError, match=reason):
-            encode_webp(Photograph(pixels))
+            encode_image("a.webp", pixels)
 
 
 def test_animations_and_headless_files_are_refused(retina):

@@ -1,4 +1,4 @@
-"""A derived DICOM object out: the patient and study of its source, and an account of what was done to it."""
+"""A derived DICOM object out: the patient and study of its source, and a record of what was done to it."""
 
 from __future__ import annotations
 
@@ -9,16 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from retinashift.imaging.dicom.frames import LOSSY_SYNTAXES
 from retinashift.imaging.dicom.geometry import enlarge_lengths, keep_frame
-from retinashift.imaging.dicom.read import (
-    LOSSY_SYNTAXES,
-    PRIVATE_CREATOR,
-    PRIVATE_GROUP,
-    account_of,
-    inflated_bytes,
-    require_pydicom,
-)
-from retinashift.imaging.dicom.structure import check_structure
+from retinashift.imaging.dicom.read import PRIVATE_CREATOR, PRIVATE_GROUP, read_header, record_of, require_pydicom
+from retinashift.imaging.dicom.structure import read_structure
 from retinashift.imaging.photograph import MAX_PIXELS, ImageError, Photograph
 from retinashift.imaging.provenance import parse_line
 
@@ -40,7 +34,7 @@ def new_uid(*facts: str) -> str:
 
 
 def encode_dicom(photograph: Photograph) -> bytes:
-    """The file of the derived object; the same bytes each time. Errors as in `derive`."""
+    """The file of the derived object; the same bytes each time. Errors as in `derive` and `write_object`."""
     return write_object(derive(photograph))
 
 
@@ -48,14 +42,12 @@ def derive(photograph: Photograph) -> Dataset:
     """The object, pixels included, that a result with the header of its source makes.
 
     Raises:
-        ImageError: the photograph was not read from DICOM, has alpha, or another number of colours.
+        ImageError: the photograph was not read from DICOM, or has another number of colours.
     """
     require_pydicom()
     source = photograph.dicom
     if source is None:
         raise ImageError("DICOM is written only from DICOM, whose patient and study it keeps; write PNG or TIFF")
-    if photograph.has_alpha:
-        raise ImageError("DICOM holds no alpha channel; write PNG or TIFF")
     if not source.get("SOPInstanceUID"):
         raise ImageError("the source has no SOPInstanceUID, by which its result must name it; write PNG or TIFF")
     dataset = copy.deepcopy(source)
@@ -64,6 +56,8 @@ def derive(photograph: Photograph) -> Dataset:
             delattr(dataset, name)
     for tag in [tag for tag in dataset.keys() if 0x6000 <= tag.group <= 0x60FF]:
         del dataset[tag]  # overlays, which are drawn on the pixels of the source
+    keep_frame(dataset, photograph.frame)
+    enlarge_lengths(dataset, photograph.pixels.shape[0] / dataset.Rows)
     _put_pixels(dataset, photograph)
     _put_identity(dataset, source, photograph)
     _put_derivation(dataset, source, photograph)
@@ -71,35 +65,38 @@ def derive(photograph: Photograph) -> Dataset:
 
 
 def write_object(dataset: Dataset) -> bytes:
-    """A file in Explicit VR Little Endian, uncompressed, with an empty preamble."""
+    """A file in Explicit VR Little Endian, uncompressed, with an empty preamble.
+
+    Raises:
+        ImageError: a value of the header cannot be written.
+    """
     pydicom = require_pydicom()
     dataset.file_meta = pydicom.dataset.FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
     dataset.preamble = bytes(128)  # what stands there in the source can be a program
     buffer = io.BytesIO()
-    pydicom.dcmwrite(buffer, dataset, enforce_file_format=True)
+    try:
+        pydicom.dcmwrite(buffer, dataset, enforce_file_format=True)
+    except MemoryError:
+        raise
+    except Exception as error:  # pydicom raises whatever a value leads it to
+        raise ImageError(f"the DICOM header cannot be written ({' '.join(str(error).split())})") from None
     return buffer.getvalue()
 
 
-def provenance_of_dicom(data: bytes, max_pixels: int = MAX_PIXELS) -> str:
-    """The text of our private element, or ""; errors as `decode_dicom` raises them, but nothing is decoded."""
-    check_structure(data, inflated_bytes(max_pixels))
-    return account_of(require_pydicom().dcmread(io.BytesIO(data), stop_before_pixels=True))
+def provenance_of_dicom(data: bytes) -> str:
+    """The text of our private element, or ""; found in the header alone."""
+    require_pydicom()
+    return record_of(read_header(read_structure(data, MAX_PIXELS, header_only=True)))
 
 
 def _put_pixels(dataset: Dataset, photograph: Photograph) -> None:
+    """Pixels in as many stored bits as the source has, colour as RGB."""
     pixels, grey = photograph.pixels, photograph.channels == 1
     kind = str(dataset.PhotometricInterpretation)
     if grey != kind.startswith("MONOCHROME"):
         raise ImageError(f"{photograph.channels} channels do not fit the {kind} of the source")
     bits = int(dataset.BitsStored) if kind != "PALETTE COLOR" else 8 * pixels.itemsize
-    if kind == "MONOCHROME1":
-        pixels = ~pixels
-    full, top = np.iinfo(pixels.dtype).max, 2**bits - 1
-    if top != full:
-        pixels = np.rint(pixels * (top / full)).astype(pixels.dtype)
-    keep_frame(dataset, photograph.frame)
-    enlarge_lengths(dataset, pixels.shape[0] / dataset.Rows)
     dataset.Rows, dataset.Columns = pixels.shape[:2]
     dataset.SamplesPerPixel = 1 if grey else 3
     if not grey:
@@ -108,6 +105,11 @@ def _put_pixels(dataset: Dataset, photograph: Photograph) -> None:
             delattr(dataset, name)
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 8 * pixels.itemsize, bits, bits - 1
     dataset.PixelRepresentation = 0
+    if kind == "MONOCHROME1":
+        pixels = ~pixels
+    full, top = np.iinfo(pixels.dtype).max, 2**bits - 1
+    if top != full:
+        pixels = np.rint(pixels * (top / full)).astype(pixels.dtype)
     raw = pixels.astype(pixels.dtype.newbyteorder("<")).tobytes()
     dataset.add_new("PixelData", "OB" if pixels.itemsize == 1 else "OW", raw + b"\0" * (len(raw) % 2))
 

@@ -1,15 +1,19 @@
-"""Lengths, places and frames that a DICOM header tells of, made true of one frame of it, enlarged."""
+"""Lengths, places and frames in a DICOM header, made true of one of its frames, upscaled."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
     from pydicom import Dataset
 
 _GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 _SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "ObjectPixelSpacingInCenterOfBeam")
+_ANGLES_A_PIXEL = ("XCoordinatesCenterPixelViewAngle", "YCoordinatesCenterPixelViewAngle")
+_MAP = "TwoDimensionalToThreeDimensionalMapSequence"
 _FIRST = ("LeftVerticalEdge", "UpperHorizontalEdge")
 _LAST = ("RightVerticalEdge", "LowerHorizontalEdge")
 _FRAME_TIME = 0x00181063
@@ -25,17 +29,17 @@ _ABOUT_OTHER_FRAMES = (
 
 
 def pixel_spacing(dataset: Dataset, frame: int) -> tuple[float, float] | None:
-    """Millimetres down and across a pixel of that frame, from 1; None where the header tells none that can be."""
+    """Millimetres down and across a pixel of that frame, from 1; None where the header has none that is possible."""
     for place in (dataset, *_groups_of(dataset, frame)):
         for measures in (place, *(place.get("PixelMeasuresSequence") or [])):
-            values = measures.get("PixelSpacing")
-            if values and len(values) == 2 and all(1e-6 < float(value) < 1e3 for value in values):
-                return float(values[0]), float(values[1])
+            values = numbers(measures.get("PixelSpacing"))
+            if len(values) == 2 and all(1e-6 < value < 1e3 for value in values):
+                return values[0], values[1]
     return None
 
 
 def keep_frame(dataset: Dataset, frame: int) -> None:
-    """Make a header of many frames that of one of them, from 1. Attributes are changed in place."""
+    """Make a header of many frames one of a single frame, counted from 1. Changed in place."""
     frames = int(dataset.get("NumberOfFrames") or 1)
     groups = dataset.get("PerFrameFunctionalGroupsSequence")
     if groups and len(groups) > 1:
@@ -56,6 +60,11 @@ def keep_frame(dataset: Dataset, frame: int) -> None:
             continue
         each = len(values) // frames
         setattr(dataset, name, list(values[each * (frame - 1) : each * frame]))
+    if _MAP in dataset:
+        mine = [item for item in dataset[_MAP].value if frame in numbers(item.get("ReferencedFrameNumbers"))]
+        for item in mine:
+            item.ReferencedFrameNumbers = 1
+        setattr(dataset, _MAP, mine)
     for name in (name for name in _ABOUT_OTHER_FRAMES if name in dataset):
         delattr(dataset, name)
     if "RepresentativeFrameNumber" in dataset:
@@ -65,13 +74,28 @@ def keep_frame(dataset: Dataset, frame: int) -> None:
 def enlarge_lengths(dataset: Dataset, scale: float) -> None:
     """Divide spacings by the scale, and move borders of what is shown with the pixels. Changed in place.
 
-    Source: PS3.3 C.7.6.11 (display shutter), C.7.6.16.2.1 (pixel measures); rows and columns are counted from 1.
+    Source: PS3.3 C.7.6.11 (display shutter), C.7.6.16.2.1 (pixel measures), C.8.17.11 and C.8.17.12.1.2 (wide field);
+    rows and columns are counted from 1.
     """
+    for name in (name for name in _ANGLES_A_PIXEL if dataset.get(name)):
+        setattr(dataset, name, float(dataset[name].value) / scale)
+    for item in dataset.get(_MAP) or []:
+        points = np.frombuffer(item.get("TwoDimensionalToThreeDimensionalMapData") or b"", "<f4").reshape(-1, 5).copy()
+        points[:, :2] *= scale  # place in the picture, from its edge; the others are places in the eye
+        item.TwoDimensionalToThreeDimensionalMapData = points.tobytes()
     for place in (dataset, *_within(dataset)):
         for name in (name for name in _SPACINGS if place.get(name)):
-            setattr(place, name, [decimal(float(value) / scale) for value in place[name].value])
+            setattr(place, name, [decimal(value / scale) for value in numbers(place[name].value)])
         for border in _BORDERS:
             _enlarge_border(place, border, scale)
+
+
+def numbers(value: object) -> list[float]:
+    """The numbers of an element that may have none, one or several; ValueError for text that is none."""
+    if value is None or value == "":
+        return []
+    several = isinstance(value, Iterable) and not isinstance(value, str)
+    return [float(v) for v in value] if several else [float(value)]  # type: ignore[arg-type,attr-defined]
 
 
 def decimal(value: float) -> str:
@@ -101,7 +125,7 @@ def _groups_of(dataset: Dataset, frame: int) -> Iterator[Dataset]:
 
 
 def _within(dataset: Dataset) -> Iterator[Dataset]:
-    """The items of functional groups, and those in them, but for what they say of other objects."""
+    """The items of the sequences in functional groups."""
     for name in _GROUPS:
         for group in dataset.get(name) or []:
             for element in group:

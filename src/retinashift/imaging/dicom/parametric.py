@@ -11,7 +11,7 @@ import numpy as np
 
 from retinashift.imaging.dicom.derived import coded, derive, new_uid, write_object
 from retinashift.imaging.dicom.geometry import decimal, pixel_spacing
-from retinashift.imaging.dicom.read import PRIVATE_CREATOR, PRIVATE_GROUP, account_of, require_pydicom
+from retinashift.imaging.dicom.read import PRIVATE_CREATOR, PRIVATE_GROUP, record_of, require_pydicom
 from retinashift.imaging.figures.uncertainty import BRIGHTEST, FULL_SCALE, stored_deviations
 from retinashift.imaging.photograph import Photograph
 
@@ -68,7 +68,7 @@ def encode_parametric_map(sigma: np.ndarray, about: Dataset, source: Dataset, ex
     _put_image(dataset, sigma)
     dataset.SharedFunctionalGroupsSequence = [_shared_groups(about, explanation)]
     dataset.PerFrameFunctionalGroupsSequence = [_item(FrameContentSequence=[_item(DimensionIndexValues=1)])]
-    if account := account_of(about):
+    if account := record_of(about):
         dataset.private_block(PRIVATE_GROUP, PRIVATE_CREATOR, create=True).add_new(1, "UT", account)
     return write_object(dataset)
 

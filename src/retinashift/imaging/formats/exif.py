@@ -1,17 +1,21 @@
-"""EXIF blocks: which way up the picture is, its resolution, and a copy that fits the enlarged picture."""
+"""EXIF blocks: which way up the picture is, its resolution, and a copy that fits the upscaled picture."""
 
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping, MutableMapping
 from fractions import Fraction
 from math import isfinite
 from numbers import Rational, Real
 from typing import Any
 
+import numpy as np
 from PIL import Image
 from PIL.ExifTags import IFD, Base
 from PIL.TiffImagePlugin import IFDRational, ImageFileDirectory_v2
+
+from retinashift.imaging.photograph import Photograph, upright
 
 DESCRIPTIVE = (
     Base.ImageDescription, Base.Make, Base.Model, Base.Software, Base.DateTime, Base.Artist, Base.HostComputer,
@@ -175,3 +179,42 @@ def _place(value: object) -> tuple[int, ...] | None:
     if isinstance(value, tuple) and 2 <= len(value) <= 4 and all(isinstance(v, int) and v >= 0 for v in value):
         return value
     return None
+
+
+def upright_photograph(
+    pixels: np.ndarray,
+    file_format: str,
+    exif: Image.Exif,
+    *,
+    dpi: tuple[float, float] | None = None,
+    **others: Any,
+) -> Photograph:
+    """The photograph turned as its EXIF says, its metadata with it.
+
+    Args:
+        pixels: as stored.
+        file_format: name of the format.
+        exif: as loaded; changed in place.
+        dpi: from another place of the file, if it has one that goes before EXIF's.
+        others: further fields of `Photograph`.
+    """
+    orientation, dpi = exif_orientation(exif), dpi or exif_dpi(exif)
+    block = upright_exif(exif, pixels.shape[1], pixels.shape[0])
+    dpi = dpi[::-1] if dpi and orientation > 4 else dpi
+    return Photograph(upright(pixels, orientation), file_format, exif=block, dpi=dpi, **others)
+
+
+def xmp_orientation(xmp: bytes) -> int:
+    """1 to 8, as a packet of XMP says; 1 where it does not.
+
+    >>> xmp_orientation(b'<rdf:Description tiff:Orientation="6"/>')
+    6
+    """
+    found = re.search(rb"""tiff:Orientation\s*(?:=\s*["']|>)\s*([1-8])\b""", xmp)
+    return int(found[1]) if found else 1
+
+
+def note_xmp_orientation(xmp: bytes, exif: Image.Exif, notes: list[str]) -> None:
+    """Add a note if XMP alone says that the picture is turned: most viewers do not follow it there."""
+    if (turned := xmp_orientation(xmp)) != 1 and Base.Orientation not in exif:
+        notes.append(f"XMP calls for orientation {turned} and EXIF for none; the picture is not turned")

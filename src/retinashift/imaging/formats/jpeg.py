@@ -11,19 +11,17 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from retinashift.imaging.formats.exif import exif_dpi, exif_orientation, load_exif, upright_exif
-from retinashift.imaging.formats.jpeg_stream import check_whole, lacks_scans
-from retinashift.imaging.photograph import ImageError, Photograph, check_size, upright
+from retinashift.imaging.formats.exif import load_exif, note_xmp_orientation, upright_photograph
+from retinashift.imaging.formats.jpeg_stream import check_whole, frame_bits, lacks_scans
+from retinashift.imaging.photograph import ImageError, Photograph, check_size
 from retinashift.imaging.provenance import is_account
 
 QUALITY = 95
-"""With full-resolution colour (4:4:4). JPEG still loses detail: for results PNG or TIFF is better."""
-
+"""Default. JPEG loses detail even so: for results PNG or TIFF is better."""
 MAX_DPI = 65535
-"""What its header holds; EXIF may hold more."""
+"""Highest resolution that its header holds; EXIF may hold more."""
 _ENTRIES = 0xB002  # tag of the list of pictures, 16 bytes each, of which the first four tell the kind
 _CLASS, _PREVIEW, _VIEW = 0xFF0000, 0x010000, 0x020000
-MAX_SIDE = 65_500
 _MAX_BODY = 65_533  # of a segment, whose length of 16 bit counts itself
 _EXIF = b"Exif\0\0"
 _ICC_PART = _MAX_BODY - 14  # of a profile, behind name, number and count; one byte numbers them: 255 at most
@@ -38,58 +36,60 @@ def decode_jpeg(data: bytes, max_pixels: int, number: int | None = None) -> Phot
         number: of the picture, where the file holds several (MPO); 1, and None for a file of one only.
 
     Raises:
-        ImageError: above the limit, CMYK, truncated, several pictures and the first not chosen; Pillow's own errors for
-            damaged files.
+        ImageError: above the limit, CMYK, not 8 bit, truncated, several pictures and the first not chosen; Pillow's own
+            errors for damaged files.
     """
     if number not in (None, 1):
         raise ImageError(f"page {number} is asked for, but of JPEG the first picture only is read")
+    bits = frame_bits(data)
+    if bits not in (None, 8):
+        raise ImageError(f"{bits}-bit JPEG; only 8-bit JPEG is read, convert it to 16-bit PNG or TIFF")
     notes: list[str] = []
     with _open(data) as picture:
         check_size(*picture.size, max_pixels)
         if picture.mode not in ("L", "RGB"):
             raise ImageError(f"JPEG in {picture.mode}; convert it to RGB or grey")
-        views, others_of_it = _pictures(picture.info.get("mp"))
+        info = picture.info
+        views, others_of_it = _pictures(info.get("mp"))
         if number is None and views > 1:
             raise ImageError(f"JPEG with {views} pictures (MPO); choose the first with --page 1")
-        exif = load_exif(picture.info.get("exif", b"").removeprefix(_EXIF), notes)
-        orientation = exif_orientation(exif)
-        dpi = _jfif_dpi(picture) or exif_dpi(exif)
-        icc = picture.info.get("icc_profile")
-        block = upright_exif(exif, *picture.size)
-        comment = bytes(picture.info.get("comment", b""))
-        others = {
-            "its other pictures, such as a gain map": others_of_it > 0,
-            "XMP": "xmp" in picture.info,
-            "IPTC": "photoshop" in picture.info,
-            "comment": comment and not is_account(comment.decode("latin-1")),
-        }
+        exif = load_exif(info.get("exif", b"").removeprefix(_EXIF), notes)
+        note_xmp_orientation(info.get("xmp", b""), exif, notes)
+        dpi = _jfif_dpi(picture)
+    comment = bytes(info.get("comment", b"")).decode("latin-1")
+    others = {
+        "its other pictures, such as a gain map": others_of_it > 0,
+        "XMP": "xmp" in info,
+        "IPTC": "photoshop" in info,
+        "comment": comment and not is_account(comment),
+    }
     pixels = _pixels(data)
     check_whole(data, pixels, _pixels)
-    pixels = upright(pixels, orientation)
     if lacks_scans(data):
         notes.append("its last scans are missing, or were never made: it is coarser than it could be")
-    dpi = dpi[::-1] if dpi and orientation > 4 else dpi
-    left_out = tuple(name for name, there in others.items() if there)
-    return Photograph(pixels, "JPEG", icc, block, dpi, notes=tuple(notes), left_out=left_out)
+    return upright_photograph(
+        pixels, "JPEG", exif, dpi=dpi, icc=info.get("icc_profile"), provenance=comment, notes=tuple(notes),
+        left_out=tuple(name for name, there in others.items() if there),
+    )  # fmt: skip
 
 
-def encode_jpeg(photograph: Photograph) -> bytes:
-    """Quality 95, 4:4:4.
+def encode_jpeg(photograph: Photograph, quality: int = QUALITY) -> bytes:
+    """JPEG with colour in full resolution (4:4:4).
 
     Metadata is written here and not by Pillow: below version 13 it overruns its buffer where a long profile meets a
     comment (CVE-2026-96778).
 
+    Args:
+        photograph: 8 bit, without alpha.
+        quality: 1 to 100.
+
     Raises:
-        ImageError: 16 bit, alpha, a side above 65,500 pixels, or EXIF or a profile longer than JPEG holds.
+        ImageError: another quality, or EXIF or a profile longer than JPEG holds.
 
     Source: ISO/IEC 10918-1, B.2.4.5 and B.2.4.6; Exif 2.32, 4.7.2; ICC.1:2022, B.4.
     """
-    if photograph.pixels.dtype != np.uint8:
-        raise ImageError("JPEG holds 8 bit only and the picture has 16; write PNG or TIFF")
-    if photograph.has_alpha:
-        raise ImageError("JPEG holds no alpha channel; write PNG or TIFF")
-    if max(photograph.pixels.shape[:2]) > MAX_SIDE:
-        raise ImageError(f"JPEG holds at most {MAX_SIDE:,} pixels a side; write PNG or TIFF")
+    if not 1 <= quality <= 100:
+        raise ImageError(f"quality is {quality}; 1 to 100 is allowed")
     icc = photograph.icc or b""
     parts = [icc[start : start + _ICC_PART] for start in range(0, len(icc), _ICC_PART)]
     if len(parts) > 255:
@@ -104,7 +104,7 @@ def encode_jpeg(photograph: Photograph) -> bytes:
     if photograph.dpi and max(photograph.dpi) <= MAX_DPI:
         density["dpi"] = tuple(round(v) for v in photograph.dpi)
     buffer = io.BytesIO()
-    Image.fromarray(photograph.pixels).save(buffer, "JPEG", quality=QUALITY, subsampling=0, **density)
+    Image.fromarray(photograph.pixels).save(buffer, "JPEG", quality=quality, subsampling=0, **density)
     data = buffer.getvalue()
     start = 4 + int.from_bytes(data[4:6], "big")  # behind the start of image and JFIF's header
     return data[:start] + b"".join(segments) + data[start:]
@@ -132,8 +132,9 @@ def _pixels(data: bytes) -> np.ndarray:
 
 
 def _pictures(index: bytes | None) -> tuple[int, int]:
-    """By the index of CIPA DC-007 that a file may hold: how many views of a scene (stereo, angles, panorama), and how
-    many further pictures of no stated kind, such as the gain map of a telephone. Previews do not count.
+    """How many views of a scene a file holds (stereo, panorama), and how many further pictures, such as a gain map.
+
+    Previews do not count. Source: CIPA DC-007, the index of a multi-picture file.
     """
     if not index:
         return 1, 0

@@ -1,8 +1,8 @@
-"""JPEG streams without decoding them: what they claim, and whether their pixels are all there.
+"""What JPEG streams claim before they are decoded, and whether their pixels are complete.
 
-A decoder that runs out of data makes up the rest, and libjpeg's warning of it does not reach us. Here a second copy is
-decoded, with bytes of no meaning behind each scan. A decoder takes no more bits than a whole scan has, so only a scan
-that was cut short shows them.
+A decoder that runs out of data invents the rest, and libjpeg's warning does not reach Python. Therefore a second copy
+is decoded, with meaningless bytes behind each scan. A decoder reads no more bits than a complete scan has, so only a
+scan that was cut short changes.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _SCAN, _END = 0xDA, 0xD9
 _PROGRESSIVE, _NOTHING_YET = 0xC2, 16
 _WITHOUT_BODY = {0x01, *range(0xD0, 0xD9)}
 _FILLER = bytes((167 * i + 13) % 255 for i in range(255))
-"""Never 0xff, and without a pattern that would pass for nothing, as zeros do."""
+"""Never 0xff, and no regular pattern, which could decode to nothing, as zeros do."""
 MAX_SCANS = 1000
-"""Of one picture; encoders make ten. Each is a pass over all of it."""
+"""Of one picture; encoders write about ten. Each is a pass over the whole picture."""
 _BAND = 512  # rows compared at a time
 
 
@@ -43,10 +43,24 @@ def frame_claims(coded: bytes) -> tuple[int, int, int] | None:
             return None
         width, height, left, top = struct.unpack_from(">4I", coded, 8)
         return width - left, height - top, struct.unpack_from(">H", coded, 40)[0]
+    header = _frame_header(coded)
+    if header is None:
+        return None
+    _, height, width, components = header
+    return width, height, components
+
+
+def frame_bits(coded: bytes) -> int | None:
+    """Bits a sample in the header of a JPEG or JPEG-LS stream; None without a header."""
+    header = _frame_header(coded)
+    return None if header is None else header[0]
+
+
+def _frame_header(coded: bytes) -> tuple[int, ...] | None:
+    """Bits, height, width and components."""
     for marker, start, _ in _segments(coded):
         if marker in _FRAME_HEADERS and start + 8 <= len(coded):
-            height, width, components = struct.unpack_from(">HHB", coded, start + 3)
-            return width, height, components
+            return struct.unpack_from(">BHHB", coded, start + 2)
     return None
 
 
@@ -57,13 +71,13 @@ def codestream(coded: bytes) -> bytes:
 
 
 def check_whole(coded: bytes, pixels: np.ndarray, decode: Callable[[bytes], np.ndarray]) -> None:
-    """Refuse a JPEG stream, lossy or lossless, of which part is missing though its end may have been put back.
+    """Refuse a JPEG stream, lossy or lossless, of which part is missing, even if its end marker was put back.
 
-    Streams with arithmetic coding are not looked into: there, zeros at the end of a scan may be left out. For scans of
-    a progressive stream that are gone as a whole see `lacks_scans`.
+    Arithmetic coding is not checked: its scans may leave out zeros at their end. For whole scans that are missing from
+    a progressive stream see `lacks_scans`.
 
     Args:
-        coded: from the first marker on; what lies behind the end of the picture makes no difference.
+        coded: from the first marker on; bytes behind the end of the picture make no difference.
         pixels: what `decode(coded)` gave.
         decode: from a stream to pixels.
 
@@ -107,7 +121,7 @@ def lacks_scans(coded: bytes) -> bool:
 
 
 def _segments(coded: bytes) -> Iterator[tuple[int, int, int]]:
-    """Each marker up to the end of the picture, where its body starts, and where that, or the scan behind it, ends."""
+    """Each marker up to the end of the picture, where its body starts, and where its body or scan ends."""
     end = 2
     while found := _MARKER.search(coded, end):
         marker, start = found[1][0], found.end()

@@ -7,21 +7,26 @@ import zlib
 from collections.abc import Iterator
 
 import imagecodecs
+from PIL.ExifTags import Base
 
-from retinashift.imaging.formats.exif import exif_dpi, exif_orientation, load_exif, upright_exif
-from retinashift.imaging.photograph import ImageError, Photograph, check_size, upright
+from retinashift.imaging.formats.exif import load_exif, upright_photograph, xmp_orientation
+from retinashift.imaging.photograph import ImageError, Photograph, check_size
 from retinashift.imaging.provenance import KEYWORD
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 COLOUR = (b"cICP", b"cHRM", b"gAMA", b"sRGB")
-"""Types of the chunks that say how values look, but for the ICC profile."""
+"""Types of the chunks that say how values look, except the ICC profile."""
 _XMP = "XML:com.adobe.xmp"
+_RAW_EXIF = ("Raw profile type exif", "Raw profile type APP1")
+_PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 _MAX_ICC_BYTES = 16 * 2**20
 _INCH = 0.0254  # metres; PNG counts pixels per metre
 
 
-def decode_png(data: bytes, max_pixels: int) -> Photograph:
+def decode_png(data: bytes, max_pixels: int, page: int | None = None) -> Photograph:
     """Palettes become RGB, a transparent colour becomes an alpha channel, 1, 2 and 4 bit grey become 8 bit.
+
+    Orientation is taken from EXIF, in its chunk or in the text where older programs keep it, or else from XMP.
 
     Raises:
         ImageError: above the limit, truncated, animated, or damaged; libpng's own error for damaged pixels.
@@ -30,20 +35,35 @@ def decode_png(data: bytes, max_pixels: int) -> Photograph:
         raise ImageError("PNG without a header")
     width, height = struct.unpack(">II", data[16:24])
     check_size(width, height, max_pixels)
-    chunks = _read_chunks(data)
+    chunks: dict[bytes, bytes] = {}
+    texts: dict[str, bytes] = {}
+    bare = [SIGNATURE]  # pixels only: libpng prints what it does not like about metadata, without a file's name
+    for kind, body, whole in _walk(data):
+        chunks.setdefault(kind, body if kind != b"IDAT" else b"")
+        if kind in (b"tEXt", b"zTXt", b"iTXt"):
+            keyword = body[:80].partition(b"\0")[0]
+            texts.setdefault(keyword.decode("latin-1"), kind + body[len(keyword) + 1 :])
+        elif kind in _PIXELS:
+            bare.append(whole)
     if struct.unpack(">I", chunks.get(b"acTL", b"\0\0\0\1")[:4])[0] > 1:
         raise ImageError("animated PNG; save the picture you want as a file of its own")
     notes: list[str] = []
-    exif = load_exif(chunks.get(b"eXIf"), notes)
-    orientation = exif_orientation(exif)
-    dpi = _read_dpi(chunks[b"pHYs"]) if b"pHYs" in chunks else exif_dpi(exif)
-    pixels = upright(imagecodecs.png_decode(data), orientation)
-    icc = _read_icc(chunks[b"iCCP"], notes) if b"iCCP" in chunks else None
-    dpi = dpi[::-1] if dpi and orientation > 4 else dpi
-    colour = tuple((kind, chunks[kind]) for kind in COLOUR if kind in chunks)
-    block = upright_exif(exif, width, height)
-    left_out = tuple(dict.fromkeys(_texts(data)))
-    return Photograph(pixels, "PNG", icc, block, dpi, colour, notes=tuple(notes), left_out=left_out)
+    exif = load_exif(chunks.get(b"eXIf") or _raw_profile(texts), notes)
+    turned = xmp_orientation(_text(texts[_XMP])) if _XMP in texts else 1
+    if turned != 1 and Base.Orientation not in exif:
+        exif[Base.Orientation] = turned
+    left_out = ["XMP" if name == _XMP else f"text {name!r}" for name in texts if name not in (KEYWORD, *_RAW_EXIF)]
+    return upright_photograph(
+        imagecodecs.png_decode(b"".join(bare)),
+        "PNG",
+        exif,
+        dpi=_read_dpi(chunks[b"pHYs"]) if b"pHYs" in chunks else None,
+        icc=_read_icc(chunks[b"iCCP"], notes) if b"iCCP" in chunks else None,
+        colour=tuple((kind, chunks[kind]) for kind in COLOUR if kind in chunks),
+        provenance=_text(texts[KEYWORD]).decode() if KEYWORD in texts else "",
+        notes=tuple(notes),
+        left_out=tuple(left_out),
+    )
 
 
 def encode_png(photograph: Photograph) -> bytes:
@@ -72,54 +92,61 @@ def encode_png(photograph: Photograph) -> bytes:
 
 
 def is_srgb(colour: tuple[tuple[bytes, bytes], ...]) -> bool:
-    """Whether such chunks say no more than what is taken for granted without them."""
+    """Whether such chunks say no more than what is assumed without them."""
     return any(kind == b"sRGB" for kind, _ in colour) or colour == ((b"gAMA", struct.pack(">I", 45455)),)
 
 
 def provenance_of_png(data: bytes) -> str:
     """The text of our chunk, or ""."""
     prefix = KEYWORD.encode() + bytes(5)
-    for kind, body in _walk(data):
+    for kind, body, _ in _walk(data):
         if kind == b"iTXt" and body.startswith(prefix):
             return body[len(prefix) :].decode()
     return ""
 
 
-def _read_chunks(data: bytes) -> dict[bytes, bytes]:
-    """The first chunk body of each type, pixel data apart."""
-    chunks: dict[bytes, bytes] = {}
-    for kind, body in _walk(data):
-        chunks.setdefault(kind, body)
-    return chunks
-
-
-def _walk(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Type and body of each chunk up to IEND, in order, pixel data apart."""
+def _walk(data: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
+    """Type, body and whole of each chunk, in order, IEND included."""
     position = len(SIGNATURE)
     while position + 12 <= len(data):
         (length,) = struct.unpack_from(">I", data, position)
-        kind = data[position + 4 : position + 8]
+        kind, end = data[position + 4 : position + 8], position + 12 + length
+        yield kind, data[position + 8 : end - 4], data[position:end]
         if kind == b"IEND":
             return
-        if kind != b"IDAT":
-            yield kind, data[position + 8 : position + 8 + length]
-        position += 12 + length
+        position = end
     raise ImageError("truncated PNG")
+
+
+def _text(stored: bytes) -> bytes:
+    """The text behind the keyword of a chunk, whose type comes first; unpacked, no further than a megabyte."""
+    kind, body = stored[:4], stored[4:]
+    packed = kind == b"zTXt" or (kind == b"iTXt" and body[:1] == b"\1")
+    if kind == b"iTXt":
+        body = body[2:].partition(b"\0")[2].partition(b"\0")[2]  # behind language and translated keyword
+    elif kind == b"zTXt":
+        body = body[1:]
+    try:
+        return zlib.decompressobj().decompress(body, 2**20) if packed else body
+    except zlib.error:
+        return b""
+
+
+def _raw_profile(texts: dict[str, bytes]) -> bytes | None:
+    """EXIF as ImageMagick and others write it: a name, a length, and hexadecimal digits."""
+    name = next((name for name in _RAW_EXIF if name in texts), None)
+    if name is None:
+        return None
+    try:
+        profile = bytes.fromhex("".join(_text(texts[name]).decode("latin-1").split()[2:]))
+    except ValueError:
+        return None
+    return profile.removeprefix(b"Exif\0\0") if profile.startswith(b"Exif") else None
 
 
 def _read_dpi(body: bytes) -> tuple[float, float] | None:
     across, down, unit = struct.unpack(">IIB", body)
     return (across * _INCH, down * _INCH) if unit == 1 and across and down else None
-
-
-def _texts(data: bytes) -> Iterator[str]:
-    """Names of the texts in it, but for the account that results have."""
-    for kind, body in _walk(data):
-        keyword = body[:79].partition(b"\0")[0].decode("latin-1")
-        if kind == b"iTXt" and keyword == _XMP:
-            yield "XMP"
-        elif kind in (b"tEXt", b"zTXt", b"iTXt") and keyword != KEYWORD:
-            yield f"text {keyword!r}"
 
 
 def _read_icc(body: bytes, notes: list[str]) -> bytes | None:

@@ -1,4 +1,4 @@
-"""Binary PPM and PGM, plain or gzipped. Read here because Pillow turns 16-bit RGB into 8 bit."""
+"""PPM and PGM, binary or plain text, gzipped or not. Read here because Pillow turns 16-bit RGB into 8 bit."""
 
 from __future__ import annotations
 
@@ -7,50 +7,68 @@ import zlib
 
 import numpy as np
 
-from retinashift.imaging.photograph import ImageError, Photograph, check_size
+from retinashift.imaging.photograph import ImageError, Photograph, check_size, fill_range
 
 _SPACE = rb"(?:\s|#[^\n]*\n)"
-_HEADER = re.compile(rb"P([56])" + 3 * (_SPACE + rb"+(\d{1,9})") + rb"\s")
+_HEADER = re.compile(rb"P([2356])" + 3 * (_SPACE + rb"+(\d{1,9})") + rb"\s")
 _COMMENT = re.compile(rb"P[56]\n# ([^\n]*)\n")
 _MAX_HEADER = 4096
+_LAST_BREAKS = (b"", b"\n", b"\r\n")  # editors leave one behind the pixels
+_WIDEST = 16  # bytes of a number in a plain file and of what stands around it
 
 
-def decode_ppm(data: bytes, max_pixels: int) -> Photograph:
-    """8 or 16 bit (maxval 255 or 65535), grey (P5) or RGB (P6). Gzip is unpacked no further than the header promises.
+def decode_ppm(data: bytes, max_pixels: int, page: int | None = None) -> Photograph:
+    """Grey (P2, P5) or RGB (P3, P6); maxval up to 255 becomes 8 bit over the full range, a greater one 16 bit.
+
+    Gzip is unpacked no further than the header promises.
 
     Raises:
-        ImageError: above the limit, truncated, more than one picture, a header changed to CR LF, plain text (P2, P3),
-            bitmap (P1, P4), or another maxval.
+        ImageError: above the limit, truncated, more than one picture, a header changed to CR LF, values above maxval,
+            or a bitmap (P1, P4).
     """
-    header = _HEADER.match(_unpack(data, _MAX_HEADER))
+    head = _unpack(data, _MAX_HEADER)
+    header = _HEADER.match(head)
     if header is None:
-        kind = _unpack(data, 2).decode("latin-1")
-        if kind in ("P1", "P2", "P3", "P4", "P7"):
-            raise ImageError(f"{kind} of the PNM family; only binary PGM (P5) and PPM (P6) are read")
+        if head[:2] in (b"P1", b"P4", b"P7"):
+            raise ImageError(f"{head[:2].decode()} of the PNM family; PGM (P2, P5) and PPM (P3, P6) are read")
         raise ImageError("PPM without a valid header")
     width, height, maxval = (int(number) for number in header.groups()[1:])
     check_size(width, height, max_pixels)
-    if maxval not in (255, 65535):
-        raise ImageError(f"PPM with maxval {maxval}; 255 and 65535 are read")
-    shape = (height, width) if header[1] == b"5" else (height, width, 3)
-    dtype = np.dtype(np.uint8 if maxval == 255 else ">u2")
-    length = int(np.prod(shape)) * dtype.itemsize
-    if header[0].endswith(b"\r") and header[0].count(b"\r") > 1:  # a line break of two bytes where one is allowed
-        raise ImageError("PPM whose header has lines that end in CR LF; it was changed by a program for texts")
-    raster = _unpack_whole(data, header.end() + length)[header.end() :]
-    if len(raster) < length:
-        raise ImageError(f"truncated PPM: {len(raster)} of {length} bytes")
-    return Photograph(np.frombuffer(raster, dtype).reshape(shape).astype(dtype.newbyteorder("=")), "PPM")
+    if not 1 <= maxval <= 65535:
+        raise ImageError(f"PPM with maxval {maxval}; 1 to 65535 is allowed")
+    shape = (height, width) if header[1] in b"25" else (height, width, 3)
+    dtype = np.dtype(np.uint8 if maxval < 256 else ">u2")
+    count = int(np.prod(shape))
+    if header[1] in b"23":
+        text = _unpack(data, header.end() + _WIDEST * count)[header.end() :]
+        raster = _plain(text, count, maxval).astype(dtype).tobytes()
+    else:
+        if header[0].endswith(b"\r") and header[0].count(b"\r") > 1:  # a line break of two bytes where one is allowed
+            raise ImageError("PPM whose header has lines that end in CR LF; a program for text files changed it")
+        raster = _unpack_whole(data, header.end() + count * dtype.itemsize)[header.end() :]
+    if len(raster) < count * dtype.itemsize:
+        raise ImageError(f"truncated PPM: {len(raster)} of {count * dtype.itemsize} bytes")
+    stored = np.frombuffer(raster, dtype, count).reshape(shape).astype(dtype.newbyteorder("="))
+    return Photograph(fill_range(stored, maxval), "PPM", provenance=provenance_of_ppm(data))
+
+
+def _plain(text: bytes, count: int, maxval: int) -> np.ndarray:
+    """(count,) of the numbers of a plain file."""
+    text = re.sub(rb"#[^\n]*", b"", text)
+    if not re.fullmatch(rb"[0-9\s]*", text):
+        raise ImageError("damaged PPM: plain numbers are needed")
+    values = np.fromstring(text.decode(), np.int64, sep=" ")
+    if len(values) > count:
+        raise ImageError("PPM with data behind its pixels; save the picture you want as a file of its own")
+    if len(values) < count:
+        raise ImageError(f"truncated PPM: {len(values)} of {count} numbers")
+    if values.max() > maxval:
+        raise ImageError(f"PPM with values above its maxval {maxval}")
+    return values
 
 
 def encode_ppm(photograph: Photograph) -> bytes:
-    """P5 for grey, P6 for RGB. The format has no room for ICC, EXIF and resolution.
-
-    Raises:
-        ImageError: alpha.
-    """
-    if photograph.has_alpha:
-        raise ImageError("PPM holds no alpha channel; write PNG or TIFF")
+    """P5 for grey, P6 for RGB. The format has no room for ICC, EXIF and resolution."""
     height, width = photograph.pixels.shape[:2]
     kind, maxval = 5 if photograph.channels == 1 else 6, np.iinfo(photograph.pixels.dtype).max
     dtype = np.uint8 if photograph.pixels.dtype == np.uint8 else ">u2"
@@ -66,15 +84,15 @@ def provenance_of_ppm(data: bytes) -> str:
 
 
 def _unpack_whole(data: bytes, length: int) -> bytes:
-    """`_unpack` of a file that ends there: of gzip, whose sum is compared, too."""
+    """`_unpack` of a file that must end there; for gzip the checksum is compared."""
     more = ImageError("PPM with data behind its pixels; save the picture you want as a file of its own")
     if data[:2] != b"\x1f\x8b":
-        if len(data) > length:
+        if data[length : length + 3] not in _LAST_BREAKS:
             raise more
         return data
     packed = zlib.decompressobj(31)
-    content = packed.decompress(data, length + 1)
-    if len(content) > length or packed.unused_data.strip(b"\0"):  # zeros pad blocks of tapes
+    content = packed.decompress(data, length + 3)
+    if content[length:] not in _LAST_BREAKS or packed.unused_data.strip(b"\0"):  # zeros pad blocks of tapes
         raise more
     if not packed.eof:
         raise ImageError("truncated PPM: gzip without its end")

@@ -8,6 +8,7 @@ import re
 import struct
 import zlib
 
+import imagecodecs
 import numpy as np
 import tifffile
 from PIL import Image, TiffTags
@@ -17,20 +18,25 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 from retinashift.imaging.formats.exif import (
     DESCRIPTIVE,
     exif_dpi,
-    exif_orientation,
     load_directory,
     load_exif,
-    upright_exif,
+    note_xmp_orientation,
+    upright_photograph,
 )
-from retinashift.imaging.photograph import ImageError, Photograph, check_size, upright
+from retinashift.imaging.formats.jpeg_stream import check_whole, frame_claims
+from retinashift.imaging.photograph import ImageError, Photograph, check_size, narrow
 
-# Decoders that stop at the size the page promises. JPEG inside TIFF does not: its own header may claim any size.
-_COMPRESSIONS = {1: "none", 5: "LZW", 8: "deflate", 32946: "deflate", 32773: "PackBits", 50000: "Zstandard"}
-_PHOTOMETRICS = {1: "grey", 2: "RGB"}
-_PREMULTIPLIED = 1
+_COMPRESSIONS = {
+    1: "none", 5: "LZW", 7: "JPEG", 8: "deflate", 32946: "deflate", 32773: "PackBits", 50000: "Zstandard",
+}  # fmt: skip
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _YCBCR = 0, 1, 2, 3, 6
+_PHOTOMETRICS = {
+    _WHITE_IS_ZERO: "grey", _BLACK_IS_ZERO: "grey", _RGB: "RGB", _PALETTE: "palette", _YCBCR: "YCbCr in JPEG",
+}  # fmt: skip
+_UNSPECIFIED, _PREMULTIPLIED = 0, 1
+_REDUCED = 1  # bit of NewSubfileType: a thumbnail or a level of a pyramid
 MAX_PAGE = 10_000
 """A chain of directories is followed no further."""
-_UNSPECIFIED = 0
 _RESOLUTION = (Base.XResolution, Base.YResolution, Base.ResolutionUnit)
 _NOT_KEPT = {700: "XMP", 33723: "IPTC", 34377: "Photoshop's settings"}
 _PRIVATE_DESCRIPTIONS = (
@@ -49,53 +55,51 @@ _MAX_STRIPS_BYTES = 2**32 - 2**26  # leaves room for the directory
 
 
 def decode_tiff(data: bytes, max_pixels: int, number: int | None = None) -> Photograph:
-    """One page, 8 or 16 bit, grey or RGB, with or without alpha; strips or tiles, either byte order, BigTIFF too.
+    """One page: grey, RGB or palette, 8 or 16 bit or bilevel, strips or tiles, either byte order, BigTIFF too.
+
+    Bilevel becomes 0 and 255. A further channel that the file does not call alpha is left out with a note.
 
     Args:
         data: the file.
         max_pixels: limit of width x height.
-        number: of the page, from 1; None allows a file of one page only.
+        number: of the page, from 1, reduced copies of a page not counted; None allows a file of one page only.
 
     Raises:
-        ImageError: above the limit, several pages and none chosen, no such page, truncated, or a kind of TIFF that is
-            not read; tifffile's own errors for damaged files.
+        ImageError: above the limit, several pages and none chosen, no such page, truncated, pixels that do not fit the
+            stated size, or a kind of TIFF that is not read; tifffile's own errors for damaged files.
     """
     with tifffile.TiffFile(io.BytesIO(data)) as file:
-        if number is None and _has_page(file, 2):
-            raise ImageError("TIFF with several pages; choose one with --page, the first is 1")
-        number = 1 if number is None else number
-        if not 1 <= number <= MAX_PAGE or not _has_page(file, number):
-            raise ImageError(f"TIFF without a page {number}")
-        page = file.pages[number - 1]
-        assert isinstance(page, tifffile.TiffPage)  # frames, which know less, come only from series
+        page = _choose_page(file, number)
         _check_page(page, len(data), max_pixels)
-        stored = page.asarray(maxworkers=1)
-        if page.planarconfig == 2 and page.samplesperpixel > 1:
-            stored = np.moveaxis(stored, 0, -1)
-        shape = (page.imagelength, page.imagewidth, *([page.samplesperpixel] if page.samplesperpixel > 1 else []))
-        stored = stored.reshape(shape).astype(stored.dtype.newbyteorder("="), copy=False)
-        icc = page.iccprofile
+        stored = _read_pixels(page, data)  # (H, W) or (H, W, C)
         notes: list[str] = []
+        if page.photometric == _WHITE_IS_ZERO:
+            stored = ~stored
+        elif page.photometric == _PALETTE:
+            if page.colormap is None:
+                raise ImageError("TIFF with a palette and no colours for it")
+            stored = narrow(page.colormap.T[stored])
+        stored = _without_unclear_channel(stored, page, notes)
+        icc = page.iccprofile
         exif = load_directory(data, page.offset, notes)
         left_out = [name for tag, name in _NOT_KEPT.items() if tag in page.tags]
-        if _UNSPECIFIED in page.extrasamples:
-            notes.append(f"channel {page.samplesperpixel}, whose meaning it does not tell, is taken for alpha")
-    orientation = exif_orientation(exif)
+        if 700 in page.tags:
+            note_xmp_orientation(bytes(page.tags[700].value), exif, notes)
+        record = page.tags.get(Base.ProcessingSoftware)
     dpi = exif_dpi(exif)
     text = str(exif.get(Base.ImageDescription, ""))
     if program := next((name for start, name in _PRIVATE_DESCRIPTIONS if start.match(text)), None):
-        left_out.append(f"the description by which {program} tells sizes")  # they are the small picture's
+        left_out.append(f"the description in which {program} states sizes")  # they are the small picture's
         del exif[Base.ImageDescription]
         dpi = dpi or _imagej_dpi(text, exif)
     if dpi:
         for tag in _RESOLUTION:  # they have a place of their own in a TIFF
             if tag in exif:
                 del exif[tag]
-    dpi = dpi[::-1] if dpi and orientation > 4 else dpi
-    block = upright_exif(exif, page.imagewidth, page.imagelength)
-    return Photograph(
-        upright(stored, orientation), "TIFF", icc, block, dpi, notes=tuple(notes), left_out=tuple(left_out)
-    )
+    return upright_photograph(
+        stored, "TIFF", exif, dpi=dpi, icc=icc, provenance=str(record.value) if record else "", notes=tuple(notes),
+        left_out=tuple(left_out),
+    )  # fmt: skip
 
 
 def encode_tiff(photograph: Photograph) -> bytes:
@@ -172,37 +176,158 @@ def _imagej_dpi(description: str, exif: Image.Exif) -> tuple[float, float] | Non
     return None if length is None or per_unit is None else (per_unit[0] * length, per_unit[1] * length)
 
 
+def _choose_page(file: tifffile.TiffFile, number: int | None) -> tifffile.TiffPage:
+    """The page of that number; pages that are reduced copies of another do not count."""
+    found = 0
+    for index in range(MAX_PAGE):
+        try:
+            page = file.pages[index]
+        except IndexError:
+            break
+        assert isinstance(page, tifffile.TiffPage)  # frames, which know less, come only from series
+        if index and page.subfiletype & _REDUCED:
+            continue
+        found += 1
+        if number == found:
+            return page
+        if found == 1:
+            first = page
+        elif number is None:
+            raise ImageError("TIFF with several pages; choose one with --page, the first is 1")
+    if number is None and found:
+        return first
+    raise ImageError(f"TIFF without a page {1 if number is None else number}")
+
+
 def _check_page(page: tifffile.TiffPage, file_bytes: int, max_pixels: int) -> None:
-    """ImageError unless the page is one of ours; from its tags, before anything is decoded."""
+    """ImageError unless the page is of a kind that is read; from its tags, before anything is decoded."""
     check_size(page.imagewidth, page.imagelength, max_pixels)
     if page.is_tiled:
         check_size(page.tilewidth, page.tilelength, max_pixels)
-    if page.photometric not in _PHOTOMETRICS:
-        raise ImageError(f"TIFF in {_name(page.photometric)}; grey (MINISBLACK) and RGB are read")
-    if page.compression not in _COMPRESSIONS:
+    if page.photometric not in _PHOTOMETRICS or (page.photometric == _YCBCR and page.compression != 7):
+        allowed = ", ".join(dict.fromkeys(_PHOTOMETRICS.values()))
+        raise ImageError(f"TIFF in {_name(page.photometric)}; {allowed} are read, convert it to RGB")
+    if page.compression not in _COMPRESSIONS or page.predictor not in (1, 2):
         allowed = ", ".join(dict.fromkeys(_COMPRESSIONS.values()))
         raise ImageError(f"TIFF compressed with {_name(page.compression)}; {allowed} are read")
-    if page.sampleformat != 1 or page.bitspersample not in (8, 16):
-        raise ImageError(f"TIFF with {page.bitspersample} bit {_name(page.sampleformat)}; 8 and 16 bit UINT are read")
-    colours = 1 if page.photometric == 1 else 3
-    if page.imagedepth != 1 or page.samplesperpixel not in (colours, colours + 1):
+    one = page.photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _PALETTE)
+    bits = (1, 8, 16) if one and page.photometric != _PALETTE else (1, 4, 8) if one else (8, 16)
+    if page.sampleformat != 1 or page.bitspersample not in bits:
+        raise ImageError(
+            f"TIFF with {page.bitspersample} bit {_name(tifffile.SAMPLEFORMAT(page.sampleformat))}; "
+            f"{', '.join(map(str, bits))} bit UINT are read"
+        )
+    colours = 1 if one else 3
+    extra = page.samplesperpixel - colours
+    if page.imagedepth != 1 or extra not in (0, 1) or (extra and page.bitspersample < 8):
         raise ImageError(f"TIFF with {page.samplesperpixel} samples a pixel; grey or RGB, at most one alpha, are read")
-    if _PREMULTIPLIED in page.extrasamples:
-        raise ImageError("TIFF with premultiplied alpha; save it with plain alpha or without")
+    if page.compression == 7 and (page.planarconfig == 2 or page.bitspersample != 8 or page.predictor != 1):
+        raise ImageError("TIFF with JPEG in planes or not of 8 bit; save it as plain RGB")
+    rows, columns = _segment_size(page)
+    if rows < 1 or columns < 1:
+        raise ImageError("damaged TIFF: its strips or tiles are empty")
     segments = list(zip(page.dataoffsets, page.databytecounts, strict=False))
-    rows, columns = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, page.imagewidth)
     expected = -(-page.imagelength // rows) * -(-page.imagewidth // columns)
     expected *= page.samplesperpixel if page.planarconfig == 2 else 1
     if len(segments) < expected or any(not count or offset + count > file_bytes for offset, count in segments):
         raise ImageError("truncated TIFF: pixels are missing")
+    if len(segments) > expected:
+        raise ImageError("TIFF whose pixels do not fit its stated size: it has more strips or tiles")
 
 
-def _has_page(file: tifffile.TiffFile, number: int) -> bool:
+def _segment_size(page: tifffile.TiffPage) -> tuple[int, int]:
+    """Rows and columns of a tile, or of a strip that is not the last."""
+    if page.is_tiled:
+        return page.tilelength, page.tilewidth
+    return min(page.rowsperstrip, page.imagelength), page.imagewidth
+
+
+def _read_pixels(page: tifffile.TiffPage, data: bytes) -> np.ndarray:
+    """(H, W) or (H, W, C) as stored, uint8 or uint16; bilevel grey as 0 and 255.
+
+    Decoded here and not by tifffile, which pads or cuts whatever does not fit the stated size.
+    """
+    height, width, samples = page.imagelength, page.imagewidth, page.samplesperpixel
+    rows, columns = _segment_size(page)
+    planes = samples if page.planarconfig == 2 else 1
+    across, down = -(-width // columns), -(-height // rows)
+    dtype = np.uint16 if page.bitspersample == 16 else np.uint8
+    stored = np.empty((planes, height, width, samples // planes), dtype)
+    for index in range(planes * down * across):
+        plane, place = divmod(index, down * across)
+        top, left = rows * (place // across), columns * (place % across)
+        here = rows if page.is_tiled else min(rows, height - top)
+        offset, count = page.dataoffsets[index], page.databytecounts[index]
+        block = _read_segment(page, data[offset : offset + count], (here, columns, samples // planes))
+        stored[plane, top : top + here, left : left + columns] = block[: height - top, : width - left]
+    pixels = stored[0] if planes == 1 else np.moveaxis(stored[..., 0], 0, -1)
+    return np.ascontiguousarray(pixels[..., 0] if samples == 1 else pixels)
+
+
+def _read_segment(page: tifffile.TiffPage, packed: bytes, shape: tuple[int, int, int]) -> np.ndarray:
+    """One strip or tile of (rows, columns, samples), uint8 or uint16."""
+    if page.compression == 7:
+        return _read_jpeg(page, packed, shape)
+    rows, columns, samples = shape
+    row_bytes = -(-columns * samples * page.bitspersample // 8)
+    column = rows * samples * max(1, page.bitspersample // 8)  # encoders may leave less than that behind the last pixel
     try:
-        file.pages[number - 1]
-    except IndexError:
-        return False
-    return True
+        raw = _unpack(page.compression, packed, rows * row_bytes + column)
+    except Exception as error:  # the codecs' own, also for more bytes than that
+        raise ImageError(f"TIFF whose pixels are damaged or do not fit its stated size ({error})") from None
+    if len(raw) < rows * row_bytes:
+        raise ImageError("truncated TIFF: pixels are missing")
+    if len(raw) >= rows * row_bytes + column:
+        raise ImageError("TIFF whose pixels do not fit its stated size")
+    raw = raw[: rows * row_bytes]
+    if page.bitspersample < 8:
+        whole = np.frombuffer(raw, np.uint8).reshape(rows, row_bytes)
+        if page.fillorder == 2 or page.predictor != 1:
+            raise ImageError("TIFF with reversed or differenced bits; save it with 8 bit")
+        bits = np.unpackbits(whole, axis=1)
+        if page.bitspersample == 4:
+            halves = bits.reshape(rows, -1, 4) @ np.array([8, 4, 2, 1], np.uint8)
+            return halves[:, :columns, None]
+        return bits[:, :columns, None] * np.uint8(1 if page.photometric == _PALETTE else 255)
+    dtype = np.dtype(np.uint8) if page.bitspersample == 8 else np.dtype(f"{page.parent.byteorder}u2")
+    block = np.frombuffer(raw, dtype).reshape(shape).astype(dtype.newbyteorder("="))
+    return np.cumsum(block, axis=1, dtype=block.dtype) if page.predictor == 2 else block
+
+
+def _unpack(compression: int, packed: bytes, most: int) -> bytes:
+    """Up to `most` bytes, so that no segment inflates further than its page promises."""
+    if compression == 1:
+        return packed
+    if compression in (8, 32946):
+        return zlib.decompressobj().decompress(packed, most)
+    decode = {5: imagecodecs.lzw_decode, 32773: imagecodecs.packbits_decode, 50000: imagecodecs.zstd_decode}
+    return bytes(decode[compression](packed, out=most))
+
+
+def _read_jpeg(page: tifffile.TiffPage, coded: bytes, shape: tuple[int, int, int]) -> np.ndarray:
+    """A JPEG stream, whose own header may claim any size. Source: TIFF Technical Note 2."""
+    claims = frame_claims(coded)
+    if claims is None or claims != (shape[1], shape[0], shape[2]):
+        raise ImageError("TIFF whose JPEG data do not fit its stated size")
+    space = {_YCBCR: "YCBCR", _RGB: "RGB"}.get(page.photometric)
+
+    def decode(stream: bytes) -> np.ndarray:
+        tables = page.jpegtables
+        return imagecodecs.jpeg8_decode(stream, tables=tables, colorspace=space, outcolorspace=space and "RGB")
+
+    pixels = decode(coded)
+    check_whole(coded, pixels, decode)
+    return pixels.reshape(shape)
+
+
+def _without_unclear_channel(stored: np.ndarray, page: tifffile.TiffPage, notes: list[str]) -> np.ndarray:
+    """The picture without a further channel that is not alpha. Opaque premultiplied alpha is plain alpha."""
+    if _UNSPECIFIED in page.extrasamples:
+        notes.append(f"channel {page.samplesperpixel}, whose meaning the file does not tell, is left out")
+        return np.ascontiguousarray(stored[..., 0] if stored.shape[2] == 2 else stored[..., :3])
+    if _PREMULTIPLIED in page.extrasamples and stored[..., -1].min() < np.iinfo(stored.dtype).max:
+        raise ImageError("TIFF with premultiplied alpha; save it with plain alpha or without")
+    return stored
 
 
 def _name(value: object) -> str:

@@ -10,15 +10,14 @@ from PIL import Image
 from PIL.ExifTags import Base
 from PIL.WebPImagePlugin import WebPImageFile
 
-from retinashift.imaging.formats.exif import exif_dpi, exif_orientation, load_exif, upright_exif
-from retinashift.imaging.photograph import ImageError, Photograph, check_size, upright
+from retinashift.imaging.formats.exif import exif_dpi, load_exif, note_xmp_orientation, upright_photograph
+from retinashift.imaging.photograph import ImageError, Photograph, check_size
 
-MAX_SIDE = 16383
 _ANIMATED = 2  # flag of the extended header
 
 
-def decode_webp(data: bytes, max_pixels: int) -> Photograph:
-    """8-bit RGB, with or without alpha; the format knows no grey and no 16 bit.
+def decode_webp(data: bytes, max_pixels: int, page: int | None = None) -> Photograph:
+    """8-bit RGB, with or without alpha; the format has no grey and no 16 bit.
 
     Raises:
         ImageError: above the limit, animated, or without a header; Pillow's own errors for damaged files.
@@ -26,29 +25,17 @@ def decode_webp(data: bytes, max_pixels: int) -> Photograph:
     check_size(*_read_size(data), max_pixels)
     with WebPImageFile(io.BytesIO(data)) as picture:  # not Image.open, whose own limit cannot be raised for one file
         check_size(*picture.size, max_pixels)
-        notes: list[str] = []
-        exif = load_exif(picture.info.get("exif", b"").removeprefix(b"Exif\0\0"), notes)
-        orientation, dpi = exif_orientation(exif), exif_dpi(exif)
-        pixels = upright(np.array(picture), orientation)
-        icc = picture.info.get("icc_profile") or None
-        block = upright_exif(exif, *picture.size)
-        left_out = ("XMP",) if "xmp" in picture.info else ()
-    dpi = dpi[::-1] if dpi and orientation > 4 else dpi
-    return Photograph(pixels, "WebP", icc, block, dpi, notes=tuple(notes), left_out=left_out)
+        info, notes = picture.info, list[str]()
+        exif = load_exif(info.get("exif", b"").removeprefix(b"Exif\0\0"), notes)
+        note_xmp_orientation(info.get("xmp", b""), exif, notes)
+        return upright_photograph(
+            np.array(picture), "WebP", exif, icc=info.get("icc_profile") or None, provenance=provenance_of_webp(data),
+            notes=tuple(notes), left_out=("XMP",) if "xmp" in info else (),
+        )  # fmt: skip
 
 
 def encode_webp(photograph: Photograph) -> bytes:
-    """Lossless. Resolution and provenance are EXIF tags, for the format has no other place for them.
-
-    Raises:
-        ImageError: 16 bit, grey, or a side above 16,383 pixels.
-    """
-    if photograph.pixels.dtype != np.uint8:
-        raise ImageError("WebP holds 8 bit only and the picture has 16; write PNG or TIFF")
-    if photograph.channels < 3:
-        raise ImageError("WebP holds colour only and the picture is grey; write PNG or TIFF")
-    if max(photograph.pixels.shape[:2]) > MAX_SIDE:
-        raise ImageError(f"WebP holds at most {MAX_SIDE:,} pixels a side; write PNG or TIFF")
+    """Lossless. Resolution and provenance are EXIF tags, for the format has no other place for them."""
     exif = load_exif(photograph.exif)
     if photograph.dpi and exif_dpi(exif) is None:
         exif[Base.XResolution], exif[Base.YResolution] = photograph.dpi
@@ -72,7 +59,10 @@ def provenance_of_webp(data: bytes) -> str:
         kind, length = struct.unpack_from("<4sI", data, position)
         if kind == b"EXIF":
             exif = Image.Exif()
-            exif.load(data[position + 8 : position + 8 + length])
+            try:
+                exif.load(data[position + 8 : position + 8 + length])
+            except Exception:  # Pillow raises whatever a damaged directory leads it to
+                return ""
             return str(exif.get(Base.ProcessingSoftware, ""))
         position += 8 + length + length % 2
     return ""

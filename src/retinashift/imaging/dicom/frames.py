@@ -1,0 +1,213 @@
+"""The pixels of one DICOM frame: native, run lengths, JPEG, JPEG-LS, JPEG 2000. imagecodecs decodes what is coded."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import imagecodecs
+import numpy as np
+
+from retinashift.imaging.dicom.structure import BIG_ENDIAN, DEFLATED, IMPLICIT, Structure
+from retinashift.imaging.formats.jpeg_stream import check_whole, codestream, frame_claims
+from retinashift.imaging.photograph import ImageError
+
+_BASELINE, _EXTENDED = "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"
+_LOSSLESS_JPEG = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
+_JPEG_LS = ("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81")
+_JPEG_2000 = tuple(f"1.2.840.10008.1.2.4.{n}" for n in (90, 91, 201, 202, 203))  # 201 to 203: high throughput
+_RLE = "1.2.840.10008.1.2.5"
+_PLAIN = (IMPLICIT, "1.2.840.10008.1.2.1", DEFLATED, BIG_ENDIAN)
+SYNTAXES = (*_PLAIN, _BASELINE, _EXTENDED, *_LOSSLESS_JPEG, *_JPEG_LS, *_JPEG_2000, _RLE)
+LOSSY_SYNTAXES = {
+    _BASELINE: "ISO_10918_1", _EXTENDED: "ISO_10918_1", _JPEG_LS[1]: "ISO_14495_1", _JPEG_2000[1]: "ISO_15444_1",
+    _JPEG_2000[4]: "ISO_15444_15",
+}  # fmt: skip
+"""Transfer syntaxes that may have lost detail, and the method's name in DICOM."""
+_STARTS = (b"\xff\xd8\xff", b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  ")  # of JPEG, JPEG-LS and JPEG 2000 streams
+
+# numpy asks a file for its position, which a pipe does not have: hence the buffer between them. The timer counts the
+# child's own processor time and ends it, however busy the machine is.
+_CHILD = (
+    "import io, signal, sys, imagecodecs, numpy; "
+    "hasattr(signal, 'setitimer') and signal.setitimer(signal.ITIMER_PROF, float(sys.argv[1])); "
+    "out = io.BytesIO(); "
+    "numpy.save(out, imagecodecs.jpegls_decode(sys.stdin.buffer.read()), allow_pickle=False); "
+    "sys.stdout.buffer.write(out.getvalue())"
+)
+_SECONDS, _PIXELS_A_SECOND = 0.5, 2 * 10**6  # an intact stream needs a fifth
+
+
+@dataclass(frozen=True)
+class FrameFormat:
+    """How the header says that a frame is stored."""
+
+    rows: int
+    columns: int
+    samples: int
+    bytes_a_sample: int
+    photometric: str
+    planar: bool
+    frames: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (self.rows, self.columns) if self.samples == 1 else (self.rows, self.columns, self.samples)
+
+
+def read_frame(structure: Structure, stored: FrameFormat, index: int) -> np.ndarray:
+    """(H, W) or (H, W, 3), uint8 or uint16, colour as RGB.
+
+    Raises:
+        ImageError: pixels that do not fit the stated size or number of frames, truncated or damaged ones.
+    """
+    if structure.syntax in _PLAIN:
+        pixels = _native(structure, stored, index)
+    else:
+        coded = _frames(structure.fragments, stored.frames, structure.syntax == _RLE)[index]
+        pixels = _run_lengths(coded, stored) if structure.syntax == _RLE else _decode(coded, structure.syntax, stored)
+    if pixels.ndim == 3 and pixels.shape[2] != 3:
+        pixels = np.moveaxis(pixels, 0, -1)  # JPEG-LS that is not interleaved
+    if pixels.shape != stored.shape or pixels.itemsize > stored.bytes_a_sample or pixels.dtype.kind != "u":
+        raise ImageError(f"DICOM whose frame is {pixels.shape} {pixels.dtype} and not as its header says")
+    return np.ascontiguousarray(pixels, np.uint8 if stored.bytes_a_sample == 1 else np.uint16)
+
+
+def _native(structure: Structure, stored: FrameFormat, index: int) -> np.ndarray:
+    subsampled = stored.photometric == "YBR_FULL_422"  # two lumas share their chroma
+    length = stored.rows * stored.columns * (2 if subsampled else stored.samples) * stored.bytes_a_sample
+    expected = length * stored.frames
+    if len(structure.pixels) not in (expected, expected + expected % 2):
+        raise ImageError(
+            f"DICOM whose pixels have {len(structure.pixels):,} bytes; {stored.frames} frame(s) of "
+            f"{stored.columns}x{stored.rows} have {expected:,}"
+        )
+    raw = structure.pixels[index * length : (index + 1) * length]
+    if not structure.little and stored.bytes_a_sample == 1 and structure.pixel_vr == b"OW":
+        raw = np.frombuffer(raw + bytes(len(raw) % 2), ">u2").astype("<u2").tobytes()[:length]
+    values = np.frombuffer(raw, f"{'<' if structure.little else '>'}u{stored.bytes_a_sample}")
+    values = values.astype(values.dtype.newbyteorder("="), copy=False)
+    if subsampled:
+        lumas, chromas = values.reshape(-1, 4)[:, :2], values.reshape(-1, 4)[:, 2:]
+        values = np.concatenate([lumas[..., None], np.repeat(chromas[:, None], 2, 1)], axis=2)  # (pairs, 2, 3)
+    elif stored.samples == 3 and stored.planar:
+        values = np.moveaxis(values.reshape(3, stored.rows, stored.columns), 0, -1)
+    return _to_rgb(values.reshape(stored.shape), stored.photometric)
+
+
+def _frames(fragments: list[bytes], frames: int, one_fragment_each: bool) -> list[bytes]:
+    """The coded frames. Source: PS3.5, A.4: a frame is one fragment or several; the first item may hold offsets."""
+    table, parts = fragments[0] if fragments else b"", fragments[1:]
+    if len(parts) == frames or one_fragment_each:
+        groups = [[part] for part in parts]
+    elif table:
+        offsets = {int.from_bytes(table[i : i + 4], "little") for i in range(0, len(table), 4)}
+        groups, place = [], 0
+        for part in parts:
+            if place in offsets or not groups:
+                groups.append([])
+            groups[-1].append(part)
+            place += 8 + len(part)
+    else:
+        groups = []
+        for part in parts:
+            if part.startswith(_STARTS) or not groups:
+                groups.append([])
+            groups[-1].append(part)
+    found = max(len(groups), sum(part.startswith(_STARTS) for part in parts))
+    if found != frames:
+        raise ImageError(f"DICOM that holds {found} coded frame(s), and its header says {frames}")
+    return [b"".join(group) for group in groups]
+
+
+def _decode(coded: bytes, syntax: str, stored: FrameFormat) -> np.ndarray:
+    claims = frame_claims(coded)
+    if claims is None:
+        raise ImageError("DICOM whose coded frame has no header")
+    if claims[:2] != (stored.columns, stored.rows):
+        raise ImageError(f"DICOM whose coded frame is not {stored.columns}x{stored.rows} pixels")
+    if claims[2] != stored.samples:
+        raise ImageError(f"DICOM whose coded frame has {claims[2]} components, not {stored.samples}")
+    if syntax in (_BASELINE, _EXTENDED):
+        marked = b"JFIF" in coded[:64] or b"Adobe" in coded[:1024]  # then the file itself tells its colours
+        space = "RGB" if stored.photometric == "RGB" and not marked else None
+        return _decode_jpeg(coded, lambda stream: imagecodecs.jpeg8_decode(stream, colorspace=space))
+    if syntax in _LOSSLESS_JPEG:
+        return _to_rgb(_decode_jpeg(coded, imagecodecs.jpegsof3_decode), stored.photometric)
+    if syntax in _JPEG_LS:
+        return _to_rgb(decode_jpegls(coded, claims[0] * claims[1]), stored.photometric)
+    # the very codestream that was looked at, for another could hide in a box; it undoes its own colour transforms
+    stream = codestream(coded)
+    pixels = imagecodecs.jpeg2k_decode(stream, numthreads=1)
+    return pixels if _has_colour_transform(stream) else _to_rgb(pixels, stored.photometric)
+
+
+def _has_colour_transform(stream: bytes) -> bool:
+    """Whether a JPEG 2000 codestream transforms its colours. Source: ISO/IEC 15444-1, A.6.1."""
+    (length,) = struct.unpack_from(">H", stream, 4)  # of the first segment, SIZ
+    place = stream.find(b"\xff\x52", 4 + length)
+    return place >= 0 and stream[place + 8 : place + 9] == b"\1"
+
+
+def _decode_jpeg(coded: bytes, decode: Callable[[bytes], np.ndarray]) -> np.ndarray:
+    """`coded` may be padded to an even length, with any byte, or with zeros."""
+    end = coded.rfind(b"\xff\xd9") + 2
+    if end < 2 or len(coded[end:].rstrip(b"\0")) > 1:
+        raise ImageError("DICOM whose coded frame is truncated: it has no end")
+    pixels = decode(coded[:end])
+    check_whole(coded[:end], pixels, decode)
+    return pixels
+
+
+def _run_lengths(coded: bytes, stored: FrameFormat) -> np.ndarray:
+    """Segments of PackBits, each a byte of each sample. Source: PS3.5, G.3 and G.5."""
+    count, *offsets = struct.unpack_from("<16L", coded)
+    size = stored.rows * stored.columns
+    if count != stored.samples * stored.bytes_a_sample:
+        raise ImageError(f"DICOM whose run lengths have {count} segments, not as its header says")
+    bounds = [*offsets[:count], len(coded)]
+    planes = []
+    for start, end in itertools.pairwise(bounds):
+        plane = bytes(imagecodecs.packbits_decode(coded[start:end], out=size + 1))
+        if len(plane) not in (size, size + 1):
+            raise ImageError("DICOM whose run lengths do not fit its stated size")
+        planes.append(np.frombuffer(plane, np.uint8, size))
+    whole = np.stack(planes, axis=-1).reshape(stored.rows, stored.columns, stored.samples, stored.bytes_a_sample)
+    pixels = np.ascontiguousarray(whole).view(f">u{stored.bytes_a_sample}")[..., 0]  # the high byte comes first
+    return _to_rgb(pixels.astype(pixels.dtype.newbyteorder("=")).reshape(stored.shape), stored.photometric)
+
+
+def _to_rgb(pixels: np.ndarray, photometric: str) -> np.ndarray:
+    if photometric not in ("YBR_FULL", "YBR_FULL_422"):
+        return pixels
+    from pydicom.pixels.processing import convert_color_space
+
+    return convert_color_space(pixels, "YBR_FULL", "RGB")
+
+
+def decode_jpegls(coded: bytes, pixels: int) -> np.ndarray:
+    """(H, W) or (H, W, C), or (C, H, W) if the stream is not interleaved; uint8 or uint16.
+
+    Decoded in a process of its own: on some damaged streams the decoder (CharLS 2.4) counts for minutes.
+
+    Args:
+        coded: the stream, whose size has been checked.
+        pixels: width x height, from which the processor time allowed follows.
+
+    Raises:
+        ImageError: damaged, or not decoded in that time.
+    """
+    seconds = _SECONDS + pixels / _PIXELS_A_SECOND
+    command = [sys.executable, "-c", _CHILD, str(seconds)]
+    try:
+        done = subprocess.run(command, input=coded, capture_output=True, timeout=60 + 10 * seconds)
+    except subprocess.TimeoutExpired:
+        raise ImageError("damaged JPEG-LS: not decoded in time") from None
+    if done.returncode:
+        raise ImageError("damaged JPEG-LS")
+    return np.load(io.BytesIO(done.stdout), allow_pickle=False)

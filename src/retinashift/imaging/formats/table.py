@@ -1,0 +1,136 @@
+"""The file formats: how each is recognised, read and written, and what it can hold.
+
+To add a format, write its decoder (and encoder) in a file of this folder and add one entry to the table below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from retinashift.imaging.dicom.derived import encode_dicom, provenance_of_dicom
+from retinashift.imaging.dicom.read import decode_dicom
+from retinashift.imaging.dicom.structure import is_dicom
+from retinashift.imaging.formats.avif import decode_avif, is_avif
+from retinashift.imaging.formats.bmp import decode_bmp
+from retinashift.imaging.formats.jpeg import decode_jpeg, encode_jpeg, provenance_of_jpeg
+from retinashift.imaging.formats.jpeg2000 import decode_jpeg2000
+from retinashift.imaging.formats.jpegxl import decode_jpegxl
+from retinashift.imaging.formats.png import SIGNATURE, decode_png, encode_png, provenance_of_png
+from retinashift.imaging.formats.ppm import decode_ppm, encode_ppm, provenance_of_ppm
+from retinashift.imaging.formats.tiff import decode_tiff, encode_tiff, provenance_of_tiff
+from retinashift.imaging.formats.webp import decode_webp, encode_webp, provenance_of_webp
+from retinashift.imaging.photograph import ImageError, Photograph
+
+
+@dataclass(frozen=True)
+class Format:
+    """What is known about a file format."""
+
+    name: str
+    suffixes: tuple[str, ...]
+    """Ends of names in lower case; the first is given to files that have none."""
+    matches: Callable[[bytes], bool]
+    """Whether the first `HEAD` bytes of a file are this format's."""
+    decode: Callable[[bytes, int, int | None], Photograph]
+    """File, limit of pixels, and page from 1 or None -> photograph. May raise anything for damaged files."""
+    encode: Callable[..., bytes] | None = None
+    """Photograph, and quality if `lossy` -> file; None for a format that is only read."""
+    provenance: Callable[[bytes], str] = lambda data: ""
+    """The line that `encode` wrote into a file, found in its header alone; "" without one."""
+    compressed_suffixes: tuple[str, ...] = ()
+    """Ends of names that are read and not written."""
+    pages: bool = False
+    """Whether `decode` chooses among several pictures in a file."""
+    lossy: bool = False
+    deep: bool = True
+    """Whether it holds 16 bit."""
+    grey: bool = True
+    colour: bool = True
+    alpha: bool = True
+    longest_side: int = 2**31 - 1
+
+    def check(self, photograph: Photograph, scale: int = 1) -> None:
+        """Raise ImageError if the format cannot hold the photograph's pixels, upscaled by `scale`."""
+        height, width = (side * scale for side in photograph.pixels.shape[:2])
+        if self.encode is None:
+            raise ImageError(f"{self.name} is read and not written; write PNG or TIFF")
+        if max(height, width) > self.longest_side:
+            raise ImageError(
+                f"the result has {width}x{height} pixels and {self.name} holds {self.longest_side:,} a side; "
+                "write PNG or TIFF"
+            )
+        if photograph.pixels.itemsize == 2 and not self.deep:
+            raise ImageError(f"{self.name} holds 8 bit only and the picture has 16; write PNG or TIFF")
+        if photograph.has_alpha and not self.alpha:
+            raise ImageError(f"{self.name} holds no alpha channel; write PNG or TIFF")
+        if not (self.grey if photograph.channels < 3 else self.colour):
+            other = "grey" if photograph.channels < 3 else "colour"
+            raise ImageError(f"{self.name} cannot hold {other}, and the picture is {other}; write PNG or TIFF")
+
+
+HEAD = 4096
+"""Bytes that `Format.matches` sees."""
+
+
+def _starts(*magic: bytes) -> Callable[[bytes], bool]:
+    return lambda head: head.startswith(magic)
+
+
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_ALL = (
+    Format(  # first: what stands in the 128 bytes in front of its magic number may look like anything
+        "DICOM", (".dcm",), is_dicom, decode_dicom, encode_dicom, provenance_of_dicom, pages=True, alpha=False,
+        longest_side=2**16 - 1,
+    ),
+    Format("PNG", (".png",), _starts(SIGNATURE), decode_png, encode_png, provenance_of_png),
+    Format(
+        "JPEG", (".jpg", ".jpeg"), _starts(b"\xff\xd8\xff"), decode_jpeg, encode_jpeg, provenance_of_jpeg, pages=True,
+        lossy=True, deep=False, alpha=False, longest_side=65_500,
+    ),
+    Format("TIFF", (".tif", ".tiff"), _starts(*_TIFF), decode_tiff, encode_tiff, provenance_of_tiff, pages=True),
+    Format(
+        "WebP", (".webp",), lambda head: head[:4] == b"RIFF" and head[8:12] == b"WEBP", decode_webp, encode_webp,
+        provenance_of_webp, deep=False, grey=False, longest_side=16_383,
+    ),
+    Format(
+        "PPM", (".ppm",), _starts(b"\x1f\x8b", *(b"P%d" % n for n in range(1, 8))), decode_ppm, encode_ppm,
+        provenance_of_ppm, (".ppm.gz", ".pgm.gz"), alpha=False,
+    ),
+    Format("PGM", (".pgm",), lambda head: False, decode_ppm, encode_ppm, colour=False, alpha=False),
+    Format("BMP", (".bmp",), _starts(b"BM"), decode_bmp),
+    Format("JPEG 2000", (".jp2", ".j2k"), _starts(b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"), decode_jpeg2000),
+    Format("AVIF", (".avif",), is_avif, decode_avif),
+    Format("JPEG XL", (".jxl",), _starts(b"\xff\x0a", b"\0\0\0\x0cJXL "), decode_jpegxl),
+)  # fmt: skip
+FORMATS: dict[str, Format] = {known.name: known for known in _ALL}
+"""Every format that is read, by name. The first whose `matches` is true reads a file."""
+
+_REFUSED = (
+    (0, b"GIF8", "GIF"), (4, b"ftyp", "HEIC or another HEIF file"), (0, b"%PDF", "PDF"), (0, b"%!PS", "PostScript"),
+    (0, b"\xc5\xd0\xd3\xc6", "PostScript"), (0, b"<svg", "SVG"), (0, b"<?xml", "XML or SVG"), (0, b"PK\x03\x04", "zip"),
+    (0, b"\x08\0\x05\0", "DICOM without its file header"), (0, b"\x08\0\x08\0", "DICOM without its file header"),
+)  # fmt: skip
+
+
+def format_of_bytes(head: bytes) -> Format:
+    """The format of a file that begins with these bytes.
+
+    Raises:
+        ImageError: empty, or none of `FORMATS`; the message says what it is where that is known.
+    """
+    found = next((known for known in FORMATS.values() if known.matches(head[:HEAD])), None)
+    if found is not None:
+        return found
+    if not head:
+        raise ImageError("an empty file")
+    allowed = ", ".join(name for name in FORMATS if name != "PGM")
+    for offset, magic, kind in _REFUSED:
+        if head.startswith(magic, offset):
+            raise ImageError(f"{kind} is not read; convert it to PNG or TIFF ({allowed} are read)")
+    raise ImageError(f"not an image file of a known format; {allowed} are read")
+
+
+def format_of_suffix(suffix: str) -> Format | None:
+    """The format that is written to a file with this suffix, in any case; None if none is."""
+    return next((known for known in FORMATS.values() if known.encode and suffix.lower() in known.suffixes), None)
