@@ -208,6 +208,7 @@ WRONG = {
     "crop.sharpen_max": (-1,),
     "crop.expose_max": (-1,),
     "crop.aperture_share": (3, -0.1),
+    "crop.marks_share": (3, -0.1),
     "crop.min_visible": (9, -1),
     "loss.mse": (-1,),
     "loss.log": (-1,),

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from retinashift.training.marks import draw_marks
 from retinashift.training.settings import CropSettings
 
 EDGE_WIDTHS = (0.7, 4.0)
@@ -21,7 +22,7 @@ APERTURE_RADII = (0.7, 6.0)
 """Radius of an aperture, of the side of the crop: from a whole small field to an edge that is nearly straight."""
 SURROUND_MAX = 0.1
 """The brightest surround, of the range from black to white."""
-NUMBERS = 24
+NUMBERS = 26
 """Numbers in [0, 1) that the changes of a sample take."""
 
 
@@ -32,6 +33,7 @@ def as_another_camera(hr: Tensor, settings: CropSettings, numbers: Tensor) -> Te
         numbers: (B, NUMBERS) in [0, 1), on the CPU; what is asked for does not change which decide what.
     """
     softer, sharper, tint, expose, aperture = numbers[:, :5].unbind(1)  # (B,) each
+    marked, drawing = numbers[:, 24:26].unbind(1)
     strength, colours, edge = numbers[:, 5], numbers[:, 6:15].unflatten(1, (3, 3)), numbers[:, 15:24]
     blurred = softer < (0.5 if settings.blur_sigma_max else 0)
     changes: list[tuple[Tensor, Callable[[Tensor, Tensor], Tensor]]] = [
@@ -41,6 +43,7 @@ def as_another_camera(hr: Tensor, settings: CropSettings, numbers: Tensor) -> Te
         ((tint < 0.5) & (settings.tint_max > 0), lambda some, n: _tint(some, settings.tint_max, colours[n, :2])),
         ((expose < 0.5) & (settings.expose_max > 0), lambda some, n: _expose(some, settings.expose_max, colours[n, 2])),
         (aperture < settings.aperture_share, lambda some, n: _aperture(some, edge[n])),
+        (marked < settings.marks_share, lambda some, n: draw_marks(some, drawing[n])),
     ]  # fmt: skip
     for chosen, change in changes:
         rows = chosen.nonzero().flatten()

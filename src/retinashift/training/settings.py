@@ -63,6 +63,8 @@ class CropSettings(Section):
     white: over- and under-exposed photographs."""
     aperture_share: Share = 0.0
     """This share of the crops is cut by the edge of a disc, sharp or soft, with a dark surround: other apertures."""
+    marks_share: Share = 0.0
+    """This share of the crops has lines, rings, boxes, rulers or text drawn on it, in any colour: annotations."""
     flip: bool = True
     """The eight flips and quarter turns."""
     min_visible: Share = 0.25
