@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from retinashift.diffusion.process import posterior
-from retinashift.diffusion.schedule import kept_steps, sqrt_eta_schedule
+from retinashift.diffusion.schedule import respaced_timesteps, sqrt_eta_schedule
 
 GOLDEN_15 = [0.02, 0.11717, 0.1763, 0.23363, 0.29157, 0.35101, 0.41236, 0.47586]
 GOLDEN_15 += [0.54167, 0.60991, 0.68066, 0.75399, 0.82995, 0.90861, 0.99]
@@ -40,12 +40,12 @@ def test_a_value_outside_its_range_is_named(wrong):
 
 
 def test_trailing_steps_keep_the_last_and_leading_steps_are_the_official_ones():
-    assert kept_steps(15, 5, "leading") == [0, 3, 6, 9, 12]
-    assert kept_steps(15, 5, "trailing") == [2, 5, 8, 11, 14]
-    assert kept_steps(4, 1) == [3]
-    assert kept_steps(4, 4) == kept_steps(4, 4, "leading") == [0, 1, 2, 3]
+    assert respaced_timesteps(15, 5, "leading") == [0, 3, 6, 9, 12]
+    assert respaced_timesteps(15, 5, "trailing") == [2, 5, 8, 11, 14]
+    assert respaced_timesteps(4, 1) == [3]
+    assert respaced_timesteps(4, 4) == respaced_timesteps(4, 4, "leading") == [0, 1, 2, 3]
     with pytest.raises(ValueError, match="num_inference_steps is 5"):
-        kept_steps(4, 5)
+        respaced_timesteps(4, 5)
 
 
 @pytest.mark.shared

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from retinashift.inference import codec_tiles
-from retinashift.inference.tiling import faded, plan_tiles
+from retinashift.inference.tiling import blend_tiles, plan_tiles
 from retinashift.models.vq import VQCodec
 
 
@@ -44,7 +44,7 @@ def test_where_tiles_meet_the_picture_is_no_rougher_than_elsewhere():
         rows, columns = tile.read
         return codec.decode(smooth[..., rows, columns], force_not_quantize=True).sample
 
-    image = faded(decoded, tiles, 64, 64, 2)
+    image = blend_tiles(decoded, tiles, 64, 64, 2)
     steps = image.diff(dim=-1).abs().mean((0, 1, 2))  # (127,), between neighbouring columns
     overlap = slice(2 * 24 - 2, 2 * 40 + 2)
     assert steps[overlap].max() < 1.5 * steps[8:-8].max().clamp(min=1e-6)

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from retinashift.inference.memory import _unwritten, give_back, release
+from retinashift.inference.memory import _unwritten, drop_clean_pages, trim_heap
 
 SIDE = 1024  # of a square matrix: 4 MiB
 
@@ -43,10 +43,10 @@ def test_released_weights_are_held_no_longer_and_read_again_as_they_were(mapped)
     layers, state = mapped
     assert same(layers, state)  # and so every page is held
     before = held_of_files()
-    assert release(layers) == 2 * 4 * SIDE**2
+    assert drop_clean_pages(layers) == 2 * 4 * SIDE**2
     assert before - held_of_files() > 6 * 1024
     assert same(layers, state)
-    assert release(layers[0]) == 4 * SIDE**2
+    assert drop_clean_pages(layers[0]) == 4 * SIDE**2
 
 
 def test_weights_that_were_written_to_are_left_alone(mapped):
@@ -54,15 +54,15 @@ def test_weights_that_were_written_to_are_left_alone(mapped):
     with torch.no_grad():
         layers[1].weight[0, 0] = 7.0  # a single page
     state["1.weight"][0, 0] = 7.0
-    assert release(layers) == 0
+    assert drop_clean_pages(layers) == 0
     assert same(layers, state)
 
 
 def test_weights_that_are_no_file_are_left_alone():
     layers = nn.Linear(8, 8)
     expected = [parameter.detach().clone() for parameter in layers.parameters()]
-    assert release(layers) == 0
-    give_back()
+    assert drop_clean_pages(layers) == 0
+    trim_heap()
     assert all(torch.equal(p, e) for p, e in zip(layers.parameters(), expected, strict=True))
 
 

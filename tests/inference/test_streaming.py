@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from retinashift.inference import streaming
-from retinashift.inference.streaming import halving, planned_rows
+from retinashift.inference.streaming import planned_rows, retry_with_smaller_bands
 
 
 def picture(height=61, width=47):
@@ -47,21 +47,21 @@ def test_halving_goes_on_where_it_was_and_gives_up_at_one_row():
                 raise MemoryError
             yield torch.arange(top, min(20, top + rows)).view(1, 1, -1, 1)
 
-    assert torch.cat(list(halving(bands, 8)), dim=-2).flatten().tolist() == list(range(20))
+    assert torch.cat(list(retry_with_smaller_bands(bands, 8)), dim=-2).flatten().tolist() == list(range(20))
 
     def never(rows):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
         yield
 
     with pytest.raises(MemoryError, match="one row of the picture"):
-        next(halving(never, 8))
+        next(retry_with_smaller_bands(never, 8))
 
     def broken(rows):
         raise RuntimeError("something else")
         yield
 
     with pytest.raises(RuntimeError, match="something else"):
-        next(halving(broken, 8))
+        next(retry_with_smaller_bands(broken, 8))
 
 
 def test_less_memory_means_thinner_bands(tiny_pipeline):
@@ -74,7 +74,7 @@ def test_less_memory_means_thinner_bands(tiny_pipeline):
 
 def test_freed_memory_goes_back_between_bands_only_where_it_is_scarce(tiny_pipeline, monkeypatch):
     given = []
-    monkeypatch.setattr(streaming, "give_back", lambda: given.append(1))
+    monkeypatch.setattr(streaming, "trim_heap", lambda: given.append(1))
     pipe = tiny_pipeline()
     pipe(picture(), memory=2**40)
     assert not given

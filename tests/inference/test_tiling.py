@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retinashift.inference.tiling import faded, plan_tiles, scaled
+from retinashift.inference.tiling import blend_tiles, plan_tiles, scaled
 
 
 @given(height=st.integers(1, 60), width=st.integers(1, 60), side=st.integers(1, 40), margin=st.integers(0, 20))
@@ -30,7 +30,7 @@ def test_tiles_of_one_picture_add_up_to_it(height, width, side, scale):
         return picture[..., rows, columns]
 
     tiles = plan_tiles(height, width, side, margin=3)
-    assert torch.allclose(faded(cut, tiles, height, width, scale), picture, atol=1e-5)
+    assert torch.allclose(blend_tiles(cut, tiles, height, width, scale), picture, atol=1e-5)
 
 
 def test_tiles_that_disagree_fade_into_one_another_without_a_step():
@@ -40,7 +40,7 @@ def test_tiles_that_disagree_fade_into_one_another_without_a_step():
     def one(tile):
         return torch.full((1, 1, 1, tile.read[1].stop - tile.read[1].start), float(next(values)))
 
-    row = faded(one, tiles, 1, 64)[0, 0, 0]
+    row = blend_tiles(one, tiles, 1, 64)[0, 0, 0]
     assert row[0] == 0
     assert row[-1] == len(tiles) - 1
     assert 0 <= float(row.diff().min()) <= float(row.diff().max()) <= 1 / (2 * 4) + 1e-6

@@ -4,7 +4,7 @@ from typing import get_args
 
 import pytest
 
-from retinashift.diffusion.schedule import kept_steps
+from retinashift.diffusion.schedule import respaced_timesteps
 from retinashift.official.releases import RELEASES, ReleaseName, release_of_file
 
 
@@ -40,4 +40,4 @@ def test_the_steps_are_those_of_the_published_configurations(release):
 
 @pytest.mark.parametrize("release", RELEASES.values(), ids=lambda release: release.name)
 def test_by_default_sampling_starts_at_the_last_step(release):
-    assert kept_steps(release.steps, release.default_steps, release.spacing)[-1] == release.steps - 1
+    assert respaced_timesteps(release.steps, release.default_steps, release.spacing)[-1] == release.steps - 1

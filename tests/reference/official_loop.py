@@ -9,11 +9,12 @@ Source: ResShift, release v2.0 of the official code, by its description; nothing
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
+from retinashift.diffusion.sampling import sample
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.models.codec import upsample_bicubic
 from retinashift.models.swin_unet import pad_to_multiple
@@ -74,30 +75,19 @@ def _sample(pipeline: ResShiftPipeline, given: Tensor, draw: Draw) -> Tensor:
     lq = pad_to_multiple(given, net.size_multiple * net.lq_ratio)
     y0 = pipeline.codec.encode(upsample_bicubic(lq, scale, "torch")).latents  # (1, C, h', w')
     pipeline.scheduler.set_timesteps(pipeline.config.default_steps)
-    x0 = run_chain(pipeline, y0, lq, draw)
+    *_, (x0, _) = run_chain(pipeline, y0, lq, draw)
     return pipeline.codec.decode(x0).sample[..., : height * scale, : width * scale].clamp(-1, 1)
 
 
-def run_chain(
-    pipeline: ResShiftPipeline,
-    y0: Tensor,
-    lq: Tensor,
-    draw: Draw,
-    report: Callable[[dict[str, Tensor]], None] | None = None,
-) -> Tensor:
-    """The loop over the scheduler's timesteps, from y0 to x0, both (B, C, h, w).
+def run_chain(pipeline: ResShiftPipeline, y0: Tensor, lq: Tensor, draw: Draw) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield (x_{t-1}, x0) after each step from y0 on, all (B, C, h, w).
 
     Args:
         lq: the condition in [-1, 1], see `SwinUNet.forward`.
         draw: T + 1 draws, see `official_upscale`.
-        report: called after each step with {"x_t", "x0"}, the state and the estimate.
     """
-    net, scheduler = pipeline.denoiser, pipeline.scheduler
-    x_t = scheduler.init_noise(y0, noise=draw(y0.shape).to(y0))
+    net = pipeline.denoiser
     with net.steady():
-        for t in scheduler.timesteps.tolist():
-            prediction = net(scheduler.scale_model_input(x_t, t), t, lq).sample
-            x_t, x0 = scheduler.step(prediction, t, x_t, y0, noise=draw(y0.shape).to(y0), return_dict=False)
-            if report is not None:
-                report({"x_t": x_t, "x0": x0})
-    return x_t
+        yield from sample(
+            pipeline.scheduler, lambda x, t: net(x, t, lq).sample, y0, lambda number: draw(y0.shape).to(y0)
+        )

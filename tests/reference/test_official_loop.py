@@ -72,18 +72,18 @@ def test_the_loop_from_the_encoded_image_to_the_decoded_one_is_the_official_one(
     z_y = pipeline.codec.encode(upsample_bicubic(lq, scale, "torch")).latents
     parity.check("sampling", f"{case}.z_y", z_y, 1e-4)
     pipeline.scheduler.set_timesteps(len(given["noise"]) - 1)
-    queue, steps = list(given["noise"]), []
-    last = run_chain(pipeline, z_y, lq, lambda shape: queue.pop(0), steps.append)
+    queue = list(given["noise"])
+    states, estimates = zip(*run_chain(pipeline, z_y, lq, lambda shape: queue.pop(0)), strict=True)
     assert queue == []
     relative = "epsilon" in case  # their latents are in the hundreds
     for name, values in (
-        ("sample", torch.stack([step["x_t"] for step in steps])),
-        ("pred_xstart", torch.stack([step["x0"] for step in steps])),
-        ("final_latent", last),
+        ("sample", torch.stack(states)),
+        ("pred_xstart", torch.stack(estimates)),
+        ("final_latent", states[-1]),
     ):
         if name in given:
             parity.check("sampling", f"{case}.{name}", values, 1e-4, relative=relative)
-    parity.check("sampling", f"{case}.image", pipeline.codec.decode(last).sample, 5e-4)
+    parity.check("sampling", f"{case}.image", pipeline.codec.decode(states[-1]).sample, 5e-4)
 
 
 @pytest.mark.shared

@@ -44,10 +44,9 @@ def images(seed: int = 0) -> dict[str, torch.Tensor]:
 def test_the_teacher_is_deterministic_and_its_gain_pulls_its_sample_from_its_first_estimate(teacher):
     given = images()
     x_T = teacher.scheduler.init_noise(given["y0"], noise=given["noise"])
-    sample, plain, mean = (
-        replace(teacher, gain=gain).sample(x_T, given["y0"], given["lq"]) for gain in (2, 1, 0)
-    )
-    assert torch.equal(sample, teacher.sample(x_T, given["y0"], given["lq"]))
+    place = given["noise"], given["y0"], given["lq"]
+    sample, plain, mean = (replace(teacher, gain=gain).sample(*place) for gain in (2, 1, 0))
+    assert torch.equal(sample, teacher.sample(*place))
     assert torch.allclose(sample, mean + 2 * (plain - mean), atol=1e-5)
     first = teacher.denoiser(x_T, 3, lq=given["lq"]).sample
     assert torch.allclose(mean, given["y0"] - first, atol=1e-5)
@@ -60,13 +59,11 @@ def test_the_error_is_nothing_for_a_student_that_is_the_teacher_and_right_on_ave
 
     def perfect(x_T, timesteps, lq):
         assert timesteps.tolist() == [3, 3]
-        return given["y0"] - teacher.sample(x_T, given["y0"], lq)
+        noise = (x_T - given["y0"]) / scheduler.init_noise_sigma
+        return given["y0"] - teacher.sample(noise, given["y0"], lq)
 
     assert distillation_error(teacher, perfect, **given, truth=0.0).max() < 1e-9
-    opposite = (
-        teacher.sample(scheduler.init_noise(given["y0"], noise=sign * given["noise"]), given["y0"], given["lq"])
-        for sign in (1, -1)
-    )
+    opposite = (teacher.sample(sign * given["noise"], given["y0"], given["lq"]) for sign in (1, -1))
     given["x0"] = sum(opposite) / 2
     assert distillation_error(teacher, perfect, **given, truth=3.0).max() < 1e-9
     given["x0"] = given["x0"] + 0.5

@@ -5,6 +5,8 @@ What is drawn then depends neither on batch size, nor on the order of work, nor 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -31,3 +33,36 @@ def normal_rows(seed: int, stream: tuple[int, ...], top: int, bottom: int, chann
         torch.randn(channels, width, generator=stream_generator(seed, (*stream, row))) for row in range(top, bottom)
     ]  # (channels, width) each
     return torch.stack(rows, dim=1)[None]
+
+
+def noise_of(seed: int, member: int, like: Tensor) -> Callable[[int], Tensor]:
+    """The draws of one sample of a picture: draw i is whole, shaped as `like` (1, C, h, w), in its dtype and place.
+
+    Args:
+        seed: of the picture.
+        member: number of the sample.
+    """
+    _, channels, height, width = like.shape
+    return lambda number: normal_rows(seed, (member, number), 0, height, channels, width).to(like)
+
+
+def noise_seeds(generator: torch.Generator | Sequence[torch.Generator] | None, count: int) -> list[int]:
+    """One seed per image, from which its noise streams come, so that its noise depends on nothing beside it.
+
+    Args:
+        generator: one for all images, which then share a seed; a list with one each; or None, one seeded 0.
+
+    Raises:
+        ValueError: another number of generators than of images.
+    """
+    if isinstance(generator, Sequence):
+        if len(generator) != count:
+            raise ValueError(
+                f"{len(generator)} generators were given for {count} images; give one each, or one for all"
+            )
+        return [_draw_seed(g) for g in generator]
+    return [_draw_seed(generator or torch.Generator().manual_seed(0))] * count
+
+
+def _draw_seed(generator: torch.Generator) -> int:
+    return int(torch.randint(2**62, (), generator=generator, device=generator.device))

@@ -56,7 +56,7 @@ def sqrt_eta_schedule(
     return sqrt_eta  # (T,)
 
 
-def kept_steps(steps: int, count: int, spacing: Spacing = "trailing") -> list[int]:
+def respaced_timesteps(steps: int, count: int, spacing: Spacing = "trailing") -> list[int]:
     """Which of the T trained steps a sampler of `count` steps visits, ascending.
 
     "trailing" always keeps the last step, from which sampling starts, so the start has the noise the network was

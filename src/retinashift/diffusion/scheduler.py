@@ -26,7 +26,7 @@ from retinashift.diffusion.process import (
     q_sample,
     training_target,
 )
-from retinashift.diffusion.schedule import Spacing, kept_steps, sqrt_eta_schedule
+from retinashift.diffusion.schedule import Spacing, respaced_timesteps, sqrt_eta_schedule
 
 InputScaling = Literal["none", "latent", "pixel"]
 Generators = torch.Generator | list[torch.Generator] | None
@@ -49,7 +49,7 @@ class ResShiftScheduler(SchedulerMixin, ConfigMixin):
         prediction_type: what the network predicts.
         input_scaling: divisor of x_t before the network. "latent": sqrt(kappa^2 eta_t + 1), for latents of unit
             variance (official checkpoints); "pixel": 3 kappa sqrt(eta_t) + 1, a range; "none".
-        spacing: which steps fewer than T keep, see `kept_steps`.
+        spacing: which steps fewer than T keep, see `respaced_timesteps`.
         transition: "ancestral" draws from the posterior, "deterministic" adds no noise.
         clip_x0: clamp the estimate of x0 to [-1, 1] at every step (pixel-space chains).
 
@@ -102,7 +102,7 @@ class ResShiftScheduler(SchedulerMixin, ConfigMixin):
             ValueError: steps outside 1..T.
         """
         self.transition = transition or self.config.transition
-        kept = kept_steps(self.config.num_train_timesteps, num_inference_steps, self.config.spacing)
+        kept = respaced_timesteps(self.config.num_train_timesteps, num_inference_steps, self.config.spacing)
         self.num_inference_steps = num_inference_steps
         self.timesteps = torch.tensor(kept[::-1], device=device)
         self._eta_prev = dict(zip(kept, [0.0, *(float(self.eta[t]) for t in kept[:-1])], strict=True))

@@ -8,7 +8,7 @@ from types import TracebackType
 
 import torch
 
-from retinashift.inference.memory import give_back
+from retinashift.inference.memory import trim_heap
 
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
@@ -29,7 +29,7 @@ class PeakMemory:
             return self
         try:
             gc.collect()
-            give_back()  # else what is kept for later would hide the peak
+            trim_heap()  # else what is kept for later would hide the peak
             _RESET.write_text("5")  # sets the high-water mark to what is held now
             self._start = _field("VmRSS")
         except OSError:

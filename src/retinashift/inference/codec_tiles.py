@@ -11,7 +11,7 @@ from __future__ import annotations
 from diffusers.models.autoencoders.vq_model import VQModel
 from torch import Tensor
 
-from retinashift.inference.tiling import Tile, faded, plan_tiles, scaled
+from retinashift.inference.tiling import Tile, blend_tiles, plan_tiles, scaled
 
 WHOLE_UP_TO = 128 * 128  # positions of the latent
 SIDE, MARGIN = 80, 8  # of what a tile keeps, and how far it reads into its neighbours, in positions of the latent
@@ -33,7 +33,7 @@ def encode(codec: VQModel, image: Tensor, side: int | None = None) -> Tensor:
     tiles = _tiles(*grid, side)
     if not tiles:
         return codec.encode(image).latents
-    return faded(lambda tile: codec.encode(_piece(image, tile, factor)).latents, tiles, *grid)
+    return blend_tiles(lambda tile: codec.encode(_piece(image, tile, factor)).latents, tiles, *grid)
 
 
 def decode(codec: VQModel, latent: Tensor, side: int | None = None) -> Tensor:
@@ -43,7 +43,7 @@ def decode(codec: VQModel, latent: Tensor, side: int | None = None) -> Tensor:
     if not tiles:
         return codec.decode(latent).sample
     factor = latent_factor(codec)
-    return faded(lambda tile: codec.decode(_piece(latent, tile, 1)).sample, tiles, height, width, factor)
+    return blend_tiles(lambda tile: codec.decode(_piece(latent, tile, 1)).sample, tiles, height, width, factor)
 
 
 def latent_factor(codec: VQModel) -> int:

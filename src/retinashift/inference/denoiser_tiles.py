@@ -13,7 +13,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from retinashift.inference.streaming import out_of_memory
-from retinashift.inference.tiling import Tile, faded, plan_tiles, scaled
+from retinashift.inference.tiling import Tile, blend_tiles, plan_tiles, scaled
 from retinashift.models.swin_unet import SwinUNet
 
 MARGIN = 16  # positions that a tile reads beyond what it keeps
@@ -62,7 +62,7 @@ def _denoise(predict: Predict, ratio: int, sample: Tensor, lq: Tensor, mask: Ten
         hole = None if mask is None else mask[..., fine[0], fine[1]]
         return predict(sample[..., rows, columns], lq[..., fine[0], fine[1]], hole)  # (B, C, n, m)
 
-    return faded(one, plan_tiles(height, width, side - 2 * MARGIN, MARGIN), height, width)
+    return blend_tiles(one, plan_tiles(height, width, side - 2 * MARGIN, MARGIN), height, width)
 
 
 def _smallest(net: SwinUNet) -> int:

@@ -19,7 +19,7 @@ _MAPS = Path("/proc/self/smaps")
 _DROP = 4  # MADV_DONTNEED of Linux
 
 
-def give_back() -> None:
+def trim_heap() -> None:
     """Freed memory goes back to the system, where the C library is one that keeps it: that of most Linux systems."""
     if sys.platform != "linux":
         return
@@ -28,7 +28,7 @@ def give_back() -> None:
         trim(0)
 
 
-def release(part: nn.Module) -> int:
+def drop_clean_pages(part: nn.Module) -> int:
     """Drop the pages of weights that are still those of their file, whose values stay. Returns the bytes of these.
 
     Weights elsewhere (on a GPU, converted, trained) and a mapping of which a single page was written to are left alone.

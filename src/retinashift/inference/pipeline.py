@@ -16,15 +16,16 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.utils import BaseOutput
 from torch import Tensor, nn
 
-from retinashift.diffusion.noise import normal_rows
+from retinashift.diffusion.noise import noise_of, noise_seeds
 from retinashift.diffusion.process import TRANSITIONS
+from retinashift.diffusion.sampling import boost_detail, sample
 from retinashift.diffusion.scheduler import ResShiftScheduler
 from retinashift.inference import codec_tiles
 from retinashift.inference.denoiser_tiles import denoise, planned_side
 from retinashift.inference.device import spare_memory
 from retinashift.inference.fidelity import back_project_rows, value_limits
 from retinashift.inference.gate import CheckpointError, check_finite, check_folder
-from retinashift.inference.memory import give_back, release
+from retinashift.inference.memory import drop_clean_pages, trim_heap
 from retinashift.inference.pictures import (
     Canvas,
     Mask,
@@ -38,10 +39,9 @@ from retinashift.inference.pictures import (
     prepare,
 )
 from retinashift.inference.progress import Listener, StepWatch
-from retinashift.inference.seeds import noise_seeds
 from retinashift.inference.self_check import Measure, SelfCheck
 from retinashift.inference.settings import Mode, Plan, Precision, Sampling
-from retinashift.inference.streaming import LightChain, amplified, halving, is_scarce, planned_rows
+from retinashift.inference.streaming import LightChain, is_scarce, planned_rows, retry_with_smaller_bands
 from retinashift.inference.uncertainty import Calibration, SampleMean
 from retinashift.models.codec import PixelCodec, Upsampling, upsample_bicubic
 from retinashift.models.light_net import LightNet
@@ -85,7 +85,7 @@ class ResShiftPipeline(DiffusionPipeline):
             estimate with the least squared error, and the most faithful; all T steps draw a sample.
         back_projections: how often results are brought into line with their input when the caller names no number;
             see `fidelity`.
-        detail_gain: of the mode "realistic": what the detail of its samples is multiplied by; see `amplified`.
+        detail_gain: of the mode "realistic": what the detail of its samples is multiplied by; see `boost_detail`.
         detail_steps, detail_transition: of the same mode: network calls (0 is all T), and whether noise is added
             between them ("ancestral") or only that of x_T is kept ("deterministic").
         distilled: the denoiser is a student that draws the sample of a chain in one call; there is no other use of it.
@@ -374,7 +374,7 @@ class ResShiftPipeline(DiffusionPipeline):
             prepared.lr.device.type == "cpu" and is_scarce(width, self.denoiser, budget, steps, rows),
             watch.rows,
         )
-        return (band.float() for band in halving(chain.bands, rows))
+        return (band.float() for band in retry_with_smaller_bands(chain.bands, rows))
 
     def _sample_whole(
         self,
@@ -389,21 +389,16 @@ class ResShiftPipeline(DiffusionPipeline):
     ) -> Tensor:
         """One sample of a network that looks at the whole picture, (1, 3, H, W) float32 in about [-1, 1]."""
 
-        def draw(number: int) -> Tensor:
-            # drawn on the CPU in float32, so that the noise is the same on every device and in every dtype
-            _, channels, height, width = y0.shape
-            return normal_rows(seed, (member, number), 0, height, channels, width).to(y0)
+        def predict(x: Tensor, t: int) -> Tensor:
+            return self._predict(t, x, given, budget)
 
-        x_t = self.scheduler.init_noise(y0, noise=draw(0))
+        x_t = mean = y0
         with self.denoiser.steady() if isinstance(self.denoiser, SwinUNet) else nullcontext():
-            mean = x_t
-            for number, t in enumerate(self.scheduler.timesteps.tolist()):
-                prediction = self._predict(t, self.scheduler.scale_model_input(x_t, t), given, budget)
-                x_t, x0 = self.scheduler.step(prediction, t, x_t, y0, noise=draw(number + 1), return_dict=False)
+            for number, (x_t, x0) in enumerate(sample(self.scheduler, predict, y0, noise_of(seed, member, y0))):
                 mean = x0 if number == 0 else mean
                 watch.whole(number, x0, x_t)
         if gain != 1:
-            x_t = amplified(x_t, mean, gain)
+            x_t = boost_detail(x_t, mean, gain)
         self._done(self.denoiser)
         image = self._decode(x_t, lr).float()
         if self.codec is not None:
@@ -424,8 +419,8 @@ class ResShiftPipeline(DiffusionPipeline):
     def _done(self, part: nn.Module) -> None:
         """A part has done its work for a picture: on a CPU its weights and activations make room for the next one's."""
         if self._execution_device.type == "cpu":
-            release(part)
-            give_back()
+            drop_clean_pages(part)
+            trim_heap()
 
     def _whole_latents(self, prepared: Prepared) -> Prepared:
         """A learned codec and the network need whole blocks of pixels; pictures are extended by reflection."""

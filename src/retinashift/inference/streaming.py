@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from retinashift.diffusion.noise import normal_rows
+from retinashift.diffusion.sampling import boost_detail
 from retinashift.diffusion.scheduler import ResShiftScheduler
 from retinashift.inference.fidelity import REACH
-from retinashift.inference.memory import give_back
+from retinashift.inference.memory import trim_heap
 from retinashift.models.codec import PixelCodec, Upsampling, upsample_bicubic
 from retinashift.models.light_net import LightNet
 from retinashift.models.light_stream import LightStream, RowQueue
@@ -36,7 +37,7 @@ class LightChain:
         lr: (1, 3, h, w) in [-1, 1].
         codec, upsampling: how y0 is made.
         seed, member: from which the noise comes.
-        detail_gain: factor of the sample's detail, see `amplified`.
+        detail_gain: factor of the sample's detail, see `boost_detail`.
         scarce: memory is scarce, so after each band freed memory goes back to the system. It costs a tenth of the time.
         observer: called with the number of a step and its rows of x0 and x_t, (1, C*f*f, n, w).
     """
@@ -67,10 +68,10 @@ class LightChain:
             states = self._step(states, number, rows, keep)
         for x0, _ in states:
             if self.detail_gain != 1:
-                x0 = amplified(x0, means.take(x0.shape[-2]), self.detail_gain)
+                x0 = boost_detail(x0, means.take(x0.shape[-2]), self.detail_gain)
             yield self.codec.decode(x0)
             if self.scarce:
-                give_back()  # of maps that come and go the C library keeps several times what is in use
+                trim_heap()  # of maps that come and go the C library keeps several times what is in use
 
     def _start(self, rows: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Rows of x_T and of y0, (1, C*f*f, n, w) each."""
@@ -115,18 +116,6 @@ class LightChain:
         return normal_rows(self.seed, (self.member, draw), top, top + count, channels, width).to(like)
 
 
-def amplified(sample: Tensor, mean: Tensor, gain: float) -> Tensor:
-    """mean + gain * (sample - mean): a sample whose detail, what it has beyond the posterior mean, is stronger.
-
-    A chain of few steps, trained by squared error, draws samples that lie too near their mean: its detail is in the
-    right places and too faint. The gain that puts that right is measured on validation photographs.
-
-    Args:
-        sample: x0 at the end of the chain. mean: the estimate of x0 at its first step. Both in the space of the chain.
-    """
-    return mean + gain * (sample - mean)
-
-
 def out_of_memory(error: BaseException) -> bool:
     """Whether memory ran out, on whichever device."""
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
@@ -134,7 +123,7 @@ def out_of_memory(error: BaseException) -> bool:
     )
 
 
-def halving(bands: Callable[[int], Iterator[Tensor]], rows: int) -> Iterator[Tensor]:
+def retry_with_smaller_bands(bands: Callable[[int], Iterator[Tensor]], rows: int) -> Iterator[Tensor]:
     """`bands(rows)`; where memory runs out it begins again with half as many rows, and goes on where it was.
 
     Raises:
@@ -156,7 +145,7 @@ def halving(bands: Callable[[int], Iterator[Tensor]], rows: int) -> Iterator[Ten
             if rows == 1:
                 raise MemoryError("memory does not suffice for one row of the picture; close other programs") from None
             rows //= 2
-            give_back()  # what thicker bands have freed
+            trim_heap()  # what thicker bands have freed
 
 
 def planned_rows(width: int, net: LightNet, memory: int, steps: int = 1) -> int:

@@ -38,7 +38,7 @@ def plan_tiles(height: int, width: int, side: int, margin: int) -> list[Tile]:
     ]
 
 
-def faded(work: Callable[[Tile], Tensor], tiles: list[Tile], height: int, width: int, scale: int = 1) -> Tensor:
+def blend_tiles(work: Callable[[Tile], Tensor], tiles: list[Tile], height: int, width: int, scale: int = 1) -> Tensor:
     """What `work` makes of every tile, faded together.
 
     Args:

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from retinashift.diffusion.sampling import boost_detail, sample
 from retinashift.diffusion.scheduler import ResShiftScheduler
 from retinashift.inference.checkpoints import open_checkpoint
 from retinashift.inference.gate import CheckpointError
 from retinashift.inference.pipeline import Denoiser, ResShiftPipeline
 from retinashift.inference.settings import Sampling
-from retinashift.inference.streaming import amplified
 from retinashift.training.settings import ConfigError, DistillSettings
 
 Network = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -35,19 +35,19 @@ class Teacher:
     denoiser: Denoiser
     scheduler: ResShiftScheduler
     gain: float
-    """What the detail of its samples is multiplied by; see `amplified`."""
+    """What the detail of its samples is multiplied by; see `boost_detail`."""
     back_projections: int
     """How often results of its realistic mode are brought into line with the input."""
 
     @torch.no_grad()
-    def sample(self, x_T: Tensor, y0: Tensor, lq: Tensor) -> Tensor:
-        """x0 that its chain reaches from x_T, (B, C, h, w) in the space of the chain."""
-        x_t = mean = x_T
-        for number, t in enumerate(self.scheduler.timesteps.tolist()):
-            prediction = self.denoiser(self.scheduler.scale_model_input(x_t, t), t, lq=lq).sample
-            x_t, x0 = self.scheduler.step(prediction.float(), t, x_t, y0, return_dict=False)
-            mean = x0 if number == 0 else mean
-        return amplified(x_t, mean, self.gain)
+    def sample(self, noise: Tensor, y0: Tensor, lq: Tensor) -> Tensor:
+        """x0 that its chain reaches from the x_T of this noise, (B, C, h, w) in the space of the chain."""
+
+        def predict(x: Tensor, t: int) -> Tensor:
+            return self.denoiser(x, t, lq=lq).sample.float()
+
+        steps = list(sample(self.scheduler, predict, y0, lambda number: noise))
+        return boost_detail(steps[-1][0], steps[0][1], self.gain)
 
 
 def open_teacher(settings: DistillSettings, student: ResShiftPipeline, device: torch.device) -> Teacher:
@@ -98,11 +98,11 @@ def distillation_error(
         return scheduler.predict_x0(prediction.float(), last, x_T, y0)  # (B, C, h, w)
 
     x_T = scheduler.init_noise(y0, noise=noise)
-    sample = estimate(x_T)
-    error = _squared(sample - teacher.sample(x_T, y0, lq))
+    drawn = estimate(x_T)
+    error = _squared(drawn - teacher.sample(noise, y0, lq))
     if truth:
         opposite = estimate(scheduler.init_noise(y0, noise=-noise))
-        error = error + truth * _squared((sample + opposite) / 2 - x0)
+        error = error + truth * _squared((drawn + opposite) / 2 - x0)
     return error
 
 

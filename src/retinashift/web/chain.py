@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from retinashift.diffusion.noise import normal_rows
+from retinashift.diffusion.noise import noise_of, noise_seeds
+from retinashift.diffusion.sampling import sample
 from retinashift.imaging.degradation.bicubic import enlarge
 from retinashift.inference import codec_tiles
 from retinashift.inference.pipeline import ResShiftPipeline
@@ -33,13 +34,8 @@ def draw_chain(pipeline: ResShiftPipeline, lr: np.ndarray, seed: int) -> list[Fr
     Args:
         lr: (h, w, 3) uint8.
         seed: of the noise, which is that of a pipeline call with `torch.Generator().manual_seed(seed)`.
-
-    Raises:
-        ValueError: a checkpoint that fills in by a mask.
     """
     denoiser, scheduler, scale = pipeline.denoiser, pipeline.scheduler, pipeline.config.scale
-    if getattr(denoiser, "takes_mask", False):
-        raise ValueError("this checkpoint fills in by a mask; its chain is not drawn")
     given = torch.from_numpy(lr).permute(2, 0, 1)[None].to(pipeline.device, denoiser.dtype) / 127.5 - 1  # (1, 3, h, w)
     if isinstance(denoiser, SwinUNet):
         given = pad_to_multiple(given, denoiser.size_multiple * denoiser.lq_ratio)
@@ -47,11 +43,9 @@ def draw_chain(pipeline: ResShiftPipeline, lr: np.ndarray, seed: int) -> list[Fr
     codec = pipeline.codec
     y0 = pipeline.pixel_codec.encode(enlarged) if codec is None else codec_tiles.encode(codec, enlarged)
 
-    stream = int(torch.randint(2**62, (), generator=torch.Generator().manual_seed(seed)))
+    (stream,) = noise_seeds(torch.Generator().manual_seed(seed), 1)
 
-    def draw(number: int) -> Tensor:
-        _, channels, height, width = y0.shape
-        return normal_rows(stream, (0, number), 0, height, channels, width).to(y0)
+    draw = noise_of(stream, 0, y0)
 
     def picture(x: Tensor) -> np.ndarray:
         image = pipeline.pixel_codec.decode(x) if codec is None else codec_tiles.decode(codec, x)
@@ -65,9 +59,8 @@ def draw_chain(pipeline: ResShiftPipeline, lr: np.ndarray, seed: int) -> list[Fr
         Frame(f"x{timesteps[0] + 1}, the noisy start", picture(x_t)),
         Frame("y0, enlarged bicubically", enlarge(lr, scale, "bicubic")),
     ]
-    for number, t in enumerate(timesteps):
-        prediction = denoiser(scheduler.scale_model_input(x_t, t), t, lq=given).sample
-        x_t, x0 = scheduler.step(prediction, t, x_t, y0, noise=draw(number + 1), return_dict=False)
+    states = sample(scheduler, lambda x, t: denoiser(x, t, lq=given).sample, y0, draw)
+    for t, (x_t, x0) in zip(timesteps, states, strict=True):
         if t:
             frames += [Frame(f"estimate of x0 at step {t + 1}", picture(x0)), Frame(f"x{t}", picture(x_t))]
     return [*frames, Frame("x0, the result", picture(x_t))]
