@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import skimage.data
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from retinashift.evaluation.similarity import consistency, psnr_rgb, ssim_y
 from retinashift.imaging.degradation.bicubic import bicubic_pillow, crop_to_multiple, enlarge
+from retinashift.imaging.figures.comparison import side_by_side
 from retinashift.imaging.files import ImageError, write_image
 from retinashift.imaging.fundus import field_of_view
 from retinashift.inference.pipeline import ResShiftPipeline
@@ -25,7 +26,6 @@ HR_SIDE = 704
 DETAIL = (slice(300, 380), slice(100, 180))
 """Rows and columns of the detail: fine vessels and pigment at the edge of the optic disc."""
 FILES = ("lr.png", "bicubic.png", "sr.png", "hr.png", "figure.png")
-BAR, GAP, INK, PAPER = 30, 8, (230, 230, 230), (17, 17, 17)
 
 
 @dataclass(frozen=True)
@@ -72,27 +72,7 @@ def run_demo(pipeline: ResShiftPipeline, out: Path, *, steps: int | None, seed: 
         "consistency is the PSNR of the result, reduced again, against the input."
     )
     captions["nearest"] = f"input {lr.shape[1]}x{lr.shape[0]}, pixels repeated"
-    figure = draw_figure({captions[name]: pixels for name, pixels in pictures.items()} | {"original": hr})
+    shown = {captions[name]: pixels for name, pixels in pictures.items()} | {"original": hr}
+    figure = side_by_side(shown, DETAIL, 4 * (DETAIL[0].stop - DETAIL[0].start), marked=True)
     write_image(out / "figure.png", figure, overwrite=True)
     return DemoReport(rows, note, out / "figure.png")
-
-
-def draw_figure(pictures: dict[str, np.ndarray]) -> np.ndarray:
-    """Labelled side by side: whole pictures above, the same detail enlarged fourfold below. (H, W, 3) uint8."""
-    side = 4 * (DETAIL[0].stop - DETAIL[0].start)
-    height = BAR + side + GAP + side + GAP
-    canvas = Image.new("RGB", (GAP + len(pictures) * (side + GAP), height), PAPER)
-    draw = ImageDraw.Draw(canvas)
-    font = ImageFont.load_default(size=16)
-    for column, (caption, pixels) in enumerate(pictures.items()):
-        left = GAP + column * (side + GAP)
-        draw.text((left, 7), caption, fill=INK, font=font)
-        whole = Image.fromarray(pixels)
-        shrink = side / pixels.shape[0]
-        canvas.paste(whole.resize((round(pixels.shape[1] * shrink), side), Image.Resampling.LANCZOS), (left, BAR))
-        corners = [round(DETAIL[1].start * shrink) + left, round(DETAIL[0].start * shrink) + BAR]
-        corners += [round(DETAIL[1].stop * shrink) + left, round(DETAIL[0].stop * shrink) + BAR]
-        draw.rectangle(corners, outline=INK)
-        detail = Image.fromarray(np.ascontiguousarray(pixels[DETAIL]))
-        canvas.paste(detail.resize((side, side), Image.Resampling.NEAREST), (left, BAR + side + GAP))
-    return np.asarray(canvas)

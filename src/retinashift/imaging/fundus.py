@@ -1,4 +1,4 @@
-"""The field of view: where a fundus photograph shows the eye and not the dark surround of the camera's aperture."""
+"""The field of view: where a fundus photograph shows the retina and not the dark surround of the aperture."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from scipy import ndimage
 LUMA = (0.299, 0.587, 0.114)
 """Weights of R, G, B: ITU-R BT.601, full range."""
 DARKEST_FIELD = 10.0
-"""Grey level (of 255) that the surround of most cameras stays below and the darkest retina above."""
+"""Grey level (of 255) between the surround of most cameras and the darkest retina."""
 SURROUND_FACTOR = 1.25
-"""Field over surround. Chosen so that bicubic's PSNR is the one inside the masks that come with DRIVE: 0.13 dB off;
-a factor of 1.6 would leave out the blurred edge of the aperture and score 0.5 dB more."""
+"""Threshold over surround. Chosen so that bicubic scores within 0.13 dB of its PSNR inside DRIVE's own masks; a factor
+of 1.6 would leave out the blurred edge of the aperture and score 0.5 dB more."""
 
 
 def field_of_view(rgb: np.ndarray, *, threshold: float | None = None, erode: int = 4) -> np.ndarray:
     """Mask of the retina: luma above a threshold, largest component, holes filled, eroded.
 
-    Without a threshold it is taken from the photograph, because surrounds differ (black in most sets, 7 in DRIVE, up to
-    40 in STARE, where other cameras' retinas are darker than that): see `surround_threshold`. Frames without surround
-    are all field but for the eroded border. An entirely dark image has no field to find: its mask is True everywhere.
+    By default `surround_threshold` takes the threshold from the photograph, because surrounds differ: black in most
+    sets, 7 in DRIVE, up to 40 in STARE, which is brighter than some retinas. In frames without a surround everything
+    but the eroded border is field. The mask of an entirely dark image is True everywhere.
 
     Args:
         rgb: (H, W, 3) or (H, W), uint8 or uint16.
         threshold: grey level in 0..255 also for uint16, or None.
-        erode: pixels taken off the edge of the field and of the frame, where the blur of the aperture is; 0 for none.
+        erode: pixels taken off the edge of the field and of the frame, where the aperture is blurred; 0 for none.
 
     Returns:
         (H, W) bool, never empty: a field too small to be eroded is returned as found.

@@ -1,8 +1,8 @@
-"""What made a picture, in a form that goes into the picture's own file: one line of JSON.
+"""Provenance records: how a result was made, as one line of JSON inside its own file.
 
-The line holds no time and no name: the same photograph, checkpoint and settings give the same bytes, and a file's name
-can be a patient's. It stands in PNG as an iTXt chunk, in TIFF and WebP as the EXIF tag ProcessingSoftware, in JPEG and
-PPM as a comment, in DICOM as a contributing equipment.
+The line holds no time, so that the same photograph, checkpoint and settings give the same bytes. It holds no file name,
+which can be a patient's. PNG keeps it in an iTXt chunk, TIFF and WebP in the EXIF tag ProcessingSoftware, JPEG and PPM
+in a comment, and DICOM in a private element.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MAX_LINE = 3000
 
 @dataclass(frozen=True)
 class Provenance:
-    """The account of one result."""
+    """The record of one result."""
 
     scale: int
     checkpoint: str
@@ -82,7 +82,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "input_was_super_resolved": (bool,),
     "bicubic_share": (int, float),
 }
-"""What JSON gives for each field of a record."""
+"""Types that JSON gives for each field of a record."""
 
 
 def parse_line(text: str) -> Provenance | None:
@@ -107,7 +107,7 @@ def parse_line(text: str) -> Provenance | None:
         return None
     try:
         return Provenance(**values)
-    except TypeError:  # a record without what every record has
+    except TypeError:  # a required field is missing
         return None
 
 
@@ -116,7 +116,7 @@ def _is(value: object, kinds: tuple[type, ...]) -> bool:
 
 
 def is_account(text: str) -> bool:
-    """Whether a text is a record of ours, of whatever layout: a result's own takes its place."""
+    """Whether a text is a record of any layout; a result's own record replaces it."""
     return text.lstrip().startswith(f'{{"{KEYWORD}":')
 
 

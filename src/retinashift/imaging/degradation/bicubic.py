@@ -1,6 +1,6 @@
-"""From a photograph to its low-resolution version, and plain enlargement back. All by Pillow, nothing random.
+"""The bicubic degradation of the protocol, and interpolation back. All by Pillow, nothing random.
 
-The degradation of every published figure is `bicubic-pillow`: Pillow's antialiased bicubic (Keys, a = -0.5), rounded
+The degradation of every published score is `bicubic-pillow`: Pillow's antialiased bicubic (Keys, a = -0.5), rounded
 to the bit depth of the photograph.
 """
 
@@ -15,7 +15,7 @@ from PIL import Image
 Enlargement = Literal["nearest", "bicubic", "lanczos"]
 
 DEGRADATION = "bicubic-pillow"
-"""Name under which reports state what `bicubic_pillow` does."""
+"""Name of `bicubic_pillow` in reports and settings."""
 
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,
@@ -61,7 +61,7 @@ def bicubic_pillow(hr: np.ndarray, scale: int) -> np.ndarray:
         (H / scale, W / scale) or (H / scale, W / scale, C), dtype of `hr`.
 
     Raises:
-        ValueError: a bad scale or dtype, or a size that is no multiple of the scale.
+        ValueError: a bad scale or dtype, or a size that is not a multiple of the scale.
 
     >>> bicubic_pillow(np.full((8, 12), 7, np.uint8), 4)
     array([[7, 7, 7],
@@ -87,7 +87,7 @@ class Bicubic:
 
 
 def enlarge(lr: np.ndarray, scale: int, method: Enlargement) -> np.ndarray:
-    """Enlarge by interpolation: what every method has to beat.
+    """Interpolate: the baseline that every method has to beat.
 
     Args:
         lr: (H, W) or (H, W, C), uint8 or uint16.
@@ -118,7 +118,7 @@ def _check(pixels: np.ndarray, factor: int, name: str) -> None:
 
 
 def _resize(pixels: np.ndarray, height: int, width: int, filter_: Image.Resampling) -> np.ndarray:
-    """Channel by channel: equal to Pillow's own RGB result, and alpha is not multiplied into the colours."""
+    """Resize channel by channel: equal to Pillow's RGB result, and alpha is not multiplied into the colours."""
     if pixels.dtype not in (np.uint8, np.uint16):
         raise ValueError(f"the image is {pixels.dtype}; uint8 or uint16 is needed")
     if pixels.ndim == 3:

@@ -1,6 +1,6 @@
-"""What a camera does to a picture: blur, noise, a mosaic of colours, compression. Pure functions of float pictures.
+"""Steps of a camera: blur, noise, Bayer mosaic, compression. Pure functions of float pictures.
 
-Pictures are (H, W, 3) float32 in [0, 1]. Chance comes from a NumPy generator, so that the same seed gives the same
+Pictures are (H, W, 3) float32 in [0, 1]. Random numbers come from a NumPy generator: the same seed gives the same
 picture.
 """
 
@@ -14,7 +14,7 @@ from scipy import ndimage, signal
 
 
 def gaussian_kernel(sigma: float, ratio: float = 1.0, angle: float = 0.0) -> np.ndarray:
-    """Blur of a lens: a Gaussian, isotropic at `ratio` 1.
+    """Kernel of a lens: a Gaussian, isotropic at `ratio` 1.
 
     Args:
         sigma: standard deviation in pixels along the longer axis, above 0.
@@ -30,13 +30,13 @@ def gaussian_kernel(sigma: float, ratio: float = 1.0, angle: float = 0.0) -> np.
 
 
 def defocus_kernel(radius: float) -> np.ndarray:
-    """A lens out of focus: a disk, its edge antialiased. `radius` in pixels, above 0. (K, K) of sum 1."""
+    """Kernel of a lens out of focus: a disk with an antialiased edge. `radius` in pixels, above 0. (K, K) of sum 1."""
     x, y = _grid(int(np.ceil(radius)) + 1)
     return _normal(np.clip(radius + 0.5 - np.hypot(x, y), 0, 1))
 
 
 def motion_kernel(length: float, angle: float) -> np.ndarray:
-    """An eye that moved: a line of `length` pixels at `angle` radians from horizontal. (K, K) of sum 1."""
+    """Kernel of an eye that moved: a line, `length` pixels, `angle` radians from horizontal. (K, K) of sum 1."""
     x, y = _grid(int(np.ceil(length / 2)) + 1)
     along, across = np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
     return _normal(np.clip(length / 2 + 0.5 - np.abs(along), 0, 1) * np.clip(1 - np.abs(across), 0, 1))
@@ -50,12 +50,12 @@ def blur(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
 
 
 def sensor_noise(image: np.ndarray, gain: float, read: float, generator: np.random.Generator) -> np.ndarray:
-    """Photon and read noise: variance gain * signal + read^2, the same in no two pixels.
+    """Add photon and read noise: variance gain * signal + read^2, independent in each pixel.
 
     Args:
-        gain: variance of the photon noise of a white pixel; 1 / gain is the number of electrons that it counts.
-        read: standard deviation of the amplifier's noise, of a range of 1.
-        generator: draws it.
+        gain: variance of the photon noise of a white pixel; 1 / gain is its number of electrons.
+        read: standard deviation of the amplifier's noise, as a share of the range.
+        generator: draws the noise.
 
     Returns:
         (H, W, 3) float32; may leave [0, 1].
@@ -65,7 +65,7 @@ def sensor_noise(image: np.ndarray, gain: float, read: float, generator: np.rand
 
 
 def mosaic(image: np.ndarray) -> np.ndarray:
-    """What a sensor under a Bayer filter sees: one colour a pixel, RGGB. (H, W, 3) -> (H, W)."""
+    """Sample a picture with an RGGB Bayer filter: one colour a pixel. (H, W, 3) -> (H, W)."""
     seen = image[..., 1].copy()
     seen[::2, ::2] = image[::2, ::2, 0]
     seen[1::2, 1::2] = image[1::2, 1::2, 2]
@@ -73,7 +73,7 @@ def mosaic(image: np.ndarray) -> np.ndarray:
 
 
 def demosaic_bilinear(seen: np.ndarray) -> np.ndarray:
-    """Colours by the mean of the nearest pixels that saw them: (H, W) of `mosaic` -> (H, W, 3) float32."""
+    """Interpolate colours bilinearly from the nearest samples: (H, W) of `mosaic` -> (H, W, 3) float32."""
     row, column = np.indices(seen.shape) % 2
     channels = []
     for where in ((row == 0) & (column == 0), row != column, (row == 1) & (column == 1)):
@@ -84,7 +84,7 @@ def demosaic_bilinear(seen: np.ndarray) -> np.ndarray:
 
 
 def jpeg(image: np.ndarray, quality: int, subsampling: str) -> np.ndarray:
-    """Compress and decompress as a file would.
+    """Compress and decompress a picture as JPEG.
 
     Args:
         image: rounded to 8 bit and clipped.

@@ -1,4 +1,4 @@
-"""What the way through an eye does to a fundus photograph: uneven light, haze, spots.
+"""Degradations by the optics of the eye and the lens: uneven light, haze, spots.
 
 Pictures are (H, W, 3) float32 in [0, 1]. Source of the three models: Shen, Fu, Shen, Shao, "Modeling and enhancing
 low-quality retinal fundus images", IEEE TMI 40(3), 2021. Light transmission disturbance, image blurring and retinal
@@ -12,14 +12,14 @@ from scipy import ndimage
 from scipy.special import expit
 
 HAZE_COLOUR = (0.85, 0.72, 0.55)
-"""Light that a cloudy lens scatters back: of the flash, reddened by the eye."""
+"""Colour of the light that a cloudy lens scatters back: the flash, reddened by the eye."""
 
 
 def uneven_light(image: np.ndarray, strength: float, generator: np.random.Generator) -> np.ndarray:
-    """Light that falls off or is too much in one place: a broad Gaussian patch, brighter or darker.
+    """Brighten or darken a broad Gaussian patch.
 
     Args:
-        strength: of the patch at its middle, a share of the light; 0 changes nothing.
+        strength: of the patch at its centre, as a share of the light; 0 changes nothing.
         generator: draws its place, its width (0.3 to 0.7 of the picture) and its sign.
 
     Returns:
@@ -32,11 +32,11 @@ def uneven_light(image: np.ndarray, strength: float, generator: np.random.Genera
 
 
 def haze(image: np.ndarray, strength: float, generator: np.random.Generator) -> np.ndarray:
-    """A cloudy lens: J t + A (1 - t), the transmission t = 1 - strength * (0.6 to 1, smooth), and a soft blur of it.
+    """Add the haze of a cloudy lens: J t + A (1 - t), transmission t = 1 - strength * (0.6 to 1, smooth).
 
     Args:
         strength: share of the light that is scattered, 0 to 1; 0 changes nothing.
-        generator: draws how the cloud lies.
+        generator: draws the shape of the cloud.
 
     Returns:
         (H, W, 3).
@@ -49,11 +49,11 @@ def haze(image: np.ndarray, strength: float, generator: np.random.Generator) -> 
 
 
 def spots(image: np.ndarray, count: int, strength: float, generator: np.random.Generator) -> np.ndarray:
-    """Dust and drops on the lens, out of focus: soft round spots, bright or dark.
+    """Add dust and drops on the lens, out of focus: soft round spots, bright or dark.
 
     Args:
         count: of spots.
-        strength: what a spot adds or takes at its middle, of a range of 1.
+        strength: change at the centre of a spot, as a share of the range.
         generator: draws place, radius (0.5 to 4 % of the picture) and sign.
 
     Returns:

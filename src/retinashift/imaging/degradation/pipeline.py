@@ -1,6 +1,6 @@
-"""Degradations: what makes a low-resolution input of a photograph. Objects with a name, in one table.
+"""Degradations: objects with a name, in one table, that make a low-resolution input from a photograph.
 
-`Camera` is what a poor camera would have made of that eye: light, blur, reduction, mosaic, noise and compression, in
+`Camera` imitates a poor camera: light, blur, reduction, mosaic, noise and compression, in
 the order in which light meets them. As in Real-ESRGAN (Wang et al., 2021, arXiv 2107.10833) a second round of blur,
 resizing, noise and compression may follow.
 """
@@ -67,7 +67,7 @@ class Degradation(Protocol):
 
 @dataclass(frozen=True)
 class Camera:
-    """What a poor camera would have made of the photograph, which must be RGB. See `Degradation` for the call.
+    """A poor camera. The photograph must be RGB; see `Degradation` for the call.
 
     Every range is (least, most), and the strength is drawn uniformly between them. Lengths are pixels of the photograph
     before reduction; levels are shares of the range from black to white. A probability of 0 leaves a step out.
@@ -146,7 +146,7 @@ class Camera:
         return np.rint(image * 255).astype(np.uint8)  # (h, w, 3)
 
     def _expose(self, image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """Noise, mosaic, compression: what happens once the light is on the sensor."""
+        """Add noise, mosaic and compression: the steps from the sensor on."""
         noisy = generator.random() < self.noise_probability
         mosaiced = generator.random() < self.mosaic_probability
         compressed = generator.random() < self.jpeg_probability
@@ -197,16 +197,16 @@ def read_section(section: Mapping[str, Any]) -> tuple[type[Degradation], dict[st
 
 
 def degrade_by_seed(hr: np.ndarray, scale: int, degradation: Degradation, seed: int) -> np.ndarray:
-    """The input made with a generator of its own: for worker processes, which share none."""
+    """The input for a seed of its own: for worker processes, which share no generator."""
     return degradation(hr, scale, np.random.default_rng(seed))
 
 
 def apply_step(image: np.ndarray, step: Step, strength: float, generator: np.random.Generator) -> np.ndarray:
-    """One step at a given strength, in the units of its range in `Camera`.
+    """Apply one step at a given strength, in the units of its range in `Camera`.
 
     Args:
         image: (H, W, 3) float32 in [0, 1].
-        step: which; "mosaic" has no strength.
+        step: its name; "mosaic" has no strength.
         strength: at least 0.
         generator: draws place, direction and noise.
 
@@ -217,7 +217,7 @@ def apply_step(image: np.ndarray, step: Step, strength: float, generator: np.ran
 
 
 def resize(image: np.ndarray, size: tuple[int, int], generator: np.random.Generator) -> np.ndarray:
-    """To (height, width) by a filter drawn from area, bilinear and bicubic. (H, W, 3) float32 in [0, 1]."""
+    """Resize to (height, width) by a filter drawn from area, bilinear and bicubic. (H, W, 3) float32 in [0, 1]."""
     filters = (Image.Resampling.BOX, Image.Resampling.BILINEAR, Image.Resampling.BICUBIC)
     return np.clip(_resize(image, size, filters[generator.integers(len(filters))]), 0, 1)
 

@@ -1,7 +1,7 @@
-"""De-identification of DICOM headers: what may stay is listed; everything else goes.
+"""De-identification of DICOM headers: attributes that may stay are listed; all others are removed.
 
-Stricter than the Basic Application Level Confidentiality Profile (PS3.15, annex E), which lists what must go: a list of
-what may stay does not leak what a later edition, or a camera's maker, adds.
+Stricter than the Basic Application Level Confidentiality Profile (PS3.15, annex E), which lists what to remove: a list
+of what may stay does not leak attributes that a later edition or a camera's maker adds.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ _DUMMIES = {"ContentDate": "19000101", "ContentTime": "000000", "AcquisitionDate
 
 
 def deidentify(source: Dataset) -> Dataset:
-    """A header without the person: UIDs become others, the same for the same; dates and names go.
+    """A header without the person: UIDs are replaced, equal ones by equal ones; dates and names are removed.
 
     Raises:
-        ImageError: the header says that names are burned into the pixels, which this does not clean.
+        ImageError: the header says that annotations are burned into the pixels, which are not cleaned here.
     """
     from pydicom import Dataset
 

@@ -1,6 +1,8 @@
-"""A picture of a result beside its input, for people without a browser."""
+"""Pictures side by side, for people without a browser: results beside their input, methods beside one another."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -9,7 +11,40 @@ from retinashift.imaging.degradation.bicubic import enlarge
 
 SIDE, BAR, GAP = 480, 30, 8
 DETAIL = 4
-"""The lower row is the middle, this many screen pixels to a pixel of the result."""
+"""Screen pixels to a pixel of the result in the lower row."""
+_INK, _PAPER = (230, 230, 230), (17, 17, 17)
+
+
+def side_by_side(
+    pictures: Mapping[str, np.ndarray], detail: tuple[slice, slice], side: int, *, marked: bool = False
+) -> np.ndarray:
+    """Pictures under their captions: whole above, the same detail below.
+
+    Args:
+        pictures: by caption, each (h, w, 3) uint8.
+        detail: rows and columns of the lower row.
+        side: of a square on the canvas, in pixels; a whole picture fits into it, the detail fills it.
+        marked: draw a frame around the detail in the whole pictures.
+
+    Returns:
+        (H, W, 3) uint8, of one size for one number of pictures.
+    """
+    canvas = Image.new("RGB", (GAP + len(pictures) * (side + GAP), BAR + 2 * (side + GAP)), _PAPER)
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=16)
+    rows, columns = detail
+    for number, (caption, pixels) in enumerate(pictures.items()):
+        left = GAP + number * (side + GAP)
+        draw.text((left, 7), caption, fill=_INK, font=font)
+        whole = Image.fromarray(pixels)
+        whole.thumbnail((side, side), Image.Resampling.LANCZOS)
+        canvas.paste(whole, (left, BAR))
+        if marked:
+            shrink = whole.width / pixels.shape[1]
+            corners = ((columns.start, rows.start), (columns.stop, rows.stop))
+            draw.rectangle([(round(x * shrink) + left, round(y * shrink) + BAR) for x, y in corners], outline=_INK)
+        piece = Image.fromarray(np.ascontiguousarray(pixels[detail]))
+        canvas.paste(piece.resize((side, side), Image.Resampling.NEAREST), (left, BAR + side + GAP))
+    return np.asarray(canvas)
 
 
 def compared(lr: np.ndarray, sr: np.ndarray, scale: int) -> np.ndarray:
@@ -29,20 +64,10 @@ def compared(lr: np.ndarray, sr: np.ndarray, scale: int) -> np.ndarray:
         "bicubic": enlarge(lr, scale, "bicubic"),
         "RetinaShift": sr,
     }
-    canvas = Image.new("RGB", (GAP + 3 * (SIDE + GAP), BAR + 2 * (SIDE + GAP)), (17, 17, 17))
-    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=16)
     height, width = sr.shape[:2]
     piece = max(1, min(SIDE // DETAIL, height, width))
     top, left = (height - piece) // 2, (width - piece) // 2
-    for column, (caption, pixels) in enumerate(pictures.items()):
-        x = GAP + column * (SIDE + GAP)
-        draw.text((x, 7), caption, fill=(230, 230, 230), font=font)
-        whole = Image.fromarray(pixels)
-        whole.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
-        canvas.paste(whole, (x, BAR))
-        detail = Image.fromarray(np.ascontiguousarray(pixels[top : top + piece, left : left + piece]))
-        canvas.paste(detail.resize((SIDE, SIDE), Image.Resampling.NEAREST), (x, BAR + SIDE + GAP))
-    return np.asarray(canvas)
+    return side_by_side(pictures, (slice(top, top + piece), slice(left, left + piece)), SIDE)
 
 
 def _shown(pixels: np.ndarray) -> np.ndarray:

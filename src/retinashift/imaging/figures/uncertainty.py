@@ -1,4 +1,4 @@
-"""Uncertainty as files: a 16-bit TIFF for programs, a coloured overlay for eyes."""
+"""Uncertainty as files: a 16-bit TIFF for programs, a coloured overlay for people."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import tifffile
 from PIL import Image, ImageDraw, ImageFont
 
 FULL_SCALE = 65535
-"""Of the stored integers, which are standard deviations on the scale of a 16-bit picture: 257 is one level of 255."""
+"""Largest stored integer. Stored values are standard deviations of a 16-bit picture: 257 is one level of 255."""
 BRIGHTEST = 8.0
 """Levels of 255 at which the overlay's colours end."""
 OPAQUE = 0.75
 _PROVENANCE = 11  # ProcessingSoftware, as in results
 _STOPS = np.array([[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]], np.float32)
-"""Viridis at five places: even in brightness, told apart by the colour-blind."""
+"""Viridis at five places: even in brightness, and readable by the colour-blind."""
 
 
 def encode_map(sigma: np.ndarray, account: dict[str, Any], provenance: str = "") -> bytes:
@@ -25,7 +25,7 @@ def encode_map(sigma: np.ndarray, account: dict[str, Any], provenance: str = "")
 
     Args:
         sigma: (H, W), in shares of full scale.
-        account: what it is; goes into the ImageDescription as one line of JSON, with the unit.
+        account: facts about the map; they go into the ImageDescription as one line of JSON, with the unit.
         provenance: of the result, where `find_provenance` finds it.
     """
     description = {"unit": "standard deviation, 1/65535 of full scale; 257 is one level of 255", **account}
@@ -47,7 +47,7 @@ def stored_deviations(sigma: np.ndarray) -> np.ndarray:
 
 
 def decode_map(data: bytes) -> tuple[np.ndarray, dict[str, Any]]:
-    """What `encode_map` was given, to 1/65535."""
+    """The deviations and the account that `encode_map` was given, deviations to 1/65535."""
     with tifffile.TiffFile(io.BytesIO(data)) as file:
         page = file.pages.first
         return page.asarray().astype(np.float32) / FULL_SCALE, json.loads(page.description)
