@@ -49,3 +49,14 @@ def test_commands_look_at_their_outputs_first(tmp_path, command, words):
     assert done.returncode == 1
     assert words in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", ["upscale {0}/a.png -o {1}", "demo -o {1}", "coverage nothing --json {1}"])
+@pytest.mark.parametrize("out", ["s3://bucket/x", "-", "https://example.org/x"])
+def test_an_output_that_is_no_local_path_is_refused_and_makes_no_folder(tmp_path, monkeypatch, command, out):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.png").write_bytes(b"\x89PNG")
+    done = retinashift(*command.format(tmp_path, out).split())
+    assert done.returncode == 1
+    assert "local" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]

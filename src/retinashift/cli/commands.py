@@ -8,6 +8,8 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
@@ -19,7 +21,7 @@ from retinashift.cli.pictures import degradations, demo, schedule
 from retinashift.cli.scoring import EvaluateCommand, calibrate, coverage, evaluate
 from retinashift.cli.training import train
 from retinashift.cli.upscaling import upscale
-from retinashift.imaging.failures import DEBUG_VARIABLE, explain
+from retinashift.imaging.failures import DEBUG_VARIABLE, LineFormatter, explain
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -60,13 +62,30 @@ app.command()(schedule)
 def main() -> None:
     """Entry point: an error is one line on standard error and exit code 1; RETINASHIFT_DEBUG=1 adds the traceback."""
     debug = bool(os.environ.get(DEBUG_VARIABLE))
+    with _logging(debug):
+        try:
+            app()
+        except Exception as error:
+            if debug:
+                raise
+            print(f"error: {explain(error).text}", file=sys.stderr)
+            sys.exit(1)
+
+
+@contextmanager
+def _logging(debug: bool) -> Iterator[None]:
+    """Messages and warnings of all packages on standard error, each in one line."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(LineFormatter())
+    root, ours = logging.getLogger(), logging.getLogger("retinashift")
+    level = ours.level
+    root.addHandler(handler)
+    logging.captureWarnings(True)
     if debug:
-        logging.basicConfig(level=logging.INFO)
-        logging.getLogger("retinashift").setLevel(logging.DEBUG)
+        ours.setLevel(logging.DEBUG)
     try:
-        app()
-    except Exception as error:
-        if debug:
-            raise
-        print(f"error: {explain(error).text}", file=sys.stderr)
-        sys.exit(1)
+        yield
+    finally:
+        root.removeHandler(handler)
+        ours.setLevel(level)
+        logging.captureWarnings(False)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -25,7 +24,7 @@ from retinashift.imaging.degradation.bicubic import Bicubic
 from retinashift.imaging.degradation.pipeline import DEGRADATIONS, Degradation, read_section
 from retinashift.imaging.files import ImageError, read_image
 from retinashift.inference.pipeline import ResShiftPipeline
-from retinashift.inference.settings import Mode, Precision
+from retinashift.inference.settings import Sampling
 from retinashift.training.settings import TrainConfig
 
 SHOWN = 4
@@ -108,28 +107,37 @@ def parse_against(given: list[str]) -> dict[str, Path]:
 def run_evaluation(
     pipeline: ResShiftPipeline,
     test_set: TestSet,
-    ways: list[int | Mode],
+    ways: list[Sampling],
     seeds: list[int],
     metrics: tuple[str, ...],
     samples: int,
     outputs: Outputs,
     progress: Progress,
     failures: Failures,
-    precision: Precision = "fp32",
 ) -> Report:
-    """Score the photographs and write the files; with the metric coverage also the mean of so many samples.
+    """Score the photographs and write the files.
 
-    The precision is that of the ways; the uncertainty is always float32. Photographs that cannot be scored go to
-    `failures`.
+    Args:
+        pipeline: of the checkpoint.
+        test_set: what is scored.
+        ways: settings that the checkpoint is scored with.
+        seeds: whose scores are averaged.
+        metrics: names, beside those that are always measured.
+        samples: of the mean that the metric coverage adds, in float32.
+        outputs: files to write.
+        progress: gets a bar.
+        failures: gets the photographs that cannot be scored.
 
-    ValueError for coverage of a checkpoint that is not calibrated.
+    Raises:
+        ValueError: settings that the checkpoint does not allow, coverage without a calibration, a missing result of
+            another method, or no photograph that can be scored.
     """
     refs = find_photographs(test_set.data)
     refs = refs[: test_set.limit] if test_set.limit else refs
     scale = pipeline.config.scale
     methods: list[Method | PrecomputedMethod] = [baseline(name, scale) for name in ("nearest", "bicubic", "lanczos")]
     methods += [_others(name, folder, refs) for name, folder in test_set.against.items()]
-    methods += [_ours(pipeline, way, precision) for way in ways]
+    methods += [_ours(pipeline, way) for way in ways]
     if "coverage" in metrics:
         methods.append(Method(f"retinashift, mean of {samples}", estimator(pipeline, samples), stochastic=True))
     labels = {ref.name: path for ref in refs if (path := _label(ref, test_set.labels)) is not None}
@@ -157,24 +165,15 @@ def run_evaluation(
     return report
 
 
-def parse_modes(given: list[str]) -> list[Mode]:
-    """The texts as modes. ValueError for another text."""
-    for text in given:
-        if text not in get_args(Mode):
-            raise ValueError(f"--mode is {text!r}; allowed are {', '.join(get_args(Mode))}")
-    return [mode for text in given for mode in get_args(Mode) if mode == text]
-
-
-def _ours(pipeline: ResShiftPipeline, way: int | Mode, precision: Precision) -> Method:
-    """By a number of steps, or by a mode."""
-    chosen: dict[str, Any] = {"num_inference_steps": way} if isinstance(way, int) else {"mode": way}
-    chosen["precision"] = precision
+def _ours(pipeline: ResShiftPipeline, way: Sampling) -> Method:
+    """The checkpoint with these settings; ValueError if it does not allow them."""
+    steps = pipeline.plan(way).steps
 
     def run(lr: np.ndarray, seed: int) -> np.ndarray:
-        return pipeline(lr, generator=torch.Generator().manual_seed(seed), **chosen).images[0]
+        return pipeline(lr, generator=torch.Generator().manual_seed(seed), **vars(way)).images[0]
 
-    name = f"{way} step{'s' if way > 1 else ''}" if isinstance(way, int) else way
-    name = name if precision == "fp32" else f"{name}, {precision}"
+    name = way.mode or f"{steps} step{'s' if steps > 1 else ''}"
+    name = name if way.precision == "fp32" else f"{name}, {way.precision}"
     return Method(f"retinashift, {name}", run, stochastic=True)
 
 

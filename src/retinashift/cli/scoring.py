@@ -7,7 +7,7 @@ import sys
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from typer.core import TyperCommand, TyperOption
@@ -26,7 +26,7 @@ from retinashift.cli.options import (
     table_of,
     whole_numbers,
 )
-from retinashift.inference.settings import Precision
+from retinashift.inference.settings import Mode, Precision, Sampling
 
 if TYPE_CHECKING:
     import numpy as np
@@ -105,7 +105,6 @@ def evaluate(
         parse_against,
         parse_degradation,
         parse_metrics,
-        parse_modes,
         run_evaluation,
     )
 
@@ -114,13 +113,13 @@ def evaluate(
     test_set = TestSet(data, limit, labels, parse_against(against or []), parse_degradation(degradation))
     chosen = parse_metrics(metrics)
     seed_list = whole_numbers(seeds, "--seeds", "0,1,2")
+    ways = [Sampling(num_inference_steps=number, precision=precision) for number in steps or []]
+    ways += [Sampling(mode=cast(Mode, name), precision=precision) for name in mode or []]  # it refuses others
     pipeline = open_pipeline(checkpoint, device)
-    ways = [*(steps or []), *parse_modes(mode or [])] or [pipeline.config.default_steps]
+    ways = ways or [Sampling(num_inference_steps=pipeline.config.default_steps, precision=precision)]
     with Failures() as failures:
         with progress_bar() as progress:
-            report = run_evaluation(
-                pipeline, test_set, ways, seed_list, chosen, samples, outputs, progress, failures, precision
-            )
+            report = run_evaluation(pipeline, test_set, ways, seed_list, chosen, samples, outputs, progress, failures)
         console = Console(width=None if sys.stdout.isatty() else 140)  # a file has no edge to wrap at
         for table in (report.table("fidelity"), report.table("detail")):
             if len(table[0]) > 1:

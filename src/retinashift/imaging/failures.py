@@ -11,6 +11,8 @@ DEBUG_VARIABLE = "RETINASHIFT_DEBUG"
 """Environment variable that makes the command line print debug messages and tracebacks."""
 _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 """What torch says in a RuntimeError, on a GPU and on a CPU."""
+_FULL = ("no space left on device", "os error 28", "file too large", "quota exceeded", "failed writing file")
+"""What safetensors and torch say of a full disk in errors of their own."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ def explain(error: BaseException) -> Failure:
         return Failure(f"not enough memory{f' ({text})' if text else ''}; close other programs, or give --memory")
     if isinstance(error, (ValueError, OSError)):
         return Failure(text or type(error).__name__)
+    if any(sign in text.lower() for sign in _FULL):
+        return Failure(f"the disk is full or cannot be written to ({text})")
     logger.debug("internal error: %s", text, exc_info=error)
     named = f"{type(error).__name__}: {text}" if text else type(error).__name__
     return Failure(
@@ -55,3 +59,11 @@ def one_line(text: str) -> str:
 def printable(text: str) -> str:
     """The text with control characters written as escapes: names and header values may come from a crafted file."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+class LineFormatter(logging.Formatter):
+    """One printable line for each message, then any traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = one_line(record.getMessage())
+        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
