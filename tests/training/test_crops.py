@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from retinashift.data.photographs import DataError
+from retinashift.training.batches import turned
 from retinashift.training.crops import Crop, bicubic_matrices, check_size, cut
-from retinashift.training.samples import turned
 from retinashift.training.settings import CropSettings
 
 

@@ -9,8 +9,8 @@ from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.inference.settings import Sampling
 from retinashift.training.build import build_pipeline
 from retinashift.training.distillation import distillation_error, open_teacher
+from retinashift.training.run import train
 from retinashift.training.settings import ConfigError, DistillSettings, TrainConfig
-from retinashift.training.trainer import train
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.models.adapters import WEIGHTS, add_lora, merge_adapter, merged, save_adapter
 from retinashift.models.light_net import LightNet
 from retinashift.models.swin_unet import SwinUNet
+from retinashift.training.run import train
 from retinashift.training.settings import ConfigError, TrainConfig
-from retinashift.training.trainer import train
 
 LORA = ["lora.rank=4", "optim.learning_rate=0.02", "run.steps=40", "run.save_every=20", "optim.last_step_share=1.0"]
 

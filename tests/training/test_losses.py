@@ -15,8 +15,8 @@ from retinashift.models.perceptual import LPIPS
 from retinashift.models.swin_unet import SwinUNet
 from retinashift.models.vq import VQCodec
 from retinashift.official.vq import vq_from_official
-from retinashift.training.averaging import average
 from retinashift.training.losses import combined, perceptual_error, squared_error
+from retinashift.training.weights import average
 
 
 @pytest.fixture(scope="module")

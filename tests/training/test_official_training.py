@@ -15,10 +15,10 @@ from retinashift.models.perceptual import LPIPS
 from retinashift.models.swin_unet import SwinUNet
 from retinashift.models.vq import VQCodec
 from retinashift.official.convert import export_official, import_official
-from retinashift.training.averaging import average
-from retinashift.training.latents import LatentCache
+from retinashift.training.batches import LatentCache
+from retinashift.training.run import published_rate, train
 from retinashift.training.settings import ConfigError, TrainConfig
-from retinashift.training.trainer import published_rate, train
+from retinashift.training.weights import average
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 WEIGHTS = "diffusion_pytorch_model.safetensors"

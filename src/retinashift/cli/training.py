@@ -30,7 +30,7 @@ def train(
         overrides.append(f"init_from={init_from}")
     given = TrainConfig.load(config, overrides)
     quiet_libraries()
-    from retinashift.training.trainer import train as run
+    from retinashift.training.run import train as run
 
     with TrainingDisplay() as display:
         display.finish(run(given, display))

@@ -7,7 +7,7 @@ import inspect
 import numpy as np
 import torch
 from diffusers.models.autoencoders.vq_model import VQModel
-from torch import nn
+from torch import Tensor, nn
 
 from retinashift.diffusion.scheduler import ResShiftScheduler
 from retinashift.inference.checkpoints import open_checkpoint
@@ -16,7 +16,6 @@ from retinashift.inference.pipeline import Denoiser, ResShiftPipeline
 from retinashift.models.adapters import add_lora
 from retinashift.models.light_net import LightNet
 from retinashift.models.swin_unet import SwinUNet
-from retinashift.training.decoder import CodecDecoder
 from retinashift.training.settings import ChainSettings, ConfigError, ModelSettings, TrainConfig
 
 # Arguments of the denoisers that follow from the scale and are not settings.
@@ -157,8 +156,15 @@ def trained_part(pipeline: ResShiftPipeline, config: TrainConfig) -> nn.Module:
     return pipeline.denoiser
 
 
-def frozen_codec(pipeline: ResShiftPipeline, device: torch.device) -> VQModel | None:
-    """The learned codec on the device, without gradients; None for the pixel codec."""
-    if pipeline.codec is not None:
-        pipeline.codec.requires_grad_(False).eval().to(device)
-    return pipeline.codec
+class CodecDecoder(nn.Module):
+    """The part of a learned codec after its codebook, to be fine-tuned; its parameters are the codec's own."""
+
+    def __init__(self, codec: VQModel):
+        super().__init__()
+        self.post_quant_conv, self.decoder = codec.post_quant_conv, codec.decoder
+        self._codec = (codec,)  # in a tuple it is no part of this module
+        self.requires_grad_(True)
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """(B, C, h, w), quantised first -> image (B, 3, H, W)."""
+        return self._codec[0].decode(latent).sample

@@ -1,16 +1,118 @@
-"""What is minimised: the errors of the papers, for the denoiser and for the decoder of a learned codec."""
+"""What a step minimises: the errors of the papers, for the denoiser and for the decoder of a learned codec."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
 import torch
 from diffusers.models.autoencoders.vq_model import VQModel
-from torch import Tensor
+from torch import Tensor, nn
 
+from retinashift.diffusion.noise import stream_generator
 from retinashift.diffusion.scheduler import ResShiftScheduler
+from retinashift.inference.pipeline import ResShiftPipeline
+from retinashift.models.codec import upsample_bicubic
 from retinashift.models.perceptual import LPIPS
+from retinashift.training.batches import Batch, LatentCache
+from retinashift.training.distillation import distillation_error, open_teacher
+from retinashift.training.settings import TrainConfig
 
+NOISE_STREAM = 1
+"""Of the streams of one seed, 0 cuts the samples and this one draws their steps and noise."""
 ROUNDING = 1e-5
 """About the squared error, on [-1, 1], of rounding to 8 bit: below it a sample counts no more than its share."""
+
+
+class Objective:
+    """The loss of a micro-batch, as the settings weigh its terms.
+
+    Args:
+        config: settings of the run.
+        pipeline: scheduler and codecs; a learned codec is frozen and moved to the device.
+        device: of the run.
+        autocast: the precision of the run, for networks that accelerate did not prepare.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        pipeline: ResShiftPipeline,
+        device: torch.device,
+        autocast: Callable[[], AbstractContextManager[Any]],
+    ):
+        self.config, self.pipeline, self.device, self.autocast = config, pipeline, device, autocast
+        self.scheduler: ResShiftScheduler = pipeline.scheduler
+        self.codec: VQModel | None = pipeline.codec
+        if self.codec is not None:
+            self.codec.requires_grad_(False).eval().to(device)
+        self.teacher = open_teacher(config.distill, pipeline, device) if config.distill.teacher else None
+        self.lpips = LPIPS.pretrained(config.loss.lpips_net).to(device) if config.loss.lpips else None
+        self.cache = LatentCache() if config.run.sample_pool and self.codec is not None else None
+        bound = config.optim.weighting == "bound"
+        weight = self.scheduler.loss_weight() if bound else torch.ones(len(self.scheduler))
+        self.step_weight = weight.float().to(device)  # (T,)
+
+    def __call__(self, model: nn.Module, batch: Batch, number: int) -> Tensor:
+        """The mean loss of a micro-batch, a scalar.
+
+        Args:
+            model: what is trained, as accelerate prepared it.
+            batch: its samples.
+            number: its place among all micro-batches of the run, which alone decides its steps and noise.
+        """
+        loss = self.config.loss
+        lq, hr = ((image * 2 - 1).to(self.device) for image in (batch.lr, batch.hr))  # (B, 3, h, w), (B, 3, H, W)
+        x0, y0 = self._latents(batch, lq, hr)  # (B, C, h', w')
+        if self.config.tune == "decoder":
+            image = model(x0)  # (B, 3, H, W)
+            errors = (image.float() - hr).square().mean(dim=(1, 2, 3))  # (B,)
+            perceptual = perceptual_error(self.lpips, None, image, hr) if self.lpips else None
+            return combined(errors, perceptual, loss.mse, loss.lpips, loss.log).mean()
+        timesteps, noise = self._draw(number, x0)  # (B,), as x0
+        if self.teacher is not None:
+
+            def predict(sample: Tensor, timesteps: Tensor, lq: Tensor) -> Tensor:
+                return model(sample, timesteps, lq=lq).sample
+
+            with self.autocast():
+                errors = distillation_error(self.teacher, predict, x0, y0, lq, noise, self.config.distill.truth)  # (B,)
+            return combined(errors, None, loss.mse, 0, loss.log).mean()
+        x_t = self.scheduler.add_noise(x0, noise, timesteps, y0)
+        prediction = model(self.scheduler.scale_model_input(x_t, timesteps), timesteps, lq=lq).sample
+        errors = squared_error(self.scheduler, prediction, x0, y0, noise, timesteps)  # (B,)
+        perceptual = None
+        if self.lpips:
+            estimate = self.scheduler.predict_x0(prediction, timesteps, x_t, y0)  # (B, C, h', w')
+            if self.codec is None:
+                estimate = self.pipeline.pixel_codec.decode(estimate)
+            perceptual = perceptual_error(self.lpips, self.codec, estimate, hr)
+        return combined(self.step_weight[timesteps] * errors, perceptual, loss.mse, loss.lpips, loss.log).mean()
+
+    @torch.no_grad()
+    def _latents(self, batch: Batch, lq: Tensor, hr: Tensor) -> tuple[Tensor, Tensor]:
+        """x0 and y0 of a batch, from the cache if there is one."""
+
+        def encode(rows: slice) -> tuple[Tensor, Tensor]:
+            enlarged = upsample_bicubic(lq[rows], self.config.chain.scale, self.pipeline.config.upsampling)
+            return self._encode(hr[rows]), self._encode(enlarged)
+
+        if self.cache is None:
+            return encode(slice(None))
+        return self.cache.latents(batch.positions, lambda i: encode(slice(i, i + 1)), self.device)
+
+    def _encode(self, image: Tensor) -> Tensor:
+        return self.pipeline.pixel_codec.encode(image) if self.codec is None else self.codec.encode(image).latents
+
+    def _draw(self, number: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Steps of the chain (B,) and noise (as `like`) of a micro-batch."""
+        generator = stream_generator(self.config.run.seed + (NOISE_STREAM << 32), number, self.device)
+        draw: dict[str, Any] = {"generator": generator, "device": self.device}
+        timesteps = torch.randint(len(self.scheduler), (like.shape[0],), **draw)
+        at_end = torch.rand(like.shape[0], **draw) < self.config.optim.last_step_share
+        timesteps = torch.where(at_end, len(self.scheduler) - 1, timesteps)
+        return timesteps, torch.randn(like.shape, **draw)
 
 
 def squared_error(
@@ -46,7 +148,7 @@ def perceptual_error(lpips: LPIPS, codec: VQModel | None, x0: Tensor, hr: Tensor
 def combined(errors: Tensor, perceptual: Tensor | None, mse: float, lpips: float, log: float = 0.0) -> Tensor:
     """mse * errors + log * log(errors) + lpips * perceptual, all (B,).
 
-    One LPIPS that is no number leaves the squared errors alone.
+    If one LPIPS is not finite, the perceptual term is left out.
     """
     plain = mse * errors
     if log:

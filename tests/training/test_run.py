@@ -19,9 +19,9 @@ from safetensors.torch import load_file
 
 from retinashift.data.photographs import DataError
 from retinashift.inference.pipeline import ResShiftPipeline
+from retinashift.training.run import Trainer, TrainingError, learning_rate, train
 from retinashift.training.settings import ConfigError, TrainConfig
 from retinashift.training.state import load_state
-from retinashift.training.trainer import Trainer, TrainingError, learning_rate, train
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true"}
 
@@ -271,7 +271,7 @@ def test_weights_that_are_no_numbers_are_not_saved_before_the_loss_is_reported(
     smoke_settings["run"] |= {"steps": 10**6, "log_every": 10**6, "save_every": 10**6, "validate_every": 10**6}
     settings = write_settings(smoke_settings | {"validation": {"path": str(held_out)}})
     trainer = Trainer(TrainConfig.load(settings, [end]))
-    next(iter(trainer.raw.parameters())).data.fill_(math.nan)
+    next(iter(trainer.weights.module.parameters())).data.fill_(math.nan)
     with pytest.raises(TrainingError, match=r"the loss is nan at step \d+; nothing was saved: lower optim.learning"):
         trainer.run()
     assert not any((tmp_path / "run" / name).exists() for name in ("checkpoint", "state", "best"))
@@ -280,7 +280,7 @@ def test_weights_that_are_no_numbers_are_not_saved_before_the_loss_is_reported(
 def test_a_run_that_goes_wrong_after_a_good_state_keeps_it_and_says_which(smoke_settings, write_settings, tmp_path):
     def spoil(event, values):
         if event == "saved":
-            next(iter(trainer.raw.parameters())).data.fill_(math.nan)
+            next(iter(trainer.weights.module.parameters())).data.fill_(math.nan)
 
     trainer = Trainer(TrainConfig.load(write_settings(smoke_settings), ["run.log_every=100"]), spoil)
     with pytest.raises(TrainingError, match="loss is nan at step 8; what was saved at step 4 is good: .*init_from"):
@@ -367,7 +367,7 @@ def test_a_flawed_photograph_is_named_before_anything_starts(smoke_settings, wri
 
 
 def test_a_validation_set_that_is_trained_on_is_refused(smoke_settings, write_settings, photographs, tmp_path):
-    with pytest.raises(ConfigError, match="eye0.png is trained on, like 5 more"):
+    with pytest.raises(DataError, match="eye0.png is trained on, like 5 more"):
         train(TrainConfig.load(write_settings(smoke_settings), [f"validation.path={photographs}"]))
     assert not (tmp_path / "run").exists()
 

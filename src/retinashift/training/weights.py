@@ -1,0 +1,82 @@
+"""The weights of a run: those that are trained, their average, and those that the run started from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from retinashift.training.settings import OptimSettings
+
+State = dict[str, Tensor]
+
+
+class Weights:
+    """A network in training, and the average of its weights, which is validated and saved as the checkpoint.
+
+    Args:
+        module: what is trained, on its device; its average starts at its weights.
+        optim: decay of the average, and the share of the start that is mixed into it.
+    """
+
+    def __init__(self, module: nn.Module, optim: OptimSettings):
+        self.module = module
+        self._optim = optim
+        # the same tensors throughout: asking the module for them at each step takes longer than averaging
+        self._current: State = module.state_dict()
+        self._average = _copied(self._current)
+        self._start = _copied(self._current) if optim.start_share else {}
+
+    def load(self, current: State, averaged: State) -> None:
+        """Take both from a saved state; the start stays."""
+        self.module.load_state_dict(current)
+        self._average = {name: value.to(self._current[name].device) for name, value in averaged.items()}
+
+    def to_save(self) -> tuple[State, State]:
+        """Copies of the trained and of the averaged weights, on the CPU."""
+        trained, averaged = (
+            {name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}
+            for weights in (self._current, self._average)
+        )
+        return trained, averaged
+
+    def update_average(self, step: int) -> None:
+        """Move the average towards the weights after a step, counted from 0; the decay may rise from 0.1."""
+        rising = (1 + step) / (10 + step) if self._optim.ema_warmup else 1.0
+        average(self._average, self._current, min(self._optim.ema, rising))
+
+    def are_finite(self) -> bool:
+        """Whether all weights and their average are numbers."""
+        kept = [*self._current.values(), *self._average.values()]
+        return all(bool(value.isfinite().all()) for value in kept)
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within it the module holds the average, mixed with the share of the start, and is in evaluation mode."""
+        kept, share = _copied(self._current), self._optim.start_share
+        self.module.load_state_dict(
+            {name: value.lerp(self._start[name], share) for name, value in self._average.items()}
+            if share
+            else self._average
+        )
+        self.module.eval()
+        try:
+            yield
+        finally:
+            self.module.load_state_dict(kept)
+            self.module.train()
+
+
+@torch.no_grad()
+def average(averaged: Mapping[str, Tensor], current: Mapping[str, Tensor], decay: float) -> None:
+    """averaged <- decay * averaged + (1 - decay) * current, in place; integers are copied."""
+    floats = [name for name, value in averaged.items() if value.is_floating_point()]
+    torch._foreach_lerp_([averaged[name] for name in floats], [current[name] for name in floats], 1 - decay)
+    for name in averaged.keys() - set(floats):
+        averaged[name].copy_(current[name])
+
+
+def _copied(weights: Mapping[str, Tensor]) -> State:
+    return {name: value.detach().clone() for name, value in weights.items()}
