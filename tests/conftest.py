@@ -20,9 +20,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-collect_ignore = ["builders"]  # no test lies there, and doctest would import each module once more
+from builders.shared import shared_folder
 
-PROJECT = Path(__file__).resolve().parent.parent
+collect_ignore = ["builders"]  # no test lies there, and doctest would import each module once more
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -40,14 +40,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The shared folder: $RETINASHIFT_SHARED, or `../shared` beside the project. Absent: a skip, in CI a failure."""
-    folder = Path(os.environ.get("RETINASHIFT_SHARED") or PROJECT.parent / "shared")
-    if not folder.is_dir():
-        reason = f"no shared folder at {folder} (set RETINASHIFT_SHARED to the one with data/ in it)"
-        if os.environ.get("CI") == "true":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return folder
+    return shared_folder()
 
 
 @pytest.fixture(scope="session")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import pkgutil
 import re
-import shutil
 import subprocess
 import sys
 from importlib import import_module
@@ -15,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import retinashift
+from builders.shared import shared_folder
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -48,25 +47,20 @@ def test_importing_the_command_line_loads_no_network_code():
     assert heavy_after("import retinashift.cli") <= {"typer", "rich"}
 
 
-def test_every_room_leaves_optional_packages_alone():
-    imports = "\n".join(f"import {name}" for name in MODULES)
-    assert heavy_after(imports) & {"gradio", "pydicom", "matplotlib"} == set()
-
-
-def test_importing_and_using_public_names_opens_no_socket():
-    code = """
-import sys
-
+def test_importing_every_module_loads_no_optional_package_and_opens_no_socket():
+    code = f"""
 def watch(event, arguments):
     if event in ("socket.connect", "socket.getaddrinfo", "socket.bind"):
-        raise AssertionError(f"{event} {arguments}")
+        raise AssertionError(f"{{event}} {{arguments}}")
 
 sys.addaudithook(watch)
 import retinashift
 for name in retinashift.__all__:
     getattr(retinashift, name)
+for name in {MODULES}:
+    __import__(name)
 """
-    run_python(code)
+    assert heavy_after(code) & {"gradio", "pydicom", "matplotlib"} == set()
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -131,16 +125,14 @@ def _normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-@pytest.mark.parametrize(("ci", "exit_code", "outcome"), [("true", 1, "1 error"), ("", 0, "1 skipped")])
-def test_without_the_shared_folder_ci_fails_and_a_laptop_skips(
-    tmp_path: Path, ci: str, exit_code: int, outcome: str
-):
-    shutil.copy(PROJECT / "tests" / "conftest.py", tmp_path)
-    (tmp_path / "test_needs_it.py").write_text("def test_it(shared):\n    assert shared.is_dir()\n", encoding="utf-8")
-    environment = os.environ | {"CI": ci, "RETINASHIFT_SHARED": str(tmp_path / "nowhere")}
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), str(tmp_path)],
-        capture_output=True, text=True, timeout=120, env=environment, cwd=tmp_path,
-    )  # fmt: skip
-    assert (done.returncode, outcome in done.stdout) == (exit_code, True), done.stdout + done.stderr
-    assert "RETINASHIFT_SHARED" in done.stdout or not ci
+@pytest.mark.parametrize(("ci", "outcome"), [("true", pytest.fail.Exception), ("", pytest.skip.Exception)])
+def test_without_the_shared_folder_ci_fails_and_a_laptop_skips(tmp_path: Path, monkeypatch, ci: str, outcome: type):
+    monkeypatch.setenv("CI", ci)
+    monkeypatch.setenv("RETINASHIFT_SHARED", str(tmp_path / "nowhere"))
+    with pytest.raises(outcome, match="nowhere .set RETINASHIFT_SHARED"):
+        shared_folder()
+
+
+def test_tests_that_use_the_shared_folder_carry_its_marker(request):
+    for item in request.session.items:
+        assert ("shared" in getattr(item, "fixturenames", ())) == (item.get_closest_marker("shared") is not None), item

@@ -49,7 +49,7 @@ def test_a_killed_run_resumes_to_the_bit_by_the_same_command(smoke_settings, wri
     smoke_settings["validation"] = {"path": str(held_out)}
     settings = write_settings(smoke_settings)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    subprocess.run(command(settings, "--set", f"run.out={whole}"), env=ENVIRONMENT, check=True, capture_output=True)
+    train(TrainConfig.load(settings, [f"run.out={whole}"]))
     process = subprocess.Popen(
         command(settings, "--set", f"run.out={killed}"),
         env=ENVIRONMENT,
@@ -130,8 +130,7 @@ def run_together(words: list[str], count: int, begun: Path) -> None:
 def test_two_processes_equal_one_with_twice_the_accumulation(smoke_settings, write_settings, tmp_path):
     settings = write_settings(smoke_settings)
     one, two = tmp_path / "one", tmp_path / "two"
-    alone = command(settings, "--set", f"run.out={one}", "--set", "optim.accumulate=2")
-    subprocess.run(alone, env=ENVIRONMENT, check=True, capture_output=True)  # with as many threads as the two have each
+    train(TrainConfig.load(settings, [f"run.out={one}", "optim.accumulate=2"]))  # one thread, as the two have each
     run_together(command(settings, "--set", f"run.out={two}"), 2, two / "config.yaml")
     first, second = weights(one), weights(two)
     for name in first:
