@@ -324,5 +324,5 @@ def test_an_input_that_gives_nothing_is_named(tmp_path):
 @pytest.mark.shared
 def test_photographs_of_the_public_sets_are_read_as_pillow_reads_them(shared):
     for pattern in ("drive/images/*.tif", "stare/*.ppm", "val/*.jpg"):
-        for path, _ in find_images([shared / "data" / pattern])[:4]:
+        for path, _ in find_images([shared / "data" / pattern])[: 20 if "drive" in pattern else 4]:
             assert np.array_equal(read_image(path).pixels, np.asarray(Image.open(path))), path.name

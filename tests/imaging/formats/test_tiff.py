@@ -230,3 +230,17 @@ def test_pixels_that_do_not_fit_the_stated_width_are_refused(retina, compression
     data[place : place + 2] = width.to_bytes(2, "little")
     with pytest.raises(ImageError, match="do not fit|pixels are missing"):
         decode_tiff(bytes(data), LIMIT)
+
+
+def test_invalid_codes_behind_the_last_pixel_are_ignored():
+    pixels = np.arange(256, dtype=np.uint8).reshape(16, 16)  # no code repeats: every code has 9 bits
+    row = pixels.ravel()[:240].reshape(15, 16)
+    bits = "".join(f"{code:09b}" for code in (256, *row.ravel(), 511, 511, 511))
+    packed = bytes(int(bits[i : i + 8].ljust(8, "0"), 2) for i in range(0, len(bits), 8))
+    data = bytearray(tiff(row, photometric="minisblack", compression="lzw", rowsperstrip=15))
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        page = file.pages.first
+        counts, offsets = page.tags["StripByteCounts"], page.tags["StripOffsets"]
+    data[counts.valueoffset : counts.valueoffset + 4] = len(packed).to_bytes(4, "little")
+    data[offsets.valueoffset : offsets.valueoffset + 4] = len(data).to_bytes(4, "little")
+    assert np.array_equal(decode_tiff(bytes(data) + packed, LIMIT).pixels, row)

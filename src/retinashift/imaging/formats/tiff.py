@@ -33,6 +33,7 @@ _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _YCBCR = 0, 1, 2, 3, 6
 _PHOTOMETRICS = {
     _WHITE_IS_ZERO: "grey", _BLACK_IS_ZERO: "grey", _RGB: "RGB", _PALETTE: "palette", _YCBCR: "YCbCr in JPEG",
 }  # fmt: skip
+_LZW = 5
 _UNSPECIFIED, _PREMULTIPLIED = 0, 1
 _REDUCED = 1  # bit of NewSubfileType: a thumbnail or a level of a pyramid
 MAX_PAGE = 10_000
@@ -274,7 +275,9 @@ def _read_segment(page: tifffile.TiffPage, packed: bytes, shape: tuple[int, int,
     try:
         raw = _unpack(page.compression, packed, rows * row_bytes + column)
     except Exception as error:  # the codecs' own, also for more bytes than that
-        raise ImageError(f"TIFF whose pixels are damaged or do not fit its stated size ({error})") from None
+        if page.compression != _LZW:
+            raise ImageError(f"TIFF whose pixels are damaged or do not fit its stated size ({error})") from None
+        raw = _unpack(_LZW, packed, rows * row_bytes)  # some encoders leave invalid codes behind the last pixel
     if len(raw) < rows * row_bytes:
         raise ImageError("truncated TIFF: pixels are missing")
     if len(raw) >= rows * row_bytes + column:
