@@ -219,3 +219,11 @@ def test_the_modules_of_the_reference_exist():
         members = re.search(rf"^::: {re.escape(module)}\n(?: .*\n)*?.*members: \[(.*)\]", text, re.MULTILINE)
         found = import_module(module)
         assert [name for name in (members[1].split(", ") if members else []) if not hasattr(found, name)] == []
+
+
+def test_the_tables_that_contributing_names_exist():
+    text = (PROJECT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([A-Z]{4,})`", text))
+    sources = "\n".join(path.read_text(encoding="utf-8") for path in (PROJECT / "src").rglob("*.py"))
+    assert named >= {"DEGRADATIONS", "TRANSITIONS", "FORMATS", "METRICS"}
+    assert [name for name in named if not re.search(rf"^{name}\b.*=", sources, re.MULTILINE)] == []
