@@ -164,3 +164,14 @@ def test_a_photograph_that_cannot_be_scored_is_named_and_the_others_are_scored(d
     done = evaluate(data / "set", "--metrics", "none")
     assert "no photograph could be scored" in one_line_error(done)
     assert "failed: " in done.stderr
+
+
+def test_lesions_need_a_file_of_markings_beside_the_photographs(data, evaluate):
+    assert "no markings.csv in" in one_line_error(evaluate(data / "set" / "images", "--metrics", "lesions"))
+    rows = [f"01_test.png,{expert},Red_small_dots,32,32,2.5" for expert in (1, 2)]
+    (data / "set" / "markings.csv").write_text("\n".join(["file,expert,type,x,y,radius", *rows]))
+    done = evaluate(data / "set" / "images", "--metrics", "lesions", "--json", data / "scores.json")
+    assert done.returncode == 0, done.stderr
+    found = {row["image"]: row["false_spots"] for row in json.loads((data / "scores.json").read_text())["rows"]}
+    assert found["01_test.png"] is not None
+    assert found["02_test.png"] is None  # nobody looked at it

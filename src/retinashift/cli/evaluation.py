@@ -16,6 +16,7 @@ from retinashift.data.photographs import FileRef, by_stem_path, find_photographs
 from retinashift.evaluation.benchmark import Method, PrecomputedMethod, baseline, evaluate
 from retinashift.evaluation.calibration import estimator
 from retinashift.evaluation.gallery import Gallery
+from retinashift.evaluation.lesions import Mark, read_marks
 from retinashift.evaluation.metrics import chosen_metrics, default_metrics
 from retinashift.evaluation.page import save_html
 from retinashift.evaluation.report import Report
@@ -29,6 +30,8 @@ from retinashift.training.settings import TrainConfig
 
 SHOWN = 4
 """Photographs with crops in the page."""
+MARKINGS = "markings.csv"
+"""Lesions that experts marked, in the folder of photographs or beside it."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +144,7 @@ def run_evaluation(
     if "coverage" in metrics:
         methods.append(Method(f"retinashift, mean of {samples}", estimator(pipeline, samples), stochastic=True))
     labels = {ref.name: path for ref in refs if (path := _label(ref, test_set.labels)) is not None}
+    marks = _marks(test_set.data) if "lesions" in metrics else {}
     shown = [refs[i].name for i in np.linspace(0, len(refs) - 1, min(SHOWN, len(refs))).astype(int)]
     gallery = Gallery(frozenset(shown))
     task = progress.add_task("Evaluating", total=len(refs))
@@ -151,7 +155,9 @@ def run_evaluation(
         seeds=seeds,
         metrics=metrics,
         degradation=test_set.degradation,
-        observed=lambda image: Observed(read_label(labels[image]) if image in labels else None),
+        observed=lambda image: Observed(
+            read_label(labels[image]) if image in labels else None, marks.get(Path(image).name)
+        ),
         on_progress=lambda done: progress.update(task, completed=done),
         on_result=gallery.add if outputs.html is not None else None,
         on_failure=failures.add,
@@ -200,6 +206,14 @@ def _label(ref: FileRef, folder: Path | None) -> Path | None:
     if ref.member and folder is None:
         return None
     return find_label(ref.path if not ref.member else Path(ref.name), folder)
+
+
+def _marks(data: str) -> dict[str, tuple[Mark, ...]]:
+    """Lesions by file name. ValueError where no `MARKINGS` lies in the folder or beside it."""
+    for folder in (Path(data), Path(data).absolute().parent):
+        if (folder / MARKINGS).is_file():
+            return read_marks(folder / MARKINGS)
+    raise ValueError(f"--metrics lesions: no {MARKINGS} in {data} or beside it; put it there, or leave the metric out")
 
 
 def _read(ref: FileRef) -> np.ndarray:

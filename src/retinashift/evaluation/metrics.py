@@ -6,16 +6,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
 
+from retinashift.evaluation.colour import COLOUR
 from retinashift.evaluation.coverage import COVERAGE
+from retinashift.evaluation.lesions import LESIONS
 from retinashift.evaluation.perceptual import LPIPS_ALEX, ST_LPIPS
 from retinashift.evaluation.scores import Metric, Result, Score, Scores
 from retinashift.evaluation.similarity import FIDELITY, MS_SSIM
 from retinashift.evaluation.spectrum import SPECTRUM
+from retinashift.evaluation.vessel_tree import VESSEL_TREE
 from retinashift.evaluation.vessels import VESSELS
 
 METRICS: dict[str, Metric] = {
     "ms-ssim": MS_SSIM,
     "vessels": VESSELS,
+    "vessel-tree": VESSEL_TREE,
+    "lesions": LESIONS,
+    "colour": COLOUR,
     "spectrum": SPECTRUM,
     "coverage": COVERAGE,
     "st-lpips": ST_LPIPS,

@@ -10,9 +10,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from retinashift.evaluation.lesions import Mark
 
 T = TypeVar("T")
 Self = TypeVar("Self", bound="Derives")
@@ -38,6 +41,8 @@ class Observed:
 
     vessels: np.ndarray | None = None
     """(H, W) bool."""
+    lesions: tuple[Mark, ...] | None = None
+    """What experts agree on."""
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ def vesselness(rgb: np.ndarray, field: np.ndarray) -> np.ndarray:
     """
     green = (rgb if rgb.ndim == 2 else rgb[..., 1]).astype(np.float32)
     unit = _unit(field)
-    contrast = _contrast(green, field, BACKGROUND_SIGMA * unit)
+    contrast = local_contrast(green, field, BACKGROUND_SIGMA * unit)
     best = _strongest_line(contrast, [unit * sigma for sigma in SIGMAS])
     return np.where(field, best, 0).astype(np.float32)  # (H, W)
 
@@ -134,7 +134,7 @@ def thin_sensitivity(found: np.ndarray, truth: np.ndarray, field: np.ndarray) ->
     return float(found[thin].mean()) if thin.any() else None
 
 
-def _contrast(green: np.ndarray, field: np.ndarray, sigma: float) -> np.ndarray:
+def local_contrast(green: np.ndarray, field: np.ndarray, sigma: float) -> np.ndarray:
     """Green over its background, less one; outside the field that of the nearest pixel within, faded to 0."""
     weight = ndimage.gaussian_filter(field.astype(np.float32), sigma)
     background = ndimage.gaussian_filter(np.where(field, green, 0), sigma) / np.maximum(weight, 1e-3)

@@ -1,0 +1,244 @@
+"""Lesions: whether what experts marked keeps its contrast in a result, and whether new spots appear.
+
+A lesion is darker (red small dots, haemorrhages) or brighter (exudates) than its surround in the green channel. Its
+contrast is the mean inside the mark less the mean of a ring around it, over the local background; over the standard
+deviation in the ring of the reference it is the contrast-to-noise ratio (CNR). The noise is the reference's for every
+method, so that blur cannot raise the ratio. The constants were chosen on every second photograph of DIARETDB1; scores
+are reported on the others.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+
+from retinashift.evaluation.scores import Metric, Result, Score, Scores, Subject
+from retinashift.evaluation.vessels import local_contrast
+
+KINDS = {
+    "Red_small_dots": ("red_dots", -1),
+    "Haemorrhages": ("haemorrhages", -1),
+    "Hard_exudates": ("hard_exudates", 1),
+    "Soft_exudates": ("soft_exudates", 1),
+}
+"""By the type in a CSV: name in scores, and sign of the contrast."""
+EXPERTS = 2
+"""So many experts must have marked a lesion."""
+REACH = 5.0
+"""Pixels between the marks of two experts who mean the same small lesion."""
+SMALL = 4.0
+"""Radius in pixels up to which a mark is small."""
+VISIBLE = 1.0
+"""CNR from which the reference shows a marked lesion; others are not counted."""
+KEPT = 0.5
+"""Share of the reference's CNR that a kept lesion has."""
+BACKGROUND_SIGMA = 12.0
+"""Blur of the local background in pixels."""
+SPOT_SIGMA = 1.8
+"""Size in pixels of the filter for dark spots, which answers most to disks as small as the experts' smallest mark."""
+SPOT_CONTRAST = 0.15
+"""Contrast of dark spots that count as false where the reference has less than half: that of most red small dots."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A lesion on which experts agree."""
+
+    kind: str
+    """Type in the CSV."""
+    x: float
+    y: float
+    radius: float
+    """Pixels of the photograph."""
+
+
+def read_marks(path: str | Path) -> dict[str, tuple[Mark, ...]]:
+    """Lesions by name of photograph, of the types in `KINDS`, that at least `EXPERTS` experts marked.
+
+    Args:
+        path: CSV with the columns file, expert, type, x, y and radius, in pixels of the photograph.
+
+    Returns:
+        For every photograph in the file, also those without lesions.
+
+    Raises:
+        ValueError: a column is missing, or a number cannot be read.
+    """
+    columns = ("file", "expert", "type", "x", "y", "radius")
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    missing = [name for name in columns if rows and name not in rows[0]]
+    if missing or not rows:
+        raise ValueError(f"{path} lacks {', '.join(missing) or 'rows'}; columns needed are {', '.join(columns)}")
+    given: dict[str, dict[str, list[tuple[str, float, float, float]]]] = {}
+    try:
+        for row in rows:
+            mark = row["expert"], float(row["x"]), float(row["y"]), float(row["radius"])
+            given.setdefault(row["file"], {}).setdefault(row["type"], []).append(mark)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} has a line that cannot be read ({error}); numbers are needed") from None
+    return {
+        image: tuple(Mark(kind, *mark) for kind in KINDS for mark in agreed(kinds.get(kind, [])))
+        for image, kinds in given.items()
+    }
+
+
+def agreed(marks: Sequence[tuple[str, float, float, float]]) -> list[tuple[float, float, float]]:
+    """What several experts marked: (x, y, radius) of the smallest of the marks that mean the same.
+
+    Marks of different experts mean the same where their centres lie within `REACH`, or within the smaller radius.
+
+    Args:
+        marks: expert, x, y and radius.
+    """
+    group = list(range(len(marks)))
+    for (i, a), (j, b) in combinations(enumerate(marks), 2):
+        if a[0] != b[0] and np.hypot(a[1] - b[1], a[2] - b[2]) <= max(REACH, min(a[3], b[3])):
+            group = [group[i] if g == group[j] else g for g in group]
+    found = []
+    for g in dict.fromkeys(group):
+        members = [mark for mark, own in zip(marks, group, strict=True) if own == g]
+        if len({mark[0] for mark in members}) >= EXPERTS:
+            found.append(min(members, key=lambda mark: mark[3])[1:])
+    return found
+
+
+def contrasts(green: np.ndarray, field: np.ndarray, marks: Sequence[Mark]) -> tuple[np.ndarray, np.ndarray]:
+    """Contrast of each mark, positive where it has the sign of its kind, and the noise around it.
+
+    Args:
+        green: (H, W), uint8.
+        field: (H, W) bool.
+
+    Returns:
+        Mean inside less mean of the ring from 2 pixels beyond the mark to 4 pixels beyond twice its radius, (n,), and
+        standard deviation in the ring, (n,), both over the local background; nan where ring or mark leaves the field.
+    """
+    local = local_contrast(green.astype(np.float32), field, BACKGROUND_SIGMA)  # (H, W)
+    found = np.full((2, len(marks)), np.nan)
+    for number, mark in enumerate(marks):
+        reach = int(2 * mark.radius + 5)
+        top, left = max(0, round(mark.y) - reach), max(0, round(mark.x) - reach)
+        window = slice(top, round(mark.y) + reach + 1), slice(left, round(mark.x) + reach + 1)
+        patch, inside = local[window], field[window]
+        rows, columns = np.ogrid[: patch.shape[0], : patch.shape[1]]
+        distance = np.hypot(rows + top - mark.y, columns + left - mark.x)
+        disk = inside & (distance <= mark.radius)
+        ring = inside & (distance > mark.radius + 2) & (distance <= 2 * mark.radius + 4)
+        if disk.any() and ring.sum() > 0.5 * np.pi * ((2 * mark.radius + 4) ** 2 - (mark.radius + 2) ** 2):
+            sign = KINDS[mark.kind][1]
+            found[:, number] = sign * (patch[disk].mean() - patch[ring].mean()), patch[ring].std()
+    return found[0], found[1]
+
+
+def dark_spots(green: np.ndarray, field: np.ndarray) -> np.ndarray:
+    """Response to dark spots of `SPOT_SIGMA`, (H, W): the contrast of a Gaussian spot of that size at its middle."""
+    local = local_contrast(green.astype(np.float32), field, BACKGROUND_SIGMA)
+    return 2 * SPOT_SIGMA**2 * ndimage.gaussian_laplace(local, SPOT_SIGMA)
+
+
+def false_spots(response: np.ndarray, reference: np.ndarray, field: np.ndarray) -> int:
+    """Number of dark spots in a result that the reference does not show within 2 pixels.
+
+    Args:
+        response, reference: (H, W), of `dark_spots`.
+        field: (H, W) bool; its outermost 4 pixels are left out.
+    """
+    peaks = (response == ndimage.maximum_filter(response, 5)) & (response >= SPOT_CONTRAST)
+    shown = ndimage.maximum_filter(reference, 5) >= SPOT_CONTRAST / 2
+    return int((peaks & ~shown & ndimage.binary_erosion(field, iterations=4)).sum())
+
+
+def spots_at(response: np.ndarray, reference: np.ndarray, marks: Sequence[Mark]) -> np.ndarray:
+    """Response where the reference answers most within a pixel of each mark, over the reference's, (n,).
+
+    Args:
+        response, reference: (H, W), of `dark_spots`.
+    """
+    ratios = []
+    for mark in marks:
+        row, column = max(1, round(mark.y)), max(1, round(mark.x))
+        window = slice(row - 1, row + 2), slice(column - 1, column + 2)
+        best = np.unravel_index(reference[window].argmax(), reference[window].shape)
+        ratios.append(response[window][best] / reference[window][best])
+    return np.array(ratios)
+
+
+def _green(pixels: np.ndarray) -> np.ndarray:
+    return pixels if pixels.ndim == 2 else pixels[..., 1]
+
+
+def _reference(subject: Subject) -> tuple[tuple[Mark, ...], np.ndarray, np.ndarray]:
+    """The visible marks, their contrast, (n,), and the response to dark spots, (H, W)."""
+    marks = subject.observed.lesions or ()
+    contrast, noise = contrasts(_green(subject.hr), subject.field, marks)
+    visible = contrast >= VISIBLE * noise  # False for nan
+    chosen = tuple(mark for mark, seen in zip(marks, visible, strict=True) if seen)
+    return chosen, contrast[visible], dark_spots(_green(subject.hr), subject.field)
+
+
+def _measure(result: Result) -> Scores:
+    if result.subject.observed.lesions is None:
+        return {}
+    marks, contrast, reference = result.subject.derive(_reference)
+    ratio = contrasts(_green(result.sr), result.subject.field, marks)[0] / contrast
+    response = dark_spots(_green(result.sr), result.subject.field)
+    scores: Scores = {"false_spots": float(false_spots(response, reference, result.subject.field))}
+    dots = [mark for mark in marks if mark.kind == "Red_small_dots"]
+    if dots:
+        scores["red_dots_seen"] = float((spots_at(response, reference, dots) >= KEPT).mean())
+    small = np.array([mark.radius <= SMALL for mark in marks], bool)
+    for kind, (name, _) in KINDS.items():
+        own = np.array([mark.kind == kind for mark in marks], bool)
+        for key, chosen in ((name, own), (f"{name}_small", own & small)):
+            scores[f"{key}_marks"] = float(chosen.sum())
+            if chosen.any():
+                scores[f"{key}_kept"] = float((ratio[chosen] >= KEPT).mean())
+                scores[f"{key}_ratio"] = float(ratio[chosen].mean())
+    return scores
+
+
+def _scores() -> tuple[Score, ...]:
+    """Share kept, mean ratio and number of marks of each kind; tables leave the small ones to the files."""
+    found = []
+    for name, _ in KINDS.values():
+        words = name.replace("_", " ")
+        note = "share of marked lesions that keep half of their contrast" if name == "red_dots" else ""
+        found += [
+            Score(f"{name}_kept", f"{words} kept", 3, plotted=True, note=note, weight=f"{name}_marks"),
+            Score(f"{name}_ratio", f"{words} contrast" if note else "", 2, weight=f"{name}_marks"),
+            Score(f"{name}_marks", better="none"),
+            Score(f"{name}_small_kept", weight=f"{name}_small_marks"),
+            Score(f"{name}_small_ratio", weight=f"{name}_small_marks"),
+            Score(f"{name}_small_marks", better="none"),
+        ]
+    seen = "share of red dots that a filter of their size answers with half of its response to the reference"
+    false = "dark spots for each photograph that the reference lacks"
+    return (
+        Score("red_dots_seen", "red dots seen", plotted=True, note=seen, weight="red_dots_marks"),
+        *found,
+        Score("false_spots", "false spots", 2, "less", plotted=True, note=false),
+    )
+
+
+LESIONS = Metric(
+    _scores(),
+    _measure,
+    {
+        "lesions": f"marks of at least {EXPERTS} experts with centres within {REACH:g} pixels or the smaller radius, "
+        f"and a contrast-to-noise ratio (CNR) of at least {VISIBLE:g} in the reference; green over its background",
+        "*_kept": f"share of marks with at least {KEPT:g} of the reference's CNR; the noise is the reference's",
+        "*_ratio": f"mean CNR over the reference's; every mark counts once; small: radius up to {SMALL:g} pixels",
+        "red_dots_seen": f"share with at least {KEPT:g} of the reference's response of a Laplacian of Gaussian, sigma "
+        f"{SPOT_SIGMA:g}, at its largest within a pixel of the mark",
+        "false_spots": f"peaks of contrast {SPOT_CONTRAST:g} of that filter, where "
+        "the reference has less than half within 2 pixels",
+    },
+    note="needs markings.csv beside the photographs",
+)

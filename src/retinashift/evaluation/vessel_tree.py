@@ -1,0 +1,112 @@
+"""The vessels as a tree: whether centre lines agree, where they break, and how wide the main vessels are."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+from skimage.morphology import skeletonize
+
+from retinashift.evaluation.scores import Metric, Result, Score, Scores
+from retinashift.evaluation.vessels import THIN, reference_vessels, result_vessels
+
+FIELD_MM = 13.0
+"""Millimetres of retina across a field of view of 45 degrees, 0.29 a degree; every field is taken to be that wide."""
+SHORTEST_BREAK, LONGEST_BREAK = 2, 30
+"""Pixels of missing centre line that count as a break; longer ones are lost vessels."""
+CORE = ndimage.generate_binary_structure(2, 2)
+
+
+def centreline_dice(found: np.ndarray, truth: np.ndarray, field: np.ndarray) -> float | None:
+    """clDice: harmonic mean of the shares of each mask's centre lines that lie in the other mask.
+
+    Args:
+        found, truth, field: (H, W) bool.
+
+    Returns:
+        0 to 1; None where a mask has no centre line in the field.
+
+    Source: Shit et al., "clDice - a novel topology-preserving loss function", CVPR 2021, equation 1.
+    """
+    lines = skeletonize(found) & field, skeletonize(truth) & field
+    if not lines[0].any() or not lines[1].any():
+        return None
+    precision, sensitivity = float(truth[lines[0]].mean()), float(found[lines[1]].mean())
+    total = precision + sensitivity
+    return 2 * precision * sensitivity / total if total else 0.0
+
+
+def breaks(found: np.ndarray, truth: np.ndarray, field: np.ndarray) -> tuple[int, int]:
+    """How often the found vessels interrupt a vessel of the truth, and how long the truth's centre lines are.
+
+    A break is a stretch of the truth's centre line of `SHORTEST_BREAK` to `LONGEST_BREAK` pixels that is not found,
+    with found centre line at two or more of its ends.
+
+    Args:
+        found, truth, field: (H, W) bool.
+
+    Returns:
+        Number of breaks, and pixels of centre line in the field.
+    """
+    line = skeletonize(truth) & field
+    missing, _ = ndimage.label(line & ~found, CORE)
+    kept, _ = ndimage.label(line & found, CORE)
+    number = 0
+    for piece, where in enumerate(ndimage.find_objects(missing), 1):
+        around = tuple(slice(max(0, part.start - 1), part.stop + 1) for part in where)
+        own = missing[around] == piece
+        ends = ndimage.binary_dilation(own, CORE) & (kept[around] > 0)
+        number += int(SHORTEST_BREAK <= own.sum() <= LONGEST_BREAK and ndimage.label(ends, CORE)[1] >= 2)
+    return number, int(line.sum())
+
+
+def calibre_error(found: np.ndarray, truth: np.ndarray, field: np.ndarray) -> float | None:
+    """Mean relative error of the width of vessels wider than `THIN` pixels, where both masks show them.
+
+    A width is twice the distance from the truth's centre line to the nearest pixel outside, less one; in either mask
+    the largest within a pixel counts, so that a shift of the centre line is no error.
+
+    Args:
+        found, truth, field: (H, W) bool.
+
+    Returns:
+        0 for equal masks, 0.1 for widths 10 % off; None where there is no such vessel.
+    """
+    line = skeletonize(truth) & field & found
+    widths = [2 * ndimage.distance_transform_edt(mask) - 1 for mask in (truth, found)]  # (H, W) each
+    main = line & (widths[0] > THIN)
+    if not main.any():
+        return None
+    found_width = ndimage.maximum_filter(widths[1], 3)[main]
+    true_width = ndimage.maximum_filter(widths[0], 3)[main]
+    return float(np.mean(np.abs(found_width - true_width) / true_width))
+
+
+def _measure(result: Result) -> Scores:
+    field, subject = result.subject.field, result.subject
+    found, own = result.derive(result_vessels).vessels, subject.derive(reference_vessels).vessels
+    columns = np.flatnonzero(field.any(0))
+    rows = np.flatnonzero(field.any(1))
+    across = max(columns[-1] - columns[0], rows[-1] - rows[0]) + 1  # pixels that `FIELD_MM` fill
+    number, length = breaks(found, own, field)
+    millimetres = length * FIELD_MM / across
+    return {
+        "vessel_cldice": centreline_dice(found, own, field),
+        "vessel_breaks": number / millimetres if length else None,
+        "vessel_calibre": calibre_error(found, own, field),
+    }
+
+
+VESSEL_TREE = Metric(
+    (
+        Score("vessel_cldice", "clDice", plotted=True, note="agreement of the vessels' centre lines"),
+        Score("vessel_breaks", "breaks", 3, "less", note="interruptions of a vessel for each mm of centre line"),
+        Score("vessel_calibre", "calibre", 3, "less", note="mean relative error of the width of main vessels"),
+    ),
+    _measure,
+    {
+        "vessel_cldice": "vessels of the result and of the photograph, as for vessel_dice",
+        "vessel_breaks": f"stretches of {SHORTEST_BREAK} to {LONGEST_BREAK} pixels of the photograph's centre line "
+        f"that the result lacks between found ones, for each mm; the field of view is taken as {FIELD_MM:g} mm wide",
+        "vessel_calibre": f"widths above {THIN:g} pixels at centre lines found in both",
+    },
+)
