@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -379,3 +381,36 @@ def test_what_the_pipeline_raises_is_the_files_failure_and_an_interrupt_is_not(f
     assert all(o.internal for o in upscale_files(Odd(KeyError("x")), jobs_in(folder, "out")[:2]))
     with pytest.raises(KeyboardInterrupt):
         list(upscale_files(Odd(KeyboardInterrupt()), jobs_in(folder, "out")))
+
+
+def test_the_quality_is_that_of_jpeg_results_only_and_another_one_is_another_work(tmp_path, tiny_pipeline, retina):
+    for name in ("a.jpg", "b.png"):
+        write_image(tmp_path / name, retina[:24, :16])
+    jobs = [Job(tmp_path / name, tmp_path / "out" / name) for name in ("a.jpg", "b.png")]
+    sizes = []
+    for quality in (None, 40):
+        options = BatchOptions(quality=quality, overwrite=True)
+        outcomes = list(upscale_files(tiny_pipeline(), jobs, options))
+        assert [outcome.error for outcome in outcomes] == ["", ""]
+        assert [o.record.options for o in outcomes] == [{"quality": quality} if quality else {}, {}]
+        sizes.append([job.target.stat().st_size for job in jobs])
+    assert sizes[1][0] < 0.7 * sizes[0][0]
+    assert sizes[1][1] == sizes[0][1]
+    again = list(upscale_files(tiny_pipeline(), jobs, BatchOptions(quality=40, resume=True)))
+    assert [outcome.skipped for outcome in again] == [True, True]
+    other = list(upscale_files(tiny_pipeline(), jobs, BatchOptions(resume=True)))
+    assert ["not this input's result" in outcome.error for outcome in other] == [True, False]
+
+
+def test_a_log_on_a_full_disk_keeps_its_former_lines(tmp_path):
+    log = tmp_path / "log"
+    log.write_text('{"former": 1}\n')
+    code = (
+        "import resource, signal, sys\nfrom pathlib import Path\nfrom retinashift.batch.record import append_line\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\nresource.setrlimit(resource.RLIMIT_FSIZE, (20, 20))\n"
+        "append_line(Path(sys.argv[1]), '{\"next\": 2, \"more\": 3}\\n')"
+    )
+    done = subprocess.run([sys.executable, "-c", code, log], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "OSError" in done.stderr
+    assert log.read_text() == '{"former": 1}\n'

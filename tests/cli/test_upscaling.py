@@ -107,3 +107,13 @@ def test_one_odd_object_between_two_photographs_is_one_line_and_the_others_are_d
     assert len(lines) == 1
     assert "b.dcm" in lines[0]
     assert [json.loads(line)["status"] for line in log.read_text().splitlines()] == ["written", "failed", "written"]
+
+
+def test_jpeg_of_a_quality_can_be_asked_for_and_is_refused_where_there_is_none(upscale, tmp_path, checkpoint):
+    assert "--format jpeg" in one_line_error(upscale("none", "--quality", 50)[0])
+    out = tmp_path / "jpeg"
+    done = retinashift(
+        "upscale", tmp_path / "eye.png", "-o", out, "-c", checkpoint, "--format", "jpeg", "--quality", 50
+    )
+    assert done.returncode == 0, done.stderr
+    assert read_image(out / "eye.jpeg").format == "JPEG"

@@ -1,5 +1,6 @@
 """Files in and out: nothing lost, nothing half written, nothing overwritten, one line for what is bad."""
 
+import errno
 import gzip
 import io
 import os
@@ -20,6 +21,7 @@ from retinashift.imaging.files import (
     encode_image,
     find_images,
     read_image,
+    replace_file,
     write_image,
 )
 from retinashift.imaging.formats.exif import load_exif
@@ -326,3 +328,24 @@ def test_photographs_of_the_public_sets_are_read_as_pillow_reads_them(shared):
     for pattern in ("drive/images/*.tif", "stare/*.ppm", "val/*.jpg"):
         for path, _ in find_images([shared / "data" / pattern])[: 20 if "drive" in pattern else 4]:
             assert np.array_equal(read_image(path).pixels, np.asarray(Image.open(path))), path.name
+
+
+def test_a_disk_that_cannot_flush_is_no_failed_write_and_a_full_one_names_the_file(tmp_path, monkeypatch):
+    def fsync_fails(number):
+        def fsync(descriptor):
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(os, "fsync", fsync)
+
+    for number in (errno.EINVAL, errno.ENOTSUP):
+        fsync_fails(number)
+        replace_file(tmp_path / "a.png", b"new")
+        assert (tmp_path / "a.png").read_bytes() == b"new"
+    fsync_fails(errno.ENOSPC)
+    with pytest.raises(OSError, match=r"No space left on device: .*a\.png"):
+        replace_file(tmp_path / "a.png", b"newer")
+    fsync_fails(errno.EINVAL)
+    with pytest.raises(FileExistsError, match="--overwrite"):
+        replace_file(tmp_path / "a.png", b"newer", overwrite=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+    assert (tmp_path / "a.png").read_bytes() == b"new"

@@ -25,6 +25,7 @@ from retinashift.imaging.files import (
     check_target,
     decode_image,
     encode_image,
+    format_of,
     with_metadata,
 )
 from retinashift.imaging.formats.png import encode_png
@@ -52,10 +53,16 @@ class ResultOptions:
     """Limit of width x height of an input."""
     deidentify: bool = False
     """Remove the person from DICOM headers; files of other formats are then refused."""
+    quality: int | None = None
+    """Of JPEG results, 1 to 100; None is the encoder's own. Results of other formats lose nothing."""
     figure: bool = False
     """Draw a figure of the input beside the result."""
     sidecar: bool = False
     """Write the provenance record into a JSON file beside the result."""
+
+    def quality_for(self, target: Path) -> int | None:
+        """The quality, where the target's format has one."""
+        return self.quality if format_of(target) == "JPEG" else None
 
 
 @dataclass(frozen=True)
@@ -105,7 +112,10 @@ class Upscaled:
             result, parametric = encode_with_map(derived, sigma, self.meaning)
             objects.append(parametric)
         else:
-            result = encode_image(self.target, self.pixels, like=photograph, scale=record.scale, provenance=record)
+            result = encode_image(
+                self.target, self.pixels, like=photograph, scale=record.scale, provenance=record,
+                quality=self.options.quality_for(self.target),
+            )  # fmt: skip
         if sigma is not None:
             account = {"calibrated": self.calibrated, "meaning": self.meaning, "provenance": json.loads(record.line())}
             numbers, picture, *others = maps_of(self.target)
@@ -170,7 +180,8 @@ def read_source(data: bytes, path: str | Path, target: Path, record: Provenance,
     derived = photograph.record is not None
     if derived:
         logger.warning("%s is a result of super-resolution itself", path)
-    check_target(target, photograph, record.scale)
+    quality = options.quality_for(target)
+    check_target(target, photograph, record.scale, quality)
     if options.deidentify:
         if photograph.dicom is None:
             raise ImageError(f"{path} is {photograph.format}; --deidentify is for DICOM, run the others without it")
@@ -179,6 +190,8 @@ def read_source(data: bytes, path: str | Path, target: Path, record: Provenance,
         except ImageError as error:
             raise ImageError(f"{path}: {error}") from None
     record = replace(record, input=digest(data), input_was_super_resolved=derived)
+    if quality is not None:
+        record = replace(record, options={**record.options, "quality": quality})
     return Source(str(path), photograph, record)
 
 

@@ -104,6 +104,8 @@ def _former_record(job: Job, source: bytes, record: Provenance, options: BatchOp
     """
     derived = find_provenance(source, str(job.source)) is not None
     record = replace(record, input=digest(source), input_was_super_resolved=derived)
+    if (quality := options.quality_for(job.target)) is not None:
+        record = replace(record, options={**record.options, "quality": quality})
     result = job.target.read_bytes()
     try:
         former = find_provenance(result, str(job.target))

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from retinashift.batch.upscale import BatchOptions
     from retinashift.inference.pipeline import ResShiftPipeline
 
+_JPEG = (".jpg", ".jpeg")
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells count it."""
 
@@ -54,6 +55,7 @@ def upscale(
         ),
     ] = "fp32",
     file_format: Annotated[OutputFormat, typer.Option("--format", help="File type of the results.")] = "same",
+    quality: Annotated[int, typer.Option(min=0, max=100, help="Quality of JPEG results, 1 to 100; 0 uses 95.")] = 0,
     figure: Annotated[bool, typer.Option("--figure", help="Draw each result beside its input in a PNG file.")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace results that exist, and the files beside them.")
@@ -102,13 +104,15 @@ def upscale(
         inputs, out, file_format=file_format, overwrite=overwrite, resume=resume, sidecar=sidecar,
         uncertainty=uncertainty > 0, figure=figure,
     )  # fmt: skip
+    if quality and not any(job.target.suffix.lower() in _JPEG for job in jobs):
+        raise ValueError("--quality is for JPEG results, and there is none; give --format jpeg, or omit --quality")
     check_log(log)
     pipeline = open_pipeline(checkpoint, device)
     from retinashift.batch.upscale import BatchOptions
 
     options = BatchOptions(
-        sampling=sampling, seed=seed, page=page or None, max_pixels=max_pixels, deidentify=deidentify, figure=figure,
-        sidecar=sidecar, overwrite=overwrite, resume=resume, workers=workers,
+        sampling=sampling, seed=seed, page=page or None, max_pixels=max_pixels, deidentify=deidentify,
+        quality=quality or None, figure=figure, sidecar=sidecar, overwrite=overwrite, resume=resume, workers=workers,
     )  # fmt: skip
     with progress_bar() as progress:
         report = run_batch(pipeline, jobs, options, log, progress)
@@ -168,8 +172,8 @@ class BatchReport:
         if scores:
             lowest, name = min(scores)
             say(f"Consistency with the input: {lowest:.1f} dB or more (lowest: {name})")
-        if any(o.job.target.suffix.lower() in (".jpg", ".jpeg") for o in good):
-            say("JPEG results were compressed (quality 95); --format png or tiff loses nothing.")
+        if any(o.job.target.suffix.lower() in _JPEG for o in good):
+            say("JPEG results were compressed; --format png or tiff loses nothing.")
         if self.interrupted:
             say("Interrupted. No file is half-written; the same command with --resume goes on.")
 

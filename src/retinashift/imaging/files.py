@@ -278,8 +278,10 @@ def replace_file(path: Path, data: bytes, *, overwrite: bool = True) -> None:
         if not overwrite and path.exists():
             raise FileExistsError(f"{path} exists already; give --overwrite to replace it")
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None:  # it names the temporary file, or none
+            raise OSError(error.errno, error.strerror, str(path)) from None
         raise
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Mode = Literal["faithful", "realistic"]
 Precision = Literal["fp32", "bf16", "fp16"]
-OutputFormat = Literal["same", "png", "tiff"]
+OutputFormat = Literal["same", "png", "tiff", "jpeg"]
 """File type of the results; "same" is that of the input."""
 
 _LEAST = {"num_inference_steps": 1, "ensemble_size": 1, "back_projections": 0, "memory": 1}
