@@ -115,19 +115,13 @@ def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
 
     Source: TIFF 6.0, tag 274.
     """
-    across = (1, 0, *range(2, pixels.ndim))
-    if orientation == 2:
-        pixels = pixels[:, ::-1]
-    elif orientation == 3:
-        pixels = pixels[::-1, ::-1]
-    elif orientation == 4:
-        pixels = pixels[::-1]
-    elif orientation == 5:
-        pixels = pixels.transpose(across)
-    elif orientation == 6:
-        pixels = pixels[::-1].transpose(across)
-    elif orientation == 7:
-        pixels = pixels[::-1, ::-1].transpose(across)
-    elif orientation == 8:
-        pixels = pixels[:, ::-1].transpose(across)
-    return np.ascontiguousarray(pixels)
+    down, across, swapped = _TURNS.get(orientation, (1, 1, False))
+    pixels = pixels[::down, ::across]
+    return np.ascontiguousarray(pixels.transpose(1, 0, *range(2, pixels.ndim)) if swapped else pixels)
+
+
+_TURNS = {
+    2: (1, -1, False), 3: (-1, -1, False), 4: (-1, 1, False), 5: (1, 1, True), 6: (-1, 1, True), 7: (-1, -1, True),
+    8: (1, -1, True),
+}  # fmt: skip
+"""By orientation: the steps down and across, and whether rows and columns change places."""
