@@ -104,7 +104,7 @@ def decode_image(data: bytes, name: str, max_pixels: int = MAX_PIXELS, page: int
 def find_provenance(data: bytes, name: str) -> Provenance | None:
     """The record that `encode_image` wrote into a file, from its header; None if there is none.
 
-    For files whose pixels are not needed; `decode_image` finds it, too.
+    For files whose pixels are not needed: `decode_image` returns the record with the pixels.
 
     Raises:
         ImageError: damaged, or not a format that is read.
@@ -222,8 +222,8 @@ def check_target(path: str | Path, like: Photograph, scale: int, quality: int | 
     """Raise what `encode_image` would raise for a result of `like` at `scale`, before it is computed.
 
     Raises:
-        ImageError: a suffix that is not written, or a format that cannot hold such pixels, so many of them, their ICC
-            profile, their EXIF or their DICOM header.
+        ImageError: a suffix that is not written, or a format that cannot hold the pixels, their number, the ICC
+            profile, the EXIF block or the DICOM header.
     """
     path = Path(path)
     known = _written(path)

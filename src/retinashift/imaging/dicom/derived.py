@@ -134,9 +134,9 @@ def _put_derivation(dataset: Dataset, source: Dataset, photograph: Photograph) -
 
     factor = dataset.Rows // source.Rows
     dataset.ImageType = ["DERIVED", *(list(source.get("ImageType") or [])[1:] or ["PRIMARY"])]
-    account = f"Super-resolved x{factor} by RetinaShift {__version__}"
-    dataset.SeriesDescription = f"{account}"[:64]
-    dataset.DerivationDescription = f"{account}: fine detail is estimated, not observed. Research use only."
+    text = f"Super-resolved x{factor} by RetinaShift {__version__}"
+    dataset.SeriesDescription = text[:64]
+    dataset.DerivationDescription = f"{text}: fine detail is estimated, not observed. Research use only."
     dataset.DerivationCodeSequence = [coded("113085", "Spatial resampling")]
     reference = Dataset()
     reference.ReferencedSOPClassUID = source.SOPClassUID

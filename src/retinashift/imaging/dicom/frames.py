@@ -134,7 +134,7 @@ def _decode(coded: bytes, syntax: str, stored: FrameFormat) -> np.ndarray:
     if claims[2] != stored.samples:
         raise ImageError(f"DICOM whose coded frame has {claims[2]} components, not {stored.samples}")
     if syntax in (_BASELINE, _EXTENDED):
-        marked = b"JFIF" in coded[:64] or b"Adobe" in coded[:1024]  # then the file itself tells its colours
+        marked = b"JFIF" in coded[:64] or b"Adobe" in coded[:1024]  # then the stream states its own colours
         space = "RGB" if stored.photometric == "RGB" and not marked else None
         return _decode_jpeg(coded, lambda stream: imagecodecs.jpeg8_decode(stream, colorspace=space))
     if syntax in _LOSSLESS_JPEG:

@@ -26,14 +26,14 @@ _KEPT = (
     "AccessionNumber", "ReferringPhysicianName", "Modality", "ContentDate", "ContentTime", "LossyImageCompression",
     "LossyImageCompressionRatio", "LossyImageCompressionMethod", "BurnedInAnnotation",
 )  # fmt: skip
-"""Attributes of patient, study and photograph that are the map's, too."""
+"""Attributes of patient, study and photograph that the map shares."""
 _DUMMIES = {"ContentDate": "19000101", "ContentTime": "000000", "LossyImageCompression": "00"}
 """For those that a map must have, where the photograph has none."""
 _FRAME_TYPE = ["DERIVED", "PRIMARY", "STATIC", "STD_DEVIATION"]
 
 
 def encode_with_map(photograph: Photograph, sigma: np.ndarray, explanation: str) -> tuple[bytes, bytes]:
-    """The file of `encode_dicom`, and that of the map of its uncertainty."""
+    """The files of a result and of the map of its uncertainty."""
     assert photograph.dicom is not None
     about = derive(photograph)
     return write_object(about), encode_parametric_map(sigma, about, photograph.dicom, explanation)
@@ -68,13 +68,13 @@ def encode_parametric_map(sigma: np.ndarray, about: Dataset, source: Dataset, ex
     _put_image(dataset, sigma)
     dataset.SharedFunctionalGroupsSequence = [_shared_groups(about, explanation)]
     dataset.PerFrameFunctionalGroupsSequence = [_item(FrameContentSequence=[_item(DimensionIndexValues=1)])]
-    if account := record_of(about):
-        dataset.private_block(PRIVATE_GROUP, PRIVATE_CREATOR, create=True).add_new(1, "UT", account)
+    if record := record_of(about):
+        dataset.private_block(PRIVATE_GROUP, PRIVATE_CREATOR, create=True).add_new(1, "UT", record)
     return write_object(dataset)
 
 
 def _put_identity(dataset: Dataset, about: Dataset, source: Dataset) -> None:
-    """A new instance of a series of its own; equipment and account are those of the result."""
+    """A new instance in a series of its own; equipment and record are copied from the result."""
     instance, equipment = str(about.SOPInstanceUID), about.ContributingEquipmentSequence[-1]
     dataset.SOPClassUID, dataset.SOPInstanceUID = PARAMETRIC_MAP, new_uid("parametric map", instance)
     dataset.SeriesInstanceUID = new_uid("series of maps", str(about.SeriesInstanceUID))
@@ -95,7 +95,7 @@ def _put_image(dataset: Dataset, sigma: np.ndarray) -> None:
     dataset.ImageType, dataset.ContentQualification = _FRAME_TYPE, "RESEARCH"
     dataset.ContentLabel, dataset.ContentDescription = "UNCERTAINTY", "Standard deviation of a super-resolved picture"
     dataset.ContentCreatorName, dataset.AcquisitionContextSequence = None, []
-    dataset.RecognizableVisualFeatures = "YES"  # vessels tell people apart
+    dataset.RecognizableVisualFeatures = "YES"  # vessels identify people
     dataset.setdefault("BurnedInAnnotation", "NO")
     dataset.NumberOfFrames, dataset.SamplesPerPixel, dataset.PixelPresentation = 1, 1, "MONOCHROME"
     dataset.PhotometricInterpretation, dataset.PresentationLUTShape = "MONOCHROME2", "IDENTITY"
@@ -111,7 +111,7 @@ def _put_image(dataset: Dataset, sigma: np.ndarray) -> None:
 
 
 def _shared_groups(about: Dataset, explanation: str) -> Dataset:
-    """Functional groups that a map must have (PS3.3, table A.75-2), but for that of the frame's content."""
+    """Functional groups that a map must have (PS3.3, table A.75-2), except the frame content."""
     spacing = about.get("PixelSpacing") or [decimal(value) for value in pixel_spacing(about, 1) or ()]
     side = str(about.get("ImageLaterality") or about.get("Laterality") or "U")
     region = about.get("AnatomicRegionSequence") or [coded("81745001", "Eye", "SCT")]

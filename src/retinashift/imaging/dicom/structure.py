@@ -206,7 +206,7 @@ class _Walk:
 def _inflate_pixels(walk: _Walk, inflater: zlib._Decompress, have: int, max_pixels: int) -> bytes:
     """The rest of a deflated object's pixels, if they are as many as its header says, and a little behind them."""
     if walk.facts.keys() < {_ROWS, _COLUMNS, _SAMPLES, _BITS} or not walk.pixels:
-        raise ImageError("deflated DICOM whose header does not tell the size of its pixels")
+        raise ImageError("deflated DICOM whose header does not state the size of its pixels")
     rows, columns, samples, bits = (
         int.from_bytes(walk.facts[tag], "little") for tag in (_ROWS, _COLUMNS, _SAMPLES, _BITS)
     )

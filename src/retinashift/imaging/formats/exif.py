@@ -21,7 +21,7 @@ DESCRIPTIVE = (
     Base.ImageDescription, Base.Make, Base.Model, Base.Software, Base.DateTime, Base.Artist, Base.HostComputer,
     Base.Copyright,
 )  # fmt: skip
-"""Tags of the first directory that tell about the photograph and not about how its file stores it."""
+"""Tags of the first directory that describe the photograph, not how its file stores it."""
 _KEPT = {*DESCRIPTIVE, Base.Orientation, Base.XResolution, Base.YResolution, Base.ResolutionUnit, IFD.Exif, IFD.GPSInfo}
 _PER_INCH = {2: 1.0, 3: 2.54}
 SUBJECT_AREA, SUBJECT_LOCATION = 0x9214, 0xA214  # the first has no name in Pillow

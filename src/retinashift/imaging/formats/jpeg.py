@@ -20,7 +20,7 @@ QUALITY = 95
 """Default. JPEG loses detail even so: for results PNG or TIFF is better."""
 MAX_DPI = 65535
 """Highest resolution that its header holds; EXIF may hold more."""
-_ENTRIES = 0xB002  # tag of the list of pictures, 16 bytes each, of which the first four tell the kind
+_ENTRIES = 0xB002  # tag of the list of pictures, 16 bytes each, of which the first four give the kind
 _CLASS, _PREVIEW, _VIEW = 0xFF0000, 0x010000, 0x020000
 _MAX_BODY = 65_533  # of a segment, whose length of 16 bit counts itself
 _EXIF = b"Exif\0\0"

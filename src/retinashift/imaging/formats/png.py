@@ -37,7 +37,7 @@ def decode_png(data: bytes, max_pixels: int, page: int | None = None) -> Photogr
     check_size(width, height, max_pixels)
     chunks: dict[bytes, bytes] = {}
     texts: dict[str, bytes] = {}
-    bare = [SIGNATURE]  # pixels only: libpng prints what it does not like about metadata, without a file's name
+    bare = [SIGNATURE]  # pixels only: libpng prints complaints about metadata without the name of the file
     for kind, body, whole in _walk(data):
         chunks.setdefault(kind, body if kind != b"IDAT" else b"")
         if kind in (b"tEXt", b"zTXt", b"iTXt"):

@@ -326,7 +326,7 @@ def _read_jpeg(page: tifffile.TiffPage, coded: bytes, shape: tuple[int, int, int
 def _without_unclear_channel(stored: np.ndarray, page: tifffile.TiffPage, notes: list[str]) -> np.ndarray:
     """The picture without a further channel that is not alpha. Opaque premultiplied alpha is plain alpha."""
     if _UNSPECIFIED in page.extrasamples:
-        notes.append(f"channel {page.samplesperpixel}, whose meaning the file does not tell, is left out")
+        notes.append(f"channel {page.samplesperpixel}, whose meaning the file does not state, is left out")
         return np.ascontiguousarray(stored[..., 0] if stored.shape[2] == 2 else stored[..., :3])
     if _PREMULTIPLIED in page.extrasamples and stored[..., -1].min() < np.iinfo(stored.dtype).max:
         raise ImageError("TIFF with premultiplied alpha; save it with plain alpha or without")
