@@ -131,6 +131,15 @@ def test_places_without_photographs_are_told(tmp_path, what, message):
         list_source(Source(str(tmp_path / what)))
 
 
+def test_a_wrong_folder_is_named_with_its_setting(photographs, tmp_path):
+    for source, setting in (
+        (Source(str(tmp_path / "none")), "data.path"),
+        (Source(str(photographs), "pairs", str(tmp_path / "none")), "data.lr_path"),
+    ):
+        with pytest.raises(DataError, match=rf"^{setting}: .*none is neither a folder nor a zip file$"):
+            list_source(source, "data")
+
+
 def test_a_folder_without_stare_names_is_told(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "eye.png")
     with pytest.raises(DataError, match="no STARE photograph"):

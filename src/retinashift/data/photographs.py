@@ -187,13 +187,29 @@ def _left_out(marks: list[str]) -> str:
     return f"left out {what}: {', '.join(named)}" + (f" and {rest} more" if rest else "")
 
 
-def list_source(source: Source) -> list[Item]:
-    """The photographs of a source, sorted by name. DataError names the file that is missing or out of place."""
+def list_source(source: Source, section: str = "") -> list[Item]:
+    """The photographs of a source, sorted by name.
+
+    Args:
+        source: where they lie.
+        section: of the settings that it comes from; errors about a folder then name its setting, such as "data.path".
+
+    Raises:
+        DataError: it names the file or folder that is missing or out of place.
+    """
+    refs = _find(source, "path", section)
     if source.layout == "stare":
-        return [Item(ref) for ref in _stare_split(find_photographs(source.path), source)]
+        return [Item(ref) for ref in _stare_split(refs, source)]
     if source.layout == "hr":
-        return [Item(ref) for ref in find_photographs(source.path)]
-    return _match_pairs(source)
+        return [Item(ref) for ref in refs]
+    return _match_pairs(refs, _find(source, "lr_path", section), source)
+
+
+def _find(source: Source, setting: str, section: str) -> list[FileRef]:
+    try:
+        return find_photographs(getattr(source, setting))
+    except DataError as error:
+        raise DataError(f"{section}.{setting}: {error}" if section else str(error)) from None
 
 
 def _stare_split(refs: list[FileRef], source: Source) -> list[FileRef]:
@@ -213,9 +229,9 @@ def _stare_split(refs: list[FileRef], source: Source) -> list[FileRef]:
     return chosen
 
 
-def _match_pairs(source: Source) -> list[Item]:
+def _match_pairs(hr: list[FileRef], lr: list[FileRef], source: Source) -> list[Item]:
     """Pairs by name, suffix apart."""
-    hr_refs, lr_refs = (by_stem_path(find_photographs(folder), folder) for folder in (source.path, source.lr_path))
+    hr_refs, lr_refs = by_stem_path(hr, source.path), by_stem_path(lr, source.lr_path)
     for key in sorted(hr_refs.keys() ^ lr_refs.keys()):
         present, absent = (source.path, source.lr_path) if key in hr_refs else (source.lr_path, source.path)
         raise DataError(f"{key} is in {present} but has no partner of that name in {absent}")

@@ -1,1 +1,1 @@
-"""Data, settings and the training loop."""
+"""Training: settings, samples, losses and the loop."""

@@ -1,7 +1,7 @@
-"""What other cameras would have made of a photograph: softer, sharper, of another colour, exposure or aperture.
+"""Augmentation: crops as other cameras would show them, softer, sharper, of another colour, exposure or aperture.
 
-The photographs of a training set come from few cameras, those of users from many. Each change here is decided by
-numbers of the sample's own stream, and made only if its setting asks for it.
+The photographs of a training set come from few cameras, those of users from many. Numbers of the sample's own stream
+decide each change, which is made only if its setting is not 0.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from retinashift.training.marks import draw_marks
 from retinashift.training.settings import CropSettings
 
 EDGE_WIDTHS = (0.7, 4.0)
-"""Pixels over which an aperture darkens: from a mask laid on the file to a diaphragm out of focus."""
+"""Pixels over which an aperture darkens: from a mask drawn on the file to a diaphragm out of focus."""
 APERTURE_RADII = (0.7, 6.0)
-"""Radius of an aperture, of the side of the crop: from a whole small field to an edge that is nearly straight."""
+"""Radius of an aperture, in sides of the crop: from a whole small field to a nearly straight edge."""
 SURROUND_MAX = 0.1
-"""The brightest surround, of the range from black to white."""
+"""Brightness of the brightest surround, from 0 to 1."""
 NUMBERS = 26
-"""Numbers in [0, 1) that the changes of a sample take."""
+"""Numbers in [0, 1) that the changes of a sample need."""
 
 
 def as_another_camera(hr: Tensor, settings: CropSettings, numbers: Tensor) -> Tensor:
-    """The crops (B, 3, S, S) in [0, 1] with the changes that the settings ask for, shaped as before.
+    """The crops (B, 3, S, S) in [0, 1] with the changes of the settings, same shape.
 
     Args:
-        numbers: (B, NUMBERS) in [0, 1), on the CPU; what is asked for does not change which decide what.
+        numbers: (B, NUMBERS) in [0, 1), on the CPU; which of them decides what does not depend on the settings.
     """
     softer, sharper, tint, expose, aperture = numbers[:, :5].unbind(1)  # (B,) each
     marked, drawing = numbers[:, 24:26].unbind(1)
@@ -82,13 +82,13 @@ def _tint(images: Tensor, strength: float, numbers: Tensor) -> Tensor:
 
 
 def _expose(images: Tensor, most: float, numbers: Tensor) -> Tensor:
-    """gain_c * image_c, white where that is beyond white: a sensor or a film that has had enough of one colour."""
+    """gain_c * image_c, clipped at white: a sensor or film saturated in one colour."""
     gain = torch.exp((2 * numbers - 1) * math.log1p(most))  # (B, 3)
     return (_for_pixels(gain, images) * images).clamp(max=1)
 
 
 def _aperture(images: Tensor, numbers: Tensor) -> Tensor:
-    """The part of (B, 3, S, S) inside a disc whose edge passes through the crop, and a dark surround.
+    """(B, 3, S, S) with a dark surround outside a disc whose edge passes through the crop.
 
     Args:
         numbers: (B, 9) in [0, 1).
@@ -110,7 +110,7 @@ def _aperture(images: Tensor, numbers: Tensor) -> Tensor:
 
 
 def _between(ends: tuple[float, float], position: Tensor) -> Tensor:
-    """Evenly in the logarithm."""
+    """Interpolated in the logarithm; `position` in [0, 1]."""
     return ends[0] * (ends[1] / ends[0]) ** position
 
 
@@ -120,5 +120,5 @@ def _for_pixels(values: Tensor, images: Tensor) -> Tensor:
 
 
 def _beside(values: Tensor, images: Tensor) -> Tensor:
-    """On the device of the images, without waiting for what it is doing."""
+    """Copied to the device of the images, without waiting for it."""
     return values.to(images.device, non_blocking=True)

@@ -1,8 +1,8 @@
-"""Training samples: cut, rescale, blur, turn and degrade photographs, a batch at a time, on whatever device they lie.
+"""Training samples: cut, rescale, blur, turn and degrade photographs, a batch at a time, on the device they lie on.
 
-Every random choice of a sample comes from one generator seeded by (seed, position), so a sample is the same whatever
-the batch size, the number of processes, or the moment a run was interrupted. The choices are drawn on the CPU, so that
-they cost a GPU no synchronisation; the pixels never leave the device.
+Every random choice of a sample comes from one generator seeded by (seed, position). So a sample does not depend on the
+batch size, the number of processes, or interruptions. The choices are drawn on the CPU, which saves a GPU from waiting
+for them; the pixels stay on the device.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from retinashift.training.pool import PhotographSet
 from retinashift.training.settings import CropSettings
 
 Map = Callable[..., Iterable[Any]]
-"""`map`, or that of an executor."""
+"""`map`, or the `map` of an executor."""
 
 
 def bicubic_reduce(hr: Tensor, scale: int) -> Tensor:
@@ -42,7 +42,7 @@ def _bicubic(image: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def quantise(image: Tensor) -> Tensor:
-    """Round [0, 1] to the 256 levels that a file would hold."""
+    """Round [0, 1] to the 256 levels of an 8-bit file."""
     return image.mul(255).round().clamp(0, 255).div(255)
 
 
@@ -95,7 +95,7 @@ def make_batch(
 
 
 def _degraded(hr: Tensor, scale: int, degradation: Degradation, seeds: list[int], map_cameras: Map) -> Tensor:
-    """(B, 3, S, S) in [0, 1] -> (B, 3, S/scale, S/scale), by way of the CPU: a camera is no matter of tensors."""
+    """(B, 3, S, S) in [0, 1] -> (B, 3, S/scale, S/scale), on the CPU, where degradations compute."""
     pixels = hr.mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
     count = len(seeds)
     small = list(map_cameras(degrade_by_seed, pixels, [scale] * count, [degradation] * count, seeds))

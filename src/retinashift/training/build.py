@@ -1,4 +1,4 @@
-"""From settings to the parts of a run: denoiser, scheduler, pipeline."""
+"""Build the parts of a run from its settings: denoiser, scheduler, pipeline, and what of it is trained."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def build_pipeline(config: TrainConfig) -> ResShiftPipeline:
         try:
             pipeline = open_checkpoint(config.init_from)
             pipeline.denoiser.float()
-            # the calibration was that of the former weights, and a student that is trained again is one no more
+            # neither the calibration nor the use as a one-step student holds for new weights
             pipeline.register_to_config(calibration=None, distilled=False)
             _deepen(pipeline.denoiser, config)
             if not exact:
@@ -73,7 +73,7 @@ def _deepen(denoiser: Denoiser, config: TrainConfig) -> None:
 
 
 def resolved(config: TrainConfig, pipeline: ResShiftPipeline) -> TrainConfig:
-    """The settings with `chain` and `model` as `init_from` brings them; unchanged without it.
+    """The settings with `chain` and `model` of the checkpoint in `init_from`; unchanged without it.
 
     Raises:
         ConfigError: a setting of `chain` or `model` was given that contradicts the checkpoint.
@@ -96,7 +96,7 @@ def resolved(config: TrainConfig, pipeline: ResShiftPipeline) -> TrainConfig:
 
 
 def _check_model(given: ModelSettings, brought: ModelSettings) -> None:
-    """ConfigError unless what was given of the denoiser is what the checkpoint has."""
+    """ConfigError if a given option of the denoiser differs from the checkpoint's."""
     if given.kind != brought.kind:
         raise ConfigError(
             f"model.kind is {given.kind}, but the checkpoint of init_from has {brought.kind}; {_LEAVE_OUT}"
@@ -108,7 +108,7 @@ def _check_model(given: ModelSettings, brought: ModelSettings) -> None:
 
 
 def build_denoiser(settings: ModelSettings, scale: int) -> Denoiser:
-    """ConfigError for an option its class does not have."""
+    """A fresh denoiser. ConfigError for an unknown option, or one out of range."""
     denoiser_class = LightNet if settings.kind == "light" else SwinUNet
     values = (scale,) if settings.kind == "light" else (3 * scale**2, 3 * scale**2)
     defaults = dict(zip(_COMPUTED[settings.kind], values, strict=True))

@@ -1,7 +1,7 @@
-"""Where a sample is cut from a photograph, and the cut of a whole batch, rescaled in one go.
+"""Choose where a sample is cut from a photograph; cut and rescale a batch at once.
 
-What is decided comes from numbers of the sample's own stream and costs the device nothing. Pixels never leave it: the
-windows of a batch, of different sizes, are brought to one size by two matrix products.
+The choices come from numbers of the sample's own stream, on the CPU. The pixels stay on the device: two matrix products
+rescale the windows of a batch, which have different sizes, to one size.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from torch import Tensor
 
 from retinashift.data.photographs import DataError
 from retinashift.training.pool import PhotographSet
-from retinashift.training.settings import SMALLEST_WINDOW, CropSettings
+from retinashift.training.settings import CropSettings
 
 TRIES = 4
-"""How often a crop with too little of the eye is drawn before it is taken all the same."""
+"""How often a crop with too little of the eye is drawn again, before the last one is used."""
 NUMBERS = 5
-"""Numbers in [0, 1) that a try takes: set, photograph, factor, row, column."""
+"""Numbers in [0, 1) that a try needs: set, photograph, factor, row, column."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class Crop:
 
 
 def choose_crop(photographs: PhotographSet, settings: CropSettings, scale: int, numbers: Sequence[float]) -> Crop:
-    """The crop that `numbers` (TRIES * NUMBERS of them, in [0, 1)) stand for.
+    """The crop that `numbers` decide, TRIES * NUMBERS of them in [0, 1).
 
-    With given LR partners it lies on their grid.
+    If the low-resolution image is given, the crop lies on its grid.
 
     Raises:
         DataError: the photograph is smaller than the crop.
@@ -49,11 +49,9 @@ def choose_crop(photographs: PhotographSet, settings: CropSettings, scale: int, 
 
 
 def check_size(name: str, size: tuple[int, int], settings: CropSettings) -> None:
-    """DataError for a photograph of that height and width, if it is smaller than what is cut from it."""
+    """DataError for a photograph of that height and width, if it is smaller than a crop."""
     height, width = size
-    if min(size) < SMALLEST_WINDOW:
-        raise DataError(f"{name} is {width}x{height}, smaller than {SMALLEST_WINDOW} pixels a side; leave it out")
-    if settings.rescale_min == settings.rescale_max == 1 and min(size) < settings.size:
+    if min(size) < settings.size:
         raise DataError(
             f"{name} is {width}x{height}, smaller than crop.size {settings.size}; leave it out, or lower crop.size"
         )
@@ -78,7 +76,7 @@ def cut(pixels: Sequence[Tensor], crops: Sequence[Crop], size: int, largest: int
     """The crops of photographs (3, H, W) of whole numbers, (B, 3, size, size) in [0, 1], antialiased bicubic.
 
     Args:
-        largest: the largest window that can be drawn; the shape of the work, and so each sample, is the same in every
+        largest: the largest window that can be drawn, so that the arithmetic, and each sample, is the same in every
             batch.
     """
     largest = max(size, largest)
@@ -97,10 +95,10 @@ def cut(pixels: Sequence[Tensor], crops: Sequence[Crop], size: int, largest: int
 
 
 def bicubic_matrices(windows: Tensor, size: int, largest: int) -> Tensor:
-    """What resizes the first `windows` (B,) of `largest` pixels to `size`, as matrices (B, size, largest).
+    """Matrices (B, size, largest) that resize the first `windows` (B,) of `largest` pixels to `size`.
 
-    Antialiased bicubic with a = -0.5, as Pillow and torch have it: Keys, "Cubic convolution interpolation for digital
-    image processing" (1981), eq. 15, made wider where the picture becomes smaller.
+    Antialiased bicubic with a = -0.5, as in Pillow and torch: Keys, "Cubic convolution interpolation for digital image
+    processing" (1981), eq. 15, widened where the picture is reduced.
     """
     windows = windows[:, None, None].float()
     step = windows / size  # source pixels a result pixel

@@ -1,4 +1,4 @@
-"""The photographs of a run as tensors: decoded when they are first asked for, and kept up to a stated size."""
+"""The photographs of a run as tensors, decoded on first use and cached up to a stated size."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from retinashift.data.photographs import FileRef, Item
 
 NEARLY_BLACK = 16 / 255
-"""Of the range from black to white: what is darker is taken for surround."""
+"""From 0 (black) to 1: darker pixels count as surround."""
 BLOCK = 8
 """Side, in pixels, of the squares in which the visible part of a photograph is counted."""
 

@@ -1,4 +1,4 @@
-"""The written record of a run: `log.jsonl`, one object a line, and TensorBoard curves and pictures."""
+"""The record of a run: `log.jsonl`, one object a line, and TensorBoard curves and pictures."""
 
 from __future__ import annotations
 

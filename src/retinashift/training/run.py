@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from retinashift.data.inspection import Check, accept_any, check_photographs
 from retinashift.data.leaks import check_no_leakage, content_hashes
-from retinashift.data.photographs import DataError, Source, list_source
+from retinashift.data.photographs import Source, list_source
 from retinashift.imaging.files import replace_file
 from retinashift.training.batches import Batch, Map, make_batch
 from retinashift.training.build import build_pipeline, resolved, trained_part
@@ -309,10 +309,7 @@ class Trainer:
     # -- start ---------------------------------------------------------------------------------------------------
 
     def _open(self, name: str, source: Source, size_check: Check = accept_any) -> PhotographSet:
-        try:
-            items = list_source(source)
-        except DataError as error:
-            raise DataError(f"{name}: {error}") from None
+        items = list_source(source, name)
         check_photographs(items, self.config.chain.scale, size_check)
         return PhotographSet(items, cache_gib=self.config.run.cache_gib, device=self.device, balance=source.balance)
 

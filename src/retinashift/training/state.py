@@ -22,17 +22,17 @@ from retinashift.imaging.files import replace_file
 
 
 class StateError(ValueError):
-    """A saved state that does not fit this run, said in one line."""
+    """A saved state that cannot be resumed from, in one line."""
 
 
 @dataclass(frozen=True)
 class Position:
-    """How far a run has come."""
+    """The position of a run in its schedule."""
 
     step: int = 0
     """Optimizer steps done."""
     seconds: float = 0.0
-    """Time spent training, over all its pieces."""
+    """Time spent training, interruptions left out."""
     best: float = float("-inf")
     """Best validation PSNR so far, dB."""
 
