@@ -12,7 +12,7 @@ from PIL import Image
 from retinashift.evaluation.benchmark import Method, baseline, evaluate
 from retinashift.evaluation.gallery import AGREED, CROP, MISSED, Gallery, error_colours
 from retinashift.evaluation.page import render_html, save_html
-from retinashift.imaging.degradation.bicubic import enlarge
+from retinashift.imaging.degradation.bicubic import bicubic_pillow, enlarge
 
 NAMES = ("eye <1>.png", "eye 2.png")
 
@@ -21,7 +21,7 @@ NAMES = ("eye <1>.png", "eye 2.png")
 def made():
     hr = skimage.data.retina()[500:740, 400:700].copy()
     smooth = Method("smooth & slow", lambda lr, seed: enlarge(lr, 4, "lanczos"), stochastic=True)
-    gallery = Gallery(frozenset(NAMES[:1]))
+    gallery = Gallery(frozenset(NAMES[:1]), worst=0)
     report = evaluate(
         [(NAMES[0], hr), (NAMES[1], hr[::-1])], [baseline("bicubic", 4), smooth], scale=4, seeds=[0, 1],
         on_result=gallery.add,
@@ -58,13 +58,34 @@ def test_every_method_has_its_figures_and_its_crops(made):
 
 def test_the_crop_lies_where_bicubic_errs_and_shows_the_pixels_themselves(made):
     _, gallery = made
-    (exhibit,) = gallery.exhibits.values()
+    exhibit = gallery.exhibits[NAMES[0]]
     hr = skimage.data.retina()[500:740, 400:700]
     row, column = exhibit.place
     assert np.array_equal(exhibit.hr, hr[row : row + CROP, column : column + CROP])
     seen = {tuple(colour) for colour in exhibit.panels["bicubic"].vessels.reshape(-1, 3)}
     assert {AGREED, MISSED} <= seen
     assert len(gallery.power["bicubic"]) == 2
+
+
+def test_the_photographs_that_gain_least_are_shown_least_first(retina):
+    def sharp(lr, seed):
+        return shown[lr.tobytes()]
+
+    photographs = [(name, np.roll(retina, 5 * number, 0)) for number, name in enumerate("abcd")]
+    shown = {}
+    for name, hr in photographs:  # b and d are given back worst
+        lr = bicubic_pillow(hr, 4)
+        shown[lr.tobytes()] = {"b": np.full_like(hr, 90), "d": enlarge(lr, 4, "nearest")}.get(name, hr // 2 * 2)
+    gallery = Gallery(frozenset("a"), worst=2)
+    report = evaluate(photographs, [baseline("bicubic", 4), Method("ours", sharp)], scale=4, seeds=[0], metrics=[],
+                      on_result=gallery.add)  # fmt: skip
+    worst = gallery.worst_exhibits()
+    assert [exhibit.image for exhibit in worst] == ["b", "d"]
+    means = {row.method: row.scores["psnr_rgb_fov"] for row in report.rows if row.image == "b"}
+    assert worst[0].gain == pytest.approx(means["ours"] - means["bicubic"])
+    assert set(gallery.exhibits) == set("abd")
+    page = render_html(report, gallery, "t")
+    assert page.index("Worst photographs") < page.index(f"gain {worst[0].gain:+.2f} dB")
 
 
 def test_no_error_is_black_and_a_large_one_pale():

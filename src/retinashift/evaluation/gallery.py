@@ -45,15 +45,27 @@ class Exhibit:
     hr_vessels: np.ndarray | None = None
     panels: dict[str, Panel] = field(default_factory=dict)
 
+    @property
+    def gain(self) -> float:
+        """PSNR in the field of view of the last method less that of bicubic, or of the first method, in dB."""
+        psnr = {name: panel.psnr for name, panel in self.panels.items() if panel.psnr is not None}
+        if not psnr:
+            return float("inf")
+        plain = psnr.get("bicubic", next(iter(psnr.values())))
+        return list(psnr.values())[-1] - plain
+
 
 @dataclass
 class Gallery:
-    """Collects exhibits of the images that it is to show, and the power spectra of all. Give `add` to `evaluate`.
+    """Collects exhibits of some images and of the worst, and the power spectra of all. Give `add` to `evaluate`.
 
     The crop lies where plain bicubic errs most inside the field: not chosen by eye, and the same for every method.
     """
 
     shown: frozenset[str]
+    """Names of the images that are shown whatever their scores."""
+    worst: int = 5
+    """So many are shown whose `Exhibit.gain` is least."""
     exhibits: dict[str, Exhibit] = field(default_factory=dict)
     power: dict[str, list[np.ndarray]] = field(default_factory=dict)
     """By method: the power relative to the photograph's, (BANDS,), one for each photograph."""
@@ -64,10 +76,10 @@ class Gallery:
         power, reference = result.derive(result_power), subject.derive(reference_power)
         if power is not None and reference is not None and "sharpness" in result.scores:
             self.power.setdefault(result.method, []).append(power / np.maximum(reference, 1e-9))
-        if subject.image not in self.shown:
-            return
         exhibit = self.exhibits.get(subject.image)
         if exhibit is None:
+            kept = self.shown | {exhibit.image for exhibit in self.worst_exhibits()}
+            self.exhibits = {image: exhibit for image, exhibit in self.exhibits.items() if image in kept}
             exhibit = self.exhibits[subject.image] = _exhibit(subject, with_vessels)
         window = _window(exhibit.place, subject.hr)
         sr, hr = (_rgb(pixels[window]) for pixels in (result.sr, subject.hr))
@@ -77,6 +89,11 @@ class Gallery:
             found, own = result.derive(result_vessels), subject.derive(reference_vessels)
             vessels = _compare(found.vessels[window], own.vessels[window])
         exhibit.panels[result.method] = Panel(sr, error_colours(error), vessels, result.scores.get("psnr_rgb_fov"))
+
+
+    def worst_exhibits(self) -> list[Exhibit]:
+        """The `worst` exhibits, least gain first."""
+        return sorted(self.exhibits.values(), key=lambda exhibit: exhibit.gain)[: self.worst]
 
 
 def error_colours(error: np.ndarray) -> np.ndarray:

@@ -190,10 +190,14 @@ def _crops(report: Report, gallery: Gallery) -> str:
         f"{BRIGHTEST_ERROR} grey levels. Vessels:{_key(AGREED)}found in both{_key(MISSED)}lost"
         f"{_key(INVENTED)}not in the photograph.</p>"
     ]
-    return "".join([*parts, *(_exhibit(report, exhibit) for exhibit in gallery.exhibits.values())])
+    parts += [_exhibit(report, exhibit) for image, exhibit in gallery.exhibits.items() if image in gallery.shown]
+    if worst := gallery.worst_exhibits():
+        parts.append("<h2>Worst photographs</h2><p class=note>Those whose last method gains least over bicubic.</p>")
+        parts += [_exhibit(report, exhibit, f", gain {exhibit.gain:+.2f} dB") for exhibit in worst]
+    return "".join(parts)
 
 
-def _exhibit(report: Report, exhibit: Exhibit) -> str:
+def _exhibit(report: Report, exhibit: Exhibit, note: str = "") -> str:
     names = [name for name in report.methods if name in exhibit.panels and name != "nearest"]
     panels = [exhibit.panels[name] for name in names]
     psnr = [f"<br><small>{p.psnr:.2f} dB in the field</small>" if p.psnr is not None else "" for p in panels]
@@ -206,7 +210,7 @@ def _exhibit(report: Report, exhibit: Exhibit) -> str:
         lines.append(_picture_row("vessels", [None, *(panel.vessels for panel in panels), exhibit.hr_vessels]))
     row, column = exhibit.place
     return (
-        f"<h3>{escape(exhibit.image)} <small class=note>at {column}, {row}</small></h3>"
+        f"<h3>{escape(exhibit.image)} <small class=note>at {column}, {row}{note}</small></h3>"
         f"<div class=scroll><table class=crops style='--across:{len(pictures)}'>{''.join(lines)}</table></div>"
     )
 
