@@ -1,6 +1,6 @@
 """Seconds until the command line answers, each the median of fresh processes.
 
-    python benchmarks/startup.py [--runs N]
+python benchmarks/startup.py [--runs N]
 """
 
 from __future__ import annotations

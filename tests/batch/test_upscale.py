@@ -408,7 +408,7 @@ def test_a_log_on_a_full_disk_keeps_its_former_lines(tmp_path):
     code = (
         "import resource, signal, sys\nfrom pathlib import Path\nfrom retinashift.batch.record import append_line\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\nresource.setrlimit(resource.RLIMIT_FSIZE, (20, 20))\n"
-        "append_line(Path(sys.argv[1]), '{\"next\": 2, \"more\": 3}\\n')"
+        'append_line(Path(sys.argv[1]), \'{"next": 2, "more": 3}\\n\')'
     )
     done = subprocess.run([sys.executable, "-c", code, log], capture_output=True, text=True)
     assert done.returncode == 1

@@ -108,7 +108,6 @@ def test_flawed_photographs_are_named_and_counted(tmp_path):
         check_photographs(items, 4, at_least_150)
 
 
-
 def test_whatever_a_file_raises_is_its_flaw_and_the_others_are_looked_at(tmp_path, retina, monkeypatch):
     for name in ("a.webp", "b.webp", "c.webp"):
         Image.fromarray(retina).save(tmp_path / name, lossless=True)

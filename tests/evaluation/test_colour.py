@@ -15,9 +15,7 @@ def patch(lab):
     return (255 * rgb).round().astype(np.uint8)
 
 
-@pytest.mark.parametrize(
-    ("a", "b", "expected"), [((50, 0, 0), (60, 0, 0), 9.4), ((50, 2.5, 0), (58, 24, 15), 19.4535)]
-)
+@pytest.mark.parametrize(("a", "b", "expected"), [((50, 0, 0), (60, 0, 0), 9.4), ((50, 2.5, 0), (58, 24, 15), 19.4535)])
 def test_pairs_of_the_published_table_have_their_difference(a, b, expected):
     """Sharma, Wu, Dalal, 2005; the first is the change of lightness alone, by the formula."""
     field = np.ones((32, 32), bool)

@@ -40,6 +40,7 @@ def filtered(width, sigmas=(1.2, 1.8, 2.7), background=10.0, dot=False):
     """
     found = []
     for sigma in sigmas:
+
         def second(variance, sigma=sigma):
             along = 1 / np.sqrt(variance + (2.5 * sigma) ** 2) if dot else 1
             return along / (variance + sigma**2) ** 1.5

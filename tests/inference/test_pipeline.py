@@ -1,6 +1,5 @@
 """ResShiftPipeline: same seed, same image; forms and depths are kept; bad checkpoints are refused."""
 
-
 import numpy as np
 import pytest
 import torch

@@ -28,9 +28,7 @@ def drawn_from(generator: torch.Generator) -> Draw:
 
 
 @torch.inference_mode()
-def official_upscale(
-    pipeline: ResShiftPipeline, image: Tensor, draw: Draw, tile: int, stride: int
-) -> Tensor:
+def official_upscale(pipeline: ResShiftPipeline, image: Tensor, draw: Draw, tile: int, stride: int) -> Tensor:
     """One picture as the official program upscales it.
 
     Args:

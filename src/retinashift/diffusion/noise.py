@@ -12,9 +12,7 @@ import torch
 from torch import Tensor
 
 
-def stream_generator(
-    seed: int, position: int | tuple[int, ...], device: torch.device | str = "cpu"
-) -> torch.Generator:
+def stream_generator(seed: int, position: int | tuple[int, ...], device: torch.device | str = "cpu") -> torch.Generator:
     """The generator of stream `position`, seeded through SeedSequence so that neighbouring positions are independent.
 
     All numbers are non-negative; ValueError otherwise.

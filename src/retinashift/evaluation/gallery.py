@@ -90,7 +90,6 @@ class Gallery:
             vessels = _compare(found.vessels[window], own.vessels[window])
         exhibit.panels[result.method] = Panel(sr, error_colours(error), vessels, result.scores.get("psnr_rgb_fov"))
 
-
     def worst_exhibits(self) -> list[Exhibit]:
         """The `worst` exhibits, least gain first."""
         return sorted(self.exhibits.values(), key=lambda exhibit: exhibit.gain)[: self.worst]

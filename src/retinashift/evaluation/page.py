@@ -122,8 +122,7 @@ def _differences(report: Report) -> str:
     return (
         f"<h2>{escape(report.compared_with)} less the others</h2><p class=note>Differences paired by photograph, with "
         "their 95 % interval. Green: better throughout the interval; red: worse; black: neither. With fewer "
-        "than ten photographs the intervals are too narrow.</p>"
-        + "".join(tables)
+        "than ten photographs the intervals are too narrow.</p>" + "".join(tables)
     )
 
 

@@ -126,9 +126,7 @@ class ResShiftPipeline(DiffusionPipeline):
         if upsampling not in get_args(Upsampling):
             raise ValueError(f"upsampling is {upsampling!r}; allowed are {', '.join(get_args(Upsampling))}")
         if detail_transition not in TRANSITIONS:
-            raise ValueError(
-                f"detail_transition is {detail_transition!r}; allowed are {', '.join(TRANSITIONS)}"
-            )
+            raise ValueError(f"detail_transition is {detail_transition!r}; allowed are {', '.join(TRANSITIONS)}")
         if check_measure is not None and check_measure not in get_args(Measure):
             raise ValueError(f"check_measure is {check_measure!r}; allowed are {', '.join(get_args(Measure))}")
         if not check_threshold > 0:

@@ -66,9 +66,7 @@ def conv_of_norm(
     return out
 
 
-def affine(
-    x: Tensor, norm: Any, scale: Tensor | None = None, shift: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
+def affine(x: Tensor, norm: Any, scale: Tensor | None = None, shift: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """gain and offset, (B, C, 1, 1) each: the norm and what follows it are x * gain + offset."""
     batch, channels = x.shape[:2]
     variance, mean = _moments(x.float().reshape(batch, norm.num_groups, -1))  # (B, groups)

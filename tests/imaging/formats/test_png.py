@@ -127,7 +127,7 @@ def test_a_picture_is_turned_upright_wherever_a_png_keeps_its_orientation(retina
     stored = retina[:40]
     data = png(Image.fromarray(stored))
     hexadecimal = f"\nexif\n{len(block):8}\n{block.hex()}\n".encode()
-    xmp = b'<rdf:Description><tiff:Orientation>6</tiff:Orientation></rdf:Description>'
+    xmp = b"<rdf:Description><tiff:Orientation>6</tiff:Orientation></rdf:Description>"
     body = {
         "eXIf": block[6:],
         "zTXt": b"Raw profile type exif\0\0" + zlib.compress(hexadecimal),

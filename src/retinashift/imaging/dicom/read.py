@@ -142,9 +142,7 @@ class _Name(str):
         return super().encode("latin-1")
 
 
-def _check_header(
-    header: Dataset, structure: Structure, max_pixels: int, frame: int | None
-) -> tuple[FrameFormat, int]:
+def _check_header(header: Dataset, structure: Structure, max_pixels: int, frame: int | None) -> tuple[FrameFormat, int]:
     """How frames are stored, and the one to read, once all that the header says is known to be allowed."""
     kind = str(header.get("SOPClassUID", ""))
     if kind not in SOP_CLASSES:
