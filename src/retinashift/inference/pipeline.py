@@ -289,6 +289,7 @@ class ResShiftPipeline(DiffusionPipeline):
                         scale,
                         plan.back_projections,
                         limits,
+                        prepared.levels == 255,
                     )
                     for member, watch in enumerate(watches)
                 )
