@@ -68,7 +68,7 @@ def test_a_photograph_smaller_than_the_crop_is_named(pool, tmp_path):
     with pytest.raises(DataError, match=r"eye\d.png is 96x96, smaller than crop.size 128"):
         make_batch(pool, CropSettings(size=128), 4, 0, range(1))
     Image.new("RGB", (5, 6)).save(tmp_path / "dot.png")
-    with pytest.raises(DataError, match=r"dot.png is 5x6, smaller than 8 pixels a side; leave it out"):
+    with pytest.raises(DataError, match=r"dot.png is 5x6, smaller than crop.size 128; leave it out"):
         make_batch(PhotographSet(list_source(Source(str(tmp_path))), cache_gib=1), CropSettings(size=128), 4, 0, [0])
 
 

@@ -29,3 +29,11 @@ def test_a_resumed_log_drops_what_is_done_again_and_a_line_cut_short(tmp_path):
         log.write('{"event": "tra')
     RunRecord(tmp_path, resume_step=3).close()
     assert [line["step"] for line in lines(tmp_path)] == [1, 2, 3]
+
+
+def test_a_run_from_the_start_begins_a_new_log(tmp_path):
+    for step in (0, 1):
+        record = RunRecord(tmp_path)
+        record.write("validation", step, {})
+        record.close()
+    assert [line["step"] for line in lines(tmp_path)] == [1]

@@ -204,7 +204,8 @@ def test_validation_is_logged_beside_bicubic_and_the_best_is_kept(smoke_settings
     smoke_settings["validation"] = {"path": str(held_out)}
     run = train(TrainConfig.load(write_settings(smoke_settings))).parent
     scores = events(run, "validation")
-    assert [event["step"] for event in scores] == [4, 8]
+    assert [event["step"] for event in scores] == [0, 4, 8]
+    assert [event["gain_over_start"] for event in scores] == [event["psnr"] - scores[0]["psnr"] for event in scores]
     assert all(event["gain"] == pytest.approx(event["psnr"] - event["psnr_bicubic"]) for event in scores)
     assert ResShiftPipeline.from_pretrained(run / "best").config.scale == 4
     assert any((run / "tensorboard").iterdir())
@@ -273,7 +274,8 @@ def test_weights_that_are_no_numbers_are_not_saved_before_the_loss_is_reported(
     next(iter(trainer.weights.module.parameters())).data.fill_(math.nan)
     with pytest.raises(TrainingError, match=r"the loss is nan at step \d+; nothing was saved: lower optim.learning"):
         trainer.run()
-    assert not any((tmp_path / "run" / name).exists() for name in ("checkpoint", "state", "best"))
+    assert not any((tmp_path / "run" / name).exists() for name in ("checkpoint", "state"))
+    assert ResShiftPipeline.from_pretrained(tmp_path / "run" / "best").config.scale == 4  # the start
 
 
 def test_a_run_that_goes_wrong_after_a_good_state_keeps_it_and_says_which(smoke_settings, write_settings, tmp_path):
@@ -378,7 +380,7 @@ SHORT = ["run.steps=1", "run.precision=fp32", "optim.batch_size=1", "crop.size=3
 def test_the_settings_for_photographs_of_ones_own_start_with_two_folders(photographs, held_out, tmp_path):
     places = [f"data.path={photographs}", f"validation.path={held_out}", f"run.out={tmp_path}/run"]
     run = train(TrainConfig.load(CONFIGS / "finetune_mine.yaml", [*places, *SHORT])).parent
-    assert [event["psnr"] > event["psnr_bicubic"] for event in events(run, "validation")] == [True]
+    assert [event["psnr"] > event["psnr_bicubic"] for event in events(run, "validation")] == [True, True]
     assert ResShiftPipeline.from_pretrained(run / "best").config.scale == 4
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from retinashift.cli.options import quiet_libraries
+
+SHARE = 0.05
+"""Share of a run after which a display without a bar prints its next line."""
 
 
 def train(
@@ -21,6 +25,8 @@ def train(
             "--init-from", help="Checkpoint to fine-tune: a folder or a bundled name. Default: the settings'."
         ),
     ] = "",
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print errors and warnings only.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON per report, no bar.")] = False,
 ) -> None:
     """Train or fine-tune. To resume a run, give the same command again; `accelerate launch -m` distributes it."""
     from retinashift.training.settings import TrainConfig
@@ -32,22 +38,34 @@ def train(
     quiet_libraries()
     from retinashift.training.run import train as run
 
-    with TrainingDisplay() as display:
-        display.finish(run(given, display))
+    with TrainingDisplay(quiet=quiet, as_json=as_json) as display:
+        run(given, display)
 
 
 class TrainingDisplay:
-    """Prints the trainer's reports; a context, so that the bar ends with the run."""
+    """Shows the trainer's reports: a header, a bar on a terminal or lines in a pipe, validations, and the outcome.
 
-    def __init__(self) -> None:
+    A context, so that the bar ends with the run.
+
+    Args:
+        quiet: show nothing.
+        as_json: write each report but single steps as a line of JSON to standard output instead.
+    """
+
+    def __init__(self, *, quiet: bool = False, as_json: bool = False) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
 
-        self.console = Console(stderr=True, highlight=False)
+        self.as_json, self.quiet = as_json, quiet or as_json
+        self.console = Console(stderr=True, highlight=False, quiet=self.quiet, soft_wrap=True)
+        self.bar = self.console.is_terminal and not self.quiet
         self.progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"), console=self.console
-        )
+            TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"), console=self.console,
+            disable=not self.bar,
+        )  # fmt: skip
         self.task = self.progress.add_task("Training", total=1.0, text="")
+        self.loss = ""
+        self.shown = 0.0
 
     def __enter__(self) -> TrainingDisplay:
         self.progress.start()
@@ -57,27 +75,56 @@ class TrainingDisplay:
         self.progress.stop()
 
     def __call__(self, event: str, values: dict[str, Any]) -> None:
-        """Show one report of the trainer: its event ("start", "train", "validation") and values."""
+        """Show one report of the trainer: its event ("start", "step", "train", "validation", "end") and values."""
+        if self.as_json and event != "step":
+            typer.echo(json.dumps({"event": event, **values}))
         if event == "start":
-            self.console.print(values["settings"], markup=False)
-            again = f", resumed at step {values['step']}" if values["step"] else ""
-            self.console.print(f"{values['samples']} photographs{again}", markup=False)
+            self._print(_header(values))
+        elif event == "step":
+            self._step(values)
         elif event == "train":
-            left = values["seconds_left"]
-            done = values["seconds"] / max(1e-9, values["seconds"] + left)
-            text = (
-                f"step {values['step']}  loss {values['loss']:.4f}  {values['images_per_second']:.1f} images/s  "
-                f"{left // 3600:.0f}:{left % 3600 // 60:02.0f}:{left % 60:02.0f} left"
-            )
-            self.progress.update(self.task, completed=done, text=text)
+            self.loss = f"loss {values['loss']:.4f}  rate {values['learning_rate']:.1e}  "
         elif event == "validation":
-            self.console.print(
-                f"step {values['step']}: PSNR {values['psnr']:.2f} dB in the field of view, "
-                f"bicubic {values['psnr_bicubic']:.2f}, gain {values['gain']:+.2f}",
-                markup=False,
+            gain = f", over the start {values['gain_over_start']:+.2f}" if values.get("gain_over_start") else ""
+            self._print(
+                f"step {values['step']}: {values['psnr']:.2f} dB (fov), over bicubic {values['gain']:+.2f}{gain}"
             )
+        elif event == "end":
+            self.progress.update(self.task, completed=1.0)
+            self._print(_outcome(values))
 
-    def finish(self, folder: Path) -> None:
-        """Fill the bar and name the checkpoint."""
-        self.progress.update(self.task, completed=1.0)
-        self.console.print(f"checkpoint in {folder}; the log is {folder.parent}/log.jsonl", markup=False)
+    def _step(self, values: dict[str, Any]) -> None:
+        left = values["seconds_left"]
+        done = values["seconds"] / max(1e-9, values["seconds"] + left)
+        clock = f"{left // 3600:.0f}:{left % 3600 // 60:02.0f}:{left % 60:02.0f}"
+        text = f"step {values['step']}  {self.loss}{clock} left"
+        self.progress.update(self.task, completed=done, text=text)
+        if not self.bar and (done >= self.shown + SHARE or values["step"] == values["first"] + 1):
+            self.shown = done
+            self._print(text)
+
+    def _print(self, line: str) -> None:
+        self.console.print(line, markup=False)
+
+
+def _header(values: dict[str, Any]) -> str:
+    held_out = f", {values['validation']} held out" if values["validation"] else ""
+    several = values["processes"] > 1
+    length = f"{values['minutes']:g} minutes" if values["minutes"] else f"{values['steps']} steps"
+    resumed = f", resumed at step {values['step']}" if values["step"] else ""
+    return (
+        f"{values['photographs']} photographs{held_out}; {values['device']}, {values['processes']} "
+        f"process{'es' if several else ''}, {values['precision']}; {length}{resumed}; settings and log in "
+        f"{values['out']}"
+    )
+
+
+def _outcome(values: dict[str, Any]) -> str:
+    use = f"next: retinashift upscale PHOTOGRAPHS -o out/ --checkpoint {values['use']}"
+    if "best" not in values:
+        return f"{values['step']} steps in {values['seconds'] / 60:.1f} minutes; {use}"
+    start = f"start {values['start']:.2f} -> " if "start" in values else ""
+    return (
+        f"{start}best {values['best']:.2f} dB on {values['validation']} held-out photographs (fov), "
+        f"best at step {values['best_step']}; {use}"
+    )

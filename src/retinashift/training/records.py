@@ -36,8 +36,9 @@ class RunRecord:
 
 
 def _cut_after(path: Path, step: int) -> None:
-    """Drop lines beyond the state that is resumed from: those steps are done again."""
-    if not path.is_file():
+    """Drop lines beyond the state that is resumed from, because those steps are repeated; at 0, all of them."""
+    if not path.is_file() or step == 0:
+        path.unlink(missing_ok=True)
         return
     kept = []
     for line in path.read_text(encoding="utf-8").splitlines():

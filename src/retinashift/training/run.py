@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -35,17 +36,13 @@ from retinashift.training.crops import check_size
 from retinashift.training.losses import Objective
 from retinashift.training.pool import PhotographSet
 from retinashift.training.records import RunRecord
-from retinashift.training.settings import ConfigError, TrainConfig, flattened
-from retinashift.training.state import Position, State, load_state, save_state, write_folder
+from retinashift.training.settings import TrainConfig
+from retinashift.training.state import Position, State, save_state, state_to_resume, write_folder
 from retinashift.training.validation import validate
 from retinashift.training.weights import Weights
 
 Report = Callable[[str, dict[str, Any]], None]
 
-MAY_CHANGE_ON_RESUME = {
-    f"run.{name}"
-    for name in ("steps", "minutes", "log_every", "validate_every", "save_every", "keep", "workers", "cache_gib")
-}
 _MIXED = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}  # accelerate's names of the precisions
 
 
@@ -86,7 +83,8 @@ class Trainer:
 
     Args:
         config: settings; `init_from` is resolved.
-        report: called on the main process as report(event, values): "start", "train", "validation", "saved".
+        report: called on the main process as report(event, values): "start", "step", "train",
+            "validation", "saved", "end".
 
     Raises:
         ConfigError, DataError, StateError: before anything is written.
@@ -103,7 +101,7 @@ class Trainer:
         self.validation = self._open("validation", config.validation) if config.validation else None
         if self.validation is not None:
             check_no_leakage(content_hashes(self.photographs.items), self.validation.items)
-        state = self._saved_state()
+        state = state_to_resume(self.folder, config)
 
         self.objective = Objective(config, self.pipeline, self.device, self.accelerator.autocast)
         if self.objective.teacher is not None:
@@ -141,7 +139,9 @@ class Trainer:
         record = RunRecord(self.folder, first.step) if self.accelerator.is_main_process else None
         if record is not None:
             replace_file(self.folder / "config.yaml", config.to_yaml().encode())
-        self.report("start", {"step": first.step, "samples": len(self.photographs), "settings": config.to_yaml()})
+        self.report("start", self._facts())
+        if first.step == 0:
+            self._validate(record)
         started, step, losses = time.monotonic() - first.seconds, first.step, []
         ahead = max(1, config.run.workers)
         # all steps have one shape, for which cuDNN may try what is fastest; threads end before what they call
@@ -155,9 +155,11 @@ class Trainer:
                 losses.append(self._step(rate, step, batches))
                 step += 1
                 seconds = time.monotonic() - started
-                self.position = Position(step, seconds, self.position.best)
+                self.position = replace(self.position, step=step, seconds=seconds)
                 progress = self._progress(step, seconds)  # asked once a step: by the clock it may end at any moment
                 ending = progress >= 1
+                left = seconds * (1 - progress) / max(progress, 1e-9)
+                self.report("step", {"step": step, "first": first.step, "seconds": seconds, "seconds_left": left})
                 logging = step % config.run.log_every == 0 or step == config.run.steps
                 validating = step % config.run.validate_every == 0 or ending
                 saving = step % config.run.save_every == 0 or ending
@@ -172,6 +174,7 @@ class Trainer:
                     self._save()
         if record is not None:
             record.close()
+        self.report("end", self._outcome())
         self.accelerator.wait_for_everyone()
         self.accelerator.end_training()
         return self.folder / "checkpoint"
@@ -238,6 +241,32 @@ class Trainer:
 
     # -- the record ----------------------------------------------------------------------------------------------
 
+    def _facts(self) -> dict[str, Any]:
+        """What a display says of the run before its first step."""
+        run, held_out = self.config.run, self.validation
+        return {
+            "step": self.position.step,
+            "steps": run.steps,
+            "minutes": run.minutes,
+            "photographs": len(self.photographs),
+            "validation": 0 if held_out is None else len(held_out),
+            "device": str(self.device),
+            "processes": self.accelerator.num_processes,
+            "precision": run.precision,
+            "out": str(self.folder),
+        }
+
+    def _outcome(self) -> dict[str, Any]:
+        """What a display says at the end; scores only where there is a validation set."""
+        best = self.folder / "best"
+        folder = best if self.validation is not None and best.is_dir() else self.folder / "checkpoint"
+        values: dict[str, Any] = {"step": self.position.step, "seconds": self.position.seconds, "use": str(folder)}
+        if self.validation is not None:
+            values["validation"] = len(self.validation)
+            scores = {name: getattr(self.position, name) for name in ("start", "best", "best_step")}
+            values |= {name: score for name, score in scores.items() if math.isfinite(score)}
+        return values
+
     def _checked(self, losses: list[Tensor], weights: bool) -> float:
         """The mean loss of all processes; TrainingError if it, or a weight of those asked for, is not finite.
 
@@ -283,11 +312,15 @@ class Trainer:
                 scores, picture = validate(
                     self.pipeline, self.validation, self.config.run.seed, self.config.degradation
                 )
+            if self.position.step == 0:
+                self.position = replace(self.position, start=scores["psnr"])
+            if math.isfinite(self.position.start):
+                scores["gain_over_start"] = scores["psnr"] - self.position.start
             record.write("validation", self.position.step, scores)
             record.picture("validation/lr_sr_hr", self.position.step, picture)
             self.report("validation", {"step": self.position.step, **scores})
             if scores["psnr"] > self.position.best:
-                self.position = Position(self.position.step, self.position.seconds, scores["psnr"])
+                self.position = replace(self.position, best=scores["psnr"], best_step=self.position.step)
                 write_folder(self.folder / "best", self._write_checkpoint)
 
     def _save(self) -> None:
@@ -313,36 +346,6 @@ class Trainer:
         check_photographs(items, self.config.chain.scale, size_check)
         return PhotographSet(items, cache_gib=self.config.run.cache_gib, device=self.device, balance=source.balance)
 
-    def _saved_state(self) -> State | None:
-        """The state to go on from, if the run folder has one made with the same settings.
-
-        Raises:
-            ConfigError: the folder holds another run, or checkpoints that a run from the start would replace.
-        """
-        state = load_state(self.folder / "state")
-        if state is None:
-            self._refuse_to_replace()
-            return None
-        changed = _differences(TrainConfig.load(self.folder / "config.yaml"), self.config)
-        if changed:
-            raise ConfigError(
-                f"{self.folder} holds a run with other settings ({', '.join(changed)}); "
-                "give another run.out, or the former settings to go on with it"
-            )
-        return state
-
-    def _refuse_to_replace(self) -> None:
-        """ConfigError if a run from the start would replace checkpoints, but for its own best."""
-        kept = [name for name in ("checkpoint", "best") if (self.folder / name).exists()]
-        written = self.folder / "config.yaml"
-        if kept == ["best"] and written.is_file() and not _differences(TrainConfig.load(written), self.config):
-            return  # a run that was stopped before its first state, and comes to the same best again
-        if kept:
-            raise ConfigError(
-                f"{self.folder} holds {' and '.join(f'{name}/' for name in kept)}, but no state to go on from; "
-                "give another run.out, or move them away"
-            )
-
 
 @contextmanager
 def _cudnn_tries(switch: bool) -> Iterator[None]:
@@ -361,13 +364,6 @@ def _compile(trained: nn.Module, what: str) -> None:
         trained.compile_repeated_blocks(dynamic=False)
     elif what != "no":
         trained.compile(dynamic=False, mode="reduce-overhead" if what == "graphs" else None)
-
-
-def _differences(before: TrainConfig, now: TrainConfig) -> list[str]:
-    """Full names of the settings that changed and may not."""
-    former, given = flattened(before), flattened(now)
-    names = [name for name in {**former, **given} if former.get(name) != given.get(name)]
-    return [name for name in names if name not in MAY_CHANGE_ON_RESUME]
 
 
 def train(config: TrainConfig, report: Report = no_report) -> Path:

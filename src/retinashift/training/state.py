@@ -1,4 +1,4 @@
-"""The state of a run on disk: written whole or not at all.
+"""The state of a run on disk, written whole or not at all, and whether a run may go on from it.
 
 A run folder holds `state/00012800/{model.safetensors, ema.safetensors, optimizer.pt, meta.json}` and `state/latest`,
 the name of the newest one, replaced last. A process killed at any moment leaves the former state or the new one.
@@ -19,6 +19,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from retinashift.imaging.files import replace_file
+from retinashift.training.settings import ConfigError, TrainConfig, flattened
+
+MAY_CHANGE_ON_RESUME = {
+    f"run.{name}"
+    for name in ("steps", "minutes", "log_every", "validate_every", "save_every", "keep", "workers", "cache_gib")
+}
 
 
 class StateError(ValueError):
@@ -35,6 +41,10 @@ class Position:
     """Time spent training, interruptions left out."""
     best: float = float("-inf")
     """Best validation PSNR so far, dB."""
+    best_step: int = 0
+    """Step of that."""
+    start: float = float("-inf")
+    """Validation PSNR before the first step, dB."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +93,47 @@ def load_state(folder: Path) -> State | None:
         raise StateError(
             f"{source} cannot be resumed from ({error}); remove the run folder or give another run.out"
         ) from error
+
+
+def state_to_resume(folder: Path, config: TrainConfig) -> State | None:
+    """The state that a run with these settings goes on from; None for a run from the start.
+
+    Args:
+        folder: of the run.
+        config: its settings, with `init_from` resolved.
+
+    Raises:
+        ConfigError: the folder holds another run, or checkpoints that a run from the start would replace.
+        StateError: the state is damaged.
+    """
+    state, written = load_state(folder / "state"), folder / "config.yaml"
+    if state is not None:
+        changed = _differences(written, config)
+        if changed:
+            raise ConfigError(
+                f"{folder} holds a run with other settings ({', '.join(changed)}); "
+                "give another run.out, or the former settings to go on with it"
+            )
+        return state
+    kept = [name for name in ("checkpoint", "best") if (folder / name).exists()]
+    if kept == ["best"] and written.is_file() and not _differences(written, config):
+        return None  # a run that was stopped before its first state, and comes to the same best again
+    if kept:
+        raise ConfigError(
+            f"{folder} holds {' and '.join(f'{name}/' for name in kept)}, but no state to go on from; "
+            "give another run.out, or move them away"
+        )
+    return None
+
+
+def _differences(written: Path, config: TrainConfig) -> list[str]:
+    """Full names of the settings that changed and may not."""
+    try:
+        former, given = flattened(TrainConfig.load(written)), flattened(config)
+    except ConfigError as error:
+        raise ConfigError(f"{written}: {error}; or give another run.out") from None
+    names = [name for name in {**former, **given} if former.get(name) != given.get(name)]
+    return [name for name in names if name not in MAY_CHANGE_ON_RESUME]
 
 
 def write_folder(target: Path, write: Callable[[Path], None]) -> None:

@@ -1,4 +1,4 @@
-"""Scores of a checkpoint on whole photographs, beside bicubic enlargement."""
+"""Scores of a checkpoint on whole photographs, beside bicubic interpolation."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ import torch
 from retinashift.evaluation.similarity import psnr_rgb
 from retinashift.imaging.degradation.bicubic import bicubic_pillow, crop_to_multiple, enlarge
 from retinashift.imaging.degradation.pipeline import Degradation
+from retinashift.imaging.figures.comparison import side_by_side
 from retinashift.imaging.fundus import field_of_view
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.training.pool import PhotographSet
+
+SIDE = 256
+"""Pixels of a square in the picture to look at."""
 
 
 def validate(
@@ -26,7 +30,8 @@ def validate(
     Inputs of a degradation that is not exact hold noise, so there is no back-projection onto them.
 
     Returns:
-        {"psnr", "psnr_bicubic", "gain"} and one crop of the first photograph as bicubic | result | HR, (H, W, 3) uint8.
+        {"psnr", "psnr_bicubic", "gain"}, and the first photograph beside bicubic and the result, whole and where the
+        result differs most from bicubic, (H, W, 3) uint8.
     """
     scale, exact = pipeline.config.scale, degradation is None or degradation.exact
     scores: list[tuple[float, float]] = []
@@ -46,10 +51,22 @@ def validate(
         mask = field_of_view(hr)
         scores.append((psnr_rgb(sr, hr, mask), psnr_rgb(plain, hr, mask)))
         if index == 0:
-            rows, columns = (slice(max(0, n // 2 - 128), n // 2 + 128) for n in hr.shape[:2])
-            picture = np.concatenate([image[rows, columns] for image in (plain, sr, hr)], axis=1)
+            captions = (f"bicubic, {scores[0][1]:.2f} dB", f"result, {scores[0][0]:.2f} dB", "photograph")
+            pictures = dict(zip(captions, (plain, sr, hr), strict=True))
+            picture = side_by_side(pictures, most_changed(sr, plain), SIDE, marked=True)
     ours, bicubic = (float(np.mean(column)) for column in zip(*scores, strict=True))
     return {"psnr": ours, "psnr_bicubic": bicubic, "gain": ours - bicubic}, picture
+
+
+def most_changed(one: np.ndarray, other: np.ndarray, side: int = SIDE // 2) -> tuple[slice, slice]:
+    """Rows and columns of the square of that side, or less, where two pictures (H, W, 3) uint8 differ most."""
+    height, width = one.shape[:2]
+    side = min(side, height, width)
+    change = np.abs(one.astype(np.float32) - other).mean(-1)
+    sums = np.pad(change, ((1, 0), (1, 0))).cumsum(0).cumsum(1)
+    inside = sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
+    top, left = (int(at) for at in np.unravel_index(inside.argmax(), inside.shape))
+    return slice(top, top + side), slice(left, left + side)
 
 
 def _uint8(pixels: torch.Tensor) -> np.ndarray:
