@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 from collections.abc import Sequence
@@ -11,8 +10,6 @@ from pathlib import Path
 
 from retinashift.imaging.files import WRITE_SUFFIXES, ImageError, find_images, format_of, own_suffix
 from retinashift.inference.settings import OutputFormat
-
-logger = logging.getLogger(__name__)
 
 _UNWRITTEN = (".bmp", ".gif", ".heic", ".avif", ".jp2", ".jxl", ".pdf", ".svg", ".eps", ".gz")
 """Suffixes that nobody gives a folder, of files that are not written."""
@@ -71,7 +68,7 @@ def plan_jobs(
     """Pair every input with its output, keeping names and sub-folders under `out`.
 
     Whether outputs exist is checked here and nowhere else. With `resume` they may: whether they are what would be
-    written is seen when their input is read. Files in the folders that are not images are counted in a warning.
+    written is seen when their input is read.
 
     Args:
         inputs: files, folders or patterns.
@@ -88,7 +85,6 @@ def plan_jobs(
         check_local(given, "an input is a local file, folder or pattern")
     check_local(out, "-o takes a local folder or file name")
     found = find_images(inputs)
-    _tell_what_is_left_out(inputs, {source for source, _ in found})
     one_file = out.suffix.lower() in WRITE_SUFFIXES and not out.is_dir()
     if one_file and len(found) > 1:
         raise ImageError(f"{len(found)} images cannot be written into one file {out}; give a folder with -o")
@@ -165,16 +161,3 @@ def _renamed(source: Path, relative: Path, file_format: OutputFormat) -> Path:
     if relative.suffix.lower() not in WRITE_SUFFIXES:
         return relative.with_name(relative.name + (own_suffix(source) if file_format == "same" else f".{file_format}"))
     return relative if file_format == "same" else relative.with_suffix(f".{file_format}")
-
-
-def _tell_what_is_left_out(inputs: Sequence[str | Path], taken: set[Path]) -> None:
-    for given in inputs:
-        folder = Path(given).expanduser()
-        if not folder.is_dir():
-            continue
-        others = sorted(
-            path for path in folder.rglob("*") if path not in taken and not path.name.startswith(".") and path.is_file()
-        )
-        if others:
-            more = f" and {len(others) - 1} more" if len(others) > 1 else ""
-            logger.warning("%s%s: left out, not among the images that are read", others[0], more)

@@ -1,4 +1,4 @@
-"""The demo: a public-domain retina is reduced, enlarged again, and shown beside bicubic and the original.
+"""The demo: reduce a public-domain retina, upscale it again, and show it beside bicubic and the original.
 
 Photograph: M. Haggstroem, "Medical gallery of Mikael Haggstroem 2014", CC0, as shipped with scikit-image.
 """
@@ -22,7 +22,7 @@ from retinashift.imaging.fundus import field_of_view
 from retinashift.inference.pipeline import ResShiftPipeline
 
 HR_SIDE = 704
-"""The photograph is reduced to half first: at its own 1411 pixels it is oversampled, and any method looks perfect."""
+"""Pixels a side. At its own 1,411 pixels the photograph is oversampled, and every method looks perfect."""
 DETAIL = (slice(300, 380), slice(100, 180))
 """Rows and columns of the detail: fine vessels and pigment at the edge of the optic disc."""
 FILES = ("lr.png", "bicubic.png", "sr.png", "hr.png", "figure.png")
@@ -30,7 +30,7 @@ FILES = ("lr.png", "bicubic.png", "sr.png", "hr.png", "figure.png")
 
 @dataclass(frozen=True)
 class DemoReport:
-    """`rows` of a table, heading first; `note` on sizes and time; the figure's path."""
+    """`rows` of a table, heading first; `note` on sizes and time; path of the figure."""
 
     rows: list[list[str]]
     note: str
@@ -41,7 +41,7 @@ def run_demo(pipeline: ResShiftPipeline, out: Path, *, steps: int | None, seed: 
     """Write lr.png, bicubic.png, sr.png, hr.png and figure.png into `out`.
 
     Raises:
-        ImageError: one of them exists and `overwrite` is false; then none is written.
+        ImageError: one of them exists and `overwrite` is false; nothing is written then.
     """
     existing = [name for name in FILES if (out / name).exists()]
     if existing and not overwrite:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import glob
+import logging
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from retinashift.imaging.failures import printable
 from retinashift.imaging.formats.table import FORMATS, HEAD, format_of_bytes
 from retinashift.imaging.photograph import ImageError
+
+logger = logging.getLogger(__name__)
 
 WRITE_SUFFIXES = tuple(suffix for known in FORMATS.values() if known.encode for suffix in known.suffixes)
 """Suffixes of files that are written, in any case."""
@@ -20,8 +24,8 @@ def find_images(inputs: Sequence[str | Path]) -> list[tuple[Path, Path]]:
     """Image files among files, folders (recursively, links followed) and patterns such as "eyes/**/*.png".
 
     A file that is named is taken whatever its suffix. In folders and patterns, suffixes are matched in any case, names
-    that begin with a dot are left out, and DICOM objects are found whatever they are called. In a pattern, parts that
-    exist are taken as they are, brackets included.
+    that begin with a dot are left out, and DICOM objects are found whatever they are called. Other files of a folder
+    are counted in a warning. In a pattern, parts that exist are taken as they are, brackets included.
 
     Returns:
         (path, relative output path) sorted by path, each real file once. The relative path is the file's name, or its
@@ -31,9 +35,14 @@ def find_images(inputs: Sequence[str | Path]) -> list[tuple[Path, Path]]:
         ImageError: an input that does not exist or holds no image, or a folder that cannot be read.
     """
     found: dict[str, tuple[Path, Path]] = {}
+    others: list[Path] = []
     for given in inputs:
-        for path, relative in _expand(given):
+        for path, relative in _expand(given, others):
             found.setdefault(os.path.realpath(path), (path, relative))
+    others = sorted(path for path in others if os.path.realpath(path) not in found)
+    if others:
+        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+        logger.warning("%s%s: left out, not among the images that are read", printable(str(others[0])), more)
     if not found:
         raise ImageError("no input was given; name files, folders or patterns")
     return sorted(found.values())
@@ -49,13 +58,16 @@ def own_suffix(path: Path) -> str:
     return known.suffixes[0] if known.encode else ".png"
 
 
-def _expand(given: str | Path) -> list[tuple[Path, Path]]:
+def _expand(given: str | Path, others: list[Path]) -> list[tuple[Path, Path]]:
+    """Images and their relative output paths; files of a folder that are none are added to `others`."""
     path = Path(given).expanduser()
     try:
         if path.is_file():
             return [(path, Path(path.name))]
         if path.is_dir():
-            root, files = path, _images(_walk(path))
+            root, every = path, [p for p in _walk(path) if not p.name.startswith(".") and p.is_file()]
+            files = _images(every)
+            others += set(every) - set(files)
         elif glob.has_magic(str(path)):
             fixed = next(i for i in range(len(path.parts), -1, -1) if Path(*path.parts[:i]).is_dir())
             root = Path(*path.parts[:fixed])
