@@ -9,7 +9,7 @@ CALM := OMP_WAIT_POLICY=PASSIVE HF_HUB_OFFLINE=1
 TWO := --numprocesses=2 --dist=worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-lowest lint format bench docs clean
+.PHONY: help demo test test-lowest lint format bench docs web clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -45,6 +45,11 @@ bench: $(VENV)/.installed  ## CPU seconds and memory of upscaling, beside Pillow
 docs: $(VENV)/.installed-docs  ## The manual as HTML in build/docs/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict  # not --quiet: warnings that are not shown do not count
 	@echo "build/docs/index.html"
+
+web: $(VENV)/.installed  ## The page as a folder in build/web/ that any web server can serve
+	$(INSTALL) -e '.[onnx]'
+	rm -rf build/web && mkdir -p build
+	$(BIN)/python -m retinashift.web.static_site build/web
 
 clean:  ## Remove .venv, caches and what the targets made
 	rm -rf $(VENV) .venv-lowest build dist demo .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache

@@ -9,6 +9,7 @@ PixelCodec(factor=4)
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from retinashift.models.codec import PixelCodec
     from retinashift.models.light_net import LightNet
     from retinashift.models.swin_unet import SwinUNet
+
+# diffusers imports onnxruntime wherever it is installed, and that reports its use to its maker
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __version__ = "0.1.0"
 __all__ = ["LightNet", "PixelCodec", "ResShiftPipeline", "ResShiftScheduler", "SwinUNet", "__version__"]

@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
+from urllib.parse import urlencode, urlparse
 
 import numpy as np
 from PIL import Image
@@ -25,7 +25,7 @@ WAIT = 150_000  # milliseconds until a wait is given up: a busy machine may take
 
 @dataclass
 class Page:
-    """A running page: its address, process, the folder in which it makes its own, and what it has printed."""
+    """A running page: its address, process, the folder for temporary files, and what it has printed."""
 
     address: str
     process: subprocess.Popen
@@ -34,7 +34,7 @@ class Page:
 
 
 def start_page(temporary: Path, *arguments: str, **environment: str) -> Page:
-    """As a person starts it; it may still say that it is starting."""
+    """As a person starts it; it answers when this returns."""
     process = subprocess.Popen(
         [sys.executable, "-m", "retinashift", "app", "--port", "0", *arguments],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -50,58 +50,52 @@ def start_page(temporary: Path, *arguments: str, **environment: str) -> Page:
     raise AssertionError("".join(page.printed))
 
 
-def wait_until_open(page: Page, **headers: str) -> None:
-    """Until the page itself answers, not the one that says that it is starting."""
-    end = time.monotonic() + 300
-    while (status := ask(page, "GET", "/page/viewer.js", **headers)[0]) == 503:
-        assert time.monotonic() < end
-        time.sleep(0.1)
-    assert status == 200
-
-
 def stop_page(page: Page, by: int = signal.SIGTERM) -> None:
     page.process.send_signal(by)
-    page.process.wait(300)
+    page.process.wait(60)
 
 
 def ask(page: Page, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
     """Status and body; the path goes out as it is, not normalised."""
-    connection = http.client.HTTPConnection(urlparse(page.address).netloc, timeout=300)
+    connection = http.client.HTTPConnection(urlparse(page.address).netloc, timeout=WAIT / 1000)
     connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
     response = connection.getresponse()
     return response.status, response.read()
 
 
-def upload(page: Page, data: bytes, name: str = "eye.png") -> tuple[int, bytes]:
-    head = f'--xx\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\n'.encode()
-    kind = "multipart/form-data; boundary=xx"
-    return ask(page, "POST", "/gradio_api/upload", head + data + b"\r\n--xx--\r\n", Content_Type=kind)
+def multipart(fields: list[tuple[str, str | None, bytes]]) -> tuple[bytes, str]:
+    """Body and content type of a form: (name, file name or None, value)."""
+    parts = []
+    for name, file, value in fields:
+        head = f'--xx\r\nContent-Disposition: form-data; name="{name}"' + (f'; filename="{file}"' if file else "")
+        parts.append(head.encode() + b"\r\n\r\n" + value + b"\r\n")
+    return b"".join(parts) + b"--xx--\r\n", "multipart/form-data; boundary=xx"
 
 
-def call(
-    page: Page, path: str, mode: str = "faithful", steps: int = 0, file_format: str = "same", samples: int = 0
-) -> tuple[int, bytes]:
-    """The documented endpoint: an event, then its stream to the end."""
-    data = [{"path": path, "meta": {"_type": "gradio.FileData"}}, mode, steps, 0, True, file_format, samples]
-    status, body = ask(page, "POST", "/gradio_api/call/upscale", json.dumps({"data": data}).encode(),
-        Content_Type="application/json")  # fmt: skip
-    return (
-        ask(page, "GET", f"/gradio_api/call/upscale/{json.loads(body)['event_id']}")
-        if status == 200
-        else (status, body)
-    )
+def upscale(page: Page, data: bytes, name: str = "eye.png", accept: str = "*/*", **options: Any) -> tuple[int, bytes]:
+    """The documented request: a photograph in, a photograph or a zip out."""
+    body, kind = multipart([("file", name, data)])
+    query = f"?{urlencode(options)}" if options else ""
+    return ask(page, "POST", f"/api/upscale{query}", body, Content_Type=kind, Accept=accept)
 
 
-def enlarged(page: Page, data: bytes, name: str, mode: str = "faithful") -> tuple[bytes, dict[str, Any]]:
-    """Upload, enlarge, fetch: the result's bytes and what its sidecar holds."""
-    status, body = upload(page, data, name)
-    assert status == 200, body
-    stream = call(page, json.loads(body)[0], mode)[1].decode()
-    assert "event: complete" in stream, stream
-    image, sidecar, _ = json.loads(stream.rpartition("data: ")[2])
-    status, result = ask(page, "GET", urlparse(image["url"]).path)
-    assert status == 200
-    return result, sidecar
+def submit(page: Page, files: dict[str, bytes], **options: Any) -> tuple[int, Any]:
+    """Queue a job; status and JSON."""
+    fields = [("file", name, data) for name, data in files.items()]
+    body, kind = multipart([*fields, *((name, None, str(value).encode()) for name, value in options.items())])
+    status, answer = ask(page, "POST", "/api/jobs", body, Content_Type=kind)
+    return status, json.loads(answer)
+
+
+def ended(page: Page, id: str) -> dict[str, Any]:
+    """The job once it has ended."""
+    end = time.monotonic() + WAIT / 1000
+    while time.monotonic() < end:
+        job = json.loads(ask(page, "GET", f"/api/jobs/{id}")[1])
+        if job["state"] in ("done", "failed", "cancelled"):
+            return job
+        time.sleep(0.05)
+    raise AssertionError(job)
 
 
 def png(side: int) -> bytes:
@@ -110,17 +104,14 @@ def png(side: int) -> bytes:
     return file.getvalue()
 
 
-def shot(view, name: str) -> None:
+def shot(view: Any, name: str) -> None:
+    """A screenshot in the folder that RETINASHIFT_SHOTS names, to be looked at."""
     if os.environ.get("RETINASHIFT_SHOTS"):
-        view.screenshot(path=str(Path(os.environ["RETINASHIFT_SHOTS"]) / name))
+        view.screenshot(path=str(Path(os.environ["RETINASHIFT_SHOTS"]) / name), full_page=True)
 
 
-def give(view, where: str, *files) -> None:
-    view.locator(f"#{where} input[type=file]").set_input_files([str(file) for file in files])
-    view.wait_for_selector(f"#{where} .file-preview", timeout=WAIT)
-
-
-def saved(view, text: str, target):
+def saved(view: Any, text: str, target: Path) -> Path:
+    """The file behind a download link of the viewer."""
     with view.expect_download() as download:
         view.locator("retina-viewer").get_by_text(text, exact=True).click()
     download.value.save_as(target)

@@ -5,7 +5,7 @@ import socket
 import pytest
 from typer.testing import CliRunner
 
-pytest.importorskip("gradio", reason="the page needs the extra [app]")
+pytest.importorskip("fastapi", reason="the page needs the extra [app]")
 
 import retinashift.web.server
 from retinashift.cli import app
@@ -42,4 +42,4 @@ def test_a_port_that_is_taken_is_said_with_the_way_out():
         taken.listen()
         done = CliRunner().invoke(app, ["app", "--port", str(taken.getsockname()[1])])
     assert isinstance(done.exception, OSError)
-    assert "try another --port" in str(done.exception)
+    assert "choose another --port" in str(done.exception)

@@ -7,15 +7,14 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("gradio", reason="the page needs the extra [app]")
+pytest.importorskip("fastapi", reason="the page needs the extra [app]")
 
-from builders.page import start_page, stop_page, wait_until_open
+from builders.page import WAIT, start_page, stop_page
 
 
 @pytest.fixture(scope="session")
 def page(tmp_path_factory):
     running = start_page(tmp_path_factory.mktemp("page"), "--max-upload", "2", "--max-pixels", "1000000")
-    wait_until_open(running)
     yield running
     stop_page(running)
     assert list(running.temporary.iterdir()) == []
@@ -34,6 +33,6 @@ def browser(tmp_path_factory):
             str(tmp_path_factory.mktemp("profile")), executable_path=executable, headless=True, args=flags,
             viewport={"width": 1280, "height": 720}, accept_downloads=True,
         )  # fmt: skip
-        context.set_default_timeout(30_000)
+        context.set_default_timeout(WAIT)
         yield context
         context.close()

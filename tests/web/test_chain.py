@@ -7,7 +7,6 @@ import torch
 from retinashift.imaging.degradation.bicubic import enlarge
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.web.chain import draw_chain
-from retinashift.web.model import Model
 
 
 @pytest.fixture(scope="module")
@@ -40,21 +39,3 @@ def test_the_same_seed_gives_the_same_strip_and_another_one_another(pipeline, re
     one, again, other = (draw_chain(pipeline, lr, seed) for seed in (1, 1, 2))
     assert all(np.array_equal(a.pixels, b.pixels) for a, b in zip(one, again, strict=True))
     assert not np.array_equal(one[0].pixels, other[0].pixels)
-
-
-def test_the_tab_shows_the_middle_and_says_what_it_cannot_read_in_one_line(tmp_path, retina):
-    from retinashift.imaging.files import write_image
-    from retinashift.web.method import chain_strip, schedule_picture
-
-    model = Model("", "cpu", 2)
-    model._load()
-    write_image(tmp_path / "eye.png", retina)
-    strip = chain_strip(model, tmp_path / "eye.png", "<eye>.png", 0)
-    assert strip.count("<img") == 9
-    assert "&lt;eye&gt;.png" in strip
-    (tmp_path / "bad.png").write_bytes(b"no")
-    bad = chain_strip(model, tmp_path / "bad.png", "bad.png", 0)
-    assert 'role="alert"' in bad
-    assert str(tmp_path) not in bad
-    assert "<img" in schedule_picture(2.0, 0.3, 15)
-    assert 'role="alert"' in schedule_picture(-1.0, 0.3, 15)

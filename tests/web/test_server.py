@@ -1,117 +1,185 @@
-"""Probes of a running page: what must be refused, what must be answered, and that it stays up."""
+"""A running server: what must be answered with which bytes, what must be refused, and that it stays reachable."""
 
 from __future__ import annotations
 
 import io
 import json
+import signal
+import socket
 import struct
 import threading
+import zipfile
 import zlib
+from urllib.parse import urlparse
 
 import numpy as np
 import pytest
 import tifffile
 
 from builders.dicom import photography, written
-from builders.page import ask, call, enlarged, png, upload
+from builders.page import ask, ended, multipart, png, start_page, stop_page, submit, upscale
 from retinashift.batch.jobs import Job
 from retinashift.batch.upscale import BatchOptions, upscale_files
-from retinashift.imaging.files import decode_image
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.inference.settings import Sampling
+from retinashift.web import server
+
+PATHS = [
+    "/etc/passwd", "/../../etc/passwd", "/..%2f..%2fetc%2fpasswd", "/%252e%252e/etc/passwd", "/..\\..\\etc\\passwd",
+    "//etc/passwd", "/file=/etc/passwd", "/api/sample/..%2f..%2fapi.py", "/api/sample/passwd", "/api.py", "/work.py",
+    "/api/jobs/aaaaaaaaaaaaaaaaaaaaaaaa", "/api/jobs/aaaaaaaaaaaaaaaaaaaaaaaa/0/..%2f..%2fetc%2fpasswd",
+    "/api/jobs/../../etc/passwd", "/redoc", "/static/../api.py",
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "path",
-    ["/file=/etc/passwd", "/gradio_api/file=/etc/passwd", "/gradio_api/file=../../../../etc/passwd",
-     "/gradio_api/file=..%2f..%2fetc%2fpasswd", "/gradio_api/file=%252fetc%252fpasswd",
-     "/gradio_api/file=..\\..\\etc\\passwd",
-     "/gradio_api/file=//etc/passwd", "/gradio_api/file=file:///etc/passwd", "/gradio_api/file=http://127.0.0.1:1/",
-     "/gradio_api/file/etc/passwd", "/gradio_api/proxy=http://127.0.0.1:1/", "/static/../../../etc/passwd",
-     "/assets/..%2f..%2fetc%2fpasswd", "/result/aaaaaaaaaaaaaaaaaaaaaaaa/..%2f..%2fetc%2fpasswd",
-     "/monitoring", "/docs"],
-)  # fmt: skip
+@pytest.mark.parametrize("path", PATHS)
 def test_no_file_of_the_machine_is_served(page, path):
     status, body = ask(page, "GET", path)
-    assert status in (403, 404)
+    assert status in (404, 422)
     assert b"root:" not in body
+    assert b"import" not in body
 
 
-def test_a_request_that_names_another_file_is_refused(page):
-    for path in ("/etc/passwd", "http://127.0.0.1:1/eye.png", "../../etc/passwd"):
-        assert call(page, path)[0] == 403
+def test_the_page_its_modules_and_its_description_are_served_without_the_network(page):
+    for path in ("/", "/app.js", "/viewer.js", "/style.css", "/docs", "/docs.js", "/openapi.json"):
+        status, body = ask(page, "GET", path)
+        assert (status, bool(body)) == (200, True), path
+        assert b"https://" not in body.replace(b"https://json-schema.org", b"")
 
 
-def test_uploads_above_the_limit_bombs_and_other_files_are_refused_and_not_kept(page):
-    header = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
-    chunk = struct.pack(">I", 13) + b"IHDR" + header + struct.pack(">I", zlib.crc32(b"IHDR" + header))
-    assert upload(page, bytes(3 * 2**20))[0] == 413
-    status, message = upload(page, b"\x89PNG\r\n\x1a\n" + chunk + png(8)[33:])
-    assert status == 415
-    assert b"above the limit of 1,000,000 pixels" in message
-    assert str(page.temporary).encode() not in message
-    assert upload(page, b"<script>alert(1)</script>", "page.html")[0] == 415
-    assert not [p for p in page.temporary.rglob("page.html") if p.is_file()]
-
-
-def test_requests_of_other_sites_and_other_host_names_are_refused(page):
-    assert ask(page, "GET", "/", Host="evil.example")[0] == 421
-    assert ask(page, "POST", "/gradio_api/cancel", b"{}", Origin="http://evil.example")[0] == 403
-
-
-def test_the_endpoint_answers_and_errors_carry_no_traceback(page):
-    path = json.loads(upload(page, png(12))[1])[0]
-    status, body = call(page, path)
-    assert status == 200
-    assert b"event: complete" in body
-    assert b"result_sha256" in body
-    _, body = call(page, path, steps=99)
-    assert b"event: error" in body
-    assert b"steps is 99; this checkpoint was trained with 4, so 1 to 4" in body
-    assert b"Traceback" not in body
-    assert b"event: error" in call(page, path, mode="pretty")[1]
-
-
-def test_the_endpoint_takes_the_mode_and_its_steps_follow(page):
-    for mode, steps, realistic in (("faithful", 1, False), ("realistic", 3, True)):
-        made = enlarged(page, png(12), "eye.png", mode)[1]["provenance"]
-        assert (made["steps"], "detail_gain" in made["options"]) == (steps, realistic)
-
-
-@pytest.mark.parametrize("kind", ["dicom", "dicom16", "tiff16", "grey"])
-def test_format_and_depth_come_back_with_the_bytes_of_the_command_line(page, retina, tmp_path, kind):
+@pytest.mark.parametrize("kind", ["png", "dicom", "dicom16", "tiff16", "grey"])
+def test_one_request_gives_the_bytes_of_the_command_line(page, retina, tmp_path, kind):
     small, deep = retina[:32, :40], retina[:32, :40].astype(np.uint16) * 257 + 3
-    tiff = io.BytesIO()
-    if kind == "tiff16":
-        tifffile.imwrite(tiff, deep)
-    elif kind == "grey":
-        tifffile.imwrite(tiff, small[..., 1])
-    data = written(photography(small if kind == "dicom" else deep)) if "dicom" in kind else tiff.getvalue()
-    name = "eye.dcm" if "dicom" in kind else "eye.tif"
-    result, sidecar = enlarged(page, data, name)
+    file = io.BytesIO()
+    if kind == "png":
+        file.write(png(24))
+    elif "dicom" in kind:
+        file.write(written(photography(small if kind == "dicom" else deep)))
+    else:
+        tifffile.imwrite(file, deep if kind == "tiff16" else small[..., 1])
+    name = {"png": "eye.png", "dicom": "eye.dcm", "dicom16": "eye.dcm"}.get(kind, "eye.tif")
+    status, result = upscale(page, file.getvalue(), name)
+    assert status == 200, result
     source, target = tmp_path / name, tmp_path / "out" / name
-    source.write_bytes(data)
+    source.write_bytes(file.getvalue())
     (outcome,) = upscale_files(
-        ResShiftPipeline.from_shipped(), [Job(source, target)], BatchOptions(sampling=Sampling(num_inference_steps=1))
+        ResShiftPipeline.from_shipped(), [Job(source, target)], BatchOptions(sampling=Sampling(mode="faithful"))
     )
     assert outcome.error == ""
     assert result == target.read_bytes()
-    given, back = decode_image(data, name), decode_image(result, name)
-    assert (back.format, back.pixels.dtype, back.channels) == (given.format, given.pixels.dtype, given.channels)
-    assert back.pixels.shape[:2] == (128, 160)
-    assert sidecar["provenance"]["checkpoint"] == outcome.record.checkpoint
 
 
-def test_twenty_parallel_requests_are_finished_or_refused_and_the_page_stays_up(page):
-    path = json.loads(upload(page, png(16))[1])[0]
-    answers: list[bytes] = []
-    threads = [threading.Thread(target=lambda: answers.append(call(page, path)[1])) for _ in range(20)]
+def test_the_raw_body_is_a_photograph_too(page):
+    status, result = ask(page, "POST", "/api/upscale?name=eye.png&mode=realistic&seed=3", png(12))
+    assert status == 200
+    assert result == upscale(page, png(12), mode="realistic", seed=3)[1]
+    assert result != upscale(page, png(12), mode="realistic", seed=4)[1]
+
+
+def test_a_zip_holds_the_picture_its_record_and_the_uncertainty(page):
+    status, packed = upscale(page, png(12), "глаз.png", accept="application/zip", uncertainty=2)
+    assert status == 200
+    archive = zipfile.ZipFile(io.BytesIO(packed))
+    names = archive.namelist()
+    assert names[0] == "глаз_x4.png"
+    assert any(name.endswith(".json") for name in names)
+    assert any(name.endswith(".tif") for name in names)
+    record = json.loads(archive.read(next(name for name in names if name.endswith(".json"))))
+    assert record["provenance"]["scale"] == 4
+
+
+@pytest.mark.parametrize(("options", "reason"), [
+    ({"mode": "pretty"}, "mode"), ({"seed": -1}, "seed"), ({"steps": 99}, "1 to 4"), ({"uncertainty": 1}, "at least 2"),
+    ({"checkpoint": "/etc"}, "checkpoint"), ({"checkpoint": "../x4"}, "checkpoint"), ({"colour": "blue"}, "colour"),
+])  # fmt: skip
+def test_wrong_options_are_refused_by_name_and_without_a_traceback(page, options, reason):
+    status, body = upscale(page, png(12), **options)
+    assert status == 422
+    assert reason in body.decode()
+    assert b"Traceback" not in body
+
+
+def test_large_requests_bombs_and_other_files_are_refused_in_one_line(page):
+    header = struct.pack(">IIBBBBB", 60000, 60000, 8, 2, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + b"IHDR" + header + struct.pack(">I", zlib.crc32(b"IHDR" + header))
+    assert upscale(page, bytes(3 * 2**20))[0] == 413
+    status, body = upscale(page, b"\x89PNG\r\n\x1a\n" + chunk + png(8)[33:])
+    assert status == 422
+    assert b"above the limit of 1,000,000 pixels" in body
+    assert upscale(page, b"<script>alert(1)</script>", "page.html")[0] == 422
+    assert upscale(page, b"")[0] == 422
+
+
+def test_a_batch_names_the_photograph_that_failed_and_does_the_others(page):
+    status, answer = submit(page, {"one.png": png(12), "bad.png": b"no picture", "two.png": png(16)})
+    assert status == 202
+    job = ended(page, answer["id"])
+    assert job["state"] == "done"
+    assert [("error" in photo, photo["name"]) for photo in job["photos"]] == [
+        (False, "one.png"), (True, "bad.png"), (False, "two.png"),
+    ]  # fmt: skip
+    assert ask(page, "GET", f"/api/jobs/{answer['id']}/0/result.png")[0] == 200
+    assert ask(page, "GET", f"/api/jobs/{answer['id']}/0/other.png")[0] == 404
+    assert ask(page, "GET", f"/api/jobs/{answer['id']}/7/result.png")[0] == 404
+    packed = zipfile.ZipFile(io.BytesIO(ask(page, "GET", f"/api/jobs/{answer['id']}/all.zip")[1]))
+    assert {name[:2] for name in packed.namelist()} == {"1_", "2_"}
+    assert ask(page, "DELETE", f"/api/jobs/{answer['id']}")[0] == 204
+    assert ask(page, "GET", f"/api/jobs/{answer['id']}")[0] == 404
+
+
+def test_a_reference_of_the_result_s_size_is_scored_and_another_is_not_resized(page):
+    for side, found in ((48, "PSNR"), (47, "not resized")):
+        form, kind = multipart([("file", "eye.png", png(12)), ("reference", "hr.png", png(side))])
+        _, made = ask(page, "POST", "/api/jobs", form, Content_Type=kind)
+        facts = dict(ended(page, json.loads(made)["id"])["photos"][0]["facts"])
+        assert any(found in value for value in facts.values())
+
+
+def test_twenty_requests_at_a_time_are_finished_or_refused_and_the_page_stays_up(page):
+    answers: list[tuple[int, bytes]] = []
+    threads = [threading.Thread(target=lambda: answers.append(upscale(page, png(16)))) for _ in range(20)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(100)
-    finished = sum(b"event: complete" in a for a in answers)
+        thread.join()
     assert len(answers) == 20
-    assert finished >= 1
-    assert all(b"event: complete" in a or b"event: error" in a for a in answers)
+    assert {status for status, _ in answers} <= {200, 503}
+    assert any(status == 200 for status, _ in answers)
     assert ask(page, "GET", "/")[0] == 200
+
+
+def test_half_open_connections_do_not_keep_others_out(page):
+    parts = urlparse(page.address)
+    held = []
+    try:
+        for _ in range(server.MAX_CONNECTIONS + 100):
+            connection = socket.create_connection((parts.hostname, parts.port))
+            connection.sendall(b"POST /api/upscale HTTP/1.1\r\nHost: ")
+            held.append(connection)
+        assert ask(page, "GET", "/")[0] == 200
+        assert upscale(page, png(12))[0] == 200
+    finally:
+        for connection in held:
+            connection.close()
+
+
+@pytest.mark.parametrize("by", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL])
+def test_no_upload_is_on_disk_while_the_page_runs_or_after_it_ended(tmp_path, by):
+    running = start_page(tmp_path, "--max-upload", "8")
+    noise = np.random.default_rng(0).integers(0, 256, (800, 800, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    tifffile.imwrite(file, noise)
+    submit(running, {"eye.tif": file.getvalue()})
+    kept = [path for path in tmp_path.rglob("*") if path.is_file()]
+    stop_page(running, by)
+    assert kept == []
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_a_password_is_asked_for_where_one_is_set(tmp_path):
+    running = start_page(tmp_path, "--auth", "eye:secret")
+    try:
+        assert ask(running, "GET", "/")[0] == 401
+        assert ask(running, "GET", "/", Authorization="Basic ZXllOnNlY3JldA==")[0] == 200
+    finally:
+        stop_page(running)

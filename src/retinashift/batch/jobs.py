@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from retinashift.imaging.files import WRITE_SUFFIXES, ImageError, find_images, format_of, own_suffix
@@ -95,7 +96,8 @@ def plan_jobs(
         raise ImageError(f"{out} is neither a folder nor a file with one of {allowed}; choose another name with -o")
     _refuse_former_results(inputs, [source for source, _ in found], out)
     jobs = [
-        Job(source, out if one_file else out / _renamed(source, relative, file_format)) for source, relative in found
+        Job(source, out if one_file else out / result_name(relative, file_format, partial(own_suffix, source)))
+        for source, relative in found
     ]
     outputs = {job.target: [job.target, *wanted_beside(job.target, sidecar, uncertainty, figure)] for job in jobs}
     _refuse_clashes(jobs, outputs)
@@ -151,13 +153,17 @@ def _refuse_clashes(jobs: list[Job], outputs: dict[Path, list[Path]]) -> None:
             raise ImageError(f"{job.source} would be replaced by its own result; give another folder with -o")
 
 
-def _renamed(source: Path, relative: Path, file_format: OutputFormat) -> Path:
+def result_name(relative: Path, file_format: OutputFormat, own: Callable[[], str]) -> Path:
     """The output's name: compressed inputs lose their ".gz", and another format changes the suffix.
 
     A name that does not end like an image, as in DICOM archives, is kept whole and gets a suffix.
+
+    Args:
+        relative: path of the input inside the folder that was given.
+        own: the suffix that the input's content calls for.
     """
     if relative.suffix.lower() == ".gz":
         relative = relative.with_suffix("")
     if relative.suffix.lower() not in WRITE_SUFFIXES:
-        return relative.with_name(relative.name + (own_suffix(source) if file_format == "same" else f".{file_format}"))
+        return relative.with_name(relative.name + (own() if file_format == "same" else f".{file_format}"))
     return relative if file_format == "same" else relative.with_suffix(f".{file_format}")

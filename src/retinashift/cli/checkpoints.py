@@ -103,19 +103,36 @@ def import_weights(
 
 
 def export_weights(
-    checkpoint: Annotated[Path, typer.Argument(help="Checkpoint folder, imported or fine-tuned from an imported one.")],
-    unet: Annotated[Path, typer.Option("--out", "-o", help="File for the denoiser; it must not exist.")],
-    vq: Annotated[Path, typer.Option("--vq", help="File for the autoencoder; it must not exist.")],
+    checkpoint: Annotated[str, typer.Argument(help="Checkpoint folder, or a name of `retinashift info`.")],
+    onnx: Annotated[
+        Path | None, typer.Option("--onnx", help="File for the faithful mode as one ONNX graph; it must not exist.")
+    ] = None,
+    fp16: Annotated[bool, typer.Option("--fp16", help="Store the weights of the ONNX file in half precision.")] = False,
+    unet: Annotated[
+        Path | None, typer.Option("--out", "-o", help="File for an official denoiser; it must not exist.")
+    ] = None,
+    vq: Annotated[Path | None, typer.Option("--vq", help="File for its autoencoder; it must not exist.")] = None,
 ) -> None:
-    """Write a checkpoint as official ResShift files, for programs that read those. They stay non-commercial."""
+    """Write a checkpoint as ONNX, or an imported one as official ResShift files, which stay non-commercial."""
     from retinashift.batch.jobs import check_local
 
-    for path in (unet, vq):
-        check_local(path, "-o and --vq take local files")
+    for path in (onnx, unet, vq):
+        if path is not None:
+            check_local(path, "--onnx, -o and --vq take local files")
+    if onnx is not None:
+        if unet or vq:
+            raise ValueError("--onnx and -o or --vq are given; export one form at a time")
+        from retinashift.inference.onnx_graph import export_onnx
+
+        export_onnx(open_pipeline(checkpoint, "cpu"), onnx, fp16)
+        typer.echo(f"ONNX graph in {onnx}; research use only, not for diagnosis")
+        return
+    if unet is None or vq is None or fp16:
+        raise ValueError("give --onnx FILE [--fp16], or both -o FILE and --vq FILE for official files")
     typer.echo(LICENCE_NOTICE)
     from retinashift.official.convert import export_official
 
-    export_official(checkpoint, unet, vq)
+    export_official(Path(checkpoint), unet, vq)
     typer.echo(f"denoiser in {unet}, autoencoder in {vq}")
 
 

@@ -101,6 +101,24 @@ class LightNet(ModelMixin, ConfigMixin):
         bicubic, read, block, write = 2, 1, 2, 1
         return bicubic + read + self.config.depth * block + write
 
+    @torch.inference_mode()
+    def folded(self, timestep: int) -> list[tuple[Tensor, Tensor]]:
+        """Weight and bias of each convolution of one call at x_t = y0, where the state enters as zero.
+
+        The time embedding's gains and shifts are folded in, and the residual's gain is divided out. The order is that
+        of the call: read, two for each block, write.
+        """
+        step = torch.full((1,), timestep, device=self.device)
+        time = self.time(get_timestep_embedding(step, self.config.width).to(self.dtype))  # (1, time_width)
+        layers = [(self.read_lq.weight, self.read_lq.bias)]
+        for block in self.blocks:
+            assert isinstance(block, LightBlock)
+            scale, shift = block.time(time)[0].chunk(2)  # (C,) each
+            gain = 1 + scale
+            layers.append((block.conv1.weight * gain[:, None, None, None], block.conv1.bias * gain + shift))
+            layers.append((block.conv2.weight, block.conv2.bias))
+        return [*layers, (self.write.weight / self.config.residual_gain, self.write.bias / self.config.residual_gain)]
+
     def forward(
         self, sample: Tensor, timestep: Tensor | int, lq: Tensor, return_dict: bool = True
     ) -> DenoiserOutput | tuple[Tensor]:

@@ -1,184 +1,167 @@
-"""One job of the page: photographs through the very code of `retinashift upscale`, with progress and cancelling."""
+"""Jobs of the page: one at a time, in the order in which they came; results stay in memory until they are forgotten.
+
+Nothing is written to disk, so that no photograph stays behind whatever ends the process.
+"""
 
 from __future__ import annotations
 
-import re
+import logging
+import secrets
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-import numpy as np
+KEPT_JOBS = 32
+"""Finished jobs that are kept; the oldest are forgotten first."""
+KEPT_SECONDS = 3600.0
+"""How long a finished job is kept that nobody asks for."""
 
-from retinashift.imaging.failures import explain
-from retinashift.imaging.files import format_of, read_bytes, replace_file
-from retinashift.inference.settings import Mode, OutputFormat, Sampling
-from retinashift.web.model import Model
-from retinashift.web.views import write_views
-
-if TYPE_CHECKING:
-    from retinashift.batch.photograph import ResultOptions
-
-Report = Callable[[float, str], None]
-MAX_SAMPLES = 64
-CALIBRATED = "standard deviation, calibrated: 1.645 of it on each side covers 90 % of values"
-NOT_CALIBRATED = "spread of samples (not calibrated)"
+logger = logging.getLogger(__name__)
+State = Literal["waiting", "running", "done", "failed", "cancelled"]
+Progress = Callable[[float, str], None]
 
 
-@dataclass(frozen=True)
-class JobSettings:
-    """What the person chose. ValueError for a value outside its range, or two that contradict each other."""
-
-    mode: Mode = "faithful"
-    steps: int = 0
-    """Network calls a sample; 0 is what the mode says, and all of them where there are `samples`."""
-    seed: int = 0
-    consistency: bool = True
-    samples: int = 0
-    """Plain samples whose mean is the result, with a map of their uncertainty; 0 makes none."""
-    file_format: OutputFormat = "same"
-
-    def __post_init__(self) -> None:
-        for name, lowest, highest in (("steps", 0, 1000), ("seed", 0, 2**63 - 1), ("samples", 0, MAX_SAMPLES)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
-                raise ValueError(f"{name} is {value!r}; a whole number from {lowest} to {highest} is needed")
-        for name, allowed in (("mode", get_args(Mode)), ("file_format", get_args(OutputFormat))):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; {' or '.join(allowed)} is needed")
-        if self.samples == 1:
-            raise ValueError("samples is 1; the spread of samples needs at least 2, or 0 for none")
-        if self.samples and self.mode == "realistic":
-            raise ValueError(
-                f"mode is realistic, and {self.samples} samples are asked for, whose mean is not; "
-                "choose faithful, or 0 samples"
-            )
-        if self.samples and self.steps == 1:
-            raise ValueError(
-                f"steps is 1, which is the mean and has no spread, and {self.samples} samples are asked for; "
-                "0 steps takes all of them"
-            )
-        if not isinstance(self.consistency, bool):
-            raise ValueError(f"consistency is {self.consistency!r}; true or false is needed")
-
-    def options(self) -> ResultOptions:
-        """The same for the command line's code."""
-        from retinashift.batch.photograph import ResultOptions
-
-        sampling = Sampling.of_samples(
-            mode=None if self.samples else self.mode,
-            num_inference_steps=self.steps or None,
-            uncertainty=self.samples,
-            back_projections=None if self.consistency else 0,
-        )
-        return ResultOptions(sampling=sampling, seed=self.seed, sidecar=True)
+class Busy(Exception):
+    """More jobs or bytes are held than allowed; the message says which."""
 
 
-def run_job(
-    model: Model,
-    uploads: list[Path],
-    settings: JobSettings,
-    folder: Path,
-    report: Report,
-    cancelled: threading.Event,
-    reference: Path | None = None,
-) -> list[dict[str, Any]]:
-    """Enlarge each upload into a sub-folder of `folder`; a photograph that fails does not stop the others.
+class Cancelled(Exception):
+    """The work was cancelled, or the page ends."""
+
+
+@dataclass
+class Photo:
+    """What became of one photograph: facts for the viewer, and files by name; `error` is "" if all went well."""
+
+    name: str
+    error: str = ""
+    facts: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict)
+
+
+@dataclass
+class Job:
+    """Work that was asked for. `work` takes a function for its progress, which raises `Cancelled`."""
+
+    work: Callable[[Progress], list[Photo]]
+    held: int
+    """Bytes of what was uploaded."""
+    id: str = field(default_factory=lambda: secrets.token_urlsafe(24))
+    state: State = "waiting"
+    progress: float = 0.0
+    text: str = "waiting"
+    photos: list[Photo] = field(default_factory=list)
+    ended: threading.Event = field(default_factory=threading.Event)
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    seen: float = field(default_factory=time.monotonic)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held for the job."""
+        return self.held + sum(len(data) for photo in self.photos for data in photo.files.values())
+
+
+class JobQueue:
+    """One thread that does the jobs.
 
     Args:
-        report: told the share of the job that is done, 0..1, and what is being done.
-
-    Returns:
-        One manifest a photograph, in their order: what the viewer shows, or {"name", "error"}.
-
-    Raises:
-        Cancelled: `cancelled` was set, or the page ends.
-        ValueError: settings that the checkpoint does not allow, a reference for several photographs, too many jobs.
+        max_waiting: jobs that run or wait.
+        max_stored: bytes of uploads and results together.
     """
-    if reference is not None and len(uploads) > 1:
-        raise ValueError(f"one reference was given for {len(uploads)} photographs; enlarge its own alone")
-    with model.turn(model.join(), cancelled, partial(report, 0.0)):
-        pipeline = model.pipeline()
-        trained = pipeline.scheduler.config.num_train_timesteps
-        if settings.steps > trained:
-            raise ValueError(
-                f"steps is {settings.steps}; this checkpoint was trained with {trained}, so 1 to {trained}"
-            )
-        manifests = []
-        for number, upload in enumerate(uploads):
-            place = f"photograph {number + 1} of {len(uploads)}, " if len(uploads) > 1 else ""
 
-            def tell(share: float, text: str, number: int = number, place: str = place) -> None:
-                model.stop_if(cancelled)
-                report((number + share) / len(uploads), f"{place}{text}")
+    def __init__(self, max_waiting: int, max_stored: int):
+        self.max_waiting, self.max_stored = max_waiting, max_stored
+        self.jobs: dict[str, Job] = {}
+        self.changed = threading.Condition()
+        self.closing = False
+        self.thread = threading.Thread(target=self._run, name="jobs", daemon=True)
+        self.thread.start()
 
-            manifests.append(_photograph(pipeline, upload, number, settings, folder, tell, reference))
-        return manifests
+    def submit(self, work: Callable[[Progress], list[Photo]], held: int) -> Job:
+        """Queue a job. Raises `Busy` where too many wait or too much is held."""
+        with self.changed:
+            self._forget_old()
+            waiting = sum(not job.ended.is_set() for job in self.jobs.values())
+            if waiting >= self.max_waiting:
+                raise Busy(f"{waiting} jobs are waiting already; try again later")
+            if sum(job.nbytes for job in self.jobs.values()) + held > self.max_stored:
+                raise Busy("the page holds as many bytes as it may; close pages that are no longer needed")
+            job = Job(work, held)
+            self.jobs[job.id] = job
+            self.changed.notify_all()
+            return job
 
+    def get(self, id: str) -> Job | None:
+        """The job of that id, or None."""
+        job = self.jobs.get(id)
+        if job is not None:
+            job.seen = time.monotonic()
+        return job
 
-def _photograph(
-    pipeline: Any,
-    upload: Path,
-    number: int,
-    settings: JobSettings,
-    folder: Path,
-    report: Report,
-    reference: Path | None,
-) -> dict[str, Any]:
-    from retinashift.batch.jobs import maps_of, plan_jobs
-    from retinashift.batch.photograph import upscale_bytes
+    def before(self, job: Job) -> int:
+        """How many unfinished jobs come first."""
+        unfinished = [other for other in self.jobs.copy().values() if not other.ended.is_set()]
+        return unfinished.index(job) if job in unfinished else 0
 
-    name, scale = safe_name(upload.name), pipeline.config.scale
-    started = time.perf_counter()
-    try:
-        report(0.0, f"{name}: reading")
-        (planned,) = plan_jobs([upload], folder / "never", file_format=settings.file_format)
-        target = folder / str(number) / f"{Path(name).stem}_x{scale}{planned.target.suffix}"
-        options = settings.options()
-        steps = pipeline.plan(options.sampling).steps
-        work = f"{settings.samples} samples of " if settings.samples else ""
-        work += f"{steps} step{'s' if steps > 1 else ''}"
+    def forget(self, id: str) -> None:
+        """Cancel a job and drop what is held of it."""
+        with self.changed:
+            job = self.jobs.pop(id, None)
+            if job is not None:
+                job.cancelled.set()
+                job.photos = []
+                if job.state == "waiting":
+                    job.state = "cancelled"
+                    job.ended.set()
 
-        def bands(share: float) -> None:
-            report(0.95 * share, f"{name}: {work}, {share:.0%}")
+    def close(self, patience: float = 10.0) -> None:
+        """Cancel everything, and wait for the running job for so many seconds."""
+        with self.changed:
+            self.closing = True
+            for job in self.jobs.values():
+                job.cancelled.set()
+            self.jobs.clear()
+            self.changed.notify_all()
+        self.thread.join(patience)
 
-        upscaled = upscale_bytes(pipeline, read_bytes(upload), str(upload), target, options, bands)
-        target.parent.mkdir()
-        for path, data in upscaled.files():
-            replace_file(path, data)
-        seconds, source = time.perf_counter() - started, upscaled.source.photograph
-        report(0.95, f"{name}: drawing")
-        views = write_views(target.parent, source.pixels, upscaled.pixels, scale, upscaled.sigma, reference)
-        return {
-            "name": name,
-            "saved": target.name,
-            "number": number,
-            "scale": scale,
-            "seconds": round(seconds, 2),
-            "input": _size(source.pixels, source.format),
-            "output": _size(upscaled.pixels, str(format_of(target))),
-            "provenance": asdict(upscaled.record),
-            "maps": [path.name for path in maps_of(target)] if settings.samples else [],
-            "meaning": (CALIBRATED if upscaled.calibrated else NOT_CALIBRATED) if settings.samples else "",
-            **views,
-        }
-    except Exception as error:
-        return {"name": name, "error": explain(error).text.replace(str(upload), name)}
+    def _forget_old(self) -> None:
+        ended = [job for job in self.jobs.values() if job.ended.is_set()]
+        stale = [job for job in ended if time.monotonic() - job.seen > KEPT_SECONDS]
+        for job in {job.id: job for job in [*ended[: -KEPT_JOBS or None], *stale]}.values():
+            self.jobs.pop(job.id, None)
 
+    def _next(self) -> Job | None:
+        with self.changed:
+            while not self.closing:
+                for job in self.jobs.values():
+                    if not job.ended.is_set():
+                        return job
+                self.changed.wait()
+        return None
 
-def _size(pixels: np.ndarray, file_format: str) -> str:
-    height, width = pixels.shape[:2]
-    return f"{width} x {height}, {pixels.dtype.itemsize * 8} bit, {file_format}"
+    def _run(self) -> None:
+        while (job := self._next()) is not None:
+            self._do(job)
 
+    def _do(self, job: Job) -> None:
+        def progress(share: float, text: str) -> None:
+            if job.cancelled.is_set():
+                raise Cancelled
+            job.progress, job.text = share, text
 
-def safe_name(name: str) -> str:
-    """A file name of letters, digits, dots and dashes, at most 80 characters.
-
-    >>> safe_name("<img src=x onerror=alert(1)>.png"), safe_name("../../etc/passwd")
-    ('img_src_x_onerror_alert_1_.png', 'passwd')
-    """
-    base = Path(name.replace("\\", "/")).name
-    return re.sub(r"[^A-Za-z0-9.-]+", "_", base).strip("_").lstrip(".")[-80:] or "photograph"
+        try:
+            progress(0.0, "starting")
+            job.state = "running"
+            job.photos = job.work(progress)
+            job.state, job.progress, job.text = "done", 1.0, "done"
+        except Cancelled:
+            job.state, job.text = "cancelled", "cancelled"
+        except ValueError as error:
+            job.state, job.text = "failed", " ".join(str(error).split())
+        except Exception:  # the reason belongs in the terminal, not on the page
+            logger.exception("a job failed")
+            job.state, job.text = "failed", "internal error; the terminal of the page says more"
+        finally:
+            job.ended.set()

@@ -1,0 +1,256 @@
+"""The faithful mode as one ONNX graph, for onnxruntime, OpenVINO, browsers and any tool that opens ONNX upscalers.
+
+The faithful mode is one network call from x_T = y0. The noisy state therefore enters as zero and the step is a
+constant: the time embedding folds into the convolutions, and a stack of 3x3 convolutions remains. Both bicubic kernels
+are convolutions divided by their sum inside the picture, because the runtimes' own resize operators differ at the
+border.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from retinashift.imaging.files import replace_file
+from retinashift.inference.fidelity import LEVELS, ROUNDING, SPAN
+from retinashift.inference.fingerprint import checkpoint_hash
+from retinashift.inference.pipeline import ResShiftPipeline
+from retinashift.inference.self_check import FADE, LEVEL, NEAR, WIDEN
+
+OPSET = 17
+"""The newest operator set that OpenVINO, onnxruntime-web and chaiNNer all read; GELU is written out by Erf."""
+
+
+@dataclass
+class Graph:
+    """Nodes and constants of an ONNX graph under construction; every method returns the name of its result."""
+
+    half: bool = False
+    """Store weights as float16; they are cast back to float32 when the graph is loaded."""
+    nodes: list[Any] = field(default_factory=list)
+    constants: list[Any] = field(default_factory=list)
+
+    def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
+        """Append a node and return its output."""
+        from onnx import helper
+
+        name = f"{kind.lower()}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(kind, list(inputs), [name], name=name, **attributes))
+        return name
+
+    def constant(self, value: np.ndarray | float, *, weight: bool = False) -> str:
+        """A constant; `weight` marks those that `half` may store as float16."""
+        from onnx import numpy_helper
+
+        array = np.asarray(value, np.float32) if not isinstance(value, np.ndarray) else value
+        narrow = weight and self.half
+        name = f"constant_{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(array.astype(np.float16) if narrow else array, name))
+        return self.op("Cast", name, to=1) if narrow else name
+
+    def conv(self, x: str, weight: torch.Tensor, bias: torch.Tensor | None, **attributes: Any) -> str:
+        """A convolution with constant weights (O, I, k, l)."""
+        inputs = [x, self.constant(weight.detach().float().cpu().numpy(), weight=True)]
+        if bias is not None:
+            inputs.append(self.constant(bias.detach().float().cpu().numpy(), weight=True))
+        return self.op("Conv", *inputs, **attributes)
+
+    def conv3(self, x: str, weight: torch.Tensor, bias: torch.Tensor | None) -> str:
+        """A 3x3 convolution with zero padding, (B, I, h, w) -> (B, O, h, w)."""
+        return self.conv(x, weight, bias, kernel_shape=[3, 3], pads=[1, 1, 1, 1])
+
+    def gelu(self, x: str) -> str:
+        """x/2 * (1 + erf(x / sqrt 2)), the exact form, in the pattern that runtimes fuse."""
+        erf = self.op("Erf", self.op("Div", x, self.constant(math.sqrt(2))))
+        return self.op("Mul", self.op("Mul", x, self.op("Add", erf, self.constant(1.0))), self.constant(0.5))
+
+
+def faithful_graph(pipeline: ResShiftPipeline, half: bool = False) -> Any:
+    """The faithful mode of a checkpoint with a `LightNet` in pixel space, as an `onnx.ModelProto`.
+
+    Its input `input` is (B, 3, H, W) float32 in [0, 1], its output `output` (B, 3, scale*H, scale*W) float32 in
+    [0, 1]; B, H and W are free.
+
+    Args:
+        half: store weights as float16, which halves the file; arithmetic stays float32.
+
+    Raises:
+        ValueError: the checkpoint has another architecture, or no faithful mode.
+    """
+    from onnx import TensorProto, checker, helper
+
+    net, scale = pipeline.denoiser, pipeline.config.scale
+    checked = pipeline.config.check_measure in (None, "value")
+    if not hasattr(net, "folded") or pipeline.config.distilled or pipeline.scheduler.config.clip_x0 or not checked:
+        raise ValueError("ONNX export is for checkpoints such as x4: a LightNet with a faithful mode")
+    graph = Graph(half)
+    one = graph.constant(1.0)
+    lr = graph.op("Sub", graph.op("Mul", "input", graph.constant(2.0)), one)  # (B, 3, H, W) in [-1, 1]
+    inside = _ones_like(graph, "input")  # (1, 1, H, W)
+    y0 = _upsample(graph, lr, inside, 3, scale)  # (B, 3, H*s, W*s)
+    e0 = _network(graph, net.folded(len(pipeline.scheduler) - 1), lr)
+    residual = graph.op("DepthToSpace", e0, blocksize=scale, mode="CRD")
+    x0 = graph.op("Sub", y0, residual)  # (B, 3, H*s, W*s)
+    x0 = _checked(graph, x0, y0, lr, pipeline.config.check_threshold * LEVEL, scale)
+    limits = _limits(graph, lr, scale)
+    x0 = _within(graph, x0, limits)
+    for _ in range(pipeline.config.back_projections):
+        missing = graph.op("Sub", lr, _reduce(graph, x0, 3, scale))  # (B, 3, H, W)
+        x0 = _within(graph, graph.op("Add", x0, _upsample(graph, missing, inside, 3, scale)), limits)
+    halved = graph.op("Mul", graph.op("Add", x0, one), graph.constant(0.5))
+    graph.nodes.append(helper.make_node("Identity", [halved], ["output"]))
+    value = TensorProto.FLOAT
+    model = helper.make_model(
+        helper.make_graph(
+            graph.nodes,
+            "retinashift",
+            [helper.make_tensor_value_info("input", value, ["batch", 3, "height", "width"])],
+            [helper.make_tensor_value_info("output", value, ["batch", 3, "height_out", "width_out"])],
+            graph.constants,
+        ),
+        opset_imports=[helper.make_opsetid("", OPSET)],
+        producer_name="retinashift",
+        ir_version=8,
+    )
+    facts = {
+        "scale": str(scale),
+        "checkpoint": checkpoint_hash(pipeline),
+        "licence": "Apache-2.0; the checkpoint is for research use",
+        "use": "research use only, not for diagnosis",
+    }
+    helper.set_model_props(model, facts)
+    checker.check_model(model)
+    return model
+
+
+def _network(graph: Graph, layers: list[tuple[torch.Tensor, torch.Tensor]], lq: str) -> str:
+    """The residual e0 = y0 - x0 at x_t = y0, (B, C*f*f, H, W); `layers` as `LightNet.folded` gives them."""
+    read, *blocks, write = layers
+    h = skip = graph.conv3(lq, *read)
+    for first, second in zip(blocks[::2], blocks[1::2], strict=True):
+        h = graph.op("Add", h, graph.conv3(graph.gelu(graph.conv3(h, *first)), *second))
+    return graph.conv3(graph.op("Add", h, skip), *write)
+
+
+def _keys_cubic(x: np.ndarray) -> np.ndarray:
+    """Keys' cubic kernel with a = -0.5 (1981, eq. 15)."""
+    x = np.abs(x)
+    near, far = (1.5 * x - 2.5) * x * x + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return np.where(x < 1, near, np.where(x < 2, far, 0.0))
+
+
+def _upsample(graph: Graph, x: str, inside: str, channels: int, scale: int) -> str:
+    """Bicubic interpolation of (B, C, H, W) to (B, C, H*scale, W*scale), as `upsample_bicubic`."""
+    phase, tap = (np.arange(scale) + 0.5) / scale, np.arange(-2, 3) + 0.5
+    kernel = _keys_cubic(tap - phase[:, None])  # (scale, 5)
+    kernels = torch.from_numpy(np.einsum("ai,bj->abij", kernel, kernel).reshape(scale**2, 1, 5, 5))
+
+    def spread(x: str, channels: int) -> str:
+        geometry = {"kernel_shape": [5, 5], "pads": [2, 2, 2, 2], "group": channels}
+        conv = graph.op("Conv", x, graph.constant(kernels.repeat(channels, 1, 1, 1).float().numpy()), **geometry)
+        return graph.op("DepthToSpace", conv, blocksize=scale, mode="CRD")
+
+    return graph.op("Div", spread(x, channels), spread(inside, 1))
+
+
+def _checked(graph: Graph, x0: str, y0: str, lr: str, threshold: float, scale: int) -> str:
+    """`SelfCheck` with the measure "value": bicubic (y0) where the estimate, reduced, contradicts the input."""
+    clipped = graph.op("Clip", x0, graph.constant(-1.0), graph.constant(1.0))
+    error = graph.op("Abs", graph.op("Sub", _reduce(graph, clipped, 3, scale), lr))
+    largest = graph.op("ReduceMax", error, axes=[1], keepdims=1)  # (B, 1, H, W)
+
+    def above(limit: str) -> str:
+        return graph.op("Cast", graph.op("Greater", largest, limit), to=1)
+
+    side = 2 * NEAR + 1
+    near = above(graph.constant(threshold))
+    near = graph.op("MaxPool", near, kernel_shape=[side] * 2, pads=[NEAR] * 4, strides=[1, 1])
+    halved = graph.op("Mul", near, graph.constant(threshold / 2))
+    bad = above(graph.op("Sub", graph.constant(threshold), halved))  # beside an excess, half the threshold counts
+    wide, fade = 2 * (WIDEN + FADE) + 1, 2 * FADE + 1
+    bad = graph.op("MaxPool", bad, kernel_shape=[wide] * 2, pads=[WIDEN + FADE] * 4, strides=[1, 1])
+    weight = graph.op("AveragePool", bad, kernel_shape=[fade] * 2, pads=[FADE] * 4, strides=[1, 1])
+    weight = _bilinear(graph, weight, scale)  # (B, 1, H*s, W*s)
+    return graph.op("Add", x0, graph.op("Mul", weight, graph.op("Sub", y0, x0)))
+
+
+def _limits(graph: Graph, lr: str, scale: int) -> tuple[str, str]:
+    """`value_limits`, each value repeated scale times each way: (B, 3, H*s, W*s) both."""
+    window = {"kernel_shape": [5, 5], "pads": [2, 2, 2, 2], "strides": [1, 1]}
+    most = graph.op("MaxPool", lr, **window)
+    least = graph.op("Neg", graph.op("MaxPool", graph.op("Neg", lr), **window))
+    span = graph.op("Mul", graph.op("Sub", most, least), graph.constant(SPAN))
+    room = graph.op("Add", span, graph.constant((LEVELS - ROUNDING) * LEVEL))
+    low = graph.op("Max", graph.op("Sub", least, room), graph.constant(-1.0))
+    high = graph.op("Min", graph.op("Add", most, room), graph.constant(1.0))
+    return _repeat(graph, low, scale), _repeat(graph, high, scale)
+
+
+def _within(graph: Graph, x: str, limits: tuple[str, str]) -> str:
+    return graph.op("Min", graph.op("Max", x, limits[0]), limits[1])
+
+
+def _repeat(graph: Graph, x: str, scale: int) -> str:
+    """(B, 3, H, W) -> (B, 3, H*scale, W*scale), every pixel repeated."""
+    ones = graph.constant(np.ones((3 * scale**2, 1, 1, 1), np.float32))
+    spread = graph.op("Conv", x, ones, kernel_shape=[1, 1], group=3)
+    return graph.op("DepthToSpace", spread, blocksize=scale, mode="CRD")
+
+
+def _bilinear(graph: Graph, x: str, scale: int) -> str:
+    """Bilinear interpolation of (B, 1, H, W) by `scale`, edges repeated."""
+    position = (np.arange(scale) + 0.5) / scale - 0.5
+    kernel = np.maximum(0, 1 - np.abs(np.arange(-1, 2) - position[:, None]))  # (scale, 3)
+    kernels = np.einsum("ai,bj->abij", kernel, kernel).reshape(scale**2, 1, 3, 3).astype(np.float32)
+    padded = graph.op("Pad", x, graph.constant(np.array([0, 0, 1, 1] * 2, np.int64)), mode="edge")
+    return graph.op(
+        "DepthToSpace",
+        graph.op("Conv", padded, graph.constant(kernels), kernel_shape=[3, 3]),
+        blocksize=scale,
+        mode="CRD",
+    )
+
+
+def _reduce(graph: Graph, x: str, channels: int, scale: int) -> str:
+    """Antialiased bicubic reduction of (B, C, H*scale, W*scale) to (B, C, H, W): `bicubic-pillow` in float."""
+    before = 3 * scale // 2
+    tap = (np.arange(4 * scale) - before + 0.5) / scale - 0.5
+    kernel = _keys_cubic(tap)
+    kernel /= kernel.sum()  # (4*scale,)
+
+    def narrow(x: str, channels: int) -> str:
+        for axis in (0, 1):
+            shape = [1, 1]
+            shape[axis] = 4 * scale
+            pads, strides = [0, 0, 0, 0], [1, 1]
+            pads[axis] = pads[axis + 2] = before
+            strides[axis] = scale
+            weight = np.tile(kernel.reshape(1, 1, *shape), (channels, 1, 1, 1)).astype(np.float32)
+            x = graph.op(
+                "Conv", x, graph.constant(weight), kernel_shape=shape, pads=pads, strides=strides, group=channels
+            )
+        return x
+
+    return graph.op("Div", narrow(x, channels), narrow(_ones_like(graph, x), 1))
+
+
+def _ones_like(graph: Graph, x: str) -> str:
+    """(1, 1, H, W) of ones, of the size of (B, C, H, W)."""
+    size = graph.op("Slice", graph.op("Shape", x), *(graph.constant(np.array([n], np.int64)) for n in (2, 4)))
+    shape = graph.op("Concat", graph.constant(np.array([1, 1], np.int64)), size, axis=0)
+    return graph.op("Expand", graph.constant(1.0), shape)
+
+
+def export_onnx(pipeline: ResShiftPipeline, path: Path, half: bool = False) -> None:
+    """Write `faithful_graph` to a file. ValueError as there, if onnx is not installed, or if the file exists."""
+    if path.exists():
+        raise ValueError(f"{path} exists already; choose another name with --onnx")
+    if find_spec("onnx") is None:
+        raise ValueError("ONNX export needs onnx: pip install 'retinashift[onnx]'")
+    replace_file(path, faithful_graph(pipeline, half).SerializeToString())

@@ -1,0 +1,211 @@
+// The page: choices at the left, the result at the right. What computes is an engine: a local server, or this browser.
+
+import "./viewer.js";
+import { byId, element } from "./dom.js";
+import { openMethod } from "./method.js";
+import { reportPage } from "./report.js";
+
+const ENGINES = { server: "./engine_server.js", browser: "./engine_browser.js" };
+const NARROW = "(max-width: 900px)";
+
+const viewer = byId("viewer");
+let engine, files = [], reference = null, running = null, outcomes = [], shown = null;
+
+async function start() {
+  const { open } = await import(ENGINES[document.documentElement.dataset.engine]);
+  engine = await open();
+  byId("place").textContent = engine.place;
+  const { pixels, bytes, count } = engine.limits;
+  byId("limits").textContent = `At most ${count} files, ${(bytes / 2 ** 20).toFixed(0)} MiB in all, ` +
+    `${(pixels / 1e6).toFixed(1)} million pixels each. ${engine.formats}`;
+  byId("checkpoint").replaceChildren(...engine.checkpoints.map(({ name }) => element("option", { value: name }, name)));
+  byId("checkpoint").onchange = followCheckpoint;
+  followCheckpoint();
+  for (const input of document.querySelectorAll("#controls input, #controls select")) input.addEventListener("input", settingsChanged);
+  byId("files").onchange = event => choose([...event.target.files]);
+  byId("reference").onchange = event => { reference = event.target.files[0] ?? null; settingsChanged(); };
+  byId("sample").onclick = takeSample;
+  byId("controls").onsubmit = event => { event.preventDefault(); run(); };
+  byId("cancel").onclick = () => running?.abort();
+  listenForDrops(byId("drop"));
+  for (const name of ["upscale", "method"]) byId(`tab-${name}`).onclick = () => openTab(name);
+  openMethod(engine, () => files[0], () => Number(byId("seed").value));
+  document.documentElement.dataset.ready = "1";
+}
+
+function openTab(name) {
+  for (const tab of ["upscale", "method"]) {
+    byId(tab).hidden = tab !== name;
+    byId(`tab-${tab}`).setAttribute("aria-pressed", tab === name);
+  }
+}
+
+// -- choices -------------------------------------------------------------------------------------------------------------
+
+const checkpoint = () => engine.checkpoints.find(({ name }) => name === byId("checkpoint").value);
+
+/** Shows the controls that the checkpoint has. */
+function followCheckpoint() {
+  const { modes, note, options } = checkpoint();
+  byId("about-checkpoint").textContent = note;
+  byId("modes").replaceChildren(element("legend", {}, "Mode"), ...modes.map(({ name, text }, i) => element("label", {},
+    element("input", { type: "radio", name: "mode", value: name, checked: i === 0, oninput: settingsChanged }), ` ${text}`)));
+  for (const label of document.querySelectorAll("[data-option]")) label.hidden = !options.includes(label.dataset.option);
+  settingsChanged();
+}
+
+function settings() {
+  const has = name => checkpoint().options.includes(name);
+  return {
+    checkpoint: checkpoint().name,
+    mode: document.querySelector("input[name=mode]:checked")?.value,
+    seed: has("seed") ? Number(byId("seed").value) : 0,
+    consistency: has("consistency") ? byId("consistency").checked : true,
+    uncertainty: has("uncertainty") ? Number(byId("uncertainty").value) : 0,
+    format: has("format") ? byId("format").value : "png",
+  };
+}
+
+/** All that decides a result, as text: a shown result belongs to another choice when this differs. */
+function fingerprint() {
+  const named = file => file && [file.name, file.size, file.lastModified];
+  return JSON.stringify([settings(), files.map(named), named(reference)]);
+}
+
+async function choose(chosen) {
+  files = chosen;
+  const rows = await Promise.all(files.map(preview));
+  if (files !== chosen) return; // another choice came meanwhile
+  const total = files.reduce((sum, file) => sum + file.size, 0);
+  const { bytes, count } = engine.limits;
+  const wrong = files.length > count ? `${files.length} photographs are above the limit of ${count}`
+    : total > bytes ? `${(total / 2 ** 20).toFixed(1)} MiB are above the limit of ${(bytes / 2 ** 20).toFixed(0)} MiB`
+      : rows.find(({ wrong }) => wrong)?.wrong ?? "";
+  byId("uploads").replaceChildren(...rows.map(({ row }) => row));
+  tell(wrong, Boolean(wrong));
+  byId("run").disabled = !files.length || Boolean(wrong);
+  settingsChanged();
+}
+
+/** A line with a small picture, where the browser can draw the file, and what is wrong with it, if anything. */
+async function preview(file) {
+  const image = element("img", { alt: "" });
+  let size = "", wrong = "";
+  try {
+    const bitmap = await createImageBitmap(file);
+    size = `, ${bitmap.width} x ${bitmap.height}`;
+    if (bitmap.width * bitmap.height > engine.limits.pixels) {
+      wrong = `${file.name} is ${bitmap.width} x ${bitmap.height}, above the limit of ${engine.limits.pixels.toLocaleString("en")} pixels`;
+    }
+    bitmap.close();
+    image.src = URL.createObjectURL(file);
+    image.onload = () => URL.revokeObjectURL(image.src);
+  } catch { // TIFF, DICOM and others, which browsers do not draw
+    image.hidden = true;
+  }
+  const text = `${file.name}${size}, ${(file.size / 1024).toFixed(0)} KiB`;
+  return { row: element("li", { className: wrong ? "bad" : "" }, image, text), wrong };
+}
+
+async function takeSample() {
+  const sample = await engine.sample();
+  reference = sample.reference;
+  await choose([sample.photograph]);
+}
+
+function listenForDrops(area) {
+  area.ondragover = event => { event.preventDefault(); area.classList.add("over"); };
+  area.ondragleave = () => area.classList.remove("over");
+  area.ondrop = event => {
+    event.preventDefault();
+    area.classList.remove("over");
+    if (event.dataTransfer.files.length) choose([...event.dataTransfer.files]);
+  };
+}
+
+// -- a shown result and what it belongs to -----------------------------------------------------------------------------------
+
+/** Dims a result that is not of the present choice, and says of which file it is. */
+function settingsChanged() {
+  if (shown) mark(shown.fingerprint === fingerprint() ? "" : "Something else is chosen now.");
+}
+
+function mark(reason) {
+  const stale = byId("stale");
+  stale.hidden = !reason || !shown;
+  if (!shown) return;
+  viewer.toggleAttribute("stale", Boolean(reason));
+  stale.textContent = reason && `${reason} The picture below is the former result of ${shown.photo.name} (${shown.made}).`;
+}
+
+function show(photo, made, print) {
+  shown = { photo, made, fingerprint: print };
+  viewer.show(photo);
+  mark("");
+}
+
+function list(photos, made, print) {
+  outcomes = photos;
+  const rows = photos.map(photo => photo.error
+    ? element("li", { className: "bad" }, `${photo.name}: ${photo.error}`)
+    : element("li", {}, element("button", { type: "button", onclick: () => show(photo, made, print) }, photo.name), " done"));
+  byId("outcomes").hidden = photos.length < 2 && !photos.some(photo => photo.error);
+  byId("outcomes").replaceChildren(...rows);
+  const first = photos.find(photo => !photo.error);
+  if (first) show(first, made, print);
+}
+
+// -- a job -------------------------------------------------------------------------------------------------------------------
+
+function tell(text, bad = false) {
+  byId("status").textContent = text;
+  byId("status").className = bad ? "bad" : "";
+}
+
+function busy(yes) {
+  byId("run").disabled = yes || !files.length;
+  byId("cancel").disabled = !yes;
+  byId("bar").hidden = !yes;
+}
+
+async function run() {
+  const chosen = settings(), print = fingerprint(), names = files.map(file => file.name);
+  const made = `${chosen.checkpoint}, ${chosen.mode}`;
+  running = new AbortController();
+  const began = performance.now();
+  busy(true);
+  mark(`${names.join(", ")}: the work has begun.`);
+  try {
+    const photos = await engine.run({ ...chosen, files, reference }, {
+      signal: running.signal,
+      progress: (share, text) => {
+        byId("bar").value = share;
+        const left = (performance.now() - began) / 1000 * (1 - share) / share;
+        tell(share > 0.05 ? `${text}, about ${Math.ceil(left)} s left` : text);
+      },
+    });
+    outcomes.forEach(photo => photo.release?.());
+    photos.forEach(addReport);
+    list(photos, made, print);
+    const failed = photos.filter(photo => photo.error).length;
+    tell(failed ? `${failed} of ${photos.length} failed` : "done", failed > 0);
+    if (fingerprint() !== print) settingsChanged();
+    if (matchMedia(NARROW).matches) byId("results").scrollIntoView();
+  } catch (error) {
+    const cancelled = running.signal.aborted, text = cancelled ? "cancelled" : error.message;
+    tell(text, true);
+    mark(cancelled ? "The work was cancelled." : "The work failed.");
+  } finally {
+    running = null;
+    busy(false);
+  }
+}
+
+/** Adds the printable report to the downloads of a result. */
+function addReport(photo) {
+  if (photo.error) return;
+  const href = URL.createObjectURL(new Blob([reportPage(photo)], { type: "text/html" }));
+  photo.downloads.push({ text: "Report", href, name: `${photo.saved}.html` });
+}
+
+start().catch(error => tell(`The page could not start: ${error.message}`, true));

@@ -1,0 +1,129 @@
+// Engine B: this browser. onnxruntime-web computes in a worker; no photograph leaves the machine.
+
+import { pngWithText, psnr, resample, sha256 } from "./pixels.js";
+
+const NOTE = "super-resolved by RetinaShift in a browser; fine detail is estimated, not measured; research use only";
+const SIGNATURES = { png: [0x89, 0x50, 0x4e, 0x47], jpeg: [0xff, 0xd8], webp: [0x52, 0x49, 0x46, 0x46] };
+
+let models;
+
+/** What the folder offers, and how to have it work. */
+export async function open() {
+  models = await (await fetch("models/index.json")).json();
+  return {
+    place: "Everything is computed in this browser: no photograph leaves this machine.",
+    formats: "PNG, JPEG and WebP, 8 bit.",
+    limits: { pixels: models.max_pixels, bytes: 2 ** 28, count: 32 },
+    checkpoints: models.checkpoints.map(({ name, note }) => ({
+      name, note, modes: [{ name: "faithful", text: "faithful: the estimate with the least squared error" }], options: ["reference"],
+    })),
+    run, sample,
+  };
+}
+
+async function sample() {
+  const fetched = async name => new File([await (await fetch(name)).blob()], name, { type: "image/png", lastModified: 0 });
+  return { photograph: await fetched("sample.png"), reference: await fetched("original.png") };
+}
+
+async function run({ files, reference, checkpoint }, { signal, progress }) {
+  if (reference && files.length > 1) throw new Error(`one reference was given for ${files.length} photographs; upscale its own alone`);
+  const model = models.checkpoints.find(({ name }) => name === checkpoint);
+  const worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
+  const stop = () => worker.terminate();
+  signal.addEventListener("abort", stop);
+  try {
+    const photos = [];
+    for (const [number, file] of files.entries()) {
+      const tell = (share, text) => progress((number + share) / files.length,
+        `${files.length > 1 ? `photograph ${number + 1} of ${files.length}, ` : ""}${file.name}: ${text}`);
+      try {
+        photos.push(await upscale(worker, model, file, reference, signal, tell));
+      } catch (error) {
+        if (signal.aborted) throw error;
+        photos.push({ name: file.name, error: error.message });
+      }
+    }
+    return photos;
+  } finally {
+    signal.removeEventListener("abort", stop);
+    worker.terminate();
+  }
+}
+
+/** One photograph, as the viewer shows it. */
+async function upscale(worker, model, file, reference, signal, tell) {
+  const began = performance.now();
+  tell(0, "reading");
+  const lr = await read(file), { scale } = model;
+  if (lr.width * lr.height > models.max_pixels) {
+    throw new Error(`${lr.width} x ${lr.height} is above the limit of ${models.max_pixels.toLocaleString("en")} pixels in a browser`);
+  }
+  const result = await computed(worker, model, lr, signal, tell);
+  const bicubic = resample(lr, result.width, result.height), seconds = (performance.now() - began) / 1000;
+  const consistency = psnr(resample(result, lr.width, lr.height), lr);
+  const record = { tool: "retinashift", scale, checkpoint: model.checkpoint, mode: "faithful", precision: model.precision,
+    input: await sha256(file), engine: `onnxruntime-web ${models.onnxruntime}`, note: NOTE };
+  const facts = [
+    ["sizes", `${lr.width} x ${lr.height} to ${result.width} x ${result.height}, 8-bit RGB PNG; metadata of the input is not carried over`],
+    ["seconds", seconds.toFixed(1)],
+    ["consistency", `${consistency === Infinity ? "exact" : `${consistency.toFixed(2)} dB`}: the result reduced again, against the input`],
+    ["provenance", `checkpoint ${model.name} ${model.checkpoint.slice(0, 12)}, faithful, onnxruntime-web ${models.onnxruntime}`],
+  ];
+  const layers = { input: lr, bicubic, result };
+  if (reference) {
+    const hr = await read(reference);
+    if (hr.width !== result.width || hr.height !== result.height) {
+      facts.push(["reference", `it is ${hr.width} x ${hr.height} and the result ${result.width} x ${result.height}; a reference is not resized`]);
+    } else {
+      layers.reference = hr;
+      facts.push(["bicubic", `PSNR ${psnr(bicubic, hr).toFixed(2)} dB (RGB, whole frame)`],
+        ["RetinaShift", `PSNR ${psnr(result, hr).toFixed(2)} dB (RGB, whole frame)`]);
+    }
+  }
+  const saved = `${file.name.replace(/\.[^.]*$/, "")}_x${scale}.png`;
+  const picture = await pngWithText(result, "retinashift", JSON.stringify(record));
+  const href = URL.createObjectURL(picture), sidecar = URL.createObjectURL(new Blob([JSON.stringify(record, null, 2)]));
+  const bitmaps = await Promise.all(Object.entries(layers).map(async ([name, image]) => [name, await createImageBitmap(image)]));
+  return {
+    name: file.name, saved, size: [result.width, result.height], layers: Object.fromEntries(bitmaps), facts, meaning: "",
+    downloads: [{ text: "Download image", name: saved, href }, { text: "Record (JSON)", name: `${saved}.json`, href: sidecar }],
+    release: () => { URL.revokeObjectURL(href); URL.revokeObjectURL(sidecar); },
+  };
+}
+
+/** The pixels of a file, as they are: no colour conversion, no alpha, 8 bit. */
+async function read(file) {
+  const head = new Uint8Array(await file.slice(0, 26).arrayBuffer());
+  const kind = Object.keys(SIGNATURES).find(name => SIGNATURES[name].every((byte, i) => head[i] === byte));
+  if (!kind) throw new Error("not a PNG, JPEG or WebP; use the command line for TIFF, DICOM and others");
+  if (kind === "png" && head[24] === 16) throw new Error("16 bit a channel, which a browser would cut to 8; use the command line");
+  let bitmap;
+  try {
+    bitmap = await createImageBitmap(file, { colorSpaceConversion: "none", premultiplyAlpha: "none" });
+  } catch {
+    throw new Error("truncated or damaged: the browser cannot decode it");
+  }
+  const context = new OffscreenCanvas(bitmap.width, bitmap.height).getContext("2d", { willReadFrequently: true });
+  context.drawImage(bitmap, 0, 0);
+  bitmap.close();
+  const image = context.getImageData(0, 0, context.canvas.width, context.canvas.height);
+  for (let i = 3; i < image.data.length; i += 4) {
+    if (image.data[i] !== 255) throw new Error("it has transparent pixels; remove the alpha channel or use the command line");
+  }
+  return image;
+}
+
+/** The result of the worker, as ImageData. */
+function computed(worker, model, lr, signal, tell) {
+  return new Promise((resolve, reject) => {
+    signal.addEventListener("abort", () => reject(new Error("cancelled")), { once: true });
+    worker.onmessage = ({ data }) => {
+      if (data.progress !== undefined) tell(data.progress, data.text);
+      else if (data.error) reject(new Error(data.error));
+      else resolve(new ImageData(data.pixels, data.width, data.height));
+    };
+    worker.onerror = event => reject(new Error(event.message || "the worker could not start"));
+    worker.postMessage({ model, lr: { data: lr.data, width: lr.width, height: lr.height } });
+  });
+}

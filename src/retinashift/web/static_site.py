@@ -1,0 +1,111 @@
+"""The page as a folder that any web server can serve: the browser itself computes, and no photograph leaves it.
+
+python -m retinashift.web.static_site build/web
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from base64 import b64encode
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+RUNTIME = "1.30.0"
+"""Version of onnxruntime-web, MIT licence."""
+RUNTIME_SHA512 = "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
+RUNTIME_FILES = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
+CHECKPOINTS = {"x4": "Faithful: the estimate with the least squared error."}
+MAX_PIXELS = 750_000
+"""Width times height of an input: 12 megapixels of result, about what a tab can hold."""
+
+
+def build_site(folder: Path, runtime: Path | None = None) -> Path:
+    """Write the page with its engine, models and sample.
+
+    Args:
+        folder: must not exist.
+        runtime: the onnxruntime-web package as npm packs it; None fetches it with npm.
+
+    Raises:
+        FileExistsError, ValueError: the folder is there, npm is not, or the package has another checksum.
+    """
+    from retinashift.web.work import sample_pictures
+
+    page = Path(str(files("retinashift.web"))) / "page"
+    shutil.copytree(page, folder, ignore=shutil.ignore_patterns("docs.*", "engine_server.js"))
+    index = folder / "index.html"
+    index.write_text(
+        index.read_text(encoding="utf-8").replace('data-engine="server"', 'data-engine="browser"'), encoding="utf-8"
+    )
+    for name, data in sample_pictures().items():
+        (folder / name).write_bytes(data)
+    _unpack_runtime(folder / "ort", runtime)
+    (folder / "models").mkdir()
+    written = [_write_model(folder / "models", name, note) for name, note in CHECKPOINTS.items()]
+    described = {"onnxruntime": RUNTIME, "max_pixels": MAX_PIXELS, "checkpoints": written}
+    (folder / "models" / "index.json").write_text(json.dumps(described, indent=1), encoding="utf-8")
+    return folder
+
+
+def _write_model(folder: Path, name: str, note: str) -> dict[str, Any]:
+    from retinashift.inference.checkpoints import open_checkpoint
+    from retinashift.inference.fingerprint import checkpoint_hash
+    from retinashift.inference.onnx_graph import faithful_graph
+
+    pipeline = open_checkpoint(name)
+    packed = gzip.compress(faithful_graph(pipeline, half=True).SerializeToString(), mtime=0)
+    (folder / f"{name}.onnx.gz").write_bytes(packed)
+    return {"name": name, "file": f"models/{name}.onnx.gz", "scale": pipeline.config.scale, "note": note,
+            "checkpoint": checkpoint_hash(pipeline), "precision": "fp16 weights, fp32 arithmetic"}  # fmt: skip
+
+
+def _unpack_runtime(folder: Path, runtime: Path | None) -> None:
+    """The files of onnxruntime-web, the large one compressed, after a look at the package's checksum."""
+    with tempfile.TemporaryDirectory() as temporary:
+        packed = runtime or _fetch_runtime(Path(temporary))
+        found = b64encode(hashlib.sha512(packed.read_bytes()).digest()).decode()
+        if found != RUNTIME_SHA512:
+            raise ValueError(f"{packed.name} has the SHA-512 {found}; {RUNTIME_SHA512} is expected")
+        folder.mkdir()
+        with tarfile.open(packed) as archive:
+            for name in RUNTIME_FILES:
+                member = archive.extractfile(f"package/dist/{name}")
+                assert member is not None
+                data = member.read()
+                if name.endswith(".wasm"):
+                    (folder / f"{name}.gz").write_bytes(gzip.compress(data, mtime=0))
+                else:
+                    (folder / name).write_bytes(data)
+
+
+def _fetch_runtime(folder: Path) -> Path:
+    if shutil.which("npm") is None:
+        raise ValueError("npm is needed to fetch onnxruntime-web; install Node.js")
+    package = f"onnxruntime-web@{RUNTIME}"
+    done = subprocess.run(["npm", "pack", "--silent", package], cwd=folder, capture_output=True, text=True)
+    if done.returncode:
+        raise ValueError(f"npm could not fetch {package}: {' '.join(done.stderr.split())[:200]}")
+    return folder / done.stdout.strip()
+
+
+def main() -> None:
+    """Entry point of `make web`."""
+    target = Path(sys.argv[1])
+    try:
+        build_site(target)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+    size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
+    print(f"{target}: {size / 2**20:.1f} MiB; serve it with any web server, such as python -m http.server -d {target}")
+
+
+if __name__ == "__main__":
+    main()
