@@ -1,0 +1,56 @@
+"""What the train command prints: a header, lines in a pipe, validations and what to use next; or JSON, or nothing."""
+
+import json
+
+import pytest
+
+from builders.command import one_line_error, retinashift
+from builders.photographs import draw_fundus
+
+
+@pytest.fixture
+def folders(tmp_path):
+    for name, seeds in (("mine", range(3)), ("held_out", (6, 7))):
+        (tmp_path / name).mkdir()
+        for seed in seeds:
+            draw_fundus(seed).save(tmp_path / name / f"eye{seed}.png")
+    return tmp_path
+
+
+def trained(folders, *more):
+    (folders / "s.yaml").write_text(
+        f"data: {{path: {folders / 'mine'}}}\nvalidation: {{path: {folders / 'held_out'}}}\ncrop: {{size: 32}}\n"
+        "model: {options: {width: 8, depth: 1, time_width: 16}}\noptim: {batch_size: 2}\n"
+        f"run: {{out: {folders / 'run'}, steps: 4, log_every: 2, validate_every: 2}}\n"
+    )
+    return retinashift("train", folders / "s.yaml", *more)
+
+
+def test_a_pipe_gets_plain_lines(folders):
+    done = trained(folders)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert all(character.isprintable() for line in done.stderr.splitlines() for character in line)
+    lines = [line for line in done.stderr.splitlines() if not line.startswith("Loading")]
+    assert lines[0] == f"3 photographs, 2 held out; cpu, 1 process, fp32; 4 steps; settings and log in {folders / 'run'}"
+    assert lines[1].startswith("step 0: ")
+    assert lines[2].startswith("step 1  ")
+    assert lines[-1].startswith("start ")
+    assert lines[-1].endswith(f"next: retinashift upscale PHOTOGRAPHS -o out/ --checkpoint {folders / 'run' / 'best'}")
+
+
+def test_json_is_one_object_a_line_and_quiet_is_nothing(folders):
+    done = trained(folders, "--json")
+    assert done.stderr == ""
+    reports = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [report["event"] for report in reports][:2] == ["start", "validation"]
+    assert reports[-1]["event"] == "end"
+    assert reports[-1]["best"] >= reports[-1]["start"]
+    done = trained(folders, "--quiet", "--set", f"run.out={folders / 'other'}")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize("folder", ["data", "validation"])
+def test_a_wrong_folder_is_one_line_that_names_its_setting(folders, folder):
+    said = one_line_error(trained(folders, "--set", f"{folder}.path=/nowhere"))
+    assert said == f"error: {folder}.path: /nowhere is neither a folder nor a zip file"
+    assert not (folders / "run").exists()
