@@ -6,6 +6,7 @@ import pytest
 
 from builders.command import one_line_error, retinashift
 from builders.photographs import draw_fundus
+from retinashift.data.photographs import STARE_LABELLED
 
 
 @pytest.fixture
@@ -31,7 +32,9 @@ def test_a_pipe_gets_plain_lines(folders):
     assert (done.returncode, done.stdout) == (0, "")
     assert all(character.isprintable() for line in done.stderr.splitlines() for character in line)
     lines = [line for line in done.stderr.splitlines() if not line.startswith("Loading")]
-    assert lines[0] == f"3 photographs, 2 held out; cpu, 1 process, fp32; 4 steps; settings and log in {folders / 'run'}"
+    facts, _, out = lines[0].rpartition("; ")
+    assert facts == "3 photographs, 2 held out; cpu, 1 process, fp32; 4 steps"
+    assert out == f"settings and log in {folders / 'run'}"
     assert lines[1].startswith("step 0: ")
     assert lines[2].startswith("step 1  ")
     assert lines[-1].startswith("start ")
@@ -54,3 +57,25 @@ def test_a_wrong_folder_is_one_line_that_names_its_setting(folders, folder):
     said = one_line_error(trained(folders, "--set", f"{folder}.path=/nowhere"))
     assert said == f"error: {folder}.path: /nowhere is neither a folder nor a zip file"
     assert not (folders / "run").exists()
+
+
+def test_evaluate_tells_which_photographs_a_checkpoint_was_trained_on(folders):
+    trained(folders, "--set", "run.steps=1")
+    arguments = ("--metrics", "none", "--seeds", "0", "--steps", "1", "-c", folders / "run" / "checkpoint")
+    seen = retinashift("evaluate", folders / "mine", *arguments)
+    assert "trained on 3 of 3 photographs, so their scores say nothing: eye0.png, eye1.png, eye2.png" in seen.stderr
+    unseen = retinashift("evaluate", folders / "held_out", *arguments)
+    assert unseen.returncode == 0
+    assert "trained on" not in unseen.stderr
+
+
+def test_evaluate_knows_the_split_of_stare(tmp_path):
+    for number in STARE_LABELLED:
+        draw_fundus(int(number[2:])).save(tmp_path / f"{number}.ppm")
+    done = retinashift(
+        "evaluate", tmp_path, "--split", "test", "--metrics", "none", "--steps", "1", "--seeds", "0",
+        "--json", tmp_path / "r.json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "r.json").read_text())["rows"]
+    assert {row["image"] for row in rows} == {f"{number}.ppm" for number in STARE_LABELLED[10:]}

@@ -8,7 +8,7 @@ import zipfile
 import pytest
 
 from builders.photographs import kaggle_zip
-from retinashift.data.leaks import check_no_leakage, content_hash, content_hashes
+from retinashift.data.leaks import check_no_leakage, content_hash, content_hashes, read_trained_on, write_trained_on
 from retinashift.data.photographs import STARE_LABELLED, DataError, FileRef, Source, list_source
 
 
@@ -71,3 +71,12 @@ def test_the_two_splits_of_stare_are_apart(tmp_path):
     check_apart(train, test)
     with pytest.raises(DataError, match="im0001.ppm is trained on, like 9 more"):
         check_apart(listed(path, "stare"), train)
+
+
+def test_what_a_checkpoint_was_trained_on_is_read_back_and_missing_or_strange_is_none(tmp_path):
+    write_trained_on(tmp_path, ["b", "a", "b"])
+    assert read_trained_on(tmp_path) == {"a", "b"}
+    for strange in ("{", '{"a": 1}', "[1]"):
+        (tmp_path / "trained_on.json").write_text(strange)
+        assert read_trained_on(tmp_path) == set()
+    assert read_trained_on(tmp_path / "none") == set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,8 @@ from rich.progress import Progress
 
 from retinashift.cli.options import Failures, check_outputs
 from retinashift.data.labels import find_label, read_label
-from retinashift.data.photographs import FileRef, by_stem_path, find_photographs, stem_path
+from retinashift.data.leaks import content_hash, read_trained_on
+from retinashift.data.photographs import FileRef, Source, Split, by_stem_path, find_photographs, list_source, stem_path
 from retinashift.evaluation.benchmark import Method, PrecomputedMethod, baseline, evaluate
 from retinashift.evaluation.calibration import estimator
 from retinashift.evaluation.gallery import Gallery
@@ -27,6 +29,8 @@ from retinashift.imaging.files import ImageError, read_image
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.inference.settings import Sampling
 from retinashift.training.settings import TrainConfig
+
+logger = logging.getLogger(__name__)
 
 SHOWN = 4
 """Photographs with crops in the page."""
@@ -54,6 +58,8 @@ class TestSet:
     data: str
     limit: int = 0
     """Use the first N photographs; 0 uses all."""
+    split: Split | None = None
+    """Of STARE, in any of its layouts; None is every photograph of any set."""
     labels: Path | None = None
     """Folder of labels; None looks where STARE and DRIVE have them."""
     against: dict[str, Path] = field(default_factory=dict)
@@ -135,8 +141,12 @@ def run_evaluation(
         ValueError: settings that the checkpoint does not allow, coverage without a calibration, a missing result of
             another method, or no photograph that can be scored.
     """
-    refs = find_photographs(test_set.data)
+    if test_set.split is None:
+        refs = find_photographs(test_set.data)
+    else:
+        refs = [item.hr for item in list_source(Source(test_set.data, "stare", split=test_set.split))]
     refs = refs[: test_set.limit] if test_set.limit else refs
+    _tell_leaks(refs, read_trained_on(Path(pipeline.name_or_path or "")))
     scale = pipeline.config.scale
     methods: list[Method | PrecomputedMethod] = [baseline(name, scale) for name in ("nearest", "bicubic", "lanczos")]
     methods += [_others(name, folder, refs) for name, folder in test_set.against.items()]
@@ -169,6 +179,17 @@ def run_evaluation(
     if outputs.html is not None:
         save_html(report, gallery, outputs.html, f"Super-resolution of {Path(test_set.data).absolute().name}")
     return report
+
+
+def _tell_leaks(refs: list[FileRef], trained_on: frozenset[str]) -> None:
+    """Warn of photographs that the checkpoint was trained on, by their content."""
+    learned = [ref.name for ref in refs if trained_on and content_hash(ref) in trained_on]
+    if learned:
+        shown = ", ".join(learned[:3]) + (f" and {len(learned) - 3} more" if len(learned) > 3 else "")
+        logger.warning(
+            "the checkpoint was trained on %d of %d photographs, so their scores say nothing: %s",
+            len(learned), len(refs), shown,
+        )  # fmt: skip
 
 
 def _ours(pipeline: ResShiftPipeline, way: Sampling) -> Method:

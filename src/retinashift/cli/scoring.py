@@ -7,7 +7,7 @@ import sys
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 from typer.core import TyperCommand, TyperOption
@@ -73,6 +73,10 @@ def evaluate(
             help="NAME=FOLDER: also score results of another method, named like the photographs; may be repeated."
         ),
     ] = None,
+    split: Annotated[
+        Literal["all", "train", "test"] | None,
+        typer.Option(help="Score this split of STARE, as training knows it. Default: every file."),
+    ] = None,
     labels: Annotated[
         Path | None,
         typer.Option(help="Folder of manual vessel labels. Default: searched where STARE and DRIVE have them."),
@@ -110,7 +114,7 @@ def evaluate(
 
     outputs = Outputs(json_path, csv_path, html_path)
     outputs.check(overwrite)
-    test_set = TestSet(data, limit, labels, parse_against(against or []), parse_degradation(degradation))
+    test_set = TestSet(data, limit, split, labels, parse_against(against or []), parse_degradation(degradation))
     chosen = parse_metrics(metrics)
     seed_list = whole_numbers(seeds, "--seeds", "0,1,2")
     ways = [Sampling(num_inference_steps=number, precision=precision) for number in steps or []]

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import json
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from retinashift.data.photographs import DataError, FileRef, Item
 
+TRAINED_ON = "trained_on.json"
+"""In a checkpoint folder."""
 DIGITS = 16
 """Hexadecimal digits of a hash: 64 bits, by which two of a million photographs agree once in 37 million sets."""
 
@@ -36,6 +40,20 @@ def content_hashes(items: Sequence[Item]) -> dict[str, FileRef]:
     for item in items:
         found.setdefault(content_hash(item.hr), item.hr)
     return found
+
+
+def write_trained_on(folder: Path, hashes: Iterable[str]) -> None:
+    """Keep with a checkpoint the hashes of the photographs it was trained on."""
+    (folder / TRAINED_ON).write_text(json.dumps(sorted(set(hashes)), indent=0) + "\n", encoding="utf-8")
+
+
+def read_trained_on(folder: Path) -> frozenset[str]:
+    """The hashes of what a checkpoint, and those it started from, were trained on; none if they are not stated."""
+    try:
+        found = json.loads((folder / TRAINED_ON).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return frozenset()
+    return frozenset(value for value in found if isinstance(value, str)) if isinstance(found, list) else frozenset()
 
 
 def check_no_leakage(training: dict[str, FileRef], validation: Sequence[Item]) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from retinashift.data.leaks import read_trained_on, write_trained_on
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.models.adapters import merged, save_adapter
 from retinashift.training.settings import TrainConfig
@@ -21,14 +22,23 @@ checkpoint still holds. Its scores say nothing about this one.
 {start}"""
 
 
-def write_checkpoint(folder: Path, pipeline: ResShiftPipeline, config: TrainConfig) -> None:
-    """Fill an existing folder; adapters are merged into the denoiser, and also lie alone in `adapter/`."""
+def write_checkpoint(folder: Path, pipeline: ResShiftPipeline, config: TrainConfig, photographs: Iterable[str]) -> None:
+    """Fill an existing folder; adapters are merged into the denoiser, and also lie alone in `adapter/`.
+
+    Args:
+        folder: empty.
+        pipeline: with the weights to write; its `name_or_path` is where it started.
+        config: settings of the run.
+        photographs: hashes of what it was trained on; those of where it started are added.
+    """
+    start = Path(pipeline.name_or_path) if config.init_from else None
     with merged_adapters(pipeline, config):
         pipeline.save_pretrained(folder, safe_serialization=True)
     if config.lora.rank:
         save_adapter(pipeline.denoiser, folder / "adapter")
     (folder / "training.yaml").write_text(config.to_yaml(), encoding="utf-8")
-    card = continued_card(Path(pipeline.name_or_path)) if config.init_from else None
+    write_trained_on(folder, [*photographs, *(read_trained_on(start) if start else ())])
+    card = continued_card(start) if start else None
     if card is not None:
         (folder / "README.md").write_text(card, encoding="utf-8")
 

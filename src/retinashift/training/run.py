@@ -99,8 +99,9 @@ class Trainer:
         self.config = config = resolved(config, self.pipeline)
         self.photographs = self._open("data", config.data, partial(check_size, settings=config.crop))
         self.validation = self._open("validation", config.validation) if config.validation else None
+        self.hashes = content_hashes(self.photographs.items)
         if self.validation is not None:
-            check_no_leakage(content_hashes(self.photographs.items), self.validation.items)
+            check_no_leakage(self.hashes, self.validation.items)
         state = state_to_resume(self.folder, config)
 
         self.objective = Objective(config, self.pipeline, self.device, self.accelerator.autocast)
@@ -337,7 +338,7 @@ class Trainer:
         self.report("saved", {"step": self.position.step})
 
     def _write_checkpoint(self, folder: Path) -> None:
-        write_checkpoint(folder, self.pipeline, self.config)
+        write_checkpoint(folder, self.pipeline, self.config, self.hashes)
 
     # -- start ---------------------------------------------------------------------------------------------------
 
