@@ -176,6 +176,26 @@ def test_what_cannot_be_scored_is_named(retina):
             evaluate(photographs, methods, scale=4, seeds=seeds)
 
 
+def test_subgroups_are_thirds_by_number_and_sets_by_folder(retina):
+    levels = [0.5, 1.0, 0.6, 0.9, 0.7, 0.8]
+    photographs = [
+        (f"{'left' if level < 0.75 else 'right'}/{level}", (retina * level).astype(np.uint8)) for level in levels
+    ]
+    report = evaluate(photographs, [baseline("nearest", 4), baseline("bicubic", 4)], scale=4, seeds=[0], metrics=[])
+    groups = report.subgroups()
+    assert groups["brightness, lowest third"].images == ("left/0.5", "left/0.6")
+    assert groups["brightness, highest third"].images == ("right/1.0", "right/0.9")
+    assert groups["set, left"].images == ("left/0.5", "left/0.6", "left/0.7")
+    left = [row for row in report.rows if row.method == "bicubic" and "left" in row.image]
+    expected = np.mean([row.scores["psnr_rgb"] for row in left])
+    plain = report.to_json()["subgroups"]["set, left"]
+    assert plain["photographs"] == 3
+    assert plain["intervals"]["bicubic"]["psnr_rgb"][0] == pytest.approx(expected)
+    assert evaluate(photographs[:2], [baseline("nearest", 4)], scale=4, seeds=[0], metrics=[]).subgroups().keys() == {
+        "set, left", "set, right",
+    }  # fmt: skip
+
+
 @pytest.mark.shared
 @pytest.mark.parametrize(
     ("pattern", "whole", "field"), [("drive/images/*.tif", 35.00, 37.24), ("stare/*.ppm", 36.44, 38.71)]

@@ -12,6 +12,8 @@ from retinashift.evaluation.memory import PeakMemory
 from retinashift.evaluation.metrics import METRICS, chosen_metrics, default_metrics, mean_scores, measure, scores_of
 from retinashift.evaluation.report import BICUBIC, Report, Row
 from retinashift.evaluation.scores import Estimate, Observed, Result, Subject
+from retinashift.evaluation.similarity import luma_studio
+from retinashift.evaluation.spectrum import BANDS, reference_power
 from retinashift.imaging.degradation.bicubic import Enlargement, crop_to_multiple, enlarge
 from retinashift.imaging.degradation.pipeline import Degradation
 from retinashift.imaging.fundus import field_of_view
@@ -143,7 +145,21 @@ def _scored(
             raise ValueError(f"{subject.image}, {method.name}: {error}") from error
     over_seeds = [replace(score, weight="") for score in scores_of(metrics)]  # weights count over photographs
     scores = mean_scores([result.scores for result in results], over_seeds)
-    return Row(subject.image, method.name, used, scores), results[0]
+    return Row(subject.image, method.name, used, scores, subject.derive(_groups)), results[0]
+
+
+def _groups(subject: Subject) -> dict[str, str | float]:
+    """Set (the first folder of the name), brightness, detail that the input holds, and whether lesions are marked."""
+    groups: dict[str, str | float] = {"brightness": float(luma_studio(subject.hr)[subject.field].mean())}
+    power = subject.derive(reference_power)
+    if power is not None:
+        limit = BANDS // subject.scale  # of the input's frequencies; its finest octave is above the half of it
+        groups["detail"] = float(np.log10(power[limit // 2 : limit].mean() + 1e-9))
+    if "/" in subject.image:
+        groups["set"] = subject.image.split("/")[0]
+    if subject.observed.lesions is not None:
+        groups["lesions"] = "marked" if subject.observed.lesions else "none"
+    return groups
 
 
 def _run(method: Method | PrecomputedMethod, subject: Subject, seed: int) -> Result:

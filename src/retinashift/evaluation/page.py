@@ -80,6 +80,7 @@ def render_html(report: Report, gallery: Gallery, title: str) -> str:
         f"<h1>{escape(title)}</h1><p class=note>{escape(intro)} For research, not for diagnosis.</p>",
         _means(report),
         _differences(report),
+        _subgroups(report),
         _strips(report, colours),
         _spectrum(report, gallery, colours),
         *([_crops(report, gallery)] if gallery.exhibits else []),
@@ -142,6 +143,27 @@ def _differences_table(report: Report, columns: list[Score]) -> str:
             cells.append(f"<td{mark}>{text}{_between(column, interval)}</td>")
         lines.append(f"<tr><td>less {escape(name)}</td>{''.join(cells)}</tr>")
     return _table(columns, lines)
+
+
+def _subgroups(report: Report) -> str:
+    """The differences to the first method that is not nearest, in each subgroup."""
+    columns = [score for half in _halves(report) for score in half if score.plotted and score.better != "none"]
+    plain = next((name for name in report.methods if name not in ("nearest", report.compared_with)), None)
+    lines = []
+    for name, group in report.subgroups().items() if plain is not None else ():
+        gains = group.differences()[plain or ""]
+        cells = []
+        for column in columns:
+            gain = gains.get(column.name)
+            if gain is None or not math.isfinite(gain.mean):
+                cells.append("<td>-</td>")
+            else:
+                cells.append(f"<td>{gain.mean:+.{column.decimals}f}{_between(column, gain)}</td>")
+        lines.append(f"<tr><td>{escape(name)}</td><td>{len(group.images)}</td>{''.join(cells)}</tr>")
+    if not lines:
+        return ""
+    heading = f"<h2>Subgroups</h2><p class=note>{escape(report.compared_with)} less {escape(plain or '')}, paired.</p>"
+    return heading + _table(columns, lines, ("subgroup", "photographs"))
 
 
 def _halves(report: Report) -> list[list[Score]]:

@@ -6,10 +6,13 @@ import csv
 import io
 import json
 import math
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
 
 from retinashift import __version__
 from retinashift.evaluation.intervals import COVERAGE, RESAMPLES, Interval, bootstrap_mean, paired_difference
@@ -20,6 +23,7 @@ from retinashift.imaging.degradation.bicubic import Bicubic
 from retinashift.imaging.degradation.pipeline import Degradation
 from retinashift.imaging.files import replace_file
 
+THIRDS = ("lowest", "middle", "highest")
 BICUBIC = Bicubic()
 """The degradation of the published scores."""
 
@@ -33,6 +37,8 @@ class Row:
     seeds: tuple[int, ...]
     """Empty for a method that is not stochastic."""
     scores: Scores
+    groups: Mapping[str, str | float] = field(default_factory=dict)
+    """What the photograph belongs to, by kind of subgroup: a name, or a number of which thirds are made."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +111,28 @@ class Report:
                     found[method][score.name] = paired_difference(a, b, weights)
         return found
 
+    def subgroups(self) -> dict[str, Report]:
+        """The report of each subgroup of photographs, by a name such as "brightness, lowest third".
+
+        Numbers are split into thirds where there are six photographs or more; one group of all is left out.
+        """
+        groups = {row.image: row.groups for row in self.rows}
+        members: dict[str, list[str]] = {}
+        for kind in dict.fromkeys(kind for own in groups.values() for kind in own):
+            known = {image: own[kind] for image, own in groups.items() if kind in own}
+            numbers = sorted((value, image) for image, value in known.items() if isinstance(value, float))
+            if len(numbers) >= 6:
+                parts = np.array_split([image for _, image in numbers], 3)
+                members |= {f"{kind}, {name} third": part.tolist() for name, part in zip(THIRDS, parts, strict=True)}
+            for image, value in known.items():
+                if isinstance(value, str):
+                    members.setdefault(f"{kind}, {value}", []).append(image)
+        return {
+            name: replace(self, rows=tuple(row for row in self.rows if row.image in images))
+            for name, images in members.items()
+            if len(images) < len(groups)
+        }
+
     def protocol(self) -> dict[str, Any]:
         """What the scores depend on, in words and versions."""
         metrics = [FIDELITY, *(METRICS[name] for name in self.metrics)]
@@ -130,7 +158,7 @@ class Report:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """Plain data: `protocol`, `means`, `intervals` and `differences` by method, `rows`.
+        """Plain data: `protocol`, `means`, `intervals` and `differences` by method, `subgroups`, `rows`.
 
         Infinite numbers are the string "inf": JSON has none. What was not measured is null, or left out.
         """
@@ -139,6 +167,14 @@ class Report:
             "means": {name: self._plain(scores) for name, scores in self.means().items()},
             "intervals": _plain_intervals(self.intervals()),
             "differences": _plain_intervals(self.differences()),
+            "subgroups": {
+                name: {
+                    "photographs": len(group.images),
+                    "intervals": _plain_intervals(group.intervals()),
+                    "differences": _plain_intervals(group.differences()),
+                }
+                for name, group in self.subgroups().items()
+            },
             "rows": [
                 {"image": row.image, "method": row.method, "seeds": list(row.seeds)} | self._plain(row.scores)
                 for row in self.rows
