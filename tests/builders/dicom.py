@@ -2,7 +2,6 @@
 
 import io
 
-import imagecodecs
 import numpy as np
 import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -68,9 +67,3 @@ def written(ds: Dataset, syntax: str = "1.2.840.10008.1.2.1", coded: bytes | Non
     buffer = io.BytesIO()
     pydicom.dcmwrite(buffer, ds, enforce_file_format=True)
     return buffer.getvalue()
-
-
-def lossless_jpeg(pixels: np.ndarray) -> bytes:
-    """A stream of JPEG process 14; the encoder of imagecodecs before 2026 leaves the end marker out."""
-    coded = bytes(imagecodecs.ljpeg_encode(pixels))
-    return coded if coded.endswith(b"\xff\xd9") else coded + b"\xff\xd9"
