@@ -36,7 +36,7 @@ def main() -> None:
     if options.one:
         print(json.dumps(measure(options.one, options.memory, options.steps, options.folder)))
         return
-    from retinashift.inference.device import parse_bytes
+    from retinashift.inference.memory import parse_bytes
 
     budget, first = parse_bytes(options.memory), None
     with tempfile.TemporaryDirectory() as folder:
@@ -71,7 +71,7 @@ def measure(size: int, memory: str, steps: int, folder: Path) -> dict[str, Any]:
     from retinashift.batch.jobs import Job
     from retinashift.batch.upscale import BatchOptions, upscale_files
     from retinashift.imaging.files import read_image
-    from retinashift.inference.device import parse_bytes
+    from retinashift.inference.memory import parse_bytes
     from retinashift.inference.pipeline import ResShiftPipeline
     from retinashift.inference.settings import Sampling
 
@@ -118,7 +118,7 @@ class BandWatch:
         return getattr(self.pipeline, name)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        from retinashift.inference import pipeline as module
+        from retinashift.inference import streaming as module
 
         planned = module.planned_rows
 
@@ -174,10 +174,11 @@ def against_untiled() -> str:
     """128x128 -> 512x512 in bands of any height against one band that holds the picture."""
     import torch
 
-    from retinashift.inference import pipeline as module
+    from retinashift.inference import streaming as module
+    from retinashift.inference.pipeline import ResShiftPipeline
 
     torch.set_num_threads(1)
-    pipeline = module.ResShiftPipeline.from_shipped()
+    pipeline = ResShiftPipeline.from_shipped()
     lr = np.asarray(Image.fromarray(skimage.data.retina()).resize((128, 128), Image.Resampling.LANCZOS))
     planned, results = module.planned_rows, {}
     try:

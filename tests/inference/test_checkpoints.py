@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from retinashift.imaging.degradation.bicubic import bicubic_pillow
-from retinashift.inference.checkpoints import DEFAULT, open_checkpoint, shipped_names
-from retinashift.inference.fingerprint import checkpoint_hash
+from retinashift.inference.checkpoints import DEFAULT, checkpoint_hash, open_checkpoint, shipped_names
 from retinashift.inference.gate import CheckpointError
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.inference.settings import Sampling

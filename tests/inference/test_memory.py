@@ -1,4 +1,4 @@
-"""Weights that are dropped come back as they were; what was written to is never dropped."""
+"""A device is there or refused in one line; weights that are dropped come back, written ones are never dropped."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from retinashift.inference.memory import _unwritten, drop_clean_pages, trim_heap
+from retinashift.inference.memory import _unwritten, choose_device, drop_clean_pages, trim_heap
 
 SIDE = 1024  # of a square matrix: 4 MiB
 
@@ -81,3 +81,17 @@ def test_mappings_of_files_without_pages_of_their_own_are_told_from_all_others()
     )
     assert _unwritten(maps) == [(0x1000, 0x2000), (0xB000, 0xC000)]
     assert _unwritten("") == []
+
+
+def test_auto_is_a_device_that_computes():
+    assert torch.ones(2, device=choose_device("auto")).sum().item() == 2
+
+
+def test_a_named_device_is_taken_as_given():
+    assert choose_device("cpu") == torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", ["abacus", "", "cuda:99", "cpu:banana"])
+def test_a_device_that_is_not_there_is_refused_with_a_remedy(name):
+    with pytest.raises(ValueError, match="device"):
+        choose_device(name)

@@ -13,7 +13,7 @@ def test_the_share_grows_with_bands_steps_members_and_images_to_one(
     monkeypatch.setattr(streaming, "BAND_ROWS", 8)
     shares = []
     images = [np.full((40, 24, 3), 90, np.uint8)] * count
-    tiny_pipeline()(images, 2, ensemble_size=members, uncertainty=uncertainty, progress=shares.append)
+    tiny_pipeline()(images, 2, ensemble_size=members, output_uncertainty=uncertainty, progress=shares.append)
     assert shares == sorted(shares)
     assert shares[-1] == 1
     assert len(shares) >= 4 * 2 * count * members  # several times a step
@@ -23,10 +23,10 @@ def test_the_share_grows_with_bands_steps_members_and_images_to_one(
 def test_memory_that_runs_out_does_not_take_the_share_above_one(tiny_pipeline, monkeypatch):
     real, shares = streaming.LightStream.push, []
 
-    def push(self, deviation, lq, top, last):
+    def push(self, deviation, lq):
         if deviation.shape[-2] > 12:
             raise MemoryError
-        return real(self, deviation, lq, top, last)
+        return real(self, deviation, lq)
 
     monkeypatch.setattr(streaming.LightStream, "push", push)
     tiny_pipeline()(np.full((40, 24, 3), 90, np.uint8), 2, progress=shares.append)

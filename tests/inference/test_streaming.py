@@ -85,7 +85,7 @@ def test_freed_memory_goes_back_between_bands_only_where_it_is_scarce(tiny_pipel
 def test_what_the_result_takes_of_the_memory_is_not_planned_for_bands(tiny_pipeline, monkeypatch):
     room, real = [], streaming.planned_rows
     monkeypatch.setattr(
-        "retinashift.inference.pipeline.planned_rows",
+        "retinashift.inference.streaming.planned_rows",
         lambda width, net, memory, steps: room.append(memory) or real(width, net, memory, steps),
     )
     monkeypatch.setattr("retinashift.inference.pipeline.spare_memory", lambda device, budget: budget)

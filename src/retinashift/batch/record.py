@@ -17,7 +17,7 @@ from retinashift import __version__
 from retinashift.batch.jobs import Job
 from retinashift.imaging.failures import explain
 from retinashift.imaging.provenance import Provenance, digest
-from retinashift.inference.fingerprint import checkpoint_hash
+from retinashift.inference.checkpoints import checkpoint_hash
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.inference.settings import Sampling
 

@@ -27,8 +27,7 @@ def info(checkpoint: Checkpoint = "") -> None:
     import torch
     from rich.console import Console
 
-    from retinashift.inference.checkpoints import DEFAULT, shipped_names
-    from retinashift.inference.fingerprint import checkpoint_hash
+    from retinashift.inference.checkpoints import DEFAULT, checkpoint_hash, shipped_names
 
     pipeline = open_pipeline(checkpoint, "cpu")
     scheduler, denoiser = pipeline.scheduler, pipeline.denoiser
@@ -43,7 +42,7 @@ def info(checkpoint: Checkpoint = "") -> None:
         ["sha256", checkpoint_hash(pipeline)],
         ["scale", f"x{pipeline.config.scale}"],
         ["denoiser", f"{type(denoiser).__name__}, {parameters:,} parameters, {denoiser.dtype}"],
-        ["codec", type(pipeline.codec).__name__ if pipeline.codec else "PixelCodec (lossless, no weights)"],
+        ["codec", str(pipeline.image_codec)],
         ["steps", f"{chain.num_train_timesteps} trained, {pipeline.config.default_steps} by default"],
         ["chain", f"kappa {chain.kappa}, power {chain.power}, predicts {chain.prediction_type}"],
         ["sqrt(eta)", sqrt_eta],

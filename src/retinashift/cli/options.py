@@ -37,7 +37,7 @@ def open_pipeline(checkpoint: str, device: str) -> ResShiftPipeline:
     """The pipeline of a checkpoint, as `open_checkpoint` takes it, on a device."""
     quiet_libraries()
     from retinashift.inference.checkpoints import open_checkpoint
-    from retinashift.inference.device import choose_device
+    from retinashift.inference.memory import choose_device
 
     chosen = choose_device(device)
     return open_checkpoint(checkpoint).to(chosen)

@@ -122,7 +122,7 @@ def upscale(
 
 
 def _bytes(memory: str) -> int:
-    from retinashift.inference.device import parse_bytes  # loads torch
+    from retinashift.inference.memory import parse_bytes  # loads torch
 
     return parse_bytes(memory)
 

@@ -1,11 +1,15 @@
-"""Which checkpoint a name means: a folder, a bundled one, or a name on the Hugging Face hub."""
+"""Which checkpoint a name means, and the hash that tells checkpoints apart."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from retinashift.inference.gate import CheckpointError
 from retinashift.inference.pipeline import ResShiftPipeline
@@ -49,3 +53,22 @@ def open_checkpoint(name: str = "", **kwargs: Any) -> ResShiftPipeline:
     raise CheckpointError(
         f"no checkpoint folder at {name}; give a folder, a bundled name ({bundled}) or {HUB}owner/name"
     )
+
+
+def checkpoint_hash(pipeline: ResShiftPipeline) -> str:
+    """SHA-256, in hexadecimal, of all that decides a result beside input and settings.
+
+    Equal for a folder and a copy of it; another for weights converted to another precision, because results differ.
+    """
+    total = hashlib.sha256()
+    own = ("scale", "upsampling", "check_measure", "check_threshold", "bounded")
+    configs = {name: pipeline.config[name] for name in own}
+    parts = {name: part for name, part in pipeline.components.items() if part is not None}
+    for name, part in parts.items():  # names with an underscore are diffusers' own: versions, paths
+        configs[name] = {k: v for k, v in part.config.items() if not k.startswith("_")}
+    total.update(json.dumps(configs, sort_keys=True, default=str).encode())
+    for name in ("denoiser", "codec"):
+        for key, tensor in sorted(parts[name].state_dict().items()) if name in parts else ():
+            total.update(f"{name}.{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            total.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return total.hexdigest()

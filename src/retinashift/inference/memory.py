@@ -1,4 +1,4 @@
-"""Memory that a part of the work no longer needs goes back to the system, so that the next part finds it free.
+"""Which device computes, how much memory is free, and how memory that is done with goes back to the system.
 
 Weights that were loaded from safetensors are the file itself, mapped into memory: a page of it counts as held once it
 was read, and can be dropped as long as nobody wrote to it; the next use finds it in the system's cache of files. This
@@ -9,14 +9,98 @@ from __future__ import annotations
 
 import ctypes
 import mmap
+import os
 import sys
 from bisect import bisect_right
 from pathlib import Path
 
+import psutil
+import torch
 from torch import nn
 
 _MAPS = Path("/proc/self/smaps")
 _DROP = 4  # MADV_DONTNEED of Linux
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """ "auto" is the first of CUDA, Apple's MPS and CPU that is there; any other name is taken as given.
+
+    Raises:
+        ValueError: a name torch does not know, or a device that this machine lacks.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"device is {name!r}; auto, cpu, cuda, cuda:1 or mps are allowed") from None
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not present.get(device.type, False) or (device.index or 0) >= max(1, torch.cuda.device_count()):
+        raise ValueError(f"device {name} is not on this machine; use --device auto or cpu")
+    return device
+
+
+def spare_memory(device: torch.device, budget: int | None = None) -> int:
+    """Bytes that work on a device may take beyond what is taken already, at least 0.
+
+    Args:
+        budget: bytes that this process may hold in all; None is half of what is free now.
+    """
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        held = torch.cuda.memory_allocated(device)
+    else:
+        free, held = _free_memory(), psutil.Process(os.getpid()).memory_info().rss
+    return max(0, budget - held) if budget is not None else free // 2
+
+
+def _free_memory() -> int:
+    """Of the machine, or of the container if that is less."""
+    free = int(psutil.virtual_memory().available)
+    try:
+        group = Path("/sys/fs/cgroup")
+        most, used = ((group / name).read_text().strip() for name in ("memory.max", "memory.current"))
+    except OSError:
+        return free
+    return min(free, max(0, int(most) - int(used))) if most.isdigit() else free
+
+
+def parse_bytes(text: str) -> int:
+    """ "2G", "500M" or a plain number of bytes; units are powers of 1024.
+
+    >>> parse_bytes("2G")
+    2147483648
+    """
+    units = {"K": 1, "M": 2, "G": 3, "T": 4}
+    number, unit = text.strip().upper().removesuffix("B"), 0
+    if number[-1:] in units:
+        number, unit = number[:-1], units[number[-1]]
+    try:
+        size = float(number) * 1024**unit
+    except ValueError:
+        size = 0
+    if not 1 <= size < 2**60:
+        raise ValueError(f"memory is {text!r}; a size such as 2G or 500M is needed")
+    return int(size)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, on whichever device."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)  # the CPU's own wording
+    )
+
+
+def release_weights(*networks: nn.Module) -> None:
+    """After networks have done their work for a picture on a CPU, make room for what comes next."""
+    if any(weight.device.type != "cpu" for network in networks for weight in network.parameters()):
+        return
+    for network in networks:
+        drop_clean_pages(network)
+    if networks:
+        trim_heap()
 
 
 def trim_heap() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -14,22 +14,17 @@ from torch import Tensor
 from retinashift.inference.fidelity import consistency_db
 
 Picture = Image.Image | np.ndarray | Tensor
-Mask = Image.Image | np.ndarray
 OutputType = Literal["np", "pil", "pt"]
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """One input as the chain sees it: `lr` (1, 3, h, w) in [-1, 1]; `grey` and `levels` tell how to go back.
-
-    `mask` (1, 1, h, w), 1 where the picture is to be filled in and -1 elsewhere, or None.
-    """
+    """One input as the chain sees it: `lr` (1, 3, h, w) in [-1, 1]; `grey` and `levels` tell how to go back."""
 
     lr: Tensor
     grey: bool
     levels: int | None
     """255 or 65535 for integer pictures, None for float ones."""
-    mask: Tensor | None = None
 
 
 def as_list(image: Picture | Sequence[Picture]) -> list[Picture]:
@@ -45,35 +40,6 @@ def as_list(image: Picture | Sequence[Picture]) -> list[Picture]:
                 "open a file by PIL.Image.open"
             )
     return pictures
-
-
-def as_masks(
-    mask: Mask | Sequence[Mask] | None, images: list[Picture], takes_mask: bool
-) -> Sequence[np.ndarray | None]:
-    """One (H, W) bool array for each image, or None for each."""
-    if takes_mask != (mask is not None):
-        wanted = "fills in, so a mask is needed" if takes_mask else "does not fill in, so a mask means nothing to it"
-        raise ValueError(f"this checkpoint {wanted}")
-    if mask is None:
-        return [None] * len(images)
-    masks = [np.asarray(m) for m in ([mask] if isinstance(mask, (Image.Image, np.ndarray)) else mask)]
-    for array in masks:
-        if array.ndim != 2:
-            raise ValueError(f"a mask has shape {array.shape}; (H, W) is needed")
-    if len(masks) != len(images):
-        raise ValueError(f"{len(masks)} masks were given for {len(images)} images; give one each")
-    return [array != 0 for array in masks]
-
-
-def masked(prepared: Prepared, hole: np.ndarray | None) -> Prepared:
-    """The hole black, as in training, and beside it as 1 and -1."""
-    if hole is None:
-        return prepared
-    if hole.shape != prepared.lr.shape[-2:]:
-        height, width = prepared.lr.shape[-2:]
-        raise ValueError(f"the mask is {hole.shape[1]}x{hole.shape[0]} and its image {width}x{height}")
-    mask = torch.from_numpy(hole)[None, None].to(prepared.lr.device)
-    return replace(prepared, lr=prepared.lr.masked_fill(mask, -1), mask=mask.to(prepared.lr) * 2 - 1)
 
 
 def prepare(picture: Picture, device: torch.device, dtype: torch.dtype) -> Prepared:
@@ -130,9 +96,6 @@ class Canvas:
         band = (rows[0] / 2 + 0.5).clamp(0, 1).cpu()
         here = slice(self.row, self.row + band.shape[-2])
         self.row = here.stop
-        if self.prepared.mask is not None:  # what is not filled in comes back as it was
-            known = (self.prepared.mask[0, :, here] <= 0).cpu()
-            band = torch.where(known, (self.prepared.lr[0, :, here].float() / 2 + 0.5).clamp(0, 1).cpu(), band)
         if self.output_type == "pt":
             self.image[:, here] = band
             return

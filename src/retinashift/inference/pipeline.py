@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_args
@@ -14,38 +13,25 @@ import torch
 from diffusers.models.autoencoders.vq_model import VQModel
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.utils import BaseOutput
-from torch import Tensor, nn
+from torch import Tensor
 
-from retinashift.diffusion.noise import noise_of, noise_seeds
+from retinashift.diffusion.noise import noise_seeds
 from retinashift.diffusion.process import TRANSITIONS
-from retinashift.diffusion.sampling import boost_detail, sample
 from retinashift.diffusion.scheduler import ResShiftScheduler
-from retinashift.inference import codec_tiles
-from retinashift.inference.denoiser_tiles import denoise, planned_side
-from retinashift.inference.device import spare_memory
 from retinashift.inference.fidelity import back_project_rows, value_limits
 from retinashift.inference.gate import CheckpointError, check_finite, check_folder
-from retinashift.inference.memory import drop_clean_pages, trim_heap
-from retinashift.inference.pictures import (
-    Canvas,
-    Mask,
-    OutputType,
-    Picture,
-    Prepared,
-    as_list,
-    as_masks,
-    masked,
-    measured_consistency,
-    prepare,
-)
-from retinashift.inference.progress import Listener, StepWatch
+from retinashift.inference.memory import spare_memory
+from retinashift.inference.pictures import Canvas, OutputType, Picture, as_list, measured_consistency, prepare
+from retinashift.inference.progress import Listener, Report, StepWatch
 from retinashift.inference.self_check import Measure, SelfCheck
 from retinashift.inference.settings import Mode, Plan, Precision, Sampling
-from retinashift.inference.streaming import LightChain, is_scarce, planned_rows, retry_with_smaller_bands
+from retinashift.inference.streaming import LightChain
+from retinashift.inference.tiles import LearnedCodec
 from retinashift.inference.uncertainty import Calibration, SampleMean
-from retinashift.models.codec import PixelCodec, Upsampling, upsample_bicubic
+from retinashift.inference.whole import WholeChain
+from retinashift.models.codec import Codec, PixelCodec, Upsampling
 from retinashift.models.light_net import LightNet
-from retinashift.models.swin_unet import SwinUNet, pad_to_multiple
+from retinashift.models.swin_unet import SwinUNet
 from retinashift.models.vq import VQCodec
 
 Denoiser = LightNet | SwinUNet
@@ -146,7 +132,6 @@ class ResShiftPipeline(DiffusionPipeline):
             check_threshold=check_threshold,
             bounded=bounded,
         )
-        self.pixel_codec = PixelCodec(scale)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **kwargs: Any) -> ResShiftPipeline:
@@ -200,8 +185,7 @@ class ResShiftPipeline(DiffusionPipeline):
         back_projections: int | None = None,
         memory: int | None = None,
         precision: Precision = "fp32",
-        callback: Callable[[dict[str, Any]], None] | None = None,
-        mask: Mask | Sequence[Mask] | None = None,
+        callback: Report | None = None,
         progress: Listener | None = None,
         mode: Mode | None = None,
         output_uncertainty: bool = False,
@@ -231,91 +215,101 @@ class ResShiftPipeline(DiffusionPipeline):
                 float32. With the shipped checkpoint, on the photograph of the demo, values move by one of 255 levels
                 at most, and a processor with matrix units for bf16 (AMX) is twice as fast.
             callback: called after each step with {"image", "member", "step", "steps", "x0", "x_t"}.
-            mask: for checkpoints that fill in (inpainting), one for each picture, (H, W): anything but 0 is filled in,
-                and all else comes back as it was.
             progress: called with the share of the work that is done, 0..1, after each band of rows of each step; what
                 it raises ends the work.
 
         Raises:
             ValueError: an argument outside what is allowed, named.
         """
-        # 1. Check
-        settings = Sampling(
-            mode=mode,
-            num_inference_steps=num_inference_steps,
-            ensemble_size=ensemble_size,
-            output_uncertainty=output_uncertainty,
-            back_projections=back_projections,
-            memory=memory,
-            precision=precision,
+        # 1. Check the arguments
+        plan = self.plan(
+            Sampling(
+                mode=mode,
+                num_inference_steps=num_inference_steps,
+                ensemble_size=ensemble_size,
+                output_uncertainty=output_uncertainty,
+                back_projections=back_projections,
+                memory=memory,
+                precision=precision,
+            )
         )
-        plan = self.plan(settings)
         images = as_list(image)
-        if output_type not in ("np", "pil", "pt"):
-            raise ValueError(f"output_type is {output_type!r}; allowed are np, pil, pt")
+        if output_type not in get_args(OutputType):
+            raise ValueError(f"output_type is {output_type!r}; allowed are {', '.join(get_args(OutputType))}")
         calibration = self._calibration(plan.steps, ensemble_size) if output_uncertainty else None
-        scale, budget = self.config.scale, spare_memory(self._execution_device, memory)
-        masks = as_masks(mask, images, takes_mask=getattr(self.denoiser, "takes_mask", False))
-        seeds = noise_seeds(generator, len(images))
+        device, scale, budget = self._execution_device, self.config.scale, spare_memory(self._execution_device, memory)
         self.scheduler.set_timesteps(plan.steps, transition=plan.transition)
-        # 2. Sample, image by image: sizes may differ, and activations of one image already fill a processor
-        results: list[Any] = []
-        consistency: list[float] = []
-        sigmas: list[np.ndarray] = []
-        shares: list[float] = []
-        for number, (picture, hole, seed) in enumerate(zip(images, masks, seeds, strict=True)):
-            prepared = masked(prepare(picture, self._execution_device, self.denoiser.dtype), hole)
-            canvas = Canvas(prepared, [side * scale for side in prepared.lr.shape[-2:]], output_type)
-            lr, parts = prepared.lr.float(), len(images) * ensemble_size
+        result = SRResult([], [], [], [] if output_uncertainty else None, calibration is not None)
+        parts = len(images) * ensemble_size
+
+        # Image by image: sizes may differ, and the activations of one image already fill a processor
+        for number, (picture, seed) in enumerate(zip(images, noise_seeds(generator, len(images)), strict=True)):
+            # 2. Prepare the input, and what the result is written into
+            prepared = prepare(picture, device, self.denoiser.dtype)
+            lr = prepared.lr.float()  # (1, 3, h, w) in [-1, 1]
+            height, width = (side * scale for side in lr.shape[-2:])
+            canvas = Canvas(prepared, (height, width), output_type)
+            channels = 1 if prepared.grey else 3
+            mean = SampleMean((channels, height, width), spread=output_uncertainty) if ensemble_size > 1 else None
+            kept = canvas.nbytes + (mean.nbytes if mean else 0)  # on a GPU they lie elsewhere
+            room = max(0, budget - kept) if device.type == "cpu" else budget
             check, limits = self._self_check(lr), value_limits(lr) if self._bounded else None
-            watches = []
-            for member in range(ensemble_size):
-                part, where = number * ensemble_size + member, {"image": number, "member": member}
-                report = None if callback is None else lambda state, where=where: callback(where | state)
-                span = (part / parts, (part + 1) / parts)
-                watches.append(StepWatch(lr.shape[-2], plan.steps, span, report, progress))
-            with torch.autocast(
-                self._execution_device.type, dtype=AUTOCAST[precision], enabled=AUTOCAST[precision] is not None
-            ):
-                shape = (1 if prepared.grey else 3, *canvas.shape[1:])
-                mean = SampleMean(shape, spread=output_uncertainty) if ensemble_size > 1 else None
-                kept = canvas.nbytes + (mean.nbytes if mean else 0)  # on a GPU they lie elsewhere
-                room = max(0, budget - kept) if self._execution_device.type == "cpu" else budget
-                whole = None if self._by_bands else self._encoded(prepared)
-                samples = (
-                    back_project_rows(
-                        check.rows(self._sample(prepared, whole, seed, member, room, plan.detail_gain, watch)),
-                        lr,
-                        scale,
-                        plan.back_projections,
-                        limits,
-                        prepared.levels == 255,
+
+            with torch.autocast(device.type, dtype=AUTOCAST[precision], enabled=AUTOCAST[precision] is not None):
+                # 3. Encode: y0 is the interpolated input in the space of the chain
+                chain = self._chain(prepared.lr, seed, plan.detail_gain)
+                for member in range(ensemble_size):
+                    watch = StepWatch(
+                        lr.shape[-2],
+                        plan.steps,
+                        ((number * ensemble_size + member) / parts, (number * ensemble_size + member + 1) / parts),
+                        self._report(callback, number, member),
+                        progress,
                     )
-                    for member, watch in enumerate(watches)
-                )
-                if mean:
-                    for sample in samples:
-                        mean.add(rows.mean(1, keepdim=True) if prepared.grey else rows for rows in sample)
-                for rows in mean.bands() if mean else next(samples):
-                    canvas.write(rows)
-                if mean and output_uncertainty:
-                    spread = mean.spread().numpy()
-                    sigmas.append(check.mark(calibration.sigma(spread, ensemble_size) if calibration else spread))
-            del whole, samples, mean  # their memory is needed for the figures
-            results.append(canvas.finished())
-            consistency.append(measured_consistency(results[-1], prepared, scale))
-            shares.append(check.share())
-        return SRResult(
-            images=results,
-            consistency=consistency,
-            bicubic_share=shares,
-            sigma=sigmas if output_uncertainty else None,
-            calibrated=calibration is not None,
-        )
+                    # 4. Sample and decode, rows as they come
+                    rows = chain.bands(member, room, watch)  # (1, 3, n*scale, w*scale) each
+                    # 5. Return to bicubic what contradicts the input
+                    rows = check.rows(rows)  # (1, 3, n*scale, w*scale)
+                    # 6. Project back onto the input
+                    eight_bit = prepared.levels == 255
+                    rows = back_project_rows(rows, lr, scale, plan.back_projections, limits, eight_bit)
+                    # 7. Average the samples
+                    if mean:
+                        mean.add(band.mean(1, keepdim=True) if prepared.grey else band for band in rows)
+                # 8. Convert to the form of the output
+                for band in mean.bands() if mean else rows:
+                    canvas.write(band)
+                if mean and result.sigma is not None:
+                    spread = mean.spread().numpy()  # (h*scale, w*scale)
+                    result.sigma.append(check.mark(calibration.sigma(spread, ensemble_size) if calibration else spread))
+            del chain, rows, mean  # the measurement needs their memory
+
+            # 9. Measure
+            result.images.append(canvas.finished())
+            result.consistency.append(measured_consistency(result.images[-1], prepared, scale))
+            result.bicubic_share.append(check.share())
+        return result
+
+    @property
+    def image_codec(self) -> Codec:
+        """The codec between pictures and the chain: `codec`, or where the checkpoint has none, `PixelCodec`."""
+        return LearnedCodec(self.codec) if self.codec else PixelCodec(self.config.scale)
 
     def plan(self, settings: Sampling) -> Plan:
         """What the settings mean for this checkpoint. ValueError for a use that it does not have."""
         return settings.plan(self.config, len(self.scheduler))
+
+    def _chain(self, lr: Tensor, seed: int, detail_gain: float) -> LightChain | WholeChain:
+        """The samples of one picture, lr (1, 3, h, w): by bands where the network streams, else whole."""
+        net, codec, config = self.denoiser, self.image_codec, self.config
+        if net.streams and isinstance(codec, PixelCodec):
+            return LightChain(net, self.scheduler, codec, lr, config.upsampling, seed, detail_gain)
+        return WholeChain(net, self.scheduler, codec, lr, config.scale, config.upsampling, seed, detail_gain)
+
+    @staticmethod
+    def _report(callback: Report | None, image: int, member: int) -> Report | None:
+        """The callback, told which image and sample a step belongs to."""
+        return None if callback is None else lambda state: callback({"image": image, "member": member} | state)
 
     def _calibration(self, steps: int, samples: int) -> Calibration | None:
         """That of the checkpoint, if it holds for so many steps and samples."""
@@ -325,121 +319,10 @@ class ResShiftPipeline(DiffusionPipeline):
         return calibration if calibration.steps == steps and samples >= min(calibration.curves) else None
 
     def _self_check(self, lr: Tensor) -> SelfCheck:
-        measure: Measure = self.config.check_measure or ("value" if self.codec is None else "off")
+        measure: Measure = self.config.check_measure or ("value" if self.image_codec.lossless else "off")
         return SelfCheck(lr, self.config.scale, self.config.upsampling, measure, self.config.check_threshold)
 
     @property
     def _bounded(self) -> bool:
         """Whether `value_limits` hold of a result."""
-        return self.codec is None if self.config.bounded is None else bool(self.config.bounded)
-
-    @property
-    def _by_bands(self) -> bool:
-        """Whether rows of the picture can be had without all others."""
-        return isinstance(self.denoiser, LightNet) and self.codec is None
-
-    def _encoded(self, prepared: Prepared) -> tuple[Prepared, Tensor]:
-        """What all samples of a picture begin with: what the network is given of it, and y0, (1, C, h', w')."""
-        given = self._whole_latents(prepared)  # prepared.lr, perhaps extended to the right and below
-        y0 = self._encode(given.lr)
-        if self.codec is not None:
-            self._done(self.codec)
-        return given, y0
-
-    def _sample(
-        self,
-        prepared: Prepared,
-        whole: tuple[Prepared, Tensor] | None,
-        seed: int,
-        member: int,
-        budget: int,
-        gain: float,
-        watch: StepWatch,
-    ) -> Iterator[Tensor]:
-        """One sample in bands of rows, top to bottom, (1, 3, n, W) float32 in about [-1, 1]."""
-        if whole is not None:
-            return iter([self._sample_whole(*whole, prepared.lr, seed, member, gain, budget, watch)])
-        width, steps = prepared.lr.shape[-1], len(self.scheduler.timesteps)
-        rows = planned_rows(width, self.denoiser, budget, steps)
-        chain = LightChain(
-            self.denoiser,
-            self.scheduler,
-            prepared.lr,
-            self.pixel_codec,
-            self.config.upsampling,
-            seed,
-            member,
-            gain,
-            prepared.lr.device.type == "cpu" and is_scarce(width, self.denoiser, budget, steps, rows),
-            watch.rows,
-        )
-        return (band.float() for band in retry_with_smaller_bands(chain.bands, rows))
-
-    def _sample_whole(
-        self,
-        given: Prepared,
-        y0: Tensor,
-        lr: Tensor,
-        seed: int,
-        member: int,
-        gain: float,
-        budget: int,
-        watch: StepWatch,
-    ) -> Tensor:
-        """One sample of a network that looks at the whole picture, (1, 3, H, W) float32 in about [-1, 1]."""
-
-        def predict(x: Tensor, t: int) -> Tensor:
-            return self._predict(t, x, given, budget)
-
-        x_t = mean = y0
-        with self.denoiser.steady() if isinstance(self.denoiser, SwinUNet) else nullcontext():
-            for number, (x_t, x0) in enumerate(sample(self.scheduler, predict, y0, noise_of(seed, member, y0))):
-                mean = x0 if number == 0 else mean
-                watch.whole(number, x0, x_t)
-        if gain != 1:
-            x_t = boost_detail(x_t, mean, gain)
-        self._done(self.denoiser)
-        image = self._decode(x_t, lr).float()
-        if self.codec is not None:
-            self._done(self.codec)
-        return image
-
-    def _predict(self, t: int, sample: Tensor, given: Prepared, budget: int) -> Tensor:
-        """The network's prediction, by tiles where the picture is too large for the memory."""
-        net = self.denoiser
-
-        def call(sample: Tensor, lq: Tensor, mask: Tensor | None) -> Tensor:
-            return (net(sample, t, lq=lq) if mask is None else net(sample, t, lq=lq, mask=mask)).sample
-
-        if not isinstance(net, SwinUNet):
-            return call(sample, given.lr, given.mask)
-        return denoise(call, net, sample, given.lr, given.mask, planned_side(net, budget))
-
-    def _done(self, part: nn.Module) -> None:
-        """A part has done its work for a picture: on a CPU its weights and activations make room for the next one's."""
-        if self._execution_device.type == "cpu":
-            drop_clean_pages(part)
-            trim_heap()
-
-    def _whole_latents(self, prepared: Prepared) -> Prepared:
-        """A learned codec and the network need whole blocks of pixels; pictures are extended by reflection."""
-        if self.codec is None:
-            return prepared
-        multiple = codec_tiles.latent_factor(self.codec)
-        if isinstance(self.denoiser, SwinUNet):
-            multiple = self.denoiser.size_multiple * self.denoiser.lq_ratio
-        mask = None if prepared.mask is None else pad_to_multiple(prepared.mask, multiple)
-        return replace(prepared, lr=pad_to_multiple(prepared.lr, multiple), mask=mask)
-
-    def _encode(self, lr: Tensor) -> Tensor:
-        """(1, 3, h, w) -> y0, the enlarged image in the space of the chain."""
-        enlarged = upsample_bicubic(lr, self.config.scale, self.config.upsampling)  # (1, 3, h*scale, w*scale)
-        if self.codec is None:
-            return self.pixel_codec.encode(enlarged)
-        return codec_tiles.encode(self.codec, enlarged)
-
-    def _decode(self, x0: Tensor, lr: Tensor) -> Tensor:
-        """x0 -> the image of `scale` times the size of `lr`; what was extended is cut off."""
-        image = self.pixel_codec.decode(x0) if self.codec is None else codec_tiles.decode(self.codec, x0)
-        height, width = (side * self.config.scale for side in lr.shape[-2:])
-        return image[..., :height, :width]
+        return self.image_codec.lossless if self.config.bounded is None else bool(self.config.bounded)

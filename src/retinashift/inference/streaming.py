@@ -15,7 +15,8 @@ from retinashift.diffusion.noise import normal_rows
 from retinashift.diffusion.sampling import boost_detail
 from retinashift.diffusion.scheduler import ResShiftScheduler
 from retinashift.inference.fidelity import REACH
-from retinashift.inference.memory import trim_heap
+from retinashift.inference.memory import out_of_memory, trim_heap
+from retinashift.inference.progress import StepWatch
 from retinashift.models.codec import PixelCodec, Upsampling, upsample_bicubic
 from retinashift.models.light_net import LightNet
 from retinashift.models.light_stream import LightStream, RowQueue
@@ -26,7 +27,6 @@ BAND_PIXELS = 20_000
 """Pixels of a band; wide pictures have thin bands."""
 LIBRARY, MORE_KEPT, MORE_ROWS = 64 * 2**20, 1.5, 3
 SCARCE = 0.25
-Observer = Callable[[int, Tensor, Tensor], None]
 
 
 class LightChain:
@@ -34,54 +34,68 @@ class LightChain:
 
     Args:
         net, scheduler: of the checkpoint; the scheduler's steps are set.
-        lr: (1, 3, h, w) in [-1, 1].
         codec, upsampling: how y0 is made.
-        seed, member: from which the noise comes.
+        lr: (1, 3, h, w) in [-1, 1].
+        seed: of the noise.
         detail_gain: factor of the sample's detail, see `boost_detail`.
-        scarce: memory is scarce, so after each band freed memory goes back to the system. It costs a tenth of the time.
-        observer: called with the number of a step and its rows of x0 and x_t, (1, C*f*f, n, w).
     """
 
     def __init__(
         self,
         net: LightNet,
         scheduler: ResShiftScheduler,
-        lr: Tensor,
         codec: PixelCodec,
+        lr: Tensor,
         upsampling: Upsampling,
         seed: int,
-        member: int,
         detail_gain: float = 1.0,
-        scarce: bool = False,
-        observer: Observer | None = None,
     ):
-        self.net, self.scheduler, self.lr = net, scheduler, lr
-        self.codec, self.upsampling, self.seed, self.member = codec, upsampling, seed, member
-        self.detail_gain, self.scarce, self.observer = detail_gain, scarce, observer
+        self.net, self.scheduler, self.codec, self.lr = net, scheduler, codec, lr
+        self.upsampling, self.seed, self.detail_gain = upsampling, seed, detail_gain
 
-    def bands(self, rows: int) -> Iterator[Tensor]:
-        """The sample, (1, 3, n*f, w*f) in [-1, 1], top to bottom; `rows` of the input are taken at a time."""
+    def bands(self, member: int, memory: int, watch: StepWatch) -> Iterator[Tensor]:
+        """One sample in bands from top to bottom, (1, 3, n*f, w*f) float32 in about [-1, 1].
+
+        Args:
+            member: number of the sample.
+            memory: bytes that it may take.
+            watch: told of each step's rows.
+        """
+        width, steps = self.lr.shape[-1], len(self.scheduler.timesteps)
+        rows = planned_rows(width, self.net, memory, steps)
+        scarce = self.lr.device.type == "cpu" and is_scarce(width, self.net, memory, steps, rows)
+        for band in retry_with_smaller_bands(lambda rows: self._bands(member, rows, watch), rows):
+            yield band.float()
+            if scarce:  # of maps that come and go the C library keeps several times what is in use
+                trim_heap()  # costs a tenth of the time
+
+    def _bands(self, member: int, rows: int, watch: StepWatch) -> Iterator[Tensor]:
+        """The sample; `rows` of the input are taken at a time."""
         means = RowQueue()
-        states = self._start(rows)
+        states = self._start(member, rows)
         for number in range(len(self.scheduler.timesteps)):
             keep = means if number == 0 and self.detail_gain != 1 else None
-            states = self._step(states, number, rows, keep)
-        for x0, _ in states:
+            states = self._step(states, member, number, rows, watch, keep)
+        for x0, _ in states:  # (1, C*f*f, n, w)
             if self.detail_gain != 1:
                 x0 = boost_detail(x0, means.take(x0.shape[-2]), self.detail_gain)
             yield self.codec.decode(x0)
-            if self.scarce:
-                trim_heap()  # of maps that come and go the C library keeps several times what is in use
 
-    def _start(self, rows: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def _start(self, member: int, rows: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Rows of x_T and of y0, (1, C*f*f, n, w) each."""
         height = self.lr.shape[-2]
         for top in range(0, height, rows):
             y0 = self._y0(top, min(top + rows, height))
-            yield self.scheduler.init_noise(y0, noise=self._noise(0, top, y0)), y0
+            yield self.scheduler.init_noise(y0, noise=self._noise(member, 0, top, y0)), y0
 
     def _step(
-        self, states: Iterator[tuple[Tensor, Tensor]], number: int, rows: int, means: RowQueue | None
+        self,
+        states: Iterator[tuple[Tensor, Tensor]],
+        member: int,
+        number: int,
+        rows: int,
+        watch: StepWatch,
+        means: RowQueue | None,
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """x_t -> x_{t-1} with its y0, in bands of at most `rows`; estimates of x0 also go into `means` where given."""
         t = int(self.scheduler.timesteps[number])
@@ -96,13 +110,12 @@ class LightChain:
             for prediction in stream.push(self.scheduler.scale_model_input(x_t, t) - y0, lq):  # (1, C*f*f, n, w)
                 count = prediction.shape[-2]
                 x, y = x_waiting.take(count), y_waiting.take(count)
-                noise = self._noise(number + 1, done, y) if self.scheduler.draws_noise(t) else None
+                noise = self._noise(member, number + 1, done, y) if self.scheduler.draws_noise(t) else None
                 done += count
                 x_prev, x0 = self.scheduler.step(prediction, t, x, y, noise=noise, return_dict=False)
                 if means is not None:
                     means.push(x0)
-                if self.observer is not None:
-                    self.observer(number, x0, x_prev)
+                watch.rows(number, x0, x_prev)
                 yield from zip(x_prev.split(rows, dim=-2), y.split(rows, dim=-2), strict=True)
 
     def _y0(self, top: int, bottom: int) -> Tensor:
@@ -111,16 +124,9 @@ class LightChain:
         enlarged = upsample_bicubic(self.lr[..., first:last, :], self.codec.factor, self.upsampling)
         return self.codec.encode(enlarged)[..., top - first : bottom - first, :]
 
-    def _noise(self, draw: int, top: int, like: Tensor) -> Tensor:
+    def _noise(self, member: int, draw: int, top: int, like: Tensor) -> Tensor:
         _, channels, count, width = like.shape
-        return normal_rows(self.seed, (self.member, draw), top, top + count, channels, width).to(like)
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, on whichever device."""
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)  # the CPU's own wording
-    )
+        return normal_rows(self.seed, (member, draw), top, top + count, channels, width).to(like)
 
 
 def retry_with_smaller_bands(bands: Callable[[int], Iterator[Tensor]], rows: int) -> Iterator[Tensor]:

@@ -1,15 +1,15 @@
 """Codecs: between a picture in [-1, 1] and the space in which the chain runs.
 
-`PixelCodec` rearranges pixels and loses nothing; diffusers' `VQModel` is the learned alternative.
+`PixelCodec` rearranges pixels and loses nothing; `inference.tiles.LearnedCodec` wraps a trained autoencoder.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal, Protocol
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 Upsampling = Literal["pillow", "torch"]
 
@@ -27,6 +27,28 @@ def upsample_bicubic(lr: Tensor, scale: int, convention: Upsampling = "pillow") 
     return enlarged.to(lr.dtype)
 
 
+class Codec(Protocol):
+    """What every codec has."""
+
+    @property
+    def multiple(self) -> int:
+        """Both sides of an image must be multiples of it; a latent is that many times smaller."""
+
+    @property
+    def lossless(self) -> bool:
+        """Whether `decode` is the exact inverse of `encode`: then the chain runs on the pixels themselves."""
+
+    @property
+    def networks(self) -> tuple[nn.Module, ...]:
+        """Its parts with weights; none in a lossless codec."""
+
+    def encode(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) in [-1, 1] -> the latent, (B, C, H/multiple, W/multiple)."""
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """(B, C, h, w) -> the image, (B, 3, h*multiple, w*multiple), in about [-1, 1]."""
+
+
 @dataclass(frozen=True)
 class PixelCodec:
     """Space-to-depth: (B, C, H, W) <-> (B, C*f*f, H/f, W/f). Lossless, no weights, so the chain has no ceiling.
@@ -35,10 +57,19 @@ class PixelCodec:
     """
 
     factor: int = 4
+    lossless: ClassVar[bool] = True
+    networks: ClassVar[tuple[nn.Module, ...]] = ()
 
     def __post_init__(self) -> None:
         if self.factor < 1:
             raise ValueError(f"factor is {self.factor}; it must be at least 1")
+
+    def __str__(self) -> str:
+        return "PixelCodec (lossless, no weights)"
+
+    @property
+    def multiple(self) -> int:
+        return self.factor
 
     def encode(self, image: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C*f*f, H/f, W/f). ValueError if H or W is no multiple of f."""

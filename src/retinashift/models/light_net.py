@@ -8,6 +8,8 @@ beside a signal of 255, and normalising over the picture wipes that scale out.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -55,6 +57,13 @@ class LightNet(ModelMixin, ConfigMixin):
     _supports_gradient_checkpointing = False
     _repeated_blocks = ("LightBlock",)  # what `compile_repeated_blocks` compiles once for all
     lora_targets = ("conv1", "conv2")  # the convolutions of every block
+    kind = "light"
+    streams = True
+    """Whether rows of its prediction can be computed from rows of its input, see `light_stream`."""
+    size_multiple = 1
+    """Sides of the state at which nothing is padded inside are multiples of it."""
+    lq_ratio = 1
+    """How many times larger than the state the condition is."""
 
     @register_to_config
     def __init__(
@@ -118,6 +127,16 @@ class LightNet(ModelMixin, ConfigMixin):
             layers.append((block.conv1.weight * gain[:, None, None, None], block.conv1.bias * gain + shift))
             layers.append((block.conv2.weight, block.conv2.bias))
         return [*layers, (self.write.weight / self.config.residual_gain, self.write.bias / self.config.residual_gain)]
+
+    @property
+    def bytes_per_position(self) -> int:
+        """Bytes that one call holds for each position of the state."""
+        state = self.config.image_channels * self.config.factor**2
+        return (6 * self.config.width + 8 * state) * self.dtype.itemsize
+
+    def steady(self) -> AbstractContextManager[None]:
+        """While this lasts the weights must stay as they are; there is nothing to keep."""
+        return nullcontext()
 
     def forward(
         self, sample: Tensor, timestep: Tensor | int, lq: Tensor, return_dict: bool = True

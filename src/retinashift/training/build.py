@@ -66,7 +66,7 @@ def build_pipeline(config: TrainConfig) -> ResShiftPipeline:
 def _deepen(denoiser: Denoiser, config: TrainConfig) -> None:
     """Give a LightNet the further blocks that `model.options.depth` asks for; they depend on `run.seed` alone."""
     depth = config.model.options.get("depth")
-    if isinstance(denoiser, LightNet) and isinstance(depth, int) and depth > denoiser.config.depth:
+    if denoiser.kind == "light" and isinstance(depth, int) and depth > denoiser.config.depth:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.run.seed)
             denoiser.deepen(depth)
@@ -87,9 +87,9 @@ def resolved(config: TrainConfig, pipeline: ResShiftPipeline) -> TrainConfig:
         if value not in (getattr(ChainSettings(), name), brought):
             raise ConfigError(f"chain.{name} is {value}, but the checkpoint of init_from has {brought}; leave it out")
     denoiser = pipeline.denoiser
-    computed = _COMPUTED["light" if isinstance(denoiser, LightNet) else "swin"]
+    computed = _COMPUTED[denoiser.kind]
     options = {n: v for n, v in denoiser.config.items() if not n.startswith("_") and n not in computed}
-    model = ModelSettings(kind="light" if isinstance(denoiser, LightNet) else "swin", options=options)
+    model = ModelSettings(kind=denoiser.kind, options=options)
     if config.model != ModelSettings():
         _check_model(config.model, model)
     return config.replace(chain=chain, model=model)
@@ -143,7 +143,7 @@ def build_scheduler(settings: ChainSettings) -> ResShiftScheduler:
 def trained_part(pipeline: ResShiftPipeline, config: TrainConfig) -> nn.Module:
     """What is trained: the denoiser, perhaps with adapters, or the codec's decoder. Raises ConfigError."""
     if config.tune == "decoder":
-        if pipeline.codec is None:
+        if pipeline.image_codec.lossless:
             raise ConfigError("tune is decoder, but the checkpoint of init_from has the lossless PixelCodec")
         return CodecDecoder(pipeline.codec)
     if config.lora.rank:

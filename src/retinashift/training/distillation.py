@@ -65,7 +65,7 @@ def open_teacher(settings: DistillSettings, student: ResShiftPipeline, device: t
         for name in ("kappa", "prediction_type", "input_scaling")
     ):
         raise ConfigError("distill.teacher has another chain than the student; set init_from to the teacher as well")
-    if pipeline.codec is not None:
+    if not pipeline.image_codec.lossless:
         raise ConfigError("distill.teacher has a learned codec; only chains in pixel space are distilled")
     scheduler = ResShiftScheduler.from_config(pipeline.scheduler.config, transition="deterministic")
     try:

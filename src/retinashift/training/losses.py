@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-from diffusers.models.autoencoders.vq_model import VQModel
 from torch import Tensor, nn
 
 from retinashift.diffusion.noise import stream_generator
@@ -44,12 +43,12 @@ class Objective:
     ):
         self.config, self.pipeline, self.device, self.autocast = config, pipeline, device, autocast
         self.scheduler: ResShiftScheduler = pipeline.scheduler
-        self.codec: VQModel | None = pipeline.codec
-        if self.codec is not None:
-            self.codec.requires_grad_(False).eval().to(device)
+        self.codec = pipeline.image_codec
+        for network in self.codec.networks:
+            network.requires_grad_(False).eval().to(device)
         self.teacher = open_teacher(config.distill, pipeline, device) if config.distill.teacher else None
         self.lpips = LPIPS.pretrained(config.loss.lpips_net).to(device) if config.loss.lpips else None
-        self.cache = LatentCache() if config.run.sample_pool and self.codec is not None else None
+        self.cache = LatentCache() if config.run.sample_pool and not self.codec.lossless else None
         bound = config.optim.weighting == "bound"
         weight = self.scheduler.loss_weight() if bound else torch.ones(len(self.scheduler))
         self.step_weight = weight.float().to(device)  # (T,)
@@ -68,7 +67,7 @@ class Objective:
         if self.config.tune == "decoder":
             image = model(x0)  # (B, 3, H, W)
             errors = (image.float() - hr).square().mean(dim=(1, 2, 3))  # (B,)
-            perceptual = perceptual_error(self.lpips, None, image, hr) if self.lpips else None
+            perceptual = perceptual_error(self.lpips, image, hr) if self.lpips else None
             return combined(errors, perceptual, loss.mse, loss.lpips, loss.log).mean()
         timesteps, noise = self._draw(number, x0)  # (B,), as x0
         if self.teacher is not None:
@@ -85,9 +84,7 @@ class Objective:
         perceptual = None
         if self.lpips:
             estimate = self.scheduler.predict_x0(prediction, timesteps, x_t, y0)  # (B, C, h', w')
-            if self.codec is None:
-                estimate = self.pipeline.pixel_codec.decode(estimate)
-            perceptual = perceptual_error(self.lpips, self.codec, estimate, hr)
+            perceptual = perceptual_error(self.lpips, self.codec.decode(estimate), hr)
         return combined(self.step_weight[timesteps] * errors, perceptual, loss.mse, loss.lpips, loss.log).mean()
 
     @torch.no_grad()
@@ -96,14 +93,11 @@ class Objective:
 
         def encode(rows: slice) -> tuple[Tensor, Tensor]:
             enlarged = upsample_bicubic(lq[rows], self.config.chain.scale, self.pipeline.config.upsampling)
-            return self._encode(hr[rows]), self._encode(enlarged)
+            return self.codec.encode(hr[rows]), self.codec.encode(enlarged)
 
         if self.cache is None:
             return encode(slice(None))
         return self.cache.latents(batch.positions, lambda i: encode(slice(i, i + 1)), self.device)
-
-    def _encode(self, image: Tensor) -> Tensor:
-        return self.pipeline.pixel_codec.encode(image) if self.codec is None else self.codec.encode(image).latents
 
     def _draw(self, number: int, like: Tensor) -> tuple[Tensor, Tensor]:
         """Steps of the chain (B,) and noise (as `like`) of a micro-batch."""
@@ -133,15 +127,12 @@ def squared_error(
     return error
 
 
-def perceptual_error(lpips: LPIPS, codec: VQModel | None, x0: Tensor, hr: Tensor) -> Tensor:
-    """LPIPS between the decoded estimate and the photograph, (B,), with the gradient through the frozen decoder.
+def perceptual_error(lpips: LPIPS, image: Tensor, hr: Tensor) -> Tensor:
+    """LPIPS between a decoded estimate and the photograph, (B,).
 
     Args:
-        codec: None if x0 is the image itself.
-        x0: the estimate, (B, C, h, w); it is quantised, and the gradient passes straight through that.
-        hr: (B, 3, H, W) in [-1, 1].
+        image: (B, 3, H, W) in about [-1, 1]. hr: (B, 3, H, W) in [-1, 1].
     """
-    image = x0 if codec is None else codec.decode(x0).sample
     return lpips(image.float().clamp(-1, 1), hr.float())
 
 

@@ -11,10 +11,9 @@ from torch import Tensor
 from retinashift.diffusion.noise import noise_of, noise_seeds
 from retinashift.diffusion.sampling import sample
 from retinashift.imaging.degradation.bicubic import enlarge
-from retinashift.inference import codec_tiles
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.models.codec import upsample_bicubic
-from retinashift.models.swin_unet import SwinUNet, pad_to_multiple
+from retinashift.models.swin_unet import pad_to_multiple
 
 
 @dataclass(frozen=True)
@@ -35,21 +34,16 @@ def draw_chain(pipeline: ResShiftPipeline, lr: np.ndarray, seed: int) -> list[Fr
         lr: (h, w, 3) uint8.
         seed: of the noise, which is that of a pipeline call with `torch.Generator().manual_seed(seed)`.
     """
-    denoiser, scheduler, scale = pipeline.denoiser, pipeline.scheduler, pipeline.config.scale
+    denoiser, scheduler, codec = pipeline.denoiser, pipeline.scheduler, pipeline.image_codec
+    scale = pipeline.config.scale
     given = torch.from_numpy(lr).permute(2, 0, 1)[None].to(pipeline.device, denoiser.dtype) / 127.5 - 1  # (1, 3, h, w)
-    if isinstance(denoiser, SwinUNet):
-        given = pad_to_multiple(given, denoiser.size_multiple * denoiser.lq_ratio)
-    enlarged = upsample_bicubic(given, scale, pipeline.config.upsampling)
-    codec = pipeline.codec
-    y0 = pipeline.pixel_codec.encode(enlarged) if codec is None else codec_tiles.encode(codec, enlarged)
-
+    given = pad_to_multiple(given, denoiser.size_multiple * denoiser.lq_ratio)
+    y0 = codec.encode(upsample_bicubic(given, scale, pipeline.config.upsampling))
     (stream,) = noise_seeds(torch.Generator().manual_seed(seed), 1)
-
     draw = noise_of(stream, 0, y0)
 
     def picture(x: Tensor) -> np.ndarray:
-        image = pipeline.pixel_codec.decode(x) if codec is None else codec_tiles.decode(codec, x)
-        image = image[0, :, : lr.shape[0] * scale, : lr.shape[1] * scale].float()
+        image = codec.decode(x)[0, :, : lr.shape[0] * scale, : lr.shape[1] * scale].float()
         return ((image / 2 + 0.5).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
 
     scheduler.set_timesteps(scheduler.config.num_train_timesteps)

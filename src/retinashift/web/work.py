@@ -82,7 +82,7 @@ class Worker:
         with self.loading:
             if name not in self.opened:
                 from retinashift.inference.checkpoints import open_checkpoint
-                from retinashift.inference.device import choose_device
+                from retinashift.inference.memory import choose_device
 
                 pipeline = open_checkpoint(str(folders[name]))
                 pipeline.set_progress_bar_config(disable=True)

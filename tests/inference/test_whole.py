@@ -6,8 +6,8 @@ import torch
 
 from retinashift.diffusion.scheduler import ResShiftScheduler
 from retinashift.imaging.degradation.bicubic import enlarge
-from retinashift.inference.denoiser_tiles import denoise, planned_side
 from retinashift.inference.pipeline import ResShiftPipeline
+from retinashift.inference.whole import planned_side, predict_by_tiles
 from retinashift.models.swin_unet import SwinUNet
 
 
@@ -22,7 +22,7 @@ def net():
         ).eval()  # fmt: skip
 
 
-def local(sample, lq, mask):
+def local(sample, lq):
     """Looks at one position only, so that tiles must not be seen at all."""
     return sample * 2 + lq.mean(1, keepdim=True)
 
@@ -30,38 +30,38 @@ def local(sample, lq, mask):
 def test_tiles_of_a_local_prediction_are_the_whole_prediction(net):
     generator = torch.Generator().manual_seed(0)
     sample, lq = (torch.randn(1, c, 250, 130, generator=generator) for c in (48, 3))
-    tiled = denoise(local, net, sample, lq, None, side=96)
-    assert torch.allclose(tiled, local(sample, lq, None), atol=1e-5)
+    tiled = predict_by_tiles(local, net, sample, lq, side=96)
+    assert torch.allclose(tiled, local(sample, lq), atol=1e-5)
 
 
 def test_what_fits_is_one_call_and_what_does_not_is_several(net):
     calls = []
 
-    def count(sample, lq, mask):
+    def count(sample, lq):
         calls.append(sample.shape[-2:])
         return sample
 
     sample, lq = torch.zeros(1, 48, 96, 96), torch.zeros(1, 3, 96, 96)
-    denoise(count, net, sample, lq, None, side=96)
+    predict_by_tiles(count, net, sample, lq, side=96)
     assert calls == [(96, 96)]
     calls.clear()
-    denoise(count, net, torch.zeros(1, 48, 96, 300), torch.zeros(1, 3, 96, 300), None, side=96)
+    predict_by_tiles(count, net, torch.zeros(1, 48, 96, 300), torch.zeros(1, 3, 96, 300), side=96)
     assert len(calls) > 1
     assert max(width for _, width in calls) <= 96
 
 
 def test_memory_that_runs_out_halves_the_tiles_and_at_last_says_so_in_one_line(net):
-    def greedy(sample, lq, mask):
+    def greedy(sample, lq):
         if sample.shape[-1] > limit:
             raise MemoryError
         return sample
 
     sample, lq = torch.ones(1, 48, 300, 300), torch.ones(1, 3, 300, 300)
     limit = 100
-    assert torch.allclose(denoise(greedy, net, sample, lq, None, side=400), sample, atol=1e-5)
+    assert torch.allclose(predict_by_tiles(greedy, net, sample, lq, side=400), sample, atol=1e-5)
     limit = 10
     with pytest.raises(MemoryError, match="close other programs"):
-        denoise(greedy, net, sample, lq, None, side=400)
+        predict_by_tiles(greedy, net, sample, lq, side=400)
 
 
 def test_more_memory_means_larger_tiles_of_whole_windows(net):
@@ -78,7 +78,7 @@ def test_a_picture_by_tiles_is_nearly_the_whole_one_and_no_rougher_where_tiles_m
     lr = np.ascontiguousarray(np.tile(retina, (1, 2, 1))[:112, :200])
     plain = enlarge(lr, 4, "bicubic").astype(int)
     whole = pipeline(lr).images[0].astype(int)
-    monkeypatch.setattr("retinashift.inference.pipeline.planned_side", lambda *_: 96)
+    monkeypatch.setattr("retinashift.inference.whole.planned_side", lambda *_: 96)
     tiled = pipeline(lr).images[0].astype(int)
     assert not np.array_equal(tiled, whole)
     assert np.abs(whole - plain).mean() > 1
