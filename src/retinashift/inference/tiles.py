@@ -143,13 +143,15 @@ class LearnedCodec:
 
     def decode(self, latent: Tensor, side: int | None = None) -> Tensor:
         """The latent, (B, C, h, w), quantised first -> (B, 3, h*f, w*f) in about [-1, 1]. `side` as in `encode`."""
-        grid = latent.shape[-2:]
-        tiles = _codec_tiles(*grid, side)
+        height, width = latent.shape[-2:]
+        tiles = _codec_tiles(height, width, side)
         if not tiles:
             return self.network.decode(latent).sample
-        return blend_tiles(
-            lambda tile: self.network.decode(_piece(latent, tile, 1)).sample, tiles, *grid, scale=self.multiple
-        )
+
+        def one(tile: Tile) -> Tensor:
+            return self.network.decode(_piece(latent, tile, 1)).sample  # (B, 3, n*f, m*f)
+
+        return blend_tiles(one, tiles, height, width, self.multiple)
 
 
 def _codec_tiles(height: int, width: int, side: int | None) -> list[Tile]:
