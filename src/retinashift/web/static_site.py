@@ -56,8 +56,7 @@ def build_site(folder: Path, runtime: Path | None = None) -> Path:
 
 
 def _write_model(folder: Path, name: str, note: str) -> dict[str, Any]:
-    from retinashift.inference.checkpoints import open_checkpoint
-    from retinashift.inference.checkpoints import checkpoint_hash
+    from retinashift.inference.checkpoints import checkpoint_hash, open_checkpoint
     from retinashift.inference.onnx_graph import faithful_graph
 
     pipeline = open_checkpoint(name)
