@@ -18,8 +18,8 @@ import numpy as np
 import torch
 
 from retinashift.imaging.files import replace_file
+from retinashift.inference.checkpoints import checkpoint_hash
 from retinashift.inference.fidelity import LEVELS, ROUNDING, SPAN
-from retinashift.inference.fingerprint import checkpoint_hash
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.inference.self_check import FADE, LEVEL, NEAR, WIDEN
 
