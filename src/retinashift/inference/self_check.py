@@ -39,7 +39,7 @@ LEVEL = 2 / 255
 """One level of 255 in pictures that lie in [-1, 1]."""
 SURROUND, WINDOW = 13, 9
 """Input pixels, of the measure "burst"."""
-NEAR = 16
+NEAR = 24
 """Input pixels: this near to an excess, half the threshold counts as one too, because bursts fade into ringing."""
 WIDEN, FADE = 4, 2
 """Input pixels: bicubic replaces all within `WIDEN` of an excess, and fades out over 2 * `FADE` more."""
