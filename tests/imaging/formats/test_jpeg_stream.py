@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from retinashift.imaging.dicom.frames import decode_lossless
 from retinashift.imaging.formats.jpeg import decode_jpeg
 from retinashift.imaging.formats.jpeg_stream import check_whole, frame_claims, lacks_scans
 from retinashift.imaging.photograph import ImageError
@@ -83,10 +84,10 @@ def test_streams_of_very_many_scans_are_refused(retina):
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_lossless_streams_are_told_apart_too(retina, dtype):
     data = bytes(imagecodecs.ljpeg_encode(retina[..., 1].astype(dtype) * 3))
-    check_whole(data, imagecodecs.jpegsof3_decode(data), imagecodecs.jpegsof3_decode)
+    check_whole(data, decode_lossless(data), decode_lossless)
     cut = data[: len(data) // 2] + b"\xff\xd9"
     with pytest.raises(ImageError, match="truncated JPEG"):
-        check_whole(cut, imagecodecs.jpegsof3_decode(cut), imagecodecs.jpegsof3_decode)
+        check_whole(cut, decode_lossless(cut), decode_lossless)
 
 
 @pytest.mark.parametrize("codec", ["jpeg8", "jpegls", "jpeg2k"])

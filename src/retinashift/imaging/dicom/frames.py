@@ -138,13 +138,18 @@ def _decode(coded: bytes, syntax: str, stored: FrameFormat) -> np.ndarray:
         space = "RGB" if stored.photometric == "RGB" and not marked else None
         return _decode_jpeg(coded, lambda stream: imagecodecs.jpeg8_decode(stream, colorspace=space))
     if syntax in _LOSSLESS_JPEG:
-        return _to_rgb(_decode_jpeg(coded, imagecodecs.jpegsof3_decode), stored.photometric)
+        return _to_rgb(_decode_jpeg(coded, decode_lossless), stored.photometric)
     if syntax in _JPEG_LS:
         return _to_rgb(decode_jpegls(coded, claims[0] * claims[1]), stored.photometric)
     # the very codestream that was looked at, for another could hide in a box; it undoes its own colour transforms
     stream = codestream(coded)
     pixels = imagecodecs.jpeg2k_decode(stream, numthreads=1)
     return pixels if _has_colour_transform(stream) else _to_rgb(pixels, stored.photometric)
+
+
+def decode_lossless(coded: bytes) -> np.ndarray:
+    """The values of a lossless JPEG stream (process 14)."""
+    return imagecodecs.jpegsof3_decode(bytearray(coded))  # a copy: imagecodecs before 2026 writes into its input
 
 
 def _has_colour_transform(stream: bytes) -> bool:
