@@ -10,6 +10,8 @@ import re
 import secrets
 import stat
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -86,16 +88,10 @@ def decode_image(data: bytes, name: str, max_pixels: int = MAX_PIXELS, page: int
 
     The record of a result is in `Photograph.record`: a file need not be parsed again for it.
     """
-    known = _format_of(data, name)
-    context = _READING.set(name)
-    try:
+    with _reading(data, name) as known:
         if page not in (None, 1) and not known.pages:
             raise ImageError(f"page {page} is asked for, but {known.name} has one page only")
         photograph = known.decode(data, max_pixels, page)
-    except Exception as error:
-        raise _named(error, name, known.name) from error
-    finally:
-        _READING.reset(context)
     for note in photograph.notes:
         logger.warning("%s: %s", printable(name), printable(note))
     return photograph
@@ -109,14 +105,8 @@ def find_provenance(data: bytes, name: str) -> Provenance | None:
     Raises:
         ImageError: damaged, or not a format that is read.
     """
-    known = _format_of(data, name)
-    context = _READING.set(name)
-    try:
+    with _reading(data, name) as known:
         return parse_line(known.provenance(data))
-    except Exception as error:
-        raise _named(error, name, known.name) from error
-    finally:
-        _READING.reset(context)
 
 
 def write_image(
@@ -309,18 +299,20 @@ def format_of(path: Path) -> str | None:
     return None if known is None else known.name
 
 
-def _format_of(data: bytes, name: str) -> Format:
+@contextmanager
+def _reading(data: bytes, name: str) -> Iterator[Format]:
+    """The format of a file; whatever its decoder raises, with line breaks or none, becomes one line with its name."""
+    context, kind = _READING.set(name), ""
     try:
-        return format_of_bytes(data[:HEAD])
-    except ImageError as error:
-        raise ImageError(f"{name}: {error}") from None
-
-
-def _named(error: Exception, name: str, file_format: str) -> ImageError:
-    """One line for whatever decoders raise on damaged bytes, whose values may hold line breaks."""
-    reason = one_line(str(error)) or type(error).__name__
-    if isinstance(error, ImageError):
-        return ImageError(f"{name}: {reason}")
-    if isinstance(error, MemoryError):
-        return ImageError(f"{name}: not enough memory to read it")
-    return ImageError(f"{name}: truncated or damaged {file_format} ({reason})")
+        known = format_of_bytes(data[:HEAD])
+        kind = known.name
+        yield known
+    except MemoryError as error:
+        raise ImageError(f"{name}: not enough memory to read it") from error
+    except Exception as error:
+        reason = one_line(str(error)) or type(error).__name__
+        if not isinstance(error, ImageError):
+            reason = f"truncated or damaged {kind} ({reason})"
+        raise ImageError(f"{name}: {reason}") from error
+    finally:
+        _READING.reset(context)

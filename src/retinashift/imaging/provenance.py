@@ -57,10 +57,8 @@ class Provenance:
 
     def same_work(self, other: Provenance) -> bool:
         """Whether both come from the same input by the same checkpoint, settings, device and versions."""
-        return self._without_measurements() == other._without_measurements()
-
-    def _without_measurements(self) -> Provenance:
-        return replace(self, consistency_db=None, bicubic_share=0.0)
+        measured: dict[str, Any] = {"consistency_db": None, "bicubic_share": 0.0}
+        return replace(self, **measured) == replace(other, **measured)
 
     def returned(self) -> str:
         """What the self-check returned to bicubic, in words; "" for nothing.

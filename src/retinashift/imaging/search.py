@@ -65,16 +65,18 @@ def _expand(given: str | Path, others: list[Path]) -> list[tuple[Path, Path]]:
         if path.is_file():
             return [(path, Path(path.name))]
         if path.is_dir():
-            root, every = path, [p for p in _walk(path) if not p.name.startswith(".") and p.is_file()]
-            files = _images(every)
-            others += set(every) - set(files)
+            root, paths = path, _walk(path)
         elif glob.has_magic(str(path)):
             fixed = next(i for i in range(len(path.parts), -1, -1) if Path(*path.parts[:i]).is_dir())
             root = Path(*path.parts[:fixed])
             pattern = str(Path(*path.parts[fixed:]))
-            files = _images(root / p for p in glob.glob(pattern, root_dir=root, recursive=True))
+            paths = (root / p for p in glob.glob(pattern, root_dir=root, recursive=True))
         else:
             raise ImageError(f"{path}: no such file or folder")
+        visible = [p for p in paths if not p.name.startswith(".") and p.is_file()]
+        files = [p for p in visible if _is_image(p)]
+        if path.is_dir():
+            others += set(visible) - set(files)
     except OSError as error:
         raise ImageError(f"{error.filename}: cannot be read ({error.strerror})") from None
     except ValueError as error:  # a NUL in the name, or our own error
@@ -99,14 +101,11 @@ def _walk(root: Path) -> Iterable[Path]:
         seen.add(real)
 
 
-def _images(paths: Iterable[Path]) -> list[Path]:
-    return [p for p in paths if not p.name.startswith(".") and p.is_file() and (_is_called_image(p) or _is_dicom(p))]
+def _is_image(path: Path) -> bool:
+    """By its name; a DICOM object, which out of an archive has no suffix or the end of its UID, by its content.
 
-
-def _is_called_image(path: Path) -> bool:
-    return path.name.lower().endswith(READ_SUFFIXES)
-
-
-def _is_dicom(path: Path) -> bool:
-    """Objects out of archives have no suffix, or the end of their UID; a directory of such objects is none."""
+    A directory of such objects is none.
+    """
+    if path.name.lower().endswith(READ_SUFFIXES):
+        return True
     return path.name.upper() != "DICOMDIR" and own_suffix(path) == ".dcm"

@@ -71,7 +71,7 @@ def bicubic_pillow(hr: np.ndarray, scale: int) -> np.ndarray:
     height, width = hr.shape[:2]
     if height % scale or width % scale:
         raise ValueError(f"the image is {width}x{height}, no multiple of {scale}; call crop_to_multiple first")
-    return _resize(hr, height // scale, width // scale, Image.Resampling.BICUBIC)
+    return _resize(hr, (height // scale, width // scale), Image.Resampling.BICUBIC)
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def enlarge(lr: np.ndarray, scale: int, method: Enlargement) -> np.ndarray:
     _check(lr, scale, "scale")
     if method not in _RESAMPLING:
         raise ValueError(f"method is {method!r}; allowed are {', '.join(_RESAMPLING)}")
-    return _resize(lr, lr.shape[0] * scale, lr.shape[1] * scale, _RESAMPLING[method])
+    return _resize(lr, (lr.shape[0] * scale, lr.shape[1] * scale), _RESAMPLING[method])
 
 
 def _check(pixels: np.ndarray, factor: int, name: str) -> None:
@@ -117,15 +117,21 @@ def _check(pixels: np.ndarray, factor: int, name: str) -> None:
         raise ValueError(f"the image has shape {pixels.shape}; (H, W) or (H, W, C) is needed, no side empty")
 
 
-def _resize(pixels: np.ndarray, height: int, width: int, filter_: Image.Resampling) -> np.ndarray:
-    """Resize channel by channel: equal to Pillow's RGB result, and alpha is not multiplied into the colours."""
+def _resize(pixels: np.ndarray, size: tuple[int, int], filter_: Image.Resampling) -> np.ndarray:
     if pixels.dtype not in (np.uint8, np.uint16):
         raise ValueError(f"the image is {pixels.dtype}; uint8 or uint16 is needed")
-    if pixels.ndim == 3:
-        channels = [_resize(pixels[..., c], height, width, filter_) for c in range(pixels.shape[2])]
-        return np.stack(channels, axis=-1)  # (height, width, C)
     if pixels.dtype == np.uint8:
-        return np.array(Image.fromarray(np.ascontiguousarray(pixels)).resize((width, height), filter_))
+        return resize_channels(pixels, size, filter_)
     # Pillow reduces 16-bit images without the antialiasing filter or not at all, so they go through its float mode.
-    smooth = np.asarray(Image.fromarray(pixels.astype(np.float32)).resize((width, height), filter_))
-    return np.rint(smooth).clip(0, 65535).astype(np.uint16)  # (height, width)
+    return np.rint(resize_channels(pixels.astype(np.float32), size, filter_)).clip(0, 65535).astype(np.uint16)
+
+
+def resize_channels(pixels: np.ndarray, size: tuple[int, int], filter_: Image.Resampling) -> np.ndarray:
+    """Resize uint8 or float32 to (height, width), each channel by itself.
+
+    Equal to Pillow's RGB result, and alpha is not multiplied into the colours. float32 may leave its range.
+    """
+    if pixels.ndim == 3:
+        channels = [resize_channels(pixels[..., c], size, filter_) for c in range(pixels.shape[2])]
+        return np.stack(channels, axis=-1)  # (height, width, C)
+    return np.array(Image.fromarray(np.ascontiguousarray(pixels)).resize(size[::-1], filter_))

@@ -24,8 +24,7 @@ def gaussian_kernel(sigma: float, ratio: float = 1.0, angle: float = 0.0) -> np.
     Returns:
         (K, K) float64, K odd, of sum 1.
     """
-    x, y = _grid(int(np.ceil(3.5 * sigma)))
-    along, across = np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
+    along, across = _grid(int(np.ceil(3.5 * sigma)), angle)
     return _normal(np.exp(-0.5 * ((along / sigma) ** 2 + (across / (sigma * ratio)) ** 2)))
 
 
@@ -37,8 +36,7 @@ def defocus_kernel(radius: float) -> np.ndarray:
 
 def motion_kernel(length: float, angle: float) -> np.ndarray:
     """Kernel of an eye that moved: a line, `length` pixels, `angle` radians from horizontal. (K, K) of sum 1."""
-    x, y = _grid(int(np.ceil(length / 2)) + 1)
-    along, across = np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
+    along, across = _grid(int(np.ceil(length / 2)) + 1, angle)
     return _normal(np.clip(length / 2 + 0.5 - np.abs(along), 0, 1) * np.clip(1 - np.abs(across), 0, 1))
 
 
@@ -98,9 +96,10 @@ def jpeg(image: np.ndarray, quality: int, subsampling: str) -> np.ndarray:
         return np.asarray(decoded, np.float32) / 255
 
 
-def _grid(reach: int) -> tuple[np.ndarray, np.ndarray]:
+def _grid(reach: int, angle: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """How far each place of a kernel lies along a direction, radians from horizontal, and across it."""
     y, x = np.mgrid[-reach : reach + 1, -reach : reach + 1]
-    return x.astype(np.float64), y.astype(np.float64)
+    return np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
 
 
 def _normal(kernel: np.ndarray) -> np.ndarray:

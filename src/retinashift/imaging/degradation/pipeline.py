@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal, Protocol, get_args
 import numpy as np
 from PIL import Image
 
-from retinashift.imaging.degradation.bicubic import Bicubic, bicubic_pillow
+from retinashift.imaging.degradation.bicubic import Bicubic, bicubic_pillow, resize_channels
 from retinashift.imaging.degradation.camera import (
     blur,
     defocus_kernel,
@@ -35,6 +35,8 @@ Step = Literal["light", "haze", "spots", "isotropic", "anisotropic", "defocus", 
 STEPS: tuple[Step, ...] = get_args(Step)
 OPTICS: tuple[Step, ...] = ("light", "haze", "spots")
 BLURS: tuple[Step, ...] = ("isotropic", "anisotropic", "defocus", "motion")
+FILTERS = (Image.Resampling.BOX, Image.Resampling.BILINEAR, Image.Resampling.BICUBIC)
+"""Of the resizing between two rounds: area, bilinear, bicubic."""
 SUBSAMPLINGS = ("4:4:4", "4:2:2", "4:2:0")
 
 
@@ -137,11 +139,12 @@ class Camera:
         if generator.random() < self.second_order:
             # between the rounds the picture has another size; the second blur is that of the smaller picture
             between = generator.uniform(1 / scale, 1)
-            image = resize(image, (round(height * between), round(width * between)), generator)
+            filter_ = FILTERS[generator.integers(len(FILTERS))]
+            image = np.clip(resize_channels(image, (round(height * between), round(width * between)), filter_), 0, 1)
             image = self._expose(image, generator)
             if generator.random() < self.blur_probability:
                 image = apply_step(image, "isotropic", generator.uniform(0.2, 1.0), generator)
-        image = np.clip(_resize(image, small, Image.Resampling.BICUBIC), 0, 1)
+        image = np.clip(resize_channels(image, small, Image.Resampling.BICUBIC), 0, 1)
         image = self._expose(image, generator)
         return np.rint(image * 255).astype(np.uint8)  # (h, w, 3)
 
@@ -216,12 +219,6 @@ def apply_step(image: np.ndarray, step: Step, strength: float, generator: np.ran
     return np.clip(_STEPS[step](image, strength, generator), 0, 1)
 
 
-def resize(image: np.ndarray, size: tuple[int, int], generator: np.random.Generator) -> np.ndarray:
-    """Resize to (height, width) by a filter drawn from area, bilinear and bicubic. (H, W, 3) float32 in [0, 1]."""
-    filters = (Image.Resampling.BOX, Image.Resampling.BILINEAR, Image.Resampling.BICUBIC)
-    return np.clip(_resize(image, size, filters[generator.integers(len(filters))]), 0, 1)
-
-
 def _anisotropic(image: np.ndarray, strength: float, generator: np.random.Generator) -> np.ndarray:
     return blur(image, gaussian_kernel(strength, generator.uniform(0.3, 0.9), generator.uniform(0, np.pi)))
 
@@ -246,10 +243,3 @@ _STEPS: dict[Step, Callable[[np.ndarray, float, np.random.Generator], np.ndarray
     "mosaic": lambda image, strength, generator: demosaic_bilinear(mosaic(image)),
     "jpeg": _jpeg,
 }
-
-
-def _resize(image: np.ndarray, size: tuple[int, int], filter_: Image.Resampling) -> np.ndarray:
-    channels = [
-        np.asarray(Image.fromarray(np.ascontiguousarray(image[..., c])).resize(size[::-1], filter_)) for c in range(3)
-    ]
-    return np.stack(channels, -1)  # (height, width, 3)

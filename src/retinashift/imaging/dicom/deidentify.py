@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from retinashift.imaging.dicom.derived import new_uid
+from retinashift.imaging.dicom.derived import coded, new_uid
 from retinashift.imaging.photograph import ImageError
 
 if TYPE_CHECKING:
@@ -69,10 +69,7 @@ def deidentify(source: Dataset) -> Dataset:
             setattr(result, name, value)
     result.PatientIdentityRemoved = "YES"
     result.DeidentificationMethod = "RetinaShift: only listed attributes kept"
-    method = Dataset()
-    method.CodeValue, method.CodingSchemeDesignator = "113100", "DCM"
-    method.CodeMeaning = "Basic Application Confidentiality Profile"
-    result.DeidentificationMethodCodeSequence = [method]
+    result.DeidentificationMethodCodeSequence = [coded("113100", "Basic Application Confidentiality Profile")]
     result.LongitudinalTemporalInformationModified = "REMOVED"
     return result
 

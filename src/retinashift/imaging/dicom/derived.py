@@ -116,10 +116,9 @@ def _put_pixels(dataset: Dataset, photograph: Photograph) -> None:
 
 def _put_identity(dataset: Dataset, source: Dataset, photograph: Photograph) -> None:
     """A new instance of a new series; patient and study stay."""
-    instance = str(source.SOPInstanceUID)
-    record = parse_line(photograph.provenance)
+    record, frame = parse_line(photograph.provenance), str(photograph.frame)
     work = "" if record is None else f"{record.checkpoint} {record.steps} {record.seed} {record.scale}"
-    dataset.SOPInstanceUID = new_uid("instance", instance, str(photograph.frame), photograph.provenance)
+    dataset.SOPInstanceUID = new_uid("instance", str(source.SOPInstanceUID), frame, photograph.provenance)
     dataset.SeriesInstanceUID = new_uid("series", str(source.get("SeriesInstanceUID", "")), work)
     dataset.SeriesNumber = None
     if str(dataset.SOPClassUID) == OP8 and photograph.pixels.itemsize == 2:
@@ -128,7 +127,7 @@ def _put_identity(dataset: Dataset, source: Dataset, photograph: Photograph) -> 
 
 def _put_derivation(dataset: Dataset, source: Dataset, photograph: Photograph) -> None:
     """Source: PS3.3 C.7.6.1.1.2 (image type), C.7.6.1.1.3 (derivation), C.12.1.1.5 (contributing equipment)."""
-    from pydicom import Dataset, Sequence
+    from pydicom import Sequence
 
     from retinashift import __version__
 
@@ -138,18 +137,16 @@ def _put_derivation(dataset: Dataset, source: Dataset, photograph: Photograph) -
     dataset.SeriesDescription = text[:64]
     dataset.DerivationDescription = f"{text}: fine detail is estimated, not observed. Research use only."
     dataset.DerivationCodeSequence = [coded("113085", "Spatial resampling")]
-    reference = Dataset()
-    reference.ReferencedSOPClassUID = source.SOPClassUID
-    reference.ReferencedSOPInstanceUID = source.SOPInstanceUID
+    dataset.SourceImageSequence = [source_image(source)]
     if int(source.get("NumberOfFrames") or 1) > 1:
-        reference.ReferencedFrameNumber = photograph.frame
-    reference.PurposeOfReferenceCodeSequence = [coded("121322", "Source image for image processing operation")]
-    dataset.SourceImageSequence = [reference]
-    equipment = Dataset()
-    equipment.PurposeOfReferenceCodeSequence = [coded("109103", "Modifying Equipment")]
-    equipment.Manufacturer = equipment.ManufacturerModelName = "RetinaShift"
-    equipment.SoftwareVersions = __version__
-    equipment.ContributionDescription = dataset.DerivationDescription
+        dataset.SourceImageSequence[0].ReferencedFrameNumber = photograph.frame
+    equipment = item(
+        PurposeOfReferenceCodeSequence=[coded("109103", "Modifying Equipment")],
+        Manufacturer="RetinaShift",
+        ManufacturerModelName="RetinaShift",
+        SoftwareVersions=__version__,
+        ContributionDescription=dataset.DerivationDescription,
+    )
     dataset.ContributingEquipmentSequence = Sequence([*dataset.get("ContributingEquipmentSequence", []), equipment])
     syntax = str(source.file_meta.TransferSyntaxUID)
     if syntax in LOSSY_SYNTAXES and dataset.get("LossyImageCompression") != "01":
@@ -162,8 +159,25 @@ def _put_derivation(dataset: Dataset, source: Dataset, photograph: Photograph) -
 
 def coded(value: str, meaning: str, scheme: str = "DCM") -> Any:
     """An item of a code sequence."""
+    return item(CodeValue=value, CodingSchemeDesignator=scheme, CodeMeaning=meaning)
+
+
+def instance(image: Dataset) -> dict[str, Any]:
+    """The attributes by which an item refers to an object."""
+    return {"ReferencedSOPClassUID": image.SOPClassUID, "ReferencedSOPInstanceUID": image.SOPInstanceUID}
+
+
+def source_image(image: Dataset) -> Any:
+    """An item that names the object from which another is derived."""
+    purpose = coded("121322", "Source image for image processing operation")
+    return item(**instance(image), PurposeOfReferenceCodeSequence=[purpose])
+
+
+def item(**values: Any) -> Any:
+    """A data set of these attributes."""
     from pydicom import Dataset
 
-    item = Dataset()
-    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
-    return item
+    result = Dataset()
+    for name, value in values.items():
+        setattr(result, name, value)
+    return result

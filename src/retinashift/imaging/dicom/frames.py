@@ -103,22 +103,15 @@ def _native(structure: Structure, stored: FrameFormat, index: int) -> np.ndarray
 def _frames(fragments: list[bytes], frames: int, one_fragment_each: bool) -> list[bytes]:
     """The coded frames. Source: PS3.5, A.4: a frame is one fragment or several; the first item may hold offsets."""
     table, parts = fragments[0] if fragments else b"", fragments[1:]
-    if len(parts) == frames or one_fragment_each:
-        groups = [[part] for part in parts]
-    elif table:
-        offsets = {int.from_bytes(table[i : i + 4], "little") for i in range(0, len(table), 4)}
-        groups, place = [], 0
-        for part in parts:
-            if place in offsets or not groups:
-                groups.append([])
-            groups[-1].append(part)
-            place += 8 + len(part)
-    else:
-        groups = []
-        for part in parts:
-            if part.startswith(_STARTS) or not groups:
-                groups.append([])
-            groups[-1].append(part)
+    one_fragment_each = one_fragment_each or len(parts) == frames
+    offsets = {int.from_bytes(table[i : i + 4], "little") for i in range(0, len(table), 4)}
+    groups, place = list[list[bytes]](), 0
+    for part in parts:
+        begins = place in offsets if table else part.startswith(_STARTS)
+        if one_fragment_each or begins or not groups:
+            groups.append([])
+        groups[-1].append(part)
+        place += 8 + len(part)
     found = max(len(groups), sum(part.startswith(_STARTS) for part in parts))
     if found != frames:
         raise ImageError(f"DICOM that holds {found} coded frame(s), and its header says {frames}")

@@ -5,11 +5,11 @@ Made with pydicom alone: highdicom, which makes such maps, takes no ophthalmic p
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from retinashift.imaging.dicom.derived import coded, derive, new_uid, write_object
+from retinashift.imaging.dicom.derived import coded, derive, instance, item, new_uid, source_image, write_object
 from retinashift.imaging.dicom.geometry import decimal, pixel_spacing
 from retinashift.imaging.dicom.read import PRIVATE_CREATOR, PRIVATE_GROUP, record_of, require_pydicom
 from retinashift.imaging.figures.uncertainty import BRIGHTEST, FULL_SCALE, stored_deviations
@@ -67,7 +67,7 @@ def encode_parametric_map(sigma: np.ndarray, about: Dataset, source: Dataset, ex
     _put_identity(dataset, about, source)
     _put_image(dataset, sigma)
     dataset.SharedFunctionalGroupsSequence = [_shared_groups(about, explanation)]
-    dataset.PerFrameFunctionalGroupsSequence = [_item(FrameContentSequence=[_item(DimensionIndexValues=1)])]
+    dataset.PerFrameFunctionalGroupsSequence = [item(FrameContentSequence=[item(DimensionIndexValues=1)])]
     if record := record_of(about):
         dataset.private_block(PRIVATE_GROUP, PRIVATE_CREATOR, create=True).add_new(1, "UT", record)
     return write_object(dataset)
@@ -75,17 +75,17 @@ def encode_parametric_map(sigma: np.ndarray, about: Dataset, source: Dataset, ex
 
 def _put_identity(dataset: Dataset, about: Dataset, source: Dataset) -> None:
     """A new instance in a series of its own; equipment and record are copied from the result."""
-    instance, equipment = str(about.SOPInstanceUID), about.ContributingEquipmentSequence[-1]
-    dataset.SOPClassUID, dataset.SOPInstanceUID = PARAMETRIC_MAP, new_uid("parametric map", instance)
+    uid, equipment = str(about.SOPInstanceUID), about.ContributingEquipmentSequence[-1]
+    dataset.SOPClassUID, dataset.SOPInstanceUID = PARAMETRIC_MAP, new_uid("parametric map", uid)
     dataset.SeriesInstanceUID = new_uid("series of maps", str(about.SeriesInstanceUID))
-    dataset.FrameOfReferenceUID, dataset.PositionReferenceIndicator = new_uid("frame of reference", instance), None
+    dataset.FrameOfReferenceUID, dataset.PositionReferenceIndicator = new_uid("frame of reference", uid), None
     dataset.Modality = about.get("Modality") or "OT"
     dataset.SeriesNumber = dataset.InstanceNumber = 1
     dataset.SeriesDescription = "Uncertainty of super-resolution"
     dataset.Manufacturer = dataset.ManufacturerModelName = equipment.Manufacturer
     dataset.SoftwareVersions, dataset.DeviceSerialNumber = equipment.SoftwareVersions, "none"
     dataset.ReferencedSeriesSequence = [
-        _item(SeriesInstanceUID=image.SeriesInstanceUID, ReferencedInstanceSequence=[_item(**_instance(image))])
+        item(SeriesInstanceUID=image.SeriesInstanceUID, ReferencedInstanceSequence=[item(**instance(image))])
         for image in (about, source)
         if "SeriesInstanceUID" in image
     ]
@@ -104,8 +104,8 @@ def _put_image(dataset: Dataset, sigma: np.ndarray) -> None:
     dataset.HighBit, dataset.PixelRepresentation = 15, 0
     dataset.add_new("PixelData", "OW", stored_deviations(sigma).astype("<u2").tobytes())
     organization = new_uid("dimensions", str(dataset.SOPInstanceUID))
-    dataset.DimensionOrganizationSequence = [_item(DimensionOrganizationUID=organization)]
-    index = _item(DimensionOrganizationUID=organization, DimensionDescriptionLabel="Quantity")
+    dataset.DimensionOrganizationSequence = [item(DimensionOrganizationUID=organization)]
+    index = item(DimensionOrganizationUID=organization, DimensionDescriptionLabel="Quantity")
     index.DimensionIndexPointer, index.FunctionalGroupPointer = 0x00409210, 0x00409096  # LUT label, of its mapping
     dataset.DimensionIndexSequence = [index]
 
@@ -115,12 +115,12 @@ def _shared_groups(about: Dataset, explanation: str) -> Dataset:
     spacing = about.get("PixelSpacing") or [decimal(value) for value in pixel_spacing(about, 1) or ()]
     side = str(about.get("ImageLaterality") or about.get("Laterality") or "U")
     region = about.get("AnatomicRegionSequence") or [coded("81745001", "Eye", "SCT")]
-    quantity = _item(
+    quantity = item(
         ValueType="CODE",
         ConceptNameCodeSequence=[coded("246205007", "Quantity", "SCT")],
         ConceptCodeSequence=[coded("386136009", "Standard Deviation", "SCT")],
     )
-    mapping = _item(
+    mapping = item(
         LUTLabel="SIGMA",
         LUTExplanation=explanation,
         MeasurementUnitsCodeSequence=[coded("1", "no units", "UCUM")],
@@ -131,33 +131,19 @@ def _shared_groups(about: Dataset, explanation: str) -> Dataset:
     mapping.add_new("RealWorldValueFirstValueMapped", "US", 0)
     mapping.add_new("RealWorldValueLastValueMapped", "US", FULL_SCALE)
     shown = FULL_SCALE * BRIGHTEST / 255  # as far as the overlay's colours go
-    purpose = [coded("121322", "Source image for image processing operation")]
-    references = [*about.SourceImageSequence, _item(**_instance(about), PurposeOfReferenceCodeSequence=purpose)]
+    references = [*about.SourceImageSequence, source_image(about)]
     references[-1].SpatialLocationsPreserved = "YES"
-    derivation = _item(
+    derivation = item(
         DerivationDescription="Standard deviation over samples of the enlarged picture",
         DerivationCodeSequence=[coded("113085", "Spatial resampling")],
         SourceImageSequence=references,
     )
-    return _item(
-        PixelMeasuresSequence=[_item(PixelSpacing=spacing) if spacing else _item()],
-        FrameAnatomySequence=[_item(AnatomicRegionSequence=region, FrameLaterality=side)],
-        PixelValueTransformationSequence=[_item(RescaleIntercept=0, RescaleSlope=1, RescaleType="US")],
-        FrameVOILUTSequence=[_item(WindowCenter=round(shown / 2), WindowWidth=round(shown))],
+    return item(
+        PixelMeasuresSequence=[item(PixelSpacing=spacing) if spacing else item()],
+        FrameAnatomySequence=[item(AnatomicRegionSequence=region, FrameLaterality=side)],
+        PixelValueTransformationSequence=[item(RescaleIntercept=0, RescaleSlope=1, RescaleType="US")],
+        FrameVOILUTSequence=[item(WindowCenter=round(shown / 2), WindowWidth=round(shown))],
         RealWorldValueMappingSequence=[mapping],
-        ParametricMapFrameTypeSequence=[_item(FrameType=_FRAME_TYPE)],
+        ParametricMapFrameTypeSequence=[item(FrameType=_FRAME_TYPE)],
         DerivationImageSequence=[derivation],
     )
-
-
-def _instance(image: Dataset) -> dict[str, Any]:
-    return {"ReferencedSOPClassUID": image.SOPClassUID, "ReferencedSOPInstanceUID": image.SOPInstanceUID}
-
-
-def _item(**values: Any) -> Dataset:
-    from pydicom import Dataset
-
-    item = Dataset()
-    for name, value in values.items():
-        setattr(item, name, value)
-    return item

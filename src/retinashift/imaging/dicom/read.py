@@ -10,6 +10,7 @@ import numpy as np
 from retinashift.imaging.dicom.frames import SYNTAXES, FrameFormat, read_frame
 from retinashift.imaging.dicom.geometry import numbers, pixel_spacing
 from retinashift.imaging.dicom.structure import Structure, read_structure
+from retinashift.imaging.formats.exif import ByteText
 from retinashift.imaging.photograph import ImageError, Photograph, check_size, fill_range, narrow
 
 if TYPE_CHECKING:
@@ -47,19 +48,24 @@ def decode_dicom(data: bytes, max_pixels: int, frame: int | None = None) -> Phot
             object or a coding that is not read, pixels that are missing, truncated or do not fit the header.
     """
     require_pydicom()
+    from pydicom.pixels.processing import apply_color_lut
+
     structure = read_structure(data, max_pixels)
     notes = structure.notes
     header = read_header(structure)
     stored, frame = _check_header(header, structure, max_pixels, frame)
     pixels = read_frame(structure, stored, frame - 1)
     if stored.photometric == "PALETTE COLOR":
-        pixels = _apply_palette(pixels, header)
+        pixels = apply_color_lut(pixels, header)
+        if pixels.dtype == np.uint16 and header.BitsAllocated == 8:
+            pixels = narrow(pixels)  # entries of 16 bit that hold 8 bit only; others stay 16
     else:
         pixels = fill_range(pixels, 2 ** int(header.BitsStored) - 1)
         pixels = ~pixels if stored.photometric == "MONOCHROME1" else pixels
-    icc = header.get("ICCProfile")
+    icc, spacing = header.get("ICCProfile"), pixel_spacing(header, frame)  # mm on the retina, down and across
+    dpi = (_MM / spacing[1], _MM / spacing[0]) if spacing else None
     return Photograph(
-        np.ascontiguousarray(pixels), "DICOM", bytes(icc) if icc else None, dpi=_dpi(header, frame, notes),
+        np.ascontiguousarray(pixels), "DICOM", bytes(icc) if icc else None, dpi=dpi,
         provenance=record_of(header), dicom=header, frame=frame, notes=tuple(notes),
     )  # fmt: skip
 
@@ -125,21 +131,15 @@ def _element(raw: Dataset, tag: BaseTag, notes: list[str]) -> DataElement:
     if known and (kind == "SQ") != (known == "SQ"):
         raise ValueError(f"it is {kind} and should be {known}")
     if kind in _TEXT and isinstance(stored.value, bytes) and not stored.value.isascii():
-        value = stored.value.rstrip(b"\0 ")
-        return DataElement(tag, kind, _Name(value.decode("latin-1")) if kind == "PN" else value, already_converted=True)
+        text = stored.value.rstrip(b"\0 ")
+        value = ByteText(text, "latin-1") if kind == "PN" else text  # pydicom takes no bytes for a name
+        return DataElement(tag, kind, value, already_converted=True)
     element = raw[tag]
     if element.VR == "SQ":
         return DataElement(tag, "SQ", [_decoded(item, notes) for item in element.value or []])
     if element.VR in ("DS", "IS"):
         numbers(element.value)  # pydicom lets text pass
     return element
-
-
-class _Name(str):
-    """A person's name, a character a byte, that is written as those bytes: pydicom takes no bytes for a name."""
-
-    def encode(self, *_: Any, **__: Any) -> bytes:
-        return super().encode("latin-1")
 
 
 def _check_header(header: Dataset, structure: Structure, max_pixels: int, frame: int | None) -> tuple[FrameFormat, int]:
@@ -177,19 +177,3 @@ def _check_header(header: Dataset, structure: Structure, max_pixels: int, frame:
     planar = int(header.get("PlanarConfiguration") or 0) == 1
     size = int(header.Rows), int(header.Columns), int(samples), allocated // 8
     return FrameFormat(*size, photometric, planar, frames), frame
-
-
-def _apply_palette(stored: np.ndarray, header: Dataset) -> np.ndarray:
-    """RGB. Entries of 16 bit that hold 8 bit only become 8 bit; others stay 16."""
-    from pydicom.pixels.processing import apply_color_lut
-
-    rgb = apply_color_lut(stored, header)
-    return narrow(rgb) if rgb.dtype == np.uint16 and header.BitsAllocated == 8 else rgb
-
-
-def _dpi(header: Dataset, frame: int, notes: list[str]) -> tuple[float, float] | None:
-    """From the spacing on the retina."""
-    millimetres = pixel_spacing(header, frame)
-    if millimetres is None:
-        return None
-    return _MM / millimetres[1], _MM / millimetres[0]

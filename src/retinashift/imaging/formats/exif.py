@@ -27,8 +27,8 @@ _PER_INCH = {2: 1.0, 3: 2.54}
 SUBJECT_AREA, SUBJECT_LOCATION = 0x9214, 0xA214  # the first has no name in Pillow
 
 
-class _Text(str):
-    """Text of an ASCII tag, as Pillow reads it: a character a byte. Written, it is those bytes again.
+class ByteText(str):
+    """Text of an EXIF tag or a DICOM name, a character a byte. Written, it is those bytes again.
 
     Cameras store UTF-8 there, and worse; Pillow would replace what is not ASCII by question marks.
     """
@@ -84,7 +84,7 @@ def _nothing(error: Exception, notes: list[str] | None) -> Image.Exif:
 def _keep_bytes(tags: MutableMapping[int, Any]) -> None:
     for tag, value in list(tags.items()):
         if isinstance(value, str):
-            tags[tag] = _Text(value)
+            tags[tag] = ByteText(value)
 
 
 def _directory(tiff: bytes, offset: int) -> dict[int, Any]:

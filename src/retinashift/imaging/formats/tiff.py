@@ -112,7 +112,9 @@ def encode_tiff(photograph: Photograph) -> bytes:
     pixels, channels = photograph.pixels, photograph.channels
     height, width = pixels.shape[:2]
     rows = max(1, _STRIP_BYTES // pixels[0].nbytes)
-    strips = [_pack_strip(pixels[top : top + rows]) for top in range(0, height, rows)]
+    little = pixels.astype(pixels.dtype.newbyteorder("<"), copy=False)
+    differences = (imagecodecs.delta_encode(little[top : top + rows], axis=1) for top in range(0, height, rows))
+    strips = [zlib.compress(block.tobytes()) for block in differences]
     lengths = [len(strip) for strip in strips]
     if sum(lengths) > _MAX_STRIPS_BYTES:
         raise ImageError("TIFF holds at most 4 GiB; write PNG")
@@ -138,13 +140,6 @@ def provenance_of_tiff(data: bytes) -> str:
     with tifffile.TiffFile(io.BytesIO(data)) as file:
         tag = file.pages.first.tags.get(Base.ProcessingSoftware)
         return str(tag.value) if tag else ""
-
-
-def _pack_strip(pixels: np.ndarray) -> bytes:
-    """(rows, W) or (rows, W, C): differences along the row, modulo the range of the type, deflated."""
-    difference = pixels.astype(pixels.dtype.newbyteorder("<"))
-    difference[:, 1:] -= pixels[:, :-1]
-    return zlib.compress(difference.tobytes())
 
 
 def _describe(photograph: Photograph) -> ImageFileDirectory_v2:
@@ -284,14 +279,10 @@ def _read_segment(page: tifffile.TiffPage, packed: bytes, shape: tuple[int, int,
         raise ImageError("TIFF whose pixels do not fit its stated size")
     raw = raw[: rows * row_bytes]
     if page.bitspersample < 8:
-        whole = np.frombuffer(raw, np.uint8).reshape(rows, row_bytes)
         if page.fillorder == 2 or page.predictor != 1:
             raise ImageError("TIFF with reversed or differenced bits; save it with 8 bit")
-        bits = np.unpackbits(whole, axis=1)
-        if page.bitspersample == 4:
-            halves = bits.reshape(rows, -1, 4) @ np.array([8, 4, 2, 1], np.uint8)
-            return halves[:, :columns, None]
-        return bits[:, :columns, None] * np.uint8(1 if page.photometric == _PALETTE else 255)
+        values = imagecodecs.packints_decode(raw, np.uint8, page.bitspersample, runlen=columns)
+        return values.reshape(shape) * np.uint8(1 if page.photometric == _PALETTE else 255)
     dtype = np.dtype(np.uint8) if page.bitspersample == 8 else np.dtype(f"{page.parent.byteorder}u2")
     block = np.frombuffer(raw, dtype).reshape(shape).astype(dtype.newbyteorder("="))
     return np.cumsum(block, axis=1, dtype=block.dtype) if page.predictor == 2 else block
