@@ -115,7 +115,13 @@ def draw(points: list[Point], heading: str, title: str) -> Image.Image:
         x, y = place(point.seconds, point.mean)
         pen.line([place(point.seconds, point.low), place(point.seconds, point.high)], colour, 2 * FINER)
         pen.ellipse([x - reach * FINER, y - reach * FINER, x + reach * FINER, y + reach * FINER], colour)
-        left = x > 0.75 * WIDTH * FINER  # the name must not leave the picture
+        beside = [
+            a - x
+            for a, b in (place(other.seconds, other.mean) for other in points if other is not point)
+            if abs(a - x) < 190 * FINER and abs(b - y) < 20 * FINER
+        ]
+        space = (WIDTH - 170) * FINER - x  # names must neither overlap nor leave the picture
+        left = any(a >= 0 for a in beside) or (space < 0 and not beside)
         pen.text(
             (x + (-12 if left else 12) * FINER, y), point.name, colour, font if own else small, "rm" if left else "lm"
         )
