@@ -7,7 +7,7 @@ import torch
 from retinashift.evaluation.similarity import consistency
 from retinashift.imaging.degradation.bicubic import bicubic_pillow, crop_to_multiple, enlarge
 from retinashift.imaging.files import find_images, read_image
-from retinashift.inference.fidelity import back_project, back_project_rows, consistency_db
+from retinashift.inference.fidelity import back_project, consistency_db
 from retinashift.inference.pipeline import ResShiftPipeline
 
 
@@ -86,32 +86,6 @@ def test_every_result_tells_its_consistency(tiny_pipeline, retina):
         assert pipe(lr, back_projections=2, output_type=form).consistency[0] > 50
 
 
-def test_an_eight_bit_input_is_met_to_the_bit(retina):
-    lr = bicubic_pillow(retina, 4)
-    noise = torch.randn(1, *retina.shape, generator=torch.Generator().manual_seed(0)).permute(0, 3, 1, 2)
-    by_value, by_cell = (
-        bicubic_pillow(pixels(back_project(tensor(retina) + 0.03 * noise, tensor(lr), 4, 2, None, eight_bit)), 4)
-        for eight_bit in (False, True)
-    )
-    assert (by_cell == lr).mean() > max(0.999, (by_value == lr).mean())
-    assert np.abs(by_cell.astype(int) - lr).max() <= 1
-
-
-def test_an_estimate_within_the_rounding_of_its_input_stays_as_it_is():
-    lr = torch.full((1, 3, 8, 8), 128 / 127.5 - 1)
-    estimate = torch.full((1, 3, 32, 32), 128.2 / 127.5 - 1)
-    assert torch.equal(back_project(estimate, lr, 4, 2, None, True), estimate)
-    assert not torch.equal(back_project(estimate, lr, 4, 2), estimate)
-
-
-@pytest.mark.parametrize("rows", [1, 3, 7, 31])
-def test_eight_bit_corrections_do_not_depend_on_the_bands(retina, rows):
-    lr, image = tensor(bicubic_pillow(retina, 4)), tensor(retina) * 0.9
-    whole = back_project(image, lr, 4, 2, None, True)
-    bands = back_project_rows(iter(image.split(rows * 4, -2)), lr, 4, 2, None, True)
-    assert torch.equal(torch.cat(list(bands), -2), whole)
-
-
 @pytest.mark.shared
 def test_photographs_of_the_test_sets_come_back_at_60_db_or_more(shared):
     """Every third one; the benchmark states the consistency of all."""
@@ -123,9 +97,6 @@ def test_photographs_of_the_test_sets_come_back_at_60_db_or_more(shared):
             lr = bicubic_pillow(crop_to_multiple(read_image(path).pixels, 4), 4)
             result = pipeline(lr)
             assert result.bicubic_share == [0.0], path
-            difference = bicubic_pillow(result.images[0], 4).astype(int) - lr
-            assert (difference == 0).mean() > 0.998, path
-            assert (np.abs(difference) > 1).mean() < 1e-4, path
             found[path.name] = result.consistency[0]
     assert min(found.values()) >= 60, min(found, key=lambda name: found[name])
 

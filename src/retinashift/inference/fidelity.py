@@ -2,8 +2,7 @@
 
 A network's estimate can drift by a grey level here or there, in colour or in brightness. Iterative back-projection
 (Irani, Peleg, 1991) puts that right: what the reduced result lacks is enlarged and added. It changes what the input
-has measured, the coarse structure, and leaves the estimated detail as it is. An input of 8 bits is met to within its
-rounding, a deeper or float one in its values.
+has measured, the coarse structure, and leaves the estimated detail as it is.
 
 Whatever the weights are, a value of the result stays near what was seen: within the span of the input pixels around it,
 a little widened (`value_limits`). The limits are applied inside each round of back-projection, after its correction, so
@@ -30,11 +29,6 @@ SPAN, LEVELS = 0.5, 4.0
 """A value lies within `SPAN` times the span of its input neighbourhood and `LEVELS` of 255 levels beyond that span."""
 ROUNDING = 0.5
 """Levels of 255 that the limits leave to the rounding of an 8-bit result."""
-EIGHT_BIT_ROUNDS, CELL, CELL_GAIN = 3, 0.3, 2.0
-"""An input of 8 bits stands for all values that round to it, so correcting to its value would copy its rounding error.
-Only what differs by more than `CELL` levels of 255, once the result is rounded, is corrected, and `CELL_GAIN` times,
-because a change below half a level may round to none. One iteration is `EIGHT_BIT_ROUNDS` such corrections. Chosen on
-validation photographs: the result, reduced and rounded, then equals its input in 99.9 % of the values."""
 Limits = tuple[Tensor, Tensor]
 
 
@@ -66,9 +60,7 @@ def within(sr: Tensor, limits: Limits | None, scale: int) -> Tensor:
     return torch.fmin(torch.fmax(blocks, least), most).flatten(-4, -3).flatten(-2)
 
 
-def back_project(
-    sr: Tensor, lr: Tensor, scale: int, iterations: int, limits: Limits | None = None, eight_bit: bool = False
-) -> Tensor:
+def back_project(sr: Tensor, lr: Tensor, scale: int, iterations: int, limits: Limits | None = None) -> Tensor:
     """Bring `sr` closer to those pictures whose bicubic reduction is `lr`.
 
     Args:
@@ -77,70 +69,42 @@ def back_project(
         scale: of the picture; the reduction is `bicubic-pillow`, in floating point.
         iterations: how often; 0 returns `sr`. Values outside the range count as what is shown of them.
         limits: of the values, see `value_limits`; None is -1 and 1.
-        eight_bit: `lr` has 8 bits and the result is written with 8; see `EIGHT_BIT_ROUNDS`.
 
     Returns:
         As `sr`, within the limits.
     """
-    if iterations:
+    for _ in range(iterations):
         sr = within(sr, limits, scale)  # what is cut off later would be missing from the reduced result
-    for _ in range(iterations * (EIGHT_BIT_ROUNDS if eight_bit else 1)):
-        sr = within(sr + upsample_bicubic(_missing(sr, lr, eight_bit), scale), limits, scale)
+        reduced = F.interpolate(sr, scale_factor=1 / scale, mode="bicubic", antialias=True, align_corners=False)
+        sr = within(sr + upsample_bicubic(lr - reduced, scale), limits, scale)
     return sr
 
 
-def _missing(sr: Tensor, lr: Tensor, eight_bit: bool) -> Tensor:
-    """What the reduced `sr` lacks of `lr`, shaped as `lr`."""
-    size = lr.shape[-2:]
-    if not eight_bit:
-        return lr - F.interpolate(sr, size, mode="bicubic", antialias=True, align_corners=False)
-    # Pillow reduces the width first and rounds after each direction
-    narrow = F.interpolate(_rounded(sr), (sr.shape[-2], size[1]), mode="bicubic", antialias=True, align_corners=False)
-    missing = lr - F.interpolate(_rounded(narrow), size, mode="bicubic", antialias=True, align_corners=False)
-    return CELL_GAIN * (missing - missing.clamp(-CELL * 2 / 255, CELL * 2 / 255))
-
-
-def _rounded(image: Tensor) -> Tensor:
-    """As it is when it is written with 8 bits."""
-    return ((image + 1) * 127.5).round().clamp(0, 255) / 127.5 - 1
-
-
 def back_project_rows(
-    bands: Iterator[Tensor],
-    lr: Tensor,
-    scale: int,
-    iterations: int,
-    limits: Limits | None = None,
-    eight_bit: bool = False,
+    bands: Iterator[Tensor], lr: Tensor, scale: int, iterations: int, limits: Limits | None = None
 ) -> Iterator[Tensor]:
     """`back_project` of a picture that comes in bands of rows, top to bottom; the same numbers, a few rows later.
 
     Args:
         bands: (1, C, n*scale, w*scale) each.
-        lr, scale, iterations, limits, eight_bit: as in `back_project`; limits hold without any iteration, too.
+        lr, scale, iterations, limits: as in `back_project`; limits hold without any iteration, too.
     """
-    if iterations or limits is not None:
+    if limits is not None:
         bands = _limited(bands, limits, scale)
-    for _ in range(iterations * (EIGHT_BIT_ROUNDS if eight_bit else 1)):
-        bands = _one_round(bands, lr, scale, limits, eight_bit)
+    for _ in range(iterations):
+        bands = _one_iteration(bands, lr, scale, limits)
     return bands
 
 
-def _limited(bands: Iterator[Tensor], limits: Limits | None, scale: int) -> Iterator[Tensor]:
+def _limited(bands: Iterator[Tensor], limits: Limits, scale: int) -> Iterator[Tensor]:
     top = 0
     for rows in bands:
         bottom = top + rows.shape[-2] // scale
-        yield within(rows, _part(limits, top, bottom), scale)
+        yield within(rows, (limits[0][..., top:bottom, :], limits[1][..., top:bottom, :]), scale)
         top = bottom
 
 
-def _part(limits: Limits | None, top: int, bottom: int) -> Limits | None:
-    return None if limits is None else (limits[0][..., top:bottom, :], limits[1][..., top:bottom, :])
-
-
-def _one_round(
-    bands: Iterator[Tensor], lr: Tensor, scale: int, limits: Limits | None, eight_bit: bool
-) -> Iterator[Tensor]:
+def _one_iteration(bands: Iterator[Tensor], lr: Tensor, scale: int, limits: Limits | None) -> Iterator[Tensor]:
     halo = 2 * REACH  # a correction is enlarged from corrections around it, each reduced from rows around it
     height, top, done = lr.shape[-2], 0, 0  # of input rows: all, the first one held, those given out
     held = lr.new_zeros(*lr.shape[:2], 0, lr.shape[-1] * scale)
@@ -149,9 +113,9 @@ def _one_round(
         bottom = top + held.shape[-2] // scale
         ready = bottom if bottom == height else bottom - halo
         if ready > done:
-            missing = upsample_bicubic(_missing(held, lr[..., top:bottom, :], eight_bit), scale)
-            here = slice((done - top) * scale, (ready - top) * scale)
-            yield within(held[..., here, :] + missing[..., here, :], _part(limits, done, ready), scale)
+            here = None if limits is None else (limits[0][..., top:bottom, :], limits[1][..., top:bottom, :])
+            better = back_project(held, lr[..., top:bottom, :], scale, 1, here)
+            yield better[..., (done - top) * scale : (ready - top) * scale, :]
             done, first = ready, max(0, ready - halo)
             held, top = held[..., (first - top) * scale :, :].clone(), first
 

@@ -19,7 +19,7 @@ import torch
 
 from retinashift.imaging.files import replace_file
 from retinashift.inference.checkpoints import checkpoint_hash
-from retinashift.inference.fidelity import CELL, CELL_GAIN, EIGHT_BIT_ROUNDS, LEVELS, ROUNDING, SPAN
+from retinashift.inference.fidelity import LEVELS, ROUNDING, SPAN
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.inference.self_check import FADE, LEVEL, NEAR, WIDEN
 
@@ -72,7 +72,7 @@ class Graph:
 
 
 def faithful_graph(pipeline: ResShiftPipeline, half: bool = False) -> Any:
-    """The faithful mode, on 8-bit input, of a checkpoint with a `LightNet` in pixel space, as an `onnx.ModelProto`.
+    """The faithful mode of a checkpoint with a `LightNet` in pixel space, as an `onnx.ModelProto`.
 
     Its input `input` is (B, 3, H, W) float32 in [0, 1], its output `output` (B, 3, scale*H, scale*W) float32 in
     [0, 1]; B, H and W are free.
@@ -100,8 +100,8 @@ def faithful_graph(pipeline: ResShiftPipeline, half: bool = False) -> Any:
     x0 = _checked(graph, x0, y0, lr, pipeline.config.check_threshold * LEVEL, scale)
     limits = _limits(graph, lr, scale)
     x0 = _within(graph, x0, limits)
-    for _ in range(pipeline.config.back_projections * EIGHT_BIT_ROUNDS):
-        missing = _missing(graph, x0, lr, scale)  # (B, 3, H, W)
+    for _ in range(pipeline.config.back_projections):
+        missing = graph.op("Sub", lr, _reduce(graph, x0, 3, scale))  # (B, 3, H, W)
         x0 = _within(graph, graph.op("Add", x0, _upsample(graph, missing, inside, 3, scale)), limits)
     halved = graph.op("Mul", graph.op("Add", x0, one), graph.constant(0.5))
     graph.nodes.append(helper.make_node("Identity", [halved], ["output"]))
@@ -162,8 +162,7 @@ def _upsample(graph: Graph, x: str, inside: str, channels: int, scale: int) -> s
 def _checked(graph: Graph, x0: str, y0: str, lr: str, threshold: float, scale: int) -> str:
     """`SelfCheck` with the measure "value": bicubic (y0) where the estimate, reduced, contradicts the input."""
     clipped = graph.op("Clip", x0, graph.constant(-1.0), graph.constant(1.0))
-    reduced = _reduce(graph, _reduce(graph, clipped, scale, axis=1), scale, axis=0)
-    error = graph.op("Abs", graph.op("Sub", reduced, lr))
+    error = graph.op("Abs", graph.op("Sub", _reduce(graph, clipped, 3, scale), lr))
     largest = graph.op("ReduceMax", error, axes=[1], keepdims=1)  # (B, 1, H, W)
 
     def above(limit: str) -> str:
@@ -218,39 +217,27 @@ def _bilinear(graph: Graph, x: str, scale: int) -> str:
     )
 
 
-def _reduce(graph: Graph, x: str, scale: int, axis: int) -> str:
-    """Antialiased bicubic reduction of (B, 3, H, W) along its height (axis 0) or width (axis 1)."""
+def _reduce(graph: Graph, x: str, channels: int, scale: int) -> str:
+    """Antialiased bicubic reduction of (B, C, H*scale, W*scale) to (B, C, H, W): `bicubic-pillow` in float."""
     before = 3 * scale // 2
     tap = (np.arange(4 * scale) - before + 0.5) / scale - 0.5
     kernel = _keys_cubic(tap)
     kernel /= kernel.sum()  # (4*scale,)
-    shape, pads, strides = [1, 1], [0, 0, 0, 0], [1, 1]
-    shape[axis], strides[axis] = 4 * scale, scale
-    pads[axis] = pads[axis + 2] = before
 
     def narrow(x: str, channels: int) -> str:
-        weight = np.tile(kernel.reshape(1, 1, *shape), (channels, 1, 1, 1)).astype(np.float32)
-        geometry = {"kernel_shape": shape, "pads": pads, "strides": strides, "group": channels}
-        return graph.op("Conv", x, graph.constant(weight), **geometry)
+        for axis in (0, 1):
+            shape = [1, 1]
+            shape[axis] = 4 * scale
+            pads, strides = [0, 0, 0, 0], [1, 1]
+            pads[axis] = pads[axis + 2] = before
+            strides[axis] = scale
+            weight = np.tile(kernel.reshape(1, 1, *shape), (channels, 1, 1, 1)).astype(np.float32)
+            x = graph.op(
+                "Conv", x, graph.constant(weight), kernel_shape=shape, pads=pads, strides=strides, group=channels
+            )
+        return x
 
-    return graph.op("Div", narrow(x, 3), narrow(_ones_like(graph, x), 1))
-
-
-def _missing(graph: Graph, x: str, lr: str, scale: int) -> str:
-    """What the reduced (B, 3, H*s, W*s) lacks of an 8-bit input beyond its rounding, see `EIGHT_BIT_ROUNDS`."""
-    reduced = _reduce(graph, _rounded(graph, x), scale, axis=1)  # Pillow reduces the width first, and rounds
-    reduced = _reduce(graph, _rounded(graph, reduced), scale, axis=0)
-    missing = graph.op("Sub", lr, reduced)  # (B, 3, H, W)
-    cell = graph.op("Clip", missing, graph.constant(-CELL * LEVEL), graph.constant(CELL * LEVEL))
-    return graph.op("Mul", graph.op("Sub", missing, cell), graph.constant(CELL_GAIN))
-
-
-def _rounded(graph: Graph, x: str) -> str:
-    """Values in [-1, 1] as they are when they are written with 8 bits."""
-    half = graph.constant(127.5)
-    levels = graph.op("Round", graph.op("Mul", graph.op("Add", x, graph.constant(1.0)), half))
-    levels = graph.op("Clip", levels, graph.constant(0.0), graph.constant(255.0))
-    return graph.op("Sub", graph.op("Div", levels, half), graph.constant(1.0))
+    return graph.op("Div", narrow(x, channels), narrow(_ones_like(graph, x), 1))
 
 
 def _ones_like(graph: Graph, x: str) -> str:

@@ -271,8 +271,7 @@ class ResShiftPipeline(DiffusionPipeline):
                     # 5. Return to bicubic what contradicts the input
                     rows = check.rows(rows)  # (1, 3, n*scale, w*scale)
                     # 6. Project back onto the input
-                    eight_bit = prepared.levels == 255
-                    rows = back_project_rows(rows, lr, scale, plan.back_projections, limits, eight_bit)
+                    rows = back_project_rows(rows, lr, scale, plan.back_projections, limits)
                     # 7. Average the samples
                     if mean:
                         mean.add(band.mean(1, keepdim=True) if prepared.grey else band for band in rows)
