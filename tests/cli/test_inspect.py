@@ -11,15 +11,15 @@ RECORD = Provenance(4, "c" * 64, 1, 7, "1" * 64)
 
 
 def test_a_file_that_cannot_be_read_keeps_nothing_from_the_others(tmp_path, retina):
-    good, broken, last = (tmp_path / name for name in ("a.png", "b.bmp", "c.png"))
+    good, broken, last = (tmp_path / name for name in ("a.png", "b.png", "c.png"))
     good.write_bytes(encode_image(good, retina, provenance=RECORD))
-    broken.write_bytes(b"BM rubbish")
+    broken.write_bytes(b"GIF89a rubbish")
     last.write_bytes(encode_image(last, retina, provenance=replace(RECORD, seed=8)))
     told = retinashift("inspect", good, broken, last)
     assert told.returncode == 1
     assert told.stdout.count("Super-resolved") == 2
-    assert [line for line in told.stderr.splitlines() if "b.bmp" in line and "BMP is not read" in line]
-    assert "b.bmp" not in told.stdout
+    assert [line for line in told.stderr.splitlines() if "b.png" in line and "GIF is not read" in line]
+    assert "b.png" not in told.stdout
     assert len(retinashift("inspect", "--json", good, broken, last).stdout.splitlines()) == 2
 
 
