@@ -8,7 +8,14 @@ import zipfile
 import pytest
 
 from builders.photographs import kaggle_zip
-from retinashift.data.leaks import check_no_leakage, content_hash, content_hashes, read_trained_on, write_trained_on
+from retinashift.data.leaks import (
+    check_no_leakage,
+    content_hash,
+    content_hashes,
+    read_trained_on,
+    split_by_patient,
+    write_trained_on,
+)
 from retinashift.data.photographs import STARE_LABELLED, DataError, FileRef, Source, list_source
 
 
@@ -80,3 +87,15 @@ def test_what_a_checkpoint_was_trained_on_is_read_back_and_missing_or_strange_is
         (tmp_path / "trained_on.json").write_text(strange)
         assert read_trained_on(tmp_path) == set()
     assert read_trained_on(tmp_path / "none") == set()
+
+
+def test_what_is_held_out_depends_on_the_content_alone_and_copies_stay_together(tmp_path, photographs):
+    for path in photographs.iterdir():
+        shutil.copy(path, tmp_path / f"z{path.name}")
+    plain, renamed = split_by_patient(listed(photographs)), split_by_patient(listed(tmp_path / "."))
+    assert [len(side) for side in plain] == [4, 2]
+    bytes_of = [{item.hr.path.read_bytes() for item in split[1]} for split in (plain, renamed)]
+    assert bytes_of[0] == bytes_of[1]  # tmp_path holds both: each copy lies where its original does
+    assert len(renamed[1]) == 4
+    with pytest.raises(DataError, match="all of one patient or content"):
+        split_by_patient(listed(photographs)[:1])

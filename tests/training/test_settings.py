@@ -84,7 +84,6 @@ def test_the_chain_has_the_names_of_the_scheduler():
         ("data: {path: a, lr_path: b}", "^data: lr_path goes with layout pairs"),
         ("data: {path: a}\nrun: {precision: fp8}", "run.precision is 'fp8'; allowed are fp32, bf16, fp16"),
         ("data: {path: a, layout: pairs}", "lr_path"),
-        ("data: {path: a, split: test}", "layout stare only"),
         ("data: {path: a}\ncrop: {size: 30}", "multiple of chain.scale 4"),
         ("data: {path: a, layout: pairs, lr_path: b}\ncrop: {blur_sigma_max: 1.0}", "crop.blur_sigma_max: HR would"),
         ("data: {path: a, layout: pairs, lr_path: b}\ncrop: {tint_max: 1, sharpen_max: 1}", "crop.sharpen_max: HR"),

@@ -19,7 +19,7 @@ from retinashift.cli.app import app_command
 from retinashift.cli.checkpoints import export_weights, import_weights, info, inspect_files
 from retinashift.cli.pictures import degradations, demo, schedule
 from retinashift.cli.scoring import EvaluateCommand, calibrate, coverage, evaluate
-from retinashift.cli.training import train
+from retinashift.cli.training import finetune, train
 from retinashift.cli.upscaling import upscale
 from retinashift.imaging.failures import DEBUG_VARIABLE, LineFormatter, explain
 
@@ -47,6 +47,7 @@ def options(
 app.command()(upscale)
 app.command("inspect")(inspect_files)
 app.command("app")(app_command)
+app.command()(finetune)
 app.command()(train)
 app.command(cls=EvaluateCommand)(evaluate)
 app.command()(calibrate)

@@ -42,6 +42,31 @@ def train(
         run(given, display)
 
 
+def finetune(
+    photographs: Annotated[
+        str, typer.Argument(help="Folder or zip: STARE, a folder with hr/ and lr/ in it, or any photographs.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder of the run.")] = Path("runs/finetune"),
+    minutes: Annotated[float, typer.Option(min=0, help="Minutes to train; 0 is 500 steps.")] = 0,
+    checkpoint: Annotated[
+        str, typer.Option("--checkpoint", "-c", help="Checkpoint to start from: a folder or a bundled name.")
+    ] = "",
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print errors, warnings and the outcome only.")] = False,
+) -> None:
+    """Fine-tune on photographs of your own, some patients held out; the same command again resumes."""
+    quiet_libraries()
+    from retinashift.training.finetune import finetune as run
+    from retinashift.training.finetune import plan_finetune
+
+    plan = plan_finetune(photographs, str(out), minutes=minutes, checkpoint=checkpoint)
+    with TrainingDisplay(quiet=quiet) as display:
+        done = run(plan, display)
+    typer.echo(f"PSNR on {plan.held_out} held-out photographs, dB (RGB, field of view), trained on {plan.training}:")
+    typer.echo(f"  bicubic     {done.bicubic:6.2f}\n  start       {done.start:6.2f}")
+    typer.echo(f"  fine-tuned  {done.best:6.2f}  ({done.best - done.start:+.2f}, step {done.best_step})")
+    typer.echo(f"Look at {done.figure}; use it with --checkpoint {done.checkpoint}")
+
+
 class TrainingDisplay:
     """Shows the trainer's reports: a header, a bar on a terminal or lines in a pipe, validations, and the outcome.
 

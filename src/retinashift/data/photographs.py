@@ -50,7 +50,7 @@ class Source:
     names in `lr_path`. stare: im0001 to im0402, in any of STARE's layouts."""
     lr_path: str = ""
     split: Split = "all"
-    """For the layout "stare": the documented split."""
+    """stare: the documented split. Others: about one patient in five is the test set, see `split_by_patient`."""
     balance: Literal["photograph", "set", "folder"] = "photograph"
     """What is drawn equally often: every photograph; every set, which is what file names have before their first "_",
     as in drive_21.png; or every folder. Few photographs of a camera then count as much as many of another."""
@@ -58,11 +58,6 @@ class Source:
     def __post_init__(self) -> None:
         if (self.layout == "pairs") != bool(self.lr_path):
             raise DataError("lr_path goes with layout pairs, and layout pairs needs it")
-        if self.split != "all" and self.layout != "stare":
-            raise DataError(
-                f"split {self.split} is defined for layout stare only; set split to all, and use one folder "
-                "for training and another for validation"
-            )
 
 
 @dataclass(frozen=True)
@@ -200,9 +195,15 @@ def list_source(source: Source, section: str = "") -> list[Item]:
     refs = _find(source, "path", section)
     if source.layout == "stare":
         return [Item(ref) for ref in _stare_split(refs, source)]
-    if source.layout == "hr":
-        return [Item(ref) for ref in refs]
-    return _match_pairs(refs, _find(source, "lr_path", section), source)
+    items = [Item(ref) for ref in refs]
+    if source.layout == "pairs":
+        items = _match_pairs(refs, _find(source, "lr_path", section), source)
+    if source.split == "all":
+        return items
+    from retinashift.data.leaks import split_by_patient  # which knows photographs
+
+    training, test = split_by_patient(items)
+    return test if source.split == "test" else training
 
 
 def _find(source: Source, setting: str, section: str) -> list[FileRef]:

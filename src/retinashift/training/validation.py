@@ -69,8 +69,11 @@ def most_changed(one: np.ndarray, other: np.ndarray, side: int = SIDE // 2) -> t
     return slice(top, top + side), slice(left, left + side)
 
 
+def to_uint8(pixels: np.ndarray) -> np.ndarray:
+    """(H, W, 3) uint8 of uint8 or uint16, which is rounded: for scores and figures only."""
+    return np.ascontiguousarray(pixels if pixels.dtype == np.uint8 else np.rint(pixels / 257).astype(np.uint8))
+
+
 def _uint8(pixels: torch.Tensor) -> np.ndarray:
-    """(3, H, W) -> (H, W, 3) uint8; 16 bit is rounded, for scores only."""
-    if pixels.dtype != torch.uint8:
-        pixels = (pixels.float() / 257).round().to(torch.uint8)
-    return np.ascontiguousarray(pixels.permute(1, 2, 0).cpu().numpy())
+    """(3, H, W) uint8 or uint16 -> (H, W, 3) uint8."""
+    return to_uint8(pixels.permute(1, 2, 0).cpu().numpy())

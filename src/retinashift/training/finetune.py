@@ -1,0 +1,139 @@
+"""Fine-tuning in one step: the settings for a set of photographs, the run, and what came of it.
+
+Photographs of some patients are held out: STARE's test split, or about one patient in five.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from retinashift.data.inspection import measured
+from retinashift.data.photographs import DataError, Source, find_photographs, list_source, stem
+from retinashift.imaging.degradation.bicubic import bicubic_pillow, crop_to_multiple, enlarge
+from retinashift.imaging.figures.comparison import side_by_side
+from retinashift.imaging.files import write_image
+from retinashift.inference.checkpoints import open_checkpoint
+from retinashift.training.run import Report, no_report, train
+from retinashift.training.settings import Precision, TrainConfig
+from retinashift.training.validation import most_changed, to_uint8
+
+CROP, SMALLEST_CROP, GRID = 192, 32, 16
+"""Side of a crop in pixels: the usual one, the smallest, and what it is a multiple of."""
+STEPS, LONGEST = 500, 10**6
+"""Steps of a run without, and at most with, a time to keep to."""
+SHOWN = 3
+"""Held-out photographs in the figure."""
+FIGURE = "held_out.png"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Settings for a set of photographs, and how many of them are trained on and held out."""
+
+    settings: TrainConfig
+    training: int
+    held_out: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Mean PSNR in dB on the held-out photographs (RGB, field of view), and where the results lie."""
+
+    bicubic: float
+    start: float
+    best: float
+    best_step: int
+    checkpoint: Path
+    figure: Path
+
+
+def plan_finetune(
+    photographs: str, out: str, *, minutes: float = 0.0, checkpoint: str = "", precision: Precision | None = None
+) -> Plan:
+    """Choose layout, split, crops, length and precision for photographs and this machine.
+
+    Args:
+        photographs: folder or zip: STARE in any of its layouts; a folder with hr/ and lr/ in it; or any photographs.
+        out: folder of the run.
+        minutes: of training; 0 is `STEPS` steps.
+        checkpoint: where to start, as `open_checkpoint` takes it.
+        precision: None is `fast_precision`.
+
+    Raises:
+        DataError: too few photographs or patients, or one that is too small.
+        ConfigError: a value out of range.
+    """
+    source = _layout(photographs)
+    training, held_out = (list_source(Source(**source, split=split)) for split in ("train", "test"))
+    smallest = min((min(measured(item.hr)), item.hr.name) for item in training)
+    size = min(CROP, smallest[0] // GRID * GRID)
+    if size < SMALLEST_CROP:
+        raise DataError(f"{smallest[1]} is {smallest[0]} pixels a side; at least {SMALLEST_CROP} are needed")
+    changes = {"rescale_min": 0.7, "rescale_max": 1.4, "blur_sigma_max": 0.5, "tint_max": 0.1}
+    every = 100 if not minutes else 250
+    settings = {
+        "init_from": checkpoint or "shipped",
+        "data": source | {"split": "train"},
+        "validation": source | {"split": "test"},
+        "crop": {"size": size} | (changes if source["layout"] != "pairs" else {}),
+        "optim": {"batch_size": 8, "learning_rate": 4e-4, "warmup_steps": 50, "clip": 0.2, "ema": 0.995,
+                  "last_step_share": 0.5},
+        "run": {"out": out, "steps": LONGEST if minutes else STEPS, "minutes": minutes,
+                "validate_every": every, "save_every": every, "precision": precision or fast_precision()},
+    }  # fmt: skip
+    return Plan(TrainConfig.parse(settings), len(training), len(held_out))
+
+
+def fast_precision() -> Precision:
+    """bf16 where the GPU, or the processor, has units for it; else fp32."""
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    probe: Callable[[], bool] | None = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return "bf16" if probe is not None and probe() else "fp32"
+
+
+def finetune(plan: Plan, report: Report = no_report) -> Outcome:
+    """Train, or go on with the run that the folder holds; draw the figure. Errors as `train`."""
+    config = plan.settings
+    folder = train(config, report).parent
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    scores = [line for line in lines if line["event"] == "validation"]
+    best = max(scores, key=lambda line: line["psnr"])
+    figure = folder / FIGURE
+    write_image(figure, _draw(config, folder / "best"), overwrite=True)
+    return Outcome(best["psnr_bicubic"], scores[0]["psnr"], best["psnr"], best["step"], folder / "best", figure)
+
+
+def _layout(photographs: str) -> dict[str, Any]:
+    folder = Path(photographs).expanduser()
+    for hr, lr in (("hr", "lr"), ("HR", "LR")):
+        if (folder / hr).is_dir() and (folder / lr).is_dir():
+            return {"path": str(folder / hr), "layout": "pairs", "lr_path": str(folder / lr)}
+    names = [stem(ref.name).lower() for ref in find_photographs(folder)]
+    is_stare = all(re.fullmatch(r"im0\d{3}", name) for name in names)
+    return {"path": photographs, "layout": "stare" if is_stare else "hr"}
+
+
+def _draw(config: TrainConfig, tuned: Path) -> np.ndarray:
+    """Held-out photographs where fine-tuning changed most, under one another, (H, W, 3) uint8."""
+    assert config.validation is not None
+    pipelines = {"start": open_checkpoint(config.init_from), "fine-tuned": open_checkpoint(str(tuned))}
+    rows = []
+    for item in list_source(config.validation)[:SHOWN]:
+        scale = pipelines["start"].config.scale
+        hr = crop_to_multiple(to_uint8(item.hr.read()), scale)
+        lr = bicubic_pillow(hr, scale) if item.lr is None else to_uint8(item.lr.read())
+        pictures = {"input": enlarge(lr, scale, "nearest"), "bicubic": enlarge(lr, scale, "bicubic")}
+        for name, pipeline in pipelines.items():
+            pictures[name] = pipeline(lr, generator=torch.Generator().manual_seed(config.run.seed)).images[0]
+        detail = most_changed(pictures["fine-tuned"], pictures["start"])
+        rows.append(side_by_side(pictures | {"photograph": hr}, detail, 256, marked=True))
+    return np.concatenate(rows)
