@@ -1,16 +1,17 @@
 """Modes and uncertainty by the command line: what is written, and what it says of itself."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from builders.command import one_line_error, retinashift
-from builders.dicom import photography, written
 from retinashift.batch.jobs import maps_of
 from retinashift.imaging.figures.uncertainty import decode_map
 from retinashift.imaging.files import find_provenance, read_image
+from retinashift.imaging.formats.table import FORMATS
 
 
 @pytest.fixture
@@ -88,25 +89,34 @@ def test_maps_are_not_replaced_unasked_and_contradictions_are_one_line(upscale):
         assert not target.parent.exists()
 
 
-def test_one_odd_object_between_two_photographs_is_one_line_and_the_others_are_done(tmp_path, retina, checkpoint):
-    pydicom = pytest.importorskip("pydicom")
-    source = tmp_path / "in"
+def test_a_codec_that_raises_anything_between_two_photographs_is_one_line_and_the_others_are_done(
+    tmp_path, retina, checkpoint, monkeypatch
+):
+    def odd(data, max_pixels, page):
+        raise TypeError("contents must be\n'Dataset'")
+
+    def unwritable(photograph):
+        if photograph.pixels.shape[0] == 4 * 12:
+            raise KeyError("no such predictor")
+        return tiff.encode(photograph)
+
+    tiff = FORMATS["TIFF"]
+    source, log = tmp_path / "in", tmp_path / "log.jsonl"
     source.mkdir()
-    for name in ("a.png", "c.png"):
-        Image.fromarray(retina[:24, :32]).save(source / name)
-    odd = photography(np.ascontiguousarray(retina[:24, :32]))
-    del odd.ImageType
-    odd.add(pydicom.DataElement("ImageType", "SQ", [pydicom.Dataset()]))  # a sequence where text belongs
-    (source / "b.dcm").write_bytes(written(odd))
-    log = tmp_path / "log.jsonl"
+    for name, rows in (("a.png", 24), ("b.webp", 24), ("c.tif", 12), ("d.tif", 24)):
+        Image.fromarray(retina[:rows, :32]).save(source / name)
+    monkeypatch.setitem(FORMATS, "WebP", replace(FORMATS["WebP"], decode=odd))
+    monkeypatch.setitem(FORMATS, "TIFF", replace(tiff, encode=unwritable))
     done = retinashift("upscale", source, "-o", tmp_path / "out", "-c", checkpoint, "--log", log)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "c.png"]
-    lines = [line for line in done.stderr.splitlines() if line.startswith("failed: ")]
-    assert len(lines) == 1
-    assert "b.dcm" in lines[0]
-    assert [json.loads(line)["status"] for line in log.read_text().splitlines()] == ["written", "failed", "written"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "d.tif"]
+    unread, unwritten = [line for line in done.stderr.splitlines() if line.startswith("failed: ")]
+    assert "b.webp: truncated or damaged WebP (contents must be 'Dataset')" in unread
+    assert "c.tif: internal error (KeyError: 'no such predictor')" in unwritten
+    assert "Internal errors of RetinaShift among the failures: 1." in done.stderr
+    statuses = [json.loads(line)["status"] for line in log.read_text().splitlines()]
+    assert statuses == ["written", "failed", "failed", "written"]
 
 
 def test_jpeg_of_a_quality_can_be_asked_for_and_is_refused_where_there_is_none(upscale, tmp_path, checkpoint):
