@@ -21,7 +21,7 @@ def app_command(
     max_upload: Annotated[int, typer.Option("--max-upload", min=1, help="MiB of one upload.")] = 64,
     max_pixels: Annotated[int, typer.Option("--max-pixels", min=1, help="Pixels of one photograph.")] = 8_000_000,
 ) -> None:
-    """Open a local web page to enlarge photographs and look at them closely."""
+    """Open a local web page to upscale photographs and compare them closely."""
     from retinashift.web.server import serve
     from retinashift.web.settings import CREDENTIALS_VARIABLE, PageSettings
 
