@@ -9,7 +9,7 @@ import torch
 from diffusers.models.autoencoders.vq_model import VQModel
 from torch import Tensor
 
-from retinashift import inference
+from retinashift.inference import memory
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.models.swin_unet import SwinUNet
 from retinashift.models.window_attention import WindowAttention
@@ -86,7 +86,7 @@ def test_each_part_makes_room_when_it_is_done_and_what_attention_needs_is_made_o
     pipeline = ResShiftPipeline.from_pretrained(import_official(*files, None, tmp_path / "out"))
     expected = pipeline(retina[:16, :16]).images[0]
     released, gathered = [], []
-    monkeypatch.setattr(inference.pipeline, "release", lambda part: released.append(part))
+    monkeypatch.setattr(memory, "drop_clean_pages", lambda part: released.append(part))
     one = WindowAttention.position_bias
     monkeypatch.setattr(WindowAttention, "position_bias", lambda self: gathered.append(self) or one(self))
     assert (pipeline(retina[:16, :16]).images[0] == expected).all()
