@@ -1,4 +1,4 @@
-"""What is told of a file is one printable line that names it, whoever has something to say."""
+"""Every message about a file is one printable line that names it."""
 
 import logging
 import warnings

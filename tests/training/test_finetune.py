@@ -1,4 +1,4 @@
-"""Fine-tuning in one step: some patients are held out, the run goes on, and what came of it is told and drawn."""
+"""`finetune` holds some patients out, trains, and prints and draws the outcome."""
 
 from dataclasses import replace
 

@@ -65,7 +65,7 @@ class Gallery:
     shown: frozenset[str]
     """Names of the images that are shown whatever their scores."""
     worst: int = 5
-    """So many are shown whose `Exhibit.gain` is least."""
+    """Number of photographs shown, those with the least `Exhibit.gain`."""
     exhibits: dict[str, Exhibit] = field(default_factory=dict)
     power: dict[str, list[np.ndarray]] = field(default_factory=dict)
     """By method: the power relative to the photograph's, (BANDS,), one for each photograph."""

@@ -29,7 +29,7 @@ KINDS = {
 }
 """By the type in a CSV: name in scores, and sign of the contrast."""
 EXPERTS = 2
-"""So many experts must have marked a lesion."""
+"""Experts who must have marked a lesion."""
 REACH = 5.0
 """Pixels between the marks of two experts who mean the same small lesion."""
 SMALL = 4.0

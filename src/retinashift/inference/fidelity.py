@@ -87,7 +87,7 @@ def back_project_rows(
 
     Args:
         bands: (1, C, n*scale, w*scale) each.
-        lr, scale, iterations, limits: as in `back_project`; limits hold without any iteration, too.
+        lr, scale, iterations, limits: as in `back_project`; limits also hold without any iteration.
     """
     if limits is not None:
         bands = _limited(bands, limits, scale)

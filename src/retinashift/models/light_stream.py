@@ -121,7 +121,7 @@ class LightStream:
         timestep: step index.
         height: rows of the picture.
         most: how many rows a layer returns at a time, at most, beyond those that it is given. After the last row of the
-            picture each layer owes one row more than the layer before it; they are paid in so many rows at a time.
+            picture each layer owes one row more than the layer before it; they are computed this many rows at a time.
     """
 
     def __init__(self, net: LightNet, timestep: int, height: int, most: int = 64):

@@ -1,4 +1,4 @@
-"""Fine-tuning in one step: the settings for a set of photographs, the run, and what came of it.
+"""Fine-tuning in one step: the settings for a set of photographs, the run, and its outcome.
 
 Photographs of some patients are held out: STARE's test split, or about one patient in five.
 """

@@ -117,7 +117,7 @@ class JobQueue:
                     job.ended.set()
 
     def close(self, patience: float = 10.0) -> None:
-        """Cancel everything, and wait for the running job for so many seconds."""
+        """Cancel everything, and wait up to `patience` seconds for the running job."""
         with self.changed:
             self.closing = True
             for job in self.jobs.values():
