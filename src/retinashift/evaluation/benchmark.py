@@ -70,7 +70,7 @@ def evaluate(
         degradation: how the inputs are made; random ones are drawn with the seed (0, number of the photograph).
         observed: what experts marked on the photograph of a name; vessels in its uncropped size.
         on_progress: called after each photograph with the number done.
-        on_result: called with each result; for a stochastic method with that of the first seed.
+        on_result: called with each result; for a stochastic method the result of the first seed.
         on_failure: called with name and error of a photograph that cannot be scored; it is then left out for all
             methods. None raises the error.
 

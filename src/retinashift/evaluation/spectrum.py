@@ -1,4 +1,4 @@
-"""Sharpness by frequency: the power of a result relative to that of the photograph."""
+"""Sharpness by frequency: the power of a result relative to the photograph."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Mode = Literal["faithful", "realistic"]
 Precision = Literal["fp32", "bf16", "fp16"]
 OutputFormat = Literal["same", "png", "tiff", "jpeg"]
-"""File type of the results; "same" is that of the input."""
+"""File type of the results; "same" keeps the type of the input."""
 
 _LEAST = {"num_inference_steps": 1, "ensemble_size": 1, "back_projections": 0, "memory": 1}
 

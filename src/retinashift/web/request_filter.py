@@ -60,10 +60,20 @@ class RequestFilter:
         if refusal is not None:
             await _answer(send, *refusal)
             return
+        started = False
+
+        async def sending(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                message["headers"] = [*message.get("headers", []), *_HEADERS]
+            await send(message)
+
         try:
-            await self.inside(scope, _bounded(receive, self.settings.max_upload), _with_headers(send))
+            await self.inside(scope, _bounded(receive, self.settings.max_upload), sending)
         except _BodyError as error:
-            await _answer(send, error.status, error.reason)
+            if not started:  # a response has one start
+                await _answer(send, error.status, error.reason)
 
     def _refusal(self, method: str, headers: dict[bytes, bytes]) -> tuple[int, str] | None:
         """Status and reason, or None for a request that may pass."""
@@ -125,15 +135,6 @@ def _bounded(receive: Receive, limit: int) -> Receive:
 
 def _host_name(host: bytes) -> str:
     return re.sub(r":\d+$", "", host.decode("latin-1"))
-
-
-def _with_headers(send: Send) -> Send:
-    async def sending(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            message["headers"] = [*message.get("headers", []), *_HEADERS]
-        await send(message)
-
-    return sending
 
 
 async def _answer(send: Send, status: int, reason: str) -> None:

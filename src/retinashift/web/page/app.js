@@ -184,9 +184,10 @@ async function run() {
         tell(share > 0.05 ? `${text}, about ${Math.ceil(left)} s left` : text);
       },
     });
-    outcomes.forEach(photo => photo.release?.());
+    const former = outcomes;
     photos.forEach(addReport);
     list(photos, made, print);
+    if (!former.includes(shown?.photo)) former.forEach(photo => photo.release?.()); // else it is still on the page
     const failed = photos.filter(photo => photo.error).length;
     tell(failed ? `${failed} of ${photos.length} failed` : "done", failed > 0);
     if (fingerprint() !== print) settingsChanged();
@@ -206,6 +207,12 @@ function addReport(photo) {
   if (photo.error) return;
   const href = URL.createObjectURL(new Blob([reportPage(photo)], { type: "text/html" }));
   photo.downloads.push({ text: "Report", href, name: `${photo.saved}.html` });
+  const release = photo.release;
+  photo.release = () => {
+    release();
+    URL.revokeObjectURL(href);
+    Object.values(photo.layers).forEach(layer => layer.close());
+  };
 }
 
 start().catch(error => tell(`The page could not start: ${error.message}`, true));
