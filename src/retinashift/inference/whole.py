@@ -85,7 +85,7 @@ class WholeChain:
 
 
 def planned_side(net: Any, memory: int) -> int:
-    """Side of the largest square of the state, in whole windows, that fits into `memory` bytes; at least one window."""
+    """Side of the largest square of whole windows of the state that fits into `memory` bytes; at least `_smallest`."""
     side = int((memory / net.bytes_per_position) ** 0.5)
     return max(_smallest(net), side // net.size_multiple * net.size_multiple)
 
