@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from retinashift.inference.memory import _unwritten, choose_device, drop_clean_pages, trim_heap
+from retinashift.inference.memory import _free_memory, _unwritten, choose_device, drop_clean_pages, trim_heap
 
 SIDE = 1024  # of a square matrix: 4 MiB
 
@@ -95,3 +95,47 @@ def test_a_named_device_is_taken_as_given():
 def test_a_device_that_is_not_there_is_refused_with_a_remedy(name):
     with pytest.raises(ValueError, match="device"):
         choose_device(name)
+
+
+def control_groups(root: Path, lines: str, files: dict[str, str]) -> Path:
+    for name, text in {"proc/self/cgroup": lines, **files}.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+def version_1(group: str, limit: str, used: str) -> dict[str, str]:
+    stat = "cache 9\ninactive_file 5\ntotal_inactive_file 100\n"
+    names = ("memory.limit_in_bytes", limit), ("memory.usage_in_bytes", used), ("memory.stat", stat)
+    return {f"sys/fs/cgroup/memory{group}/{name}": text for name, text in names}
+
+
+def version_2(group: str, limit: str, used: str) -> dict[str, str]:
+    names = ("memory.max", limit), ("memory.current", used), ("memory.stat", "anon 9\ninactive_file 100\n")
+    return {f"sys/fs/cgroup{group}/{name}": text for name, text in names}
+
+
+@pytest.mark.parametrize(
+    ("lines", "files"),
+    [
+        ("0::/\n", version_2("", "5000", "1100")),  # a container
+        ("0::/job/step\n", version_2("/job/step", "max", "7") | version_2("/job", "5000", "1100")),
+        ("0::/job/step\n", version_2("/job/step", "5000", "1100") | version_2("/job", "9000", "1100")),
+        ("0::/../../job\n", version_2("/job", "5000", "1100")),
+        ("3:cpu,memory:/job/step\n0::/\n", version_1("/job/step", str(2**63), "7") | version_1("/job", "5000", "1100")),
+        ("4:memory:/docker/1f\n", version_1("", "5000", "1100")),  # its own group lies at the mount
+        ("4:memory:/\n0::/job\n", version_2("/unified/job", "5000", "1100")),
+    ],
+)
+def test_free_memory_is_bounded_by_every_control_group_up_the_tree(tmp_path, lines, files):
+    assert _free_memory(control_groups(tmp_path, lines, files), {}) == 4000  # 100 of what is used are cached files
+
+
+def test_free_memory_is_bounded_by_the_job_of_slurm(tmp_path):
+    most = _free_memory(tmp_path, {})
+    for bounded in ({"SLURM_MEM_PER_NODE": "1"}, {"SLURM_MEM_PER_CPU": "1", "SLURM_CPUS_ON_NODE": "4"}):
+        assert _free_memory(tmp_path, bounded) == 0  # this process holds more
+    large = {"SLURM_MEM_PER_CPU": "2048", "SLURM_CPUS_ON_NODE": "2"}
+    assert 0 < _free_memory(tmp_path, large) < 2**32
+    for unbounded in ({"SLURM_MEM_PER_NODE": "0"}, {"SLURM_MEM_PER_NODE": ""}, {"SLURM_MEM_PER_NODE": str(2**40)}):
+        assert _free_memory(tmp_path, unbounded) >= 0.5 * most

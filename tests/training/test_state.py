@@ -1,11 +1,26 @@
 """A state on disk is the former one or the new one, never half of either."""
 
+import errno
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
-from retinashift.training.state import Position, State, StateError, load_state, save_state
+from retinashift.imaging.failures import explain
+from retinashift.training.settings import ConfigError
+from retinashift.training.state import (
+    Position,
+    State,
+    StateError,
+    load_state,
+    lock_folder,
+    restore_folder,
+    save_state,
+    write_folder,
+)
 
 
 def state(step: int) -> State:
@@ -76,3 +91,77 @@ def test_a_state_with_code_in_it_is_refused_and_nothing_runs(tmp_path):
     with pytest.raises(StateError):
         load_state(tmp_path)
     assert not sentinel.exists()
+
+
+def test_a_kill_between_the_two_moves_of_a_folder_loses_neither(tmp_path, monkeypatch):
+    target = tmp_path / "checkpoint"
+    write_folder(target, lambda folder: (folder / "weights").write_text("old"))
+    real, moves = os.replace, []
+
+    def killed(source, destination):
+        moves.append(destination)
+        if len(moves) == 2:
+            raise KeyboardInterrupt
+        real(source, destination)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            write_folder(target, lambda folder: (folder / "weights").write_text("new"))
+    assert not target.exists()
+    restore_folder(target)
+    assert (target / "weights").read_text() == "old"
+    write_folder(target, lambda folder: (folder / "weights").write_text("new"))
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
+
+
+def test_a_full_disk_leaves_the_former_state_and_nothing_else(tmp_path, monkeypatch):
+    """Whatever the writers raise: safetensors and torch have exceptions of their own for a full disk."""
+    save_state(tmp_path, state(4), keep=1)
+
+    def full(kind, where):
+        def write(*_arguments, **_options):
+            raise kind("I/O error: No space left on device (os error 28)")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(f"retinashift.training.state.{where}", write)
+            with pytest.raises(kind) as caught:
+                save_state(tmp_path, state(8), keep=1)
+        assert not explain(caught.value).internal
+
+    for kind, where in ((SafetensorError, "save_file"), (RuntimeError, "torch.save"), (OSError, "flush_to_disk")):
+        full(kind, where)
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["00000004", "latest"]
+        assert load_state(tmp_path).position.step == 4
+
+
+def test_a_file_system_that_cannot_flush_keeps_the_state(tmp_path, monkeypatch):
+    def refuse(_descriptor):
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    save_state(tmp_path, state(4), keep=1)
+    assert load_state(tmp_path).position.step == 4
+
+
+def test_a_locked_folder_is_refused_by_name_until_its_process_ends(tmp_path):
+    with lock_folder(tmp_path / "run"):
+        with pytest.raises(ConfigError, match=r"run is in use by another run.*give another run\.out"):
+            with lock_folder(tmp_path / "run"):
+                pass
+    with lock_folder(tmp_path / "run"):
+        pass
+    holder = (
+        "import sys, pathlib; from retinashift.training.state import lock_folder; "
+        "lock = lock_folder(pathlib.Path(sys.argv[1])); lock.__enter__(); print('held', flush=True); sys.stdin.read()"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", holder, str(tmp_path / "run")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdout.readline() == b"held\n"
+    with pytest.raises(ConfigError, match="in use"), lock_folder(tmp_path / "run"):
+        pass
+    process.kill()
+    process.wait()
+    with lock_folder(tmp_path / "run"):
+        pass

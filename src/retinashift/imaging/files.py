@@ -28,8 +28,9 @@ from retinashift.imaging.search import READ_SUFFIXES, WRITE_SUFFIXES, find_image
 
 __all__ = [
     "MAX_PIXELS", "READ_SUFFIXES", "WRITE_SUFFIXES", "ImageError", "Photograph", "check_target", "decode_image",
-    "encode_image", "encode_photograph", "find_images", "find_provenance", "format_of", "own_suffix", "read_bytes",
-    "read_image", "remove_stale_temporaries", "replace_file", "with_metadata", "write_image",
+    "encode_image", "encode_photograph", "find_images", "find_provenance", "flush_to_disk", "format_of",
+    "own_suffix", "read_bytes", "read_image", "remove_stale_temporaries", "replace_file", "with_metadata",
+    "write_image",
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)
@@ -260,11 +261,7 @@ def replace_file(path: Path, data: bytes, *, overwrite: bool = True) -> None:
         with open(temporary, "xb") as file:
             file.write(data)
             file.flush()
-            try:
-                os.fsync(file.fileno())
-            except OSError as error:
-                if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # network mounts that cannot flush
-                    raise
+            flush_to_disk(file.fileno())
         if not overwrite and path.exists():
             raise FileExistsError(f"{path} exists already; give --overwrite to replace it")
         os.replace(temporary, path)
@@ -273,6 +270,15 @@ def replace_file(path: Path, data: bytes, *, overwrite: bool = True) -> None:
         if isinstance(error, OSError) and error.errno is not None:  # it names the temporary file, or none
             raise OSError(error.errno, error.strerror, str(path)) from None
         raise
+
+
+def flush_to_disk(descriptor: int) -> None:
+    """`os.fsync`, where the file system can; network mounts answer EINVAL or ENOTSUP, and what was written stays."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
 
 
 def remove_stale_temporaries(folder: Path) -> int:

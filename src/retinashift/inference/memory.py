@@ -10,8 +10,10 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+import re
 import sys
 from bisect import bisect_right
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import psutil
@@ -20,6 +22,11 @@ from torch import nn
 
 _MAPS = Path("/proc/self/smaps")
 _DROP = 4  # MADV_DONTNEED of Linux
+_GROUP_FILES = {
+    1: (("memory",), "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    2: (("", "unified"), "memory.max", "memory.current", "inactive_file"),
+}
+"""Of a control group, by version: where it is mounted, its limit, what is held, and of that cached files in no use."""
 
 
 def choose_device(name: str = "auto") -> torch.device:
@@ -56,15 +63,46 @@ def spare_memory(device: torch.device, budget: int | None = None) -> int:
     return max(0, budget - held) if budget is not None else free // 2
 
 
-def _free_memory() -> int:
-    """Of the machine, or of the container if that is less."""
-    free = int(psutil.virtual_memory().available)
+def _free_memory(root: Path = Path("/"), environment: Mapping[str, str] = os.environ) -> int:
+    """Of the machine, or what control groups and a Slurm job leave of it if that is less.
+
+    Args:
+        root: of the file system that has `proc` and `sys`.
+        environment: where Slurm states what a job may hold.
+    """
+    free = [int(psutil.virtual_memory().available), *_left_by_groups(root)]
+    megabytes = environment.get("SLURM_MEM_PER_NODE", ""), environment.get("SLURM_MEM_PER_CPU", "")
+    limits = zip(megabytes, (1, int(environment.get("SLURM_CPUS_ON_NODE") or 1)), strict=True)
+    job = sum(int(each) * times << 20 for each, times in limits if each.isdigit())  # Slurm states one of the two
+    if job:  # 0 is all of the node
+        free.append(job - psutil.Process(os.getpid()).memory_info().rss)
+    return max(0, min(free))
+
+
+def _left_by_groups(root: Path) -> Iterator[int]:
+    """What each control group of this process, and each above it, leaves of its limit; files cached in it are free.
+
+    Source: Linux, Documentation/admin-guide/cgroup-v1/memory.rst and cgroup-v2.rst.
+    """
     try:
-        group = Path("/sys/fs/cgroup")
-        most, used = ((group / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        groups = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
-        return free
-    return min(free, max(0, int(most) - int(used))) if most.isdigit() else free
+        return
+    for line in groups:
+        number, controllers, path = line.split(":", 2)
+        version = 1 if "memory" in controllers.split(",") else 2 if number == "0" else None
+        if version is None:
+            continue
+        mounts, limit, used, cached = _GROUP_FILES[version]
+        inside = Path(*(part for part in Path(path).parts[1:] if part != ".."))  # from a namespace, ".." lead out of it
+        for mount in (root / "sys/fs/cgroup" / name for name in mounts):
+            for group in (mount / inside, *(mount / above for above in inside.parents)):
+                try:
+                    most, held, statistics = (group / name for name in (limit, used, "memory.stat"))
+                    reclaimable = re.search(rf"^{cached} (\d+)$", statistics.read_text(), re.MULTILINE)
+                    yield int(most.read_text()) - int(held.read_text()) + int(reclaimable[1] if reclaimable else 0)
+                except (OSError, ValueError):  # no such group in this container, or "max": no limit
+                    continue
 
 
 def parse_bytes(text: str) -> int:

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
@@ -37,7 +37,7 @@ from retinashift.training.losses import Objective
 from retinashift.training.pool import PhotographSet
 from retinashift.training.records import RunRecord
 from retinashift.training.settings import TrainConfig
-from retinashift.training.state import Position, State, save_state, state_to_resume, write_folder
+from retinashift.training.state import Position, State, lock_folder, save_state, state_to_resume, write_folder
 from retinashift.training.validation import validate
 from retinashift.training.weights import Weights
 
@@ -102,6 +102,9 @@ class Trainer:
         self.hashes = content_hashes(self.photographs.items)
         if self.validation is not None:
             check_no_leakage(self.hashes, self.validation.items)
+        self.lock = ExitStack()
+        if self.accelerator.is_main_process:
+            self.lock.enter_context(lock_folder(self.folder))
         state = state_to_resume(self.folder, config)
 
         self.objective = Objective(config, self.pipeline, self.device, self.accelerator.autocast)
@@ -140,6 +143,8 @@ class Trainer:
         record = RunRecord(self.folder, first.step) if self.accelerator.is_main_process else None
         if record is not None:
             replace_file(self.folder / "config.yaml", config.to_yaml().encode())
+            if self._saved_step is not None:  # a run killed while it saved has a checkpoint older than its state
+                self._keep("checkpoint")
         self.report("start", self._facts())
         if first.step == 0:
             self._validate(record)
@@ -332,10 +337,14 @@ class Trainer:
             optimizer["scaler"] = self.accelerator.scaler.state_dict()
         trained, averaged = self.weights.to_save()
         save_state(self.folder / "state", State(self.position, trained, averaged, optimizer), self.config.run.keep)
-        with self.weights.averaged():
-            write_folder(self.folder / "checkpoint", self._write_checkpoint)
+        self._keep("checkpoint")
         self._saved_step = self.position.step
         self.report("saved", {"step": self.position.step})
+
+    def _keep(self, name: str) -> None:
+        """Write the averaged weights as a checkpoint of the run."""
+        with self.weights.averaged():
+            write_folder(self.folder / name, self._write_checkpoint)
 
     def _write_checkpoint(self, folder: Path) -> None:
         write_checkpoint(folder, self.pipeline, self.config, self.hashes)
@@ -373,4 +382,6 @@ def train(config: TrainConfig, report: Report = no_report) -> Path:
     Raises:
         ConfigError, DataError, StateError, TrainingError: each one line.
     """
-    return Trainer(config, report).run()
+    trainer = Trainer(config, report)
+    with trainer.lock:
+        return trainer.run()

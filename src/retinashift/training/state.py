@@ -6,10 +6,14 @@ the name of the newest one, replaced last. A process killed at any moment leaves
 
 from __future__ import annotations
 
+import errno
 import json
+import logging
 import os
 import shutil
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +22,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from retinashift.imaging.files import replace_file
+from retinashift.imaging.files import flush_to_disk, replace_file
 from retinashift.training.settings import ConfigError, TrainConfig, flattened
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+logger = logging.getLogger(__name__)
 
 MAY_CHANGE_ON_RESUME = {
     f"run.{name}"
@@ -106,6 +117,8 @@ def state_to_resume(folder: Path, config: TrainConfig) -> State | None:
         ConfigError: the folder holds another run, or checkpoints that a run from the start would replace.
         StateError: the state is damaged.
     """
+    for name in ("checkpoint", "best"):
+        restore_folder(folder / name)
     state, written = load_state(folder / "state"), folder / "config.yaml"
     if state is not None:
         changed = _differences(written, config)
@@ -137,16 +150,25 @@ def _differences(written: Path, config: TrainConfig) -> list[str]:
 
 
 def write_folder(target: Path, write: Callable[[Path], None]) -> None:
-    """Fill a folder under a temporary name and move it into place; an older one of that name is replaced."""
+    """Fill a folder under a temporary name and move it into place; an older one of that name is replaced.
+
+    Where writing fails, nothing of it stays. A process killed between the two moves leaves the older folder under
+    another name, and `restore_folder` moves it back.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
-    fresh, stale = (target.with_name(f".{target.name}.{kind}") for kind in ("new", "old"))
+    restore_folder(target)
+    fresh, stale = _names_beside(target)
     for leftover in (fresh, stale):
         shutil.rmtree(leftover, ignore_errors=True)
-    fresh.mkdir()
-    write(fresh)
-    for path in fresh.rglob("*"):
-        if path.is_file():
-            _sync(path)
+    try:
+        fresh.mkdir()
+        write(fresh)
+        for path in fresh.rglob("*"):
+            if path.is_file():
+                _sync(path)
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
     if target.exists():
         os.replace(target, stale)
     os.replace(fresh, target)
@@ -154,11 +176,46 @@ def write_folder(target: Path, write: Callable[[Path], None]) -> None:
     shutil.rmtree(stale, ignore_errors=True)
 
 
+def restore_folder(target: Path) -> None:
+    """Move the older folder back where a process was killed before the newer one had taken its name."""
+    _, stale = _names_beside(target)
+    if stale.is_dir() and not target.exists():
+        os.replace(stale, target)
+
+
+def _names_beside(target: Path) -> tuple[Path, Path]:
+    """Names of a folder that is being written and of one that is being replaced."""
+    return target.with_name(f".{target.name}.new"), target.with_name(f".{target.name}.old")
+
+
+@contextmanager
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Keep other runs out of a run folder; the system ends the lock with the process, however it ends.
+
+    Raises:
+        ConfigError: another run holds the folder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "ab") as file:
+        try:
+            if sys.platform == "win32":
+                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+            else:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLOCK):
+                raise ConfigError(
+                    f"{folder} is in use by another run; wait for its end, or give another run.out"
+                ) from None
+            logger.warning("%s: its file system has no locks (%s); start no second run in it", folder, error.strerror)
+        yield
+
+
 def _sync(path: Path) -> None:
     if os.name == "nt" and path.is_dir():
         return  # Windows has no handle of a folder to flush
     handle = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)  # Windows flushes writable handles only
     try:
-        os.fsync(handle)
+        flush_to_disk(handle)
     finally:
         os.close(handle)
