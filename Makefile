@@ -9,7 +9,7 @@ CALM := OMP_WAIT_POLICY=PASSIVE HF_HUB_OFFLINE=1
 TWO := --numprocesses=2 --dist=worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-lowest lint format bench docs web clean
+.PHONY: help demo test test-lowest lint format bench fuzz docs web clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -41,6 +41,9 @@ format: $(VENV)/.installed-dev  ## Sort imports and format, in place
 
 bench: $(VENV)/.installed  ## CPU seconds and memory of upscaling, beside Pillow's bicubic
 	$(CALM) OMP_NUM_THREADS=1 $(BIN)/python benchmarks/upscale.py
+
+fuzz: $(VENV)/.installed-dev  ## 2,000 mutated files of every format, read and written again
+	nice -n 15 $(BIN)/python benchmarks/fuzz.py --count 2000
 
 docs: $(VENV)/.installed-docs  ## The manual as HTML in build/docs/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict  # not --quiet: warnings that are not shown do not count
