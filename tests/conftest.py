@@ -31,6 +31,14 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _one_precision() -> Any:
+    """`--precision auto` means float32 on every machine; `test_memory.py` has what it means elsewhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("retinashift.inference.memory.has_bf16", lambda kind: False)
+        yield
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that use the shared folder carry its marker, so `-m "not shared"` leaves them out."""
     for item in items:

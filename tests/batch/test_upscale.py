@@ -122,7 +122,10 @@ def test_resume_skips_what_the_same_work_has_written_and_nothing_else(folder, ti
     assert [outcome.skipped for outcome in outcomes] == [True, True, False, False, False]
     assert contents(folder / "out").items() >= before.items()
     assert outcomes[0].record.consistency_db is not None
-    again = list(upscale_files(tiny_pipeline(), jobs, BatchOptions(resume=True, seed=1)))
+    reseeded = upscale_files(tiny_pipeline(), jobs[:2], BatchOptions(resume=True, seed=1))
+    assert all(outcome.skipped for outcome in reseeded)  # faithful results have no seed
+    sampled = BatchOptions(resume=True, sampling=Sampling(num_inference_steps=2))
+    again = list(upscale_files(tiny_pipeline(), jobs, sampled))
     assert all("not this input's result" in outcome.error for outcome in again if outcome.job.source.name != "2.png")
     write_image(folder / "0.png", np.zeros((6, 9, 3), np.uint8), overwrite=True)
     assert "not this input's result" in next(upscale_files(tiny_pipeline(), jobs, BatchOptions(resume=True))).error

@@ -47,8 +47,8 @@ def test_the_mode_decides_the_steps_and_the_detail_and_the_result_says_so(upscal
         made[name] = find_provenance(target.read_bytes(), name)
         pixels[name] = read_image(target).pixels.astype(float)
     assert [made[name].steps for name in made] == [1, 1, 4, 4]
-    assert made["realistic"].options == {"detail_gain": 1.5}
-    assert all(made[name].options == {} for name in ("default", "faithful", "plain"))
+    assert made["realistic"].options == {"precision": "fp32", "detail_gain": 1.5}
+    assert all(made[name].options == {"precision": "fp32"} for name in ("default", "faithful", "plain"))
     assert np.array_equal(pixels["default"], pixels["faithful"])
     detail = {name: np.abs(pixels[name] - pixels["faithful"]).mean() for name in ("plain", "realistic")}
     assert detail["realistic"] > 1.2 * detail["plain"] > 0
@@ -61,7 +61,8 @@ def test_uncertainty_lies_beside_the_mean_of_its_samples(upscale):
     numbers, picture = maps_of(target)
     assert sorted(path.name for path in target.parent.iterdir()) == sorted([target.name, numbers.name, picture.name])
     made = find_provenance(target.read_bytes(), "eye")
-    assert (made.steps, made.ensemble, made.options) == (4, 2, {"uncertainty": 2, "calibration": "none"})
+    assert (made.steps, made.ensemble) == (4, 2)
+    assert made.options == {"precision": "fp32", "uncertainty": 2, "calibration": "none"}
     sigma, account = decode_map(numbers.read_bytes())
     assert sigma.shape == read_image(target).pixels.shape[:2] == (96, 128)
     assert sigma.max() > 0

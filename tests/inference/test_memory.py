@@ -10,7 +10,19 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from retinashift.inference.memory import _free_memory, _unwritten, choose_device, drop_clean_pages, trim_heap
+from retinashift.batch.record import make_record
+from retinashift.inference import memory
+from retinashift.inference.memory import (
+    _free_memory,
+    _unwritten,
+    choose_device,
+    drop_clean_pages,
+    fast_precision,
+    trim_heap,
+)
+from retinashift.inference.settings import Sampling
+
+REAL_PROBE = memory.has_bf16  # the tests' own says no
 
 SIDE = 1024  # of a square matrix: 4 MiB
 
@@ -139,3 +151,43 @@ def test_free_memory_is_bounded_by_the_job_of_slurm(tmp_path):
     assert 0 < _free_memory(tmp_path, large) < 2**32
     for unbounded in ({"SLURM_MEM_PER_NODE": "0"}, {"SLURM_MEM_PER_NODE": ""}, {"SLURM_MEM_PER_NODE": str(2**40)}):
         assert _free_memory(tmp_path, unbounded) >= 0.5 * most
+
+
+@pytest.mark.parametrize(
+    ("machine", "probes", "expected"),
+    [
+        ("x86_64", {"_is_avx512_bf16_supported": True}, True),
+        ("x86_64", {"_is_amx_tile_supported": True}, True),
+        ("x86_64", {}, False),  # AVX512 without BF16 emulates it
+        ("aarch64", {"_is_amx_tile_supported": True}, False),
+        ("arm64", {"arm": True}, True),
+    ],
+)
+def test_a_processor_multiplies_bf16_where_it_has_an_instruction_for_it(monkeypatch, machine, probes, expected):
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    for probe in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.setattr(torch.cpu, probe, lambda probe=probe: probes.get(probe, False), raising=False)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: machine == "x86_64" or "arm" in probes)
+    assert REAL_PROBE("cpu") is expected
+    assert not REAL_PROBE("mps")
+
+
+def test_the_precision_recorded_is_the_one_used(monkeypatch, small_pipeline):
+    seen, real = [], torch.nn.functional.conv2d
+
+    def conv2d(*given, **more):
+        made = real(*given, **more)
+        seen.append("bf16" if made.dtype == torch.bfloat16 else "fp32")
+        return made
+
+    monkeypatch.setattr("retinashift.models.light_stream.F.conv2d", conv2d)
+    lr = torch.rand(3, 9, 9, generator=torch.Generator().manual_seed(0))
+    for native in (False, True):
+        monkeypatch.setattr(memory, "has_bf16", lambda kind, native=native: native)
+        for asked in ("auto", "bf16", "fp32"):
+            seen.clear()
+            small_pipeline(lr, precision=asked)
+            recorded = make_record(small_pipeline, Sampling(precision=asked), 0).options["precision"]
+            assert set(seen) == {recorded} == {asked if asked != "auto" else fast_precision(torch.device("cpu"))}
+    small_pipeline.codec = object()  # a learned one
+    assert small_pipeline.used_precision("auto") == "fp32"

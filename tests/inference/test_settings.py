@@ -26,7 +26,7 @@ CHECKPOINT = {
         ({"back_projections": -1}, "back_projections is -1"),
         ({"memory": 0}, "memory is 0"),
         ({"mode": "pretty"}, "allowed are faithful, realistic"),
-        ({"precision": "fp8"}, "allowed are fp32, bf16, fp16"),
+        ({"precision": "fp8"}, "allowed are auto, fp32, bf16, fp16"),
         ({"output_uncertainty": True}, "at least 2 samples"),
         ({"output_uncertainty": True, "ensemble_size": 4, "mode": "faithful"}, "mode"),
         ({"output_uncertainty": True, "ensemble_size": 4, "num_inference_steps": 1}, "1 step"),
@@ -47,8 +47,8 @@ def test_a_number_of_samples_that_means_nothing_is_refused(wrong):
 @pytest.mark.parametrize(
     ("settings", "checkpoint", "plan"),
     [
-        ({}, {}, Plan(1, 1)),
-        ({"mode": "faithful"}, {"default_steps": 4}, Plan(1, 1)),
+        ({}, {}, Plan(1, 1, noise=False)),
+        ({"mode": "faithful"}, {"default_steps": 4}, Plan(1, 1, noise=False)),
         ({"num_inference_steps": 3, "back_projections": 0}, {}, Plan(3, 0)),
         ({"mode": "realistic"}, {}, Plan(2, 2, 1.5, "deterministic")),
         ({"mode": "realistic"}, {"detail_steps": 0, "back_projections": 0}, Plan(4, 0, 1.5, "deterministic")),
@@ -65,6 +65,8 @@ def test_what_settings_mean_follows_from_mode_and_checkpoint(settings, checkpoin
     [
         ({"num_inference_steps": 5}, {}, "num_inference_steps is 5; this checkpoint has 1 to 4"),
         ({"mode": "realistic", "num_inference_steps": 1}, {}, "mode realistic with 1 step"),
+        ({"mode": "faithful", "num_inference_steps": 2}, {}, "mode faithful is one step, and 2 draw a sample"),
+        ({"ensemble_size": 2}, {}, "ensemble averages samples, and one step draws none"),
         ({"mode": "faithful"}, {"distilled": True}, "distilled"),
         ({"num_inference_steps": 2}, {"distilled": True}, "distilled"),
     ],

@@ -12,8 +12,7 @@ def picture(height=61, width=47):
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-@pytest.mark.parametrize("steps", [1, 4])
-@pytest.mark.parametrize("members", [1, 2])
+@pytest.mark.parametrize(("steps", "members"), [(1, 1), (4, 1), (4, 2)])
 def test_bands_change_no_grey_level_that_could_be_seen(tiny_pipeline, monkeypatch, steps, members):
     pipe = tiny_pipeline()
     whole = pipe(picture(), steps, ensemble_size=members, back_projections=2).images[0].astype(int)
@@ -91,7 +90,7 @@ def test_what_the_result_takes_of_the_memory_is_not_planned_for_bands(tiny_pipel
     monkeypatch.setattr("retinashift.inference.pipeline.spare_memory", lambda device, budget: budget)
     pipe, result = tiny_pipeline(), 16 * picture().size
     pipe(picture(), memory=10**9)
-    pipe(picture(), ensemble_size=2, memory=10**9)
+    pipe(picture(), 4, ensemble_size=2, memory=10**9)
     pipe(picture(), 4, ensemble_size=2, output_uncertainty=True, memory=10**9)
     mean, squares = 4 * result, 4 * result // 3
     assert [10**9 - given for given in room] == [

@@ -82,7 +82,7 @@ def test_the_chain_has_the_names_of_the_scheduler():
         ("data: {path: a}\nmodel: {options: {width: 8, width: 9}}", "^model.options.width stands twice"),
         ("data: {path: a}\nrun: fast", "^run must be a mapping, not 'fast'"),
         ("data: {path: a, lr_path: b}", "^data: lr_path goes with layout pairs"),
-        ("data: {path: a}\nrun: {precision: fp8}", "run.precision is 'fp8'; allowed are fp32, bf16, fp16"),
+        ("data: {path: a}\nrun: {precision: fp8}", "run.precision is 'fp8'; allowed are auto, fp32, bf16, fp16"),
         ("data: {path: a, layout: pairs}", "lr_path"),
         ("data: {path: a}\ncrop: {size: 30}", "multiple of chain.scale 4"),
         ("data: {path: a, layout: pairs, lr_path: b}\ncrop: {blur_sigma_max: 1.0}", "crop.blur_sigma_max: HR would"),

@@ -27,7 +27,7 @@ def make_record(
 ) -> Provenance:
     """The record that all results of a run share; each adds its input and its consistency."""
     config, plan = pipeline.config, pipeline.plan(sampling)
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"precision": pipeline.used_precision(sampling.precision)}
     if page is not None:
         options["page"] = page
     if deidentify:
@@ -40,13 +40,11 @@ def make_record(
         curves = json.dumps(config.calibration, sort_keys=True).encode()
         options["uncertainty"] = sampling.ensemble_size
         options["calibration"] = digest(curves)[:16] if config.calibration else "none"
-    if sampling.precision != "fp32":
-        options["precision"] = sampling.precision
     return Provenance(
         scale=config.scale,
         checkpoint=checkpoint_hash(pipeline),
         steps=plan.steps,
-        seed=seed,
+        seed=seed if plan.noise else None,
         input="",
         ensemble=sampling.ensemble_size,
         back_projections=plan.back_projections,

@@ -154,7 +154,7 @@ def _rows(record: Provenance) -> list[tuple[str, str]]:
         ("checkpoint", f"sha256 {record.checkpoint}"),
         ("input", f"sha256 {record.input}"),
         ("network calls", f"{record.steps} a sample, {record.ensemble} averaged"),
-        ("seed", str(record.seed)),
+        ("seed", "none: a function of the input" if record.seed is None else str(record.seed)),
         ("back-projections", str(record.back_projections)),
         ("consistency", f"{figure} (the result reduced again, against the input)"),
         ("device", f"{record.device}; the same again gives the same pixels at the same number of threads"),

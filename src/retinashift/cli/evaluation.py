@@ -194,14 +194,15 @@ def _tell_leaks(refs: list[FileRef], trained_on: frozenset[str]) -> None:
 
 def _ours(pipeline: ResShiftPipeline, way: Sampling) -> Method:
     """The checkpoint with these settings; ValueError if it does not allow them."""
-    steps = pipeline.plan(way).steps
+    plan = pipeline.plan(way)
+    steps = plan.steps
 
     def run(lr: np.ndarray, seed: int) -> np.ndarray:
         return pipeline(lr, generator=torch.Generator().manual_seed(seed), **vars(way)).images[0]
 
     name = way.mode or f"{steps} step{'s' if steps > 1 else ''}"
-    name = name if way.precision == "fp32" else f"{name}, {way.precision}"
-    return Method(f"retinashift, {name}", run, stochastic=True)
+    name = name if way.precision in ("auto", "fp32") else f"{name}, {way.precision}"
+    return Method(f"retinashift, {name}", run, stochastic=plan.noise)
 
 
 def _others(name: str, folder: Path, refs: list[FileRef]) -> PrecomputedMethod:

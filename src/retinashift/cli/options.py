@@ -29,7 +29,12 @@ Checkpoint = Annotated[
 Device = Annotated[str, typer.Option(help="Device to compute on: auto, cpu, cuda, cuda:1 or mps.")]
 Limit = Annotated[int, typer.Option(min=0, help="Use the first N photographs; 0 uses all.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace output files that exist.")]
-Seed = Annotated[int, typer.Option(min=0, max=LARGEST_SEED, help="Seed of the noise; repeatable at the same threads.")]
+Seed = Annotated[
+    int,
+    typer.Option(
+        min=0, max=LARGEST_SEED, help="Seed of samples; repeatable at the same threads. The default mode draws none."
+    ),
+]
 Steps = Annotated[int, typer.Option(min=0, help="Network calls per sample; 0 uses the checkpoint's default.")]
 
 

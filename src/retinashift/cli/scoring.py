@@ -95,7 +95,7 @@ def evaluate(
         Path | None, typer.Option("--html", help="Write one page with tables, plots and crops into this HTML file.")
     ] = None,
     limit: Limit = 0,
-    precision: Annotated[Precision, typer.Option(help="Precision of the network, as in upscale.")] = "fp32",
+    precision: Annotated[Precision, typer.Option(help="Precision of the network, as in upscale.")] = "auto",
     overwrite: Overwrite = False,
     device: Device = "auto",
     checkpoint: Checkpoint = "",

@@ -50,10 +50,10 @@ def upscale(
     precision: Annotated[
         Precision,
         typer.Option(
-            help="Precision of the network. bf16 is twice as fast on processors with matrix units for it (AMX) and "
-            "changes results by about one grey level."
+            help="Precision of the network. auto: bf16, about twice as fast, where the processor or GPU has arithmetic "
+            "for it, else fp32. Results differ by about one grey level."
         ),
-    ] = "fp32",
+    ] = "auto",
     file_format: Annotated[OutputFormat, typer.Option("--format", help="File type of the results.")] = "same",
     quality: Annotated[int, typer.Option(min=0, max=100, help="Quality of JPEG results, 1 to 100; 0 uses 95.")] = 0,
     figure: Annotated[bool, typer.Option("--figure", help="Draw each result beside its input in a PNG file.")] = False,
@@ -132,7 +132,8 @@ class BatchReport:
     """What a run of `upscale` prints at its end."""
 
     total: int
-    seed: int
+    seed: int | None
+    """None where no noise was drawn."""
     scale: int
     outcomes: list[Outcome] = field(default_factory=list)
     interrupted: bool = False
@@ -162,8 +163,9 @@ class BatchReport:
             say(internal_errors(internal))
         good = [outcome for outcome in self.outcomes if not outcome.error]
         skipped = sum(outcome.skipped for outcome in good)
+        noise = "no noise" if self.seed is None else f"seed {self.seed}"
         there = f", {skipped} were there already" if skipped else ""
-        say(f"{len(good) - skipped} of {self.total} written to {out}{there} (seed {self.seed}, x{self.scale})")
+        say(f"{len(good) - skipped} of {self.total} written to {out}{there} ({noise}, x{self.scale})")
         scores = [
             (math.inf if o.record.consistency_db is None else o.record.consistency_db, one_line(str(o.job.source)))
             for o in good
@@ -189,7 +191,8 @@ def run_batch(
     from retinashift.batch.record import append_line
     from retinashift.batch.upscale import upscale_files
 
-    report = BatchReport(len(jobs), options.seed, pipeline.config.scale)
+    seed = options.seed if pipeline.plan(options.sampling).noise else None
+    report = BatchReport(len(jobs), seed, pipeline.config.scale)
     task = progress.add_task("Upscaling", total=len(jobs))
 
     def within(job: Job, share: float) -> None:

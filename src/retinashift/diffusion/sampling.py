@@ -19,19 +19,23 @@ Draw = Callable[[int], Tensor]
 """The noise of a draw, shaped as y0: draw 0 makes x_T, draw i belongs to step i."""
 
 
-def sample(scheduler: ResShiftScheduler, predict: Predict, y0: Tensor, draw: Draw) -> Iterator[tuple[Tensor, Tensor]]:
+def sample(
+    scheduler: ResShiftScheduler, predict: Predict, y0: Tensor, draw: Draw | None
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield (x_{t-1}, x0) after each step: the state, and the estimate that it was made from. The last two are equal.
 
     Args:
         scheduler: its `set_timesteps` chose the steps.
         predict: one call of the network.
         y0: (B, C, h, w).
-        draw: standard normal noise; also drawn for steps that add none, as in the official program.
+        draw: standard normal noise; also drawn for steps that add none, as in the official program. None, for chains
+            of one step: x_T is y0, its own mean, so that the estimate is a function of the input.
     """
-    x_t = scheduler.init_noise(y0, noise=draw(0))  # eq. 3
+    x_t = scheduler.init_noise(y0, noise=draw(0)) if draw else y0  # eq. 3
     for number, t in enumerate(scheduler.timesteps.tolist(), start=1):
         prediction = predict(scheduler.scale_model_input(x_t, t), t)  # (B, C, h, w)
-        x_t, x0 = scheduler.step(prediction, t, x_t, y0, noise=draw(number), return_dict=False)  # eqs. 6, 7
+        noise = draw(number) if draw else None
+        x_t, x0 = scheduler.step(prediction, t, x_t, y0, noise=noise, return_dict=False)  # eqs. 6, 7
         yield x_t, x0
 
 

@@ -30,7 +30,8 @@ class Provenance:
     checkpoint: str
     """SHA-256 of weights and chain, as `retinashift info` prints it."""
     steps: int
-    seed: int
+    seed: int | None
+    """None where no noise is drawn: the result is then a function of the input."""
     input: str
     """SHA-256 of the file that was read."""
     ensemble: int = 1
@@ -73,7 +74,8 @@ class Provenance:
 
 
 _TYPES: dict[str, tuple[type, ...]] = {
-    **dict.fromkeys(("scale", "steps", "seed", "ensemble", "back_projections"), (int,)),
+    **dict.fromkeys(("scale", "steps", "ensemble", "back_projections"), (int,)),
+    "seed": (int, type(None)),
     **dict.fromkeys(("checkpoint", "input", "device"), (str,)),
     **dict.fromkeys(("options", "versions"), (dict,)),
     "consistency_db": (int, float, type(None)),

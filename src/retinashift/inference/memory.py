@@ -1,4 +1,4 @@
-"""Which device computes, how much memory is free, and how memory that is done with goes back to the system.
+"""Which device computes and how precisely, how much memory is free, and how used memory goes back to the system.
 
 Weights that were loaded from safetensors are the file itself, mapped into memory: a page of it counts as held once it
 was read, and can be dropped as long as nobody wrote to it; the next use finds it in the system's cache of files. This
@@ -10,11 +10,13 @@ from __future__ import annotations
 import ctypes
 import mmap
 import os
+import platform
 import re
 import sys
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Literal
 
 import psutil
 import torch
@@ -47,6 +49,23 @@ def choose_device(name: str = "auto") -> torch.device:
     if not present.get(device.type, False) or (device.index or 0) >= max(1, torch.cuda.device_count()):
         raise ValueError(f"device {name} is not on this machine; use --device auto or cpu")
     return device
+
+
+def fast_precision(device: torch.device) -> Literal["fp32", "bf16"]:
+    """What `--precision auto` means on a device: bf16 where it has arithmetic for it, else fp32."""
+    return "bf16" if has_bf16(device.type) else "fp32"
+
+
+def has_bf16(kind: str) -> bool:
+    """Whether a device of a kind ("cpu", "cuda", ...) multiplies bf16 by itself: emulation is slower than float32."""
+    if kind == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if kind != "cpu":
+        return False
+    if platform.machine().lower() in ("arm64", "aarch64"):
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # on x86 this is also true of emulation
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # AMD since Zen 4, Intel since Cooper Lake
+    return any(getattr(torch.cpu, probe, bool)() for probe in probes)
 
 
 def spare_memory(device: torch.device, budget: int | None = None) -> int:

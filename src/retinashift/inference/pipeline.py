@@ -20,7 +20,7 @@ from retinashift.diffusion.process import TRANSITIONS
 from retinashift.diffusion.scheduler import ResShiftScheduler
 from retinashift.inference.fidelity import back_project_rows, value_limits
 from retinashift.inference.gate import CheckpointError, check_finite, check_folder
-from retinashift.inference.memory import spare_memory
+from retinashift.inference.memory import fast_precision, spare_memory
 from retinashift.inference.pictures import Canvas, OutputType, Picture, as_list, measured_consistency, prepare
 from retinashift.inference.progress import Listener, Report, StepWatch
 from retinashift.inference.self_check import Measure, SelfCheck
@@ -184,7 +184,7 @@ class ResShiftPipeline(DiffusionPipeline):
         output_type: OutputType = "np",
         back_projections: int | None = None,
         memory: int | None = None,
-        precision: Precision = "fp32",
+        precision: Precision = "auto",
         callback: Report | None = None,
         progress: Listener | None = None,
         mode: Mode | None = None,
@@ -201,7 +201,8 @@ class ResShiftPipeline(DiffusionPipeline):
                 "realistic", the checkpoint's `detail_steps` and `detail_gain`: a sample, with detail as sharp as that
                 of photographs and often in another place. None is the checkpoint's default number of steps.
             generator: source of the noise; a list gives one to each image. None is a generator seeded 0. Every image
-                gets the same noise stream, so that a result does not depend on the images beside it.
+                gets the same noise stream, so that a result does not depend on the images beside it. One step draws no
+                noise: its result is a function of the photograph, and the generator is not read.
             ensemble_size: samples whose mean is returned. Their number costs time, not memory.
             output_uncertainty: also return how far the samples differ (`sigma`); with all T steps, at least 2 samples.
             output_type: "np" (the input's depth; float for float), "pil" (8 bit), "pt" (float (3, H, W) in [0, 1]).
@@ -213,7 +214,9 @@ class ResShiftPipeline(DiffusionPipeline):
                 picture as long as that fits, else at tiles that fade into one another.
             precision: "bf16" and "fp16" compute convolutions and products in half precision (autocast), all else in
                 float32. With the shipped checkpoint, on the photograph of the demo, values move by one of 255 levels
-                at most, and a processor with matrix units for bf16 (AMX) is twice as fast.
+                at most. "auto" is bf16 where the device has arithmetic for it (AVX512-BF16, AMX, Arm's BF16, CUDA),
+                which is about twice as fast, else fp32, and always fp32 with a learned codec, whose choice of codes
+                rounding changes.
             callback: called after each step with {"image", "member", "step", "steps", "x0", "x_t"}.
             progress: called with the share of the work that is done, 0..1, after each band of rows of each step; what
                 it raises ends the work.
@@ -238,12 +241,14 @@ class ResShiftPipeline(DiffusionPipeline):
             raise ValueError(f"output_type is {output_type!r}; allowed are {', '.join(get_args(OutputType))}")
         calibration = self._calibration(plan.steps, ensemble_size) if output_uncertainty else None
         device, scale, budget = self._execution_device, self.config.scale, spare_memory(self._execution_device, memory)
+        autocast = AUTOCAST[self.used_precision(precision)]
         self.scheduler.set_timesteps(plan.steps, transition=plan.transition)
         result = SRResult([], [], [], [] if output_uncertainty else None, calibration is not None)
         parts = len(images) * ensemble_size
 
         # Image by image: sizes may differ, and the activations of one image already fill a processor
-        for number, (picture, seed) in enumerate(zip(images, noise_seeds(generator, len(images)), strict=True)):
+        seeds = noise_seeds(generator, len(images)) if plan.noise else [None] * len(images)
+        for number, (picture, seed) in enumerate(zip(images, seeds, strict=True)):
             # 2. Prepare the input, and what the result is written into
             prepared = prepare(picture, device, self.denoiser.dtype)
             lr = prepared.lr.float()  # (1, 3, h, w) in [-1, 1]
@@ -255,7 +260,7 @@ class ResShiftPipeline(DiffusionPipeline):
             room = max(0, budget - kept) if device.type == "cpu" else budget
             check, limits = self._self_check(lr), value_limits(lr) if self._bounded else None
 
-            with torch.autocast(device.type, dtype=AUTOCAST[precision], enabled=AUTOCAST[precision] is not None):
+            with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
                 # 3. Encode: y0 is the interpolated input in the space of the chain
                 chain = self._chain(prepared.lr, seed, plan.detail_gain)
                 for member in range(ensemble_size):
@@ -298,7 +303,13 @@ class ResShiftPipeline(DiffusionPipeline):
         """What the settings mean for this checkpoint. ValueError for a use that it does not have."""
         return settings.plan(self.config, len(self.scheduler))
 
-    def _chain(self, lr: Tensor, seed: int, detail_gain: float) -> LightChain | WholeChain:
+    def used_precision(self, precision: Precision) -> Precision:
+        """What a precision is on this pipeline's device: never "auto"."""
+        if precision != "auto":
+            return precision
+        return fast_precision(self._execution_device) if self.image_codec.lossless else "fp32"
+
+    def _chain(self, lr: Tensor, seed: int | None, detail_gain: float) -> LightChain | WholeChain:
         """The samples of one picture, lr (1, 3, h, w): by bands where the network streams, else whole."""
         net, codec, config = self.denoiser, self.image_codec, self.config
         if net.streams and isinstance(codec, PixelCodec):

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from retinashift.diffusion.process import Transition
 
 Mode = Literal["faithful", "realistic"]
-Precision = Literal["fp32", "bf16", "fp16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+""""auto" is bf16 where the device has arithmetic for it, else fp32; see `memory.fast_precision`."""
 OutputFormat = Literal["same", "png", "tiff", "jpeg"]
 """File type of the results; "same" keeps the type of the input."""
 
@@ -33,8 +34,9 @@ class Sampling:
     """
 
     mode: Mode | None = None
-    """"faithful": one step, the posterior mean. "realistic": a sample with the checkpoint's `detail_steps` and
-    `detail_gain`. None: plain samples in the checkpoint's default number of steps."""
+    """"faithful": one step from y0, the posterior mean, a function of the photograph. "realistic": a
+    sample with the checkpoint's `detail_steps` and `detail_gain`. None: plain samples in the checkpoint's default
+    number of steps."""
     num_inference_steps: int | None = None
     """Network calls a sample, 1..T; None follows from the mode."""
     ensemble_size: int = 1
@@ -46,8 +48,9 @@ class Sampling:
     checkpoint."""
     memory: int | None = None
     """Bytes that the process (on a GPU: its part of that) may hold; None is half of what is free."""
-    precision: Precision = "fp32"
-    """"bf16" and "fp16" compute convolutions and products in half precision (autocast)."""
+    precision: Precision = "auto"
+    """"bf16" and "fp16" compute convolutions and products in half precision (autocast). "auto" is bf16 where the chain
+    runs on pixels and the device has arithmetic for it, else fp32."""
 
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():
@@ -112,9 +115,13 @@ class Sampling:
             steps = steps or int(checkpoint["detail_steps"]) or trained_steps
             return Plan(steps, times, gain, checkpoint["detail_transition"])
         if self.mode == "faithful":
-            return Plan(steps or 1, times)
-        default = trained_steps if self.output_uncertainty else int(checkpoint["default_steps"])
-        return Plan(steps or default, times)
+            steps = steps or 1
+        steps = steps or (trained_steps if self.output_uncertainty else int(checkpoint["default_steps"]))
+        if steps == 1 and self.ensemble_size > 1:
+            raise ValueError("ensemble averages samples, and one step draws none; give 2 or more steps, or omit it")
+        if steps > 1 and self.mode == "faithful":
+            raise ValueError(f"mode faithful is one step, and {steps} draw a sample; omit the steps or the mode")
+        return Plan(steps, times, noise=steps > 1)
 
 
 @dataclass(frozen=True)
@@ -128,3 +135,5 @@ class Plan:
     """Factor of a sample's detail, see `boost_detail`."""
     transition: Transition | None = None
     """None is the scheduler's own."""
+    noise: bool = True
+    """Whether noise is drawn. One step of a chain starts at y0, so its result is a function of the photograph."""

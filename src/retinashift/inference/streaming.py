@@ -36,7 +36,7 @@ class LightChain:
         net, scheduler: of the checkpoint; the scheduler's steps are set.
         codec, upsampling: how y0 is made.
         lr: (1, 3, h, w) in [-1, 1].
-        seed: of the noise.
+        seed: of the noise; None starts one step at y0, without noise.
         detail_gain: factor of the sample's detail, see `boost_detail`.
     """
 
@@ -47,7 +47,7 @@ class LightChain:
         codec: PixelCodec,
         lr: Tensor,
         upsampling: Upsampling,
-        seed: int,
+        seed: int | None,
         detail_gain: float = 1.0,
     ):
         self.net, self.scheduler, self.codec, self.lr = net, scheduler, codec, lr
@@ -86,7 +86,8 @@ class LightChain:
         height = self.lr.shape[-2]
         for top in range(0, height, rows):
             y0 = self._y0(top, min(top + rows, height))
-            yield self.scheduler.init_noise(y0, noise=self._noise(member, 0, top, y0)), y0
+            noise = self._noise(member, 0, top, y0)
+            yield y0 if noise is None else self.scheduler.init_noise(y0, noise=noise), y0
 
     def _step(
         self,
@@ -124,7 +125,9 @@ class LightChain:
         enlarged = upsample_bicubic(self.lr[..., first:last, :], self.codec.factor, self.upsampling)
         return self.codec.encode(enlarged)[..., top - first : bottom - first, :]
 
-    def _noise(self, member: int, draw: int, top: int, like: Tensor) -> Tensor:
+    def _noise(self, member: int, draw: int, top: int, like: Tensor) -> Tensor | None:
+        if self.seed is None:
+            return None
         _, channels, count, width = like.shape
         return normal_rows(self.seed, (member, draw), top, top + count, channels, width).to(like)
 

@@ -34,7 +34,7 @@ class WholeChain:
         codec: into whose space the picture is brought.
         lr: (1, 3, h, w) in [-1, 1].
         scale, upsampling: how y0 is made.
-        seed: of the noise.
+        seed: of the noise; None starts one step at y0, without noise.
         detail_gain: factor of the sample's detail, see `boost_detail`.
     """
 
@@ -46,7 +46,7 @@ class WholeChain:
         lr: Tensor,
         scale: int,
         upsampling: Upsampling,
-        seed: int,
+        seed: int | None,
         detail_gain: float = 1.0,
     ):
         self.net, self.scheduler, self.codec = net, scheduler, codec
@@ -72,7 +72,8 @@ class WholeChain:
 
         x_t = mean = self.y0
         with self.net.steady():
-            steps = sample(self.scheduler, predict, self.y0, noise_of(self.seed, member, self.y0))
+            draw = None if self.seed is None else noise_of(self.seed, member, self.y0)
+            steps = sample(self.scheduler, predict, self.y0, draw)
             for number, (x_t, x0) in enumerate(steps):
                 mean = x0 if number == 0 else mean
                 watch.whole(number, x0, x_t)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,7 +64,7 @@ def plan_finetune(
         out: folder of the run.
         minutes: of training; 0 is `STEPS` steps.
         checkpoint: where to start, as `open_checkpoint` takes it.
-        precision: None is `fast_precision`.
+        precision: None is `auto`: bf16 where this machine has arithmetic for it.
 
     Raises:
         DataError: too few photographs or patients, or one that is too small.
@@ -87,17 +86,9 @@ def plan_finetune(
         "optim": {"batch_size": 8, "learning_rate": 4e-4, "warmup_steps": 50, "clip": 0.2, "ema": 0.995,
                   "last_step_share": 0.5},
         "run": {"out": out, "steps": LONGEST if minutes else STEPS, "minutes": minutes,
-                "validate_every": every, "save_every": every, "precision": precision or fast_precision()},
+                "validate_every": every, "save_every": every, "precision": precision or "auto"},
     }  # fmt: skip
     return Plan(TrainConfig.parse(settings), len(training), len(held_out))
-
-
-def fast_precision() -> Precision:
-    """bf16 where the GPU, or the processor, has units for it; else fp32."""
-    if torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    probe: Callable[[], bool] | None = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return "bf16" if probe is not None and probe() else "fp32"
 
 
 def finetune(plan: Plan, report: Report = no_report) -> Outcome:

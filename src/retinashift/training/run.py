@@ -29,6 +29,7 @@ from retinashift.data.inspection import Check, accept_any, check_photographs
 from retinashift.data.leaks import check_no_leakage, content_hashes
 from retinashift.data.photographs import Source, list_source
 from retinashift.imaging.files import replace_file
+from retinashift.inference.memory import choose_device, fast_precision
 from retinashift.training.batches import Batch, Map, make_batch
 from retinashift.training.build import build_pipeline, resolved, trained_part
 from retinashift.training.checkpoint import merged_adapters, write_checkpoint
@@ -91,6 +92,8 @@ class Trainer:
     """
 
     def __init__(self, config: TrainConfig, report: Report = no_report):
+        if config.run.precision == "auto":
+            config = config.replace(run=config.run.model_copy(update={"precision": fast_precision(choose_device())}))
         self.accelerator = Accelerator(mixed_precision=_MIXED[config.run.precision], gradient_accumulation_steps=1)
         self.device = self.accelerator.device
         self.report = report if self.accelerator.is_main_process else no_report

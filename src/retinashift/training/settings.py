@@ -21,7 +21,7 @@ __all__ = [
 SMALLEST_WINDOW = 8
 """Pixels of a photograph, a side, that a crop takes at least."""
 
-Precision = Literal["fp32", "bf16", "fp16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Steps = Annotated[int, Field(ge=1, le=10**9)]
 StepsOrNone = Annotated[int, Field(ge=0, le=10**9)]
 """0 has a meaning of its own."""
@@ -192,7 +192,8 @@ class RunSettings(Section):
     minutes: NotNegative = 0.0
     """If positive, the schedule also ends by the clock, whichever comes first; a resumed run is then not bit-exact."""
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
-    precision: Precision = "fp32"
+    precision: Precision = "auto"
+    """"auto" is bf16 where the device has arithmetic for it, else fp32; the log says which."""
     log_every: Steps = 20
     validate_every: Steps = 500
     save_every: Steps = 500

@@ -203,9 +203,10 @@ def _upscaled(
 def _account(record: Provenance) -> str:
     """The record in one line for people."""
     drawn = f"mean of {record.ensemble} samples of " if record.ensemble > 1 else ""
+    noise = "no noise" if record.seed is None else f"seed {record.seed}"
     return (
         f"RetinaShift {record.versions['retinashift']}, checkpoint {record.checkpoint[:12]}, {drawn}{record.steps} "
-        f"step{'s' if record.steps > 1 else ''}, seed {record.seed}, back-projections {record.back_projections}, "
+        f"step{'s' if record.steps > 1 else ''}, {noise}, back-projections {record.back_projections}, "
         f"{record.device}"
     )
 
