@@ -1,6 +1,8 @@
 """Where results go: names and sub-folders are kept, and every clash is refused before any work."""
 
 import gzip
+import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,8 @@ import pytest
 from PIL import Image
 
 from builders.dicom import photography, written
-from retinashift.batch.jobs import figure_of, maps_of, plan_jobs
+from retinashift.batch import places
+from retinashift.batch.jobs import Shard, figure_of, maps_of, plan_jobs
 from retinashift.imaging.files import ImageError
 
 
@@ -136,17 +139,61 @@ def test_maps_and_figures_of_a_run_that_was_killed_before_its_result_do_not_stop
     assert len(plan_jobs([folder], tmp_path / "out", uncertainty=True, figure=True, resume=True)) == 4
 
 
-@pytest.mark.parametrize("out", ["s3://bucket/x", "https://example.org/x.png", "-", "file:///tmp/x"])
-def test_an_output_that_is_no_local_path_is_refused(folder, out):
-    with pytest.raises(ImageError, match="-o takes a local folder or file name"):
-        plan_jobs([folder], Path(out))
-    assert not Path(out.partition("/")[0]).exists() or out == "-"
+@pytest.mark.parametrize("out", ["sftp://host/x", "https://example.org/x.png", "-", "s3:/x", Path("s3://bucket/x")])
+def test_an_output_that_cannot_be_written_to_is_refused(folder, out):
+    with pytest.raises(ImageError, match="-o takes a folder or file name|cannot be written to; -o takes a folder"):
+        plan_jobs([folder], out)
+    assert not Path(str(out).partition("/")[0]).exists() or out == "-"
 
 
-@pytest.mark.parametrize("given", ["s3://bucket/a.png", "https://example.org/a.png", "-"])
-def test_an_input_that_is_no_local_path_is_refused(folder, tmp_path, given):
-    with pytest.raises(ImageError, match="an input is a local file, folder or pattern"):
+@pytest.mark.parametrize("given", ["sftp://host/a.png", "-", "s3://", "s3://name:pass@bucket/a.png"])
+def test_an_input_of_an_unknown_kind_is_refused_without_its_credentials(folder, tmp_path, given):
+    words = "an input is a file, folder or pattern|leave them to the environment"
+    with pytest.raises(ImageError, match=words) as error:
         plan_jobs([folder, given], tmp_path / "out")
+    assert "pass" not in str(error.value)
+
+
+def test_a_store_without_its_package_says_what_to_install(folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fsspec", None)
+    places.open_system.cache_clear()
+    with pytest.raises(ImageError, match=r"pip install .*\[fleet\]"):
+        plan_jobs(["s3://bucket/x"], tmp_path / "out")
+
+
+def test_an_address_of_a_local_file_is_the_file(folder, tmp_path):
+    (job,) = plan_jobs([(folder / "a.png").as_uri()], (tmp_path / "out").as_uri())
+    assert (job.source, job.target) == (folder / "a.png", tmp_path / "out" / "a.png")
+
+
+def test_shards_are_stable_share_nothing_and_hold_every_file(folder, tmp_path):
+    whole = plan_jobs([folder], tmp_path / "out")
+    parts = [plan_jobs([folder], tmp_path / "out", shard=Shard(number, 3)) for number in (1, 2, 3)]
+    assert sorted((job for part in parts for job in part), key=lambda job: job.source) == whole
+    assert [len(part) for part in parts] == [1, 2, 1]  # on every machine and day
+    elsewhere = shutil.copytree(folder, tmp_path / "elsewhere")
+    other = plan_jobs([elsewhere], tmp_path / "out", shard=Shard(2, 3))
+    assert [job.target for job in other] == [job.target for job in parts[1]]
+    assert plan_jobs([folder / "a.png"], tmp_path / "out", shard=Shard(1, 99)) == []
+
+
+def test_shards_refuse_clashes_among_all_files_and_only_their_own_results(folder, tmp_path):
+    (tmp_path / "out").mkdir()
+    mine, other = (plan_jobs([folder], tmp_path / "out", shard=Shard(number, 3)) for number in (1, 3))
+    other[0].target.write_bytes(b"of the other shard")
+    assert plan_jobs([folder], tmp_path / "out", shard=Shard(1, 3)) == mine
+    with pytest.raises(ImageError, match="exists already"):
+        plan_jobs([folder], tmp_path / "out", shard=Shard(3, 3))
+    (folder / "a.ppm").write_bytes((folder / "d.ppm").read_bytes())
+    for number in (1, 2, 3):
+        with pytest.raises(ImageError, match="would both be written"):
+            plan_jobs([folder], tmp_path / "out2", file_format="png", shard=Shard(number, 3))
+
+
+@pytest.mark.parametrize("text", ["0/3", "4/3", "3", "a/b", "-1/3", "1/0", "1/2/3"])
+def test_a_shard_that_is_none_is_refused(text):
+    with pytest.raises(ValueError, match="such as 3/16"):
+        Shard.parse(text)
 
 
 def test_a_name_without_room_for_its_sidecar_is_refused_before_any_work(folder, tmp_path):

@@ -52,7 +52,7 @@ def test_commands_look_at_their_outputs_first(tmp_path, command, words):
 
 
 @pytest.mark.parametrize("command", ["upscale {0}/a.png -o {1}", "demo -o {1}", "coverage nothing --json {1}"])
-@pytest.mark.parametrize("out", ["s3://bucket/x", "-", "https://example.org/x"])
+@pytest.mark.parametrize("out", ["sftp://bucket/x", "-", "https://example.org/x"])
 def test_an_output_that_is_no_local_path_is_refused_and_makes_no_folder(tmp_path, monkeypatch, command, out):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.png").write_bytes(b"\x89PNG")

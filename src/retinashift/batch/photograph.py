@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from retinashift.batch.jobs import figure_of, maps_of, sidecar_of
+from retinashift.batch.places import Place
 from retinashift.batch.record import make_record, make_sidecar
 from retinashift.imaging.degradation.bicubic import enlarge
 from retinashift.imaging.dicom.deidentify import deidentify
@@ -60,9 +61,9 @@ class ResultOptions:
     sidecar: bool = False
     """Write the provenance record into a JSON file beside the result."""
 
-    def quality_for(self, target: Path) -> int | None:
+    def quality_for(self, target: Place) -> int | None:
         """The quality, where the target's format has one."""
-        return self.quality if format_of(target) == "JPEG" else None
+        return self.quality if format_of(Path(target.name)) == "JPEG" else None
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,8 @@ class Source:
 
     path: str
     """What messages call it."""
+    name: str
+    """Its file name."""
     photograph: Photograph
     record: Provenance
 
@@ -84,7 +87,7 @@ class Upscaled:
     """
 
     source: Source
-    target: Path
+    target: Place
     """The result's file name; its suffix is its format."""
     pixels: np.ndarray
     record: Provenance
@@ -97,7 +100,7 @@ class Upscaled:
         """What `sigma` means, in at most 64 characters."""
         return CALIBRATED if self.calibrated else NOT_CALIBRATED
 
-    def files(self) -> Iterator[tuple[Path, bytes]]:
+    def files(self) -> Iterator[tuple[Place, bytes]]:
         """Path and bytes of each file, encoded one by one in the order in which they must be written.
 
         The maps come before the result: a result that is there says that its maps are complete.
@@ -107,13 +110,14 @@ class Upscaled:
         """
         record, photograph, sigma = self.record, self.source.photograph, self.sigma
         objects: list[bytes] = []
+        name = str(self.target)
         if sigma is not None and self.target.suffix.lower() == ".dcm":
-            derived = with_metadata(self.target, self.pixels, like=photograph, scale=record.scale, provenance=record)
+            derived = with_metadata(name, self.pixels, like=photograph, scale=record.scale, provenance=record)
             result, parametric = encode_with_map(derived, sigma, self.meaning)
             objects.append(parametric)
         else:
             result = encode_image(
-                self.target, self.pixels, like=photograph, scale=record.scale, provenance=record,
+                name, self.pixels, like=photograph, scale=record.scale, provenance=record,
                 quality=self.options.quality_for(self.target),
             )  # fmt: skip
         if sigma is not None:
@@ -124,7 +128,7 @@ class Upscaled:
             yield picture, self._png(overlay(self.pixels, sigma, self._caption()))
         yield self.target, result
         if self.options.sidecar:
-            yield sidecar_of(self.target), make_sidecar(Path(self.source.path).name, self.target.name, result, record)
+            yield sidecar_of(self.target), make_sidecar(self.source.name, self.target.name, result, record)
         if self.options.figure:
             yield figure_of(self.target), self._png(compared(photograph.pixels, self.pixels, record.scale))
 
@@ -140,7 +144,7 @@ def upscale_bytes(
     pipeline: ResShiftPipeline,
     data: bytes,
     name: str,
-    target: Path,
+    target: Place,
     options: ResultOptions | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Upscaled:
@@ -163,7 +167,7 @@ def upscale_bytes(
     return upscale_source(pipeline, read_source(data, name, target, record, options), target, options, progress)
 
 
-def read_source(data: bytes, path: str | Path, target: Path, record: Provenance, options: ResultOptions) -> Source:
+def read_source(data: bytes, path: str | Place, target: Place, record: Provenance, options: ResultOptions) -> Source:
     """Decode a file and check that `target` can hold its result.
 
     Args:
@@ -181,7 +185,7 @@ def read_source(data: bytes, path: str | Path, target: Path, record: Provenance,
     if derived:
         logger.warning("%s is a result of super-resolution itself", path)
     quality = options.quality_for(target)
-    check_target(target, photograph, record.scale, quality)
+    check_target(str(target), photograph, record.scale, quality)
     if options.deidentify:
         if photograph.dicom is None:
             raise ImageError(f"{path} is {photograph.format}; --deidentify is for DICOM, run the others without it")
@@ -192,13 +196,13 @@ def read_source(data: bytes, path: str | Path, target: Path, record: Provenance,
     record = replace(record, input=digest(data), input_was_super_resolved=derived)
     if quality is not None:
         record = replace(record, options={**record.options, "quality": quality})
-    return Source(str(path), photograph, record)
+    return Source(str(path), Path(path).name if isinstance(path, str) else path.name, photograph, record)
 
 
 def upscale_source(
     pipeline: ResShiftPipeline,
     source: Source,
-    target: Path,
+    target: Place,
     options: ResultOptions,
     progress: Callable[[float], None] | None = None,
 ) -> Upscaled:

@@ -8,11 +8,13 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 from retinashift.batch.jobs import Job, companions_of, sidecar_of, wanted_beside
 from retinashift.batch.photograph import ResultOptions, Source, Upscaled, read_source, upscale_source
+from retinashift.batch.places import read_place, write_place
 from retinashift.batch.record import Outcome, is_sidecar, make_record, make_sidecar
-from retinashift.imaging.files import ImageError, find_provenance, read_bytes, remove_stale_temporaries, replace_file
+from retinashift.imaging.files import ImageError, find_provenance, remove_stale_temporaries
 from retinashift.imaging.provenance import Provenance, digest
 from retinashift.inference.pipeline import ResShiftPipeline
 
@@ -62,7 +64,7 @@ def upscale_files(
     """
     options = options or BatchOptions()
     record = make_record(pipeline, options.sampling, options.seed, options.page, options.deidentify)
-    for folder in {job.target.parent for job in jobs}:
+    for folder in {job.target.parent for job in jobs if isinstance(job.target, Path)}:
         remove_stale_temporaries(folder)
     readers = ThreadPoolExecutor(options.workers, thread_name_prefix="read")
     writers = ThreadPoolExecutor(options.workers, thread_name_prefix="write")
@@ -87,7 +89,7 @@ def upscale_files(
 
 def _read(job: Job, record: Provenance, options: BatchOptions) -> Source | Outcome:
     """The photograph, or the outcome of a job whose results are there."""
-    data = read_bytes(job.source, options.max_pixels)
+    data = read_place(job.source, options.max_pixels)
     if options.resume and job.target.exists():
         former = _former_record(job, data, record, options)
         beside = wanted_beside(job.target, options.sidecar, options.sampling.output_uncertainty, options.figure)
@@ -113,7 +115,7 @@ def _former_record(job: Job, source: bytes, record: Provenance, options: BatchOp
         former = None
     if former is not None and former.same_work(record):
         if options.sidecar and not sidecar_of(job.target).exists():
-            replace_file(sidecar_of(job.target), make_sidecar(job.source.name, job.target.name, result, former))
+            write_place(sidecar_of(job.target), make_sidecar(job.source.name, job.target.name, result, former))
         return former
     if options.overwrite:
         return None
@@ -157,7 +159,7 @@ def _write(job: Job, upscaled: Upscaled, options: BatchOptions, started: float) 
                 if job.target.exists() and options.overwrite and not kept:
                     _remove_companions(job)
             if not (kept and path.exists()):
-                replace_file(path, data, overwrite=options.overwrite or path != job.target)
+                write_place(path, data, overwrite=options.overwrite or path != job.target)
     except Exception as error:
         return Outcome.failed(job, error)
     return Outcome(job, record=upscaled.record, seconds=time.perf_counter() - started)

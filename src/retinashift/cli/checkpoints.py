@@ -91,7 +91,7 @@ def import_weights(
     ] = None,
 ) -> None:
     """Convert official ResShift or SinSR weights into a checkpoint folder. They are for non-commercial use only."""
-    from retinashift.batch.jobs import check_local
+    from retinashift.batch.places import check_local
 
     check_local(out, "-o takes a local folder")
     typer.echo(LICENCE_NOTICE)
@@ -113,7 +113,7 @@ def export_weights(
     vq: Annotated[Path | None, typer.Option("--vq", help="File for its autoencoder; it must not exist.")] = None,
 ) -> None:
     """Write a checkpoint as ONNX, or an imported one as official ResShift files, which stay non-commercial."""
-    from retinashift.batch.jobs import check_local
+    from retinashift.batch.places import check_local
 
     for path in (onnx, unet, vq):
         if path is not None:

@@ -20,7 +20,7 @@ from retinashift.cli.checkpoints import export_weights, import_weights, info, in
 from retinashift.cli.pictures import degradations, demo, schedule
 from retinashift.cli.scoring import EvaluateCommand, calibrate, coverage, evaluate
 from retinashift.cli.training import finetune, train
-from retinashift.cli.upscaling import upscale
+from retinashift.cli.upscaling import merge_logs, upscale
 from retinashift.imaging.failures import DEBUG_VARIABLE, LineFormatter, explain
 
 app = typer.Typer(
@@ -45,6 +45,7 @@ def options(
 
 
 app.command()(upscale)
+app.command("merge-logs")(merge_logs)
 app.command("inspect")(inspect_files)
 app.command("app")(app_command)
 app.command()(finetune)

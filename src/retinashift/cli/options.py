@@ -79,7 +79,7 @@ def check_outputs(*paths: Path | None, overwrite: bool, suffix: str = "") -> Non
         FileNotFoundError: the folder of one does not exist.
         ValueError: one is an address, a folder, given twice, or has another suffix.
     """
-    from retinashift.batch.jobs import check_local
+    from retinashift.batch.places import check_local
 
     given = [path for path in paths if path is not None]
     for number, path in enumerate(given):

@@ -35,7 +35,7 @@ def demo(
     """Upscale the public-domain retina of scikit-image and draw a labelled figure of the result."""
     from rich.console import Console
 
-    from retinashift.batch.jobs import check_local
+    from retinashift.batch.places import check_local
     from retinashift.cli.demo import run_demo
 
     check_local(out, "-o takes a local folder")

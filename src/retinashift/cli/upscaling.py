@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from retinashift.cli.options import Checkpoint, Device, Seed, Steps, check_log, open_pipeline, progress_bar
+from retinashift.cli.options import (
+    Checkpoint,
+    Device,
+    Overwrite,
+    Seed,
+    Steps,
+    check_log,
+    check_outputs,
+    open_pipeline,
+    progress_bar,
+)
 from retinashift.inference.settings import Mode, OutputFormat, Precision, Sampling
 
 if TYPE_CHECKING:
@@ -28,8 +38,13 @@ INTERRUPTED = 130
 
 
 def upscale(
-    inputs: Annotated[list[str], typer.Argument(help="Files, folders (searched recursively) or patterns.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the results, or a file name for one input.")],
+    inputs: Annotated[
+        list[str],
+        typer.Argument(help="Files, folders (searched recursively) or patterns, or addresses of them (s3://...)."),
+    ],
+    out: Annotated[
+        str, typer.Option("--out", "-o", help="Folder for the results or its address, or a file name for one input.")
+    ],
     mode: Annotated[
         Mode | None,
         typer.Option(
@@ -85,11 +100,14 @@ def upscale(
     workers: Annotated[
         int, typer.Option(min=1, max=16, help="Threads that read ahead and write behind; results do not change.")
     ] = 1,
+    shard: Annotated[
+        str, typer.Option(help="Do one part of the inputs, such as 3/16; a hash of the names decides which files.")
+    ] = "",
     device: Device = "auto",
     checkpoint: Checkpoint = "",
 ) -> None:
     """Upscale photographs: PNG, JPEG, TIFF, WebP, PPM, DICOM. Bit depth, names and sub-folders are kept."""
-    from retinashift.batch.jobs import plan_jobs
+    from retinashift.batch.jobs import Shard, plan_jobs
 
     sampling = Sampling.of_samples(
         mode=mode,
@@ -102,9 +120,9 @@ def upscale(
     )
     jobs = plan_jobs(
         inputs, out, file_format=file_format, overwrite=overwrite, resume=resume, sidecar=sidecar,
-        uncertainty=uncertainty > 0, figure=figure,
+        uncertainty=uncertainty > 0, figure=figure, shard=Shard.parse(shard) if shard else None,
     )  # fmt: skip
-    if quality and not any(job.target.suffix.lower() in _JPEG for job in jobs):
+    if quality and jobs and not any(job.target.suffix.lower() in _JPEG for job in jobs):
         raise ValueError("--quality is for JPEG results, and there is none; give --format jpeg, or omit --quality")
     check_log(log)
     pipeline = open_pipeline(checkpoint, device)
@@ -119,6 +137,23 @@ def upscale(
     report.tell(out)
     if report.exit_code:
         raise typer.Exit(report.exit_code)
+
+
+def merge_logs(
+    logs: Annotated[list[Path], typer.Argument(help="Files that upscale --log has written.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="File for the table; .parquet, or lines of JSON.")],
+    overwrite: Overwrite = False,
+) -> None:
+    """Join the logs of several machines or runs: one row for each result, its last. Exit code 1 if one failed."""
+    from retinashift.batch.record import merge_logs
+
+    for path in logs:
+        check_log(path)
+    check_outputs(out, overwrite=overwrite)
+    counts = merge_logs(logs, out)
+    typer.echo(f"{sum(counts.values())} rows in {out}: " + ", ".join(f"{n} {status}" for status, n in counts.items()))
+    if counts["failed"]:
+        raise typer.Exit(1)
 
 
 def _bytes(memory: str) -> int:
@@ -143,7 +178,7 @@ class BatchReport:
         """0 if every result is there."""
         return INTERRUPTED if self.interrupted else int(any(outcome.error for outcome in self.outcomes))
 
-    def tell(self, out: Path) -> None:
+    def tell(self, out: str) -> None:
         """Print failures by name, counts, the lowest consistency and the lossy formats, on standard error."""
         from rich.console import Console
 

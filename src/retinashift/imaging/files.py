@@ -27,10 +27,10 @@ from retinashift.imaging.provenance import Provenance, parse_line
 from retinashift.imaging.search import READ_SUFFIXES, WRITE_SUFFIXES, find_images, own_suffix
 
 __all__ = [
-    "MAX_PIXELS", "READ_SUFFIXES", "WRITE_SUFFIXES", "ImageError", "Photograph", "check_target", "decode_image",
-    "encode_image", "encode_photograph", "find_images", "find_provenance", "flush_to_disk", "format_of",
-    "own_suffix", "read_bytes", "read_image", "remove_stale_temporaries", "replace_file", "with_metadata",
-    "write_image",
+    "MAX_PIXELS", "READ_SUFFIXES", "WRITE_SUFFIXES", "ImageError", "Photograph", "check_bytes", "check_target",
+    "decode_image", "encode_image", "encode_photograph", "find_images", "find_provenance", "flush_to_disk",
+    "format_of", "own_suffix", "read_bytes", "read_image", "remove_stale_temporaries", "replace_file",
+    "with_metadata", "write_image",
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)
@@ -75,13 +75,18 @@ def read_bytes(path: str | Path, max_pixels: int = MAX_PIXELS) -> bytes:
     try:
         if path.exists() and not path.is_file():
             raise ImageError(f"{path}: a folder or device, not an image file")
-        if path.stat().st_size > 8 * max_pixels + _HEADROOM:
-            raise ImageError(f"{path}: {path.stat().st_size:,} bytes are more than {max_pixels:,} pixels can take")
+        check_bytes(str(path), path.stat().st_size, max_pixels)
         return path.read_bytes()
     except FileNotFoundError:
         raise ImageError(f"{path}: no such file") from None
     except OSError as error:
         raise ImageError(f"{path}: cannot be read ({error.strerror})") from None
+
+
+def check_bytes(name: str, size: int, max_pixels: int) -> None:
+    """Raise ImageError for a file of more bytes than that many pixels can take."""
+    if size > 8 * max_pixels + _HEADROOM:
+        raise ImageError(f"{name}: {size:,} bytes are more than {max_pixels:,} pixels can take")
 
 
 def decode_image(data: bytes, name: str, max_pixels: int = MAX_PIXELS, page: int | None = None) -> Photograph:
@@ -216,8 +221,7 @@ def check_target(path: str | Path, like: Photograph, scale: int, quality: int | 
         ImageError: a suffix that is not written, or a format that cannot hold the pixels, their number, the ICC
             profile, the EXIF block or the DICOM header.
     """
-    path = Path(path)
-    known = _written(path)
+    known = _written(Path(path))
     try:
         known.check(like, scale)
     except ImageError as error:

@@ -52,8 +52,16 @@ def own_suffix(path: Path) -> str:
     """Suffix for the result of a file, by its content: ".png" where its own format is only read; "" for no image."""
     try:
         with open(path, "rb") as file:
-            known = format_of_bytes(file.read(HEAD))
-    except (OSError, ImageError):
+            return suffix_of_bytes(file.read(HEAD))
+    except OSError:
+        return ""
+
+
+def suffix_of_bytes(head: bytes) -> str:
+    """`own_suffix` of a file that begins with these bytes."""
+    try:
+        known = format_of_bytes(head)
+    except ImageError:
         return ""
     return known.suffixes[0] if known.encode else ".png"
 
