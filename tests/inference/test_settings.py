@@ -11,7 +11,7 @@ from retinashift.inference.settings import Plan, Sampling
 
 CHECKPOINT = {
     "back_projections": 1, "detail_gain": 1.5, "detail_steps": 2, "detail_transition": "deterministic",
-    "default_steps": 1, "distilled": False,
+    "default_steps": 1, "distilled": False, "scale": 4,
 }  # fmt: skip
 
 

@@ -13,8 +13,8 @@ import torch
 
 from retinashift.batch.jobs import figure_of, maps_of, sidecar_of
 from retinashift.batch.places import Place
-from retinashift.batch.record import make_record, make_sidecar
-from retinashift.imaging.degradation.bicubic import enlarge
+from retinashift.batch.record import make_record, make_sidecar, plain_number
+from retinashift.imaging.degradation.bicubic import resize
 from retinashift.imaging.dicom.deidentify import deidentify
 from retinashift.imaging.dicom.parametric import encode_with_map
 from retinashift.imaging.figures.comparison import compared
@@ -130,7 +130,7 @@ class Upscaled:
         if self.options.sidecar:
             yield sidecar_of(self.target), make_sidecar(self.source.name, self.target.name, result, record)
         if self.options.figure:
-            yield figure_of(self.target), self._png(compared(photograph.pixels, self.pixels, record.scale))
+            yield figure_of(self.target), self._png(compared(photograph.pixels, self.pixels))
 
     def _caption(self) -> str:
         known = "calibrated" if self.calibrated else "NOT CALIBRATED"
@@ -185,6 +185,10 @@ def read_source(data: bytes, path: str | Place, target: Place, record: Provenanc
     if derived:
         logger.warning("%s is a result of super-resolution itself", path)
     quality = options.quality_for(target)
+    if options.sampling.longest_side is not None:
+        height, width = photograph.pixels.shape[:2]
+        options.sampling.size_of(height, width, int(record.scale))
+        record = replace(record, scale=plain_number(options.sampling.longest_side / max(height, width)))
     check_target(str(target), photograph, record.scale, quality)
     if options.deidentify:
         if photograph.dicom is None:
@@ -216,7 +220,8 @@ def upscale_source(
     )
     pixels, consistency = result.images[0], result.consistency[0]
     if alpha is not None:  # a mask is geometry, not retina: it is interpolated
-        pixels = np.dstack([pixels, enlarge(alpha, pipeline.config.scale, "bicubic")])
+        size = pixels.shape[0], pixels.shape[1]
+        pixels = np.dstack([pixels, resize(alpha, size, "bicubic")])
     record = replace(
         source.record,
         consistency_db=None if consistency == float("inf") else round(consistency, 2),

@@ -41,12 +41,16 @@ def make_record(
         options["detail_gain"] = config.detail_gain
         if config.detail_transition != "ancestral":
             options["transition"] = config.detail_transition
+    if sampling.longest_side is not None:
+        options["longest_side"] = sampling.longest_side
+    if sampling.turns > 1:
+        options["turns"] = sampling.turns
     if sampling.output_uncertainty:
         curves = json.dumps(config.calibration, sort_keys=True).encode()
         options["uncertainty"] = sampling.ensemble_size
         options["calibration"] = digest(curves)[:16] if config.calibration else "none"
     return Provenance(
-        scale=config.scale,
+        scale=plain_number(config.scale if sampling.scale is None else sampling.scale),
         checkpoint=checkpoint_hash(pipeline),
         steps=plan.steps,
         seed=seed if plan.noise else None,
@@ -62,6 +66,11 @@ def make_record(
             "python": platform.python_version(),
         },
     )
+
+
+def plain_number(scale: float) -> float:
+    """2 for 2.0, so that a record is the same however the number was given."""
+    return int(scale) if scale == int(scale) else float(scale)
 
 
 def make_sidecar(source: str, target: str, result: bytes, record: Provenance) -> bytes:

@@ -113,6 +113,8 @@ def _former_record(job: Job, source: bytes, record: Provenance, options: BatchOp
         former = find_provenance(result, str(job.target))
     except ImageError:
         former = None
+    if former is not None and options.sampling.longest_side is not None:
+        record = replace(record, scale=former.scale)  # it follows from the input and the side
     if former is not None and former.same_work(record):
         if options.sidecar and not sidecar_of(job.target).exists():
             write_place(sidecar_of(job.target), make_sidecar(job.source.name, job.target.name, result, former))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -66,6 +66,8 @@ class TestSet:
     """Folders of results by the name of their method."""
     degradation: Degradation = field(default_factory=Bicubic)
     """How the inputs are made."""
+    scale: int | None = None
+    """How much smaller they are than the photographs; None is the checkpoint's factor."""
 
 
 def parse_metrics(text: str) -> tuple[str, ...]:
@@ -147,10 +149,10 @@ def run_evaluation(
         refs = [item.hr for item in list_source(Source(test_set.data, "stare", split=test_set.split))]
     refs = refs[: test_set.limit] if test_set.limit else refs
     _tell_leaks(refs, read_trained_on(Path(pipeline.name_or_path or "")))
-    scale = pipeline.config.scale
+    scale = pipeline.config.scale if test_set.scale is None else test_set.scale
     methods: list[Method | PrecomputedMethod] = [baseline(name, scale) for name in ("nearest", "bicubic", "lanczos")]
     methods += [_others(name, folder, refs) for name, folder in test_set.against.items()]
-    methods += [_ours(pipeline, way) for way in ways]
+    methods += [_ours(pipeline, replace(way, scale=test_set.scale)) for way in ways]
     if "coverage" in metrics:
         methods.append(Method(f"retinashift, mean of {samples}", estimator(pipeline, samples), stochastic=True))
     labels = {ref.name: path for ref in refs if (path := _label(ref, test_set.labels)) is not None}
@@ -201,6 +203,7 @@ def _ours(pipeline: ResShiftPipeline, way: Sampling) -> Method:
         return pipeline(lr, generator=torch.Generator().manual_seed(seed), **vars(way)).images[0]
 
     name = way.mode or f"{steps} step{'s' if steps > 1 else ''}"
+    name += f", {way.turns} turns" if way.turns > 1 else ""
     name = name if way.precision in ("auto", "fp32") else f"{name}, {way.precision}"
     return Method(f"retinashift, {name}", run, stochastic=plan.noise)
 

@@ -95,6 +95,10 @@ def evaluate(
         Path | None, typer.Option("--html", help="Write one page with tables, plots and crops into this HTML file.")
     ] = None,
     limit: Limit = 0,
+    scale: Annotated[
+        int | None, typer.Option(min=1, help="Factor between inputs and photographs. Default: the checkpoint's.")
+    ] = None,
+    turns: Annotated[int, typer.Option(help="Score the mean of 1 or 8 turns, as in upscale.")] = 1,
     precision: Annotated[Precision, typer.Option(help="Precision of the network, as in upscale.")] = "auto",
     overwrite: Overwrite = False,
     device: Device = "auto",
@@ -114,13 +118,15 @@ def evaluate(
 
     outputs = Outputs(json_path, csv_path, html_path)
     outputs.check(overwrite)
-    test_set = TestSet(data, limit, split, labels, parse_against(against or []), parse_degradation(degradation))
+    test_set = TestSet(data, limit, split, labels, parse_against(against or []), parse_degradation(degradation), scale)
     chosen = parse_metrics(metrics)
     seed_list = whole_numbers(seeds, "--seeds", "0,1,2")
-    ways = [Sampling(num_inference_steps=number, precision=precision) for number in steps or []]
-    ways += [Sampling(mode=cast(Mode, name), precision=precision) for name in mode or []]  # it refuses others
+    ways = [Sampling(num_inference_steps=number, precision=precision, turns=turns) for number in steps or []]
+    ways += [
+        Sampling(mode=cast(Mode, name), precision=precision, turns=turns) for name in mode or []
+    ]  # it refuses others
     pipeline = open_pipeline(checkpoint, device)
-    ways = ways or [Sampling(num_inference_steps=pipeline.config.default_steps, precision=precision)]
+    ways = ways or [Sampling(num_inference_steps=pipeline.config.default_steps, precision=precision, turns=turns)]
     with Failures() as failures:
         with progress_bar() as progress:
             report = run_evaluation(pipeline, test_set, ways, seed_list, chosen, samples, outputs, progress, failures)

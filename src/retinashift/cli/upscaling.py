@@ -54,6 +54,17 @@ def upscale(
     ] = None,
     steps: Steps = 0,
     seed: Seed = 0,
+    scale: Annotated[
+        float | None,
+        typer.Option(help="How many times larger the result is: a number from 1 to 4. Default: the checkpoint's, 4."),
+    ] = None,
+    longest_side: Annotated[
+        int | None, typer.Option(min=1, help="Pixels of the longer side of each result, instead of --scale.")
+    ] = None,
+    turns: Annotated[
+        int,
+        typer.Option(help="8 averages the photograph's eight turns and flips: about 0.04 dB more, 8 times as long."),
+    ] = 1,
     ensemble: Annotated[int, typer.Option(min=1, help="Average N samples.")] = 1,
     uncertainty: Annotated[
         int, typer.Option(min=0, help="Average N samples and write a per-pixel uncertainty map; 0 writes none.")
@@ -117,6 +128,9 @@ def upscale(
         back_projections=None if consistency else 0,
         memory=_bytes(memory) if memory else None,
         precision=precision,
+        scale=scale,
+        longest_side=longest_side,
+        turns=turns,
     )
     jobs = plan_jobs(
         inputs, out, file_format=file_format, overwrite=overwrite, resume=resume, sidecar=sidecar,
@@ -169,7 +183,8 @@ class BatchReport:
     total: int
     seed: int | None
     """None where no noise was drawn."""
-    scale: int
+    size: str
+    """Of the results, in words."""
     outcomes: list[Outcome] = field(default_factory=list)
     interrupted: bool = False
 
@@ -200,7 +215,7 @@ class BatchReport:
         skipped = sum(outcome.skipped for outcome in good)
         noise = "no noise" if self.seed is None else f"seed {self.seed}"
         there = f", {skipped} were there already" if skipped else ""
-        say(f"{len(good) - skipped} of {self.total} written to {out}{there} ({noise}, x{self.scale})")
+        say(f"{len(good) - skipped} of {self.total} written to {out}{there} ({noise}, {self.size})")
         scores = [
             (math.inf if o.record.consistency_db is None else o.record.consistency_db, one_line(str(o.job.source)))
             for o in good
@@ -227,7 +242,10 @@ def run_batch(
     from retinashift.batch.upscale import upscale_files
 
     seed = options.seed if pipeline.plan(options.sampling).noise else None
-    report = BatchReport(len(jobs), seed, pipeline.config.scale)
+    sampling = options.sampling
+    size = f"x{pipeline.config.scale if sampling.scale is None else sampling.scale:g}"
+    size = size if sampling.longest_side is None else f"longest side {sampling.longest_side}"
+    report = BatchReport(len(jobs), seed, size)
     task = progress.add_task("Upscaling", total=len(jobs))
 
     def within(job: Job, share: float) -> None:

@@ -120,7 +120,7 @@ def write_image(
     image: Photograph | np.ndarray,
     *,
     like: Photograph | None = None,
-    scale: int = 1,
+    scale: float = 1,
     overwrite: bool = False,
 ) -> None:
     """`encode_image`, written whole or not at all.
@@ -147,7 +147,7 @@ def encode_image(
     image: Photograph | np.ndarray,
     *,
     like: Photograph | None = None,
-    scale: int = 1,
+    scale: float = 1,
     provenance: Provenance | None = None,
     quality: int | None = None,
 ) -> bytes:
@@ -175,7 +175,7 @@ def with_metadata(
     image: Photograph | np.ndarray,
     *,
     like: Photograph | None = None,
-    scale: int = 1,
+    scale: float = 1,
     provenance: Provenance | None = None,
 ) -> Photograph:
     """The photograph that `encode_image` writes: the pixels with the metadata of `like` that is true of them.
@@ -214,7 +214,7 @@ def with_metadata(
     )  # fmt: skip
 
 
-def check_target(path: str | Path, like: Photograph, scale: int, quality: int | None = None) -> None:
+def check_target(path: str | Path, like: Photograph, scale: float, quality: int | None = None) -> None:
     """Raise what `encode_image` would raise for a result of `like` at `scale`, before it is computed.
 
     Raises:

@@ -26,7 +26,7 @@ MAX_LINE = 3000
 class Provenance:
     """The record of one result."""
 
-    scale: int
+    scale: float
     checkpoint: str
     """SHA-256 of weights and chain, as `retinashift info` prints it."""
     steps: int
@@ -74,7 +74,8 @@ class Provenance:
 
 
 _TYPES: dict[str, tuple[type, ...]] = {
-    **dict.fromkeys(("scale", "steps", "ensemble", "back_projections"), (int,)),
+    **dict.fromkeys(("steps", "ensemble", "back_projections"), (int,)),
+    "scale": (int, float),
     "seed": (int, type(None)),
     **dict.fromkeys(("checkpoint", "input", "device"), (str,)),
     **dict.fromkeys(("options", "versions"), (dict,)),

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from retinashift.inference.fidelity import consistency_db
+from retinashift.inference.sizes import consistency_at
 
 Picture = Image.Image | np.ndarray | Tensor
 OutputType = Literal["np", "pil", "pt"]
@@ -106,8 +107,28 @@ class Canvas:
         return Image.fromarray(self.image) if self.output_type == "pil" else self.image
 
 
-def measured_consistency(image: Any, prepared: Prepared, scale: int) -> float:
+def turn(x: Tensor, way: int) -> Tensor:
+    """The last two dimensions in one of eight ways: transposed (4), then turned upside down (2), then mirrored (1)."""
+    x = x.mT if way & 4 else x
+    return x.flip([side for bit, side in ((2, -2), (1, -1)) if way & bit]) if way else x
+
+
+def turn_back(x: Tensor, way: int) -> Tensor:
+    """The inverse of `turn`.
+
+    >>> x = torch.arange(6).view(2, 3)
+    >>> all(torch.equal(turn_back(turn(x, way), way), x) for way in range(8))
+    True
+    """
+    x = x.flip([side for bit, side in ((2, -2), (1, -1)) if way & bit])
+    return x.mT if way & 4 else x
+
+
+def measured_consistency(image: Any, prepared: Prepared) -> float:
     """Of a finished image, in whichever form, with its input."""
     sr = image.permute(1, 2, 0).numpy() if isinstance(image, Tensor) else np.asarray(image)  # (H, W) or (H, W, 3)
     lr = (prepared.lr[0].float() / 2 + 0.5).cpu().permute(1, 2, 0).numpy()  # (h, w, 3) in [0, 1]
-    return consistency_db(sr, lr[..., 0] if sr.ndim == 2 else lr, scale)
+    lr = lr[..., 0] if sr.ndim == 2 else lr
+    scale, rest = divmod(sr.shape[0], lr.shape[0])
+    whole = not rest and sr.shape[1] == scale * lr.shape[1]
+    return consistency_db(sr, lr, scale) if whole else consistency_at(sr, lr)

@@ -21,10 +21,20 @@ from retinashift.diffusion.scheduler import ResShiftScheduler
 from retinashift.inference.fidelity import back_project_rows, value_limits
 from retinashift.inference.gate import CheckpointError, check_finite, check_folder
 from retinashift.inference.memory import fast_precision, spare_memory
-from retinashift.inference.pictures import Canvas, OutputType, Picture, as_list, measured_consistency, prepare
+from retinashift.inference.pictures import (
+    Canvas,
+    OutputType,
+    Picture,
+    as_list,
+    measured_consistency,
+    prepare,
+    turn,
+    turn_back,
+)
 from retinashift.inference.progress import Listener, Report, StepWatch
 from retinashift.inference.self_check import Measure, SelfCheck
 from retinashift.inference.settings import Mode, Plan, Precision, Sampling
+from retinashift.inference.sizes import at_size, reduce_map
 from retinashift.inference.streaming import LightChain
 from retinashift.inference.tiles import LearnedCodec
 from retinashift.inference.uncertainty import Calibration, SampleMean
@@ -40,7 +50,7 @@ AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass
 class SRResult(BaseOutput):
-    """`images`: one per input, scale times its size, in the form that `output_type` names.
+    """`images`: one per input, of the size that was asked for, in the form that `output_type` names.
 
     `consistency`: of each, the PSNR in dB between the input and the image reduced again; inf where they are equal.
     `sigma`: of each, the standard deviation of its values, (H, W) float32 in shares of full scale, where it was asked
@@ -189,6 +199,9 @@ class ResShiftPipeline(DiffusionPipeline):
         progress: Listener | None = None,
         mode: Mode | None = None,
         output_uncertainty: bool = False,
+        scale: float | None = None,
+        longest_side: int | None = None,
+        turns: int = 1,
     ) -> SRResult:
         """Enlarge one picture or several.
 
@@ -204,6 +217,12 @@ class ResShiftPipeline(DiffusionPipeline):
                 gets the same noise stream, so that a result does not depend on the images beside it. One step draws no
                 noise: its result is a function of the photograph, and the generator is not read.
             ensemble_size: samples whose mean is returned. Their number costs time, not memory.
+            scale: how many times larger the result is, any number from 1 to the checkpoint's factor, which is the
+                default. Smaller results are the checkpoint's own, reduced by antialiased bicubic; halves of a pixel
+                are rounded up.
+            longest_side: pixels of the longer side of the result, instead of `scale`.
+            turns: 8 averages the results of the picture turned and flipped in all eight ways; the memory is that of an
+                ensemble.
             output_uncertainty: also return how far the samples differ (`sigma`); with all T steps, at least 2 samples.
             output_type: "np" (the input's depth; float for float), "pil" (8 bit), "pt" (float (3, H, W) in [0, 1]).
             back_projections: how often the result is brought into line with the input, so that it gives the input when
@@ -225,26 +244,28 @@ class ResShiftPipeline(DiffusionPipeline):
             ValueError: an argument outside what is allowed, named.
         """
         # 1. Check the arguments
-        plan = self.plan(
-            Sampling(
-                mode=mode,
-                num_inference_steps=num_inference_steps,
-                ensemble_size=ensemble_size,
-                output_uncertainty=output_uncertainty,
-                back_projections=back_projections,
-                memory=memory,
-                precision=precision,
-            )
+        settings = Sampling(
+            mode=mode,
+            num_inference_steps=num_inference_steps,
+            ensemble_size=ensemble_size,
+            output_uncertainty=output_uncertainty,
+            back_projections=back_projections,
+            memory=memory,
+            precision=precision,
+            scale=scale,
+            longest_side=longest_side,
+            turns=turns,
         )
-        images = as_list(image)
+        plan, images = self.plan(settings), as_list(image)
         if output_type not in get_args(OutputType):
             raise ValueError(f"output_type is {output_type!r}; allowed are {', '.join(get_args(OutputType))}")
         calibration = self._calibration(plan.steps, ensemble_size) if output_uncertainty else None
-        device, scale, budget = self._execution_device, self.config.scale, spare_memory(self._execution_device, memory)
+        device, factor, budget = self._execution_device, self.config.scale, spare_memory(self._execution_device, memory)
         autocast = AUTOCAST[self.used_precision(precision)]
         self.scheduler.set_timesteps(plan.steps, transition=plan.transition)
         result = SRResult([], [], [], [] if output_uncertainty else None, calibration is not None)
-        parts = len(images) * ensemble_size
+        samples = ensemble_size * turns
+        parts = len(images) * samples
 
         # Image by image: sizes may differ, and the activations of one image already fill a processor
         seeds = noise_seeds(generator, len(images)) if plan.noise else [None] * len(images)
@@ -252,45 +273,52 @@ class ResShiftPipeline(DiffusionPipeline):
             # 2. Prepare the input, and what the result is written into
             prepared = prepare(picture, device, self.denoiser.dtype)
             lr = prepared.lr.float()  # (1, 3, h, w) in [-1, 1]
-            height, width = (side * scale for side in lr.shape[-2:])
-            canvas = Canvas(prepared, (height, width), output_type)
+            native = lr.shape[-2] * factor, lr.shape[-1] * factor
+            size = settings.size_of(lr.shape[-2], lr.shape[-1], factor)
+            canvas = Canvas(prepared, size, output_type)
             channels = 1 if prepared.grey else 3
-            mean = SampleMean((channels, height, width), spread=output_uncertainty) if ensemble_size > 1 else None
+            mean = SampleMean((channels, *native), spread=output_uncertainty) if samples > 1 else None
             kept = canvas.nbytes + (mean.nbytes if mean else 0)  # on a GPU they lie elsewhere
             room = max(0, budget - kept) if device.type == "cpu" else budget
             check, limits = self._self_check(lr), value_limits(lr) if self._bounded else None
 
             with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
-                # 3. Encode: y0 is the interpolated input in the space of the chain
-                chain = self._chain(prepared.lr, seed, plan.detail_gain)
-                for member in range(ensemble_size):
-                    watch = StepWatch(
-                        lr.shape[-2],
-                        plan.steps,
-                        ((number * ensemble_size + member) / parts, (number * ensemble_size + member + 1) / parts),
-                        self._report(callback, number, member),
-                        progress,
-                    )
-                    # 4. Sample and decode, rows as they come
-                    rows = chain.bands(member, room, watch)  # (1, 3, n*scale, w*scale) each
-                    # 5. Return to bicubic what contradicts the input
-                    rows = check.rows(rows)  # (1, 3, n*scale, w*scale)
-                    # 6. Project back onto the input
-                    rows = back_project_rows(rows, lr, scale, plan.back_projections, limits)
-                    # 7. Average the samples
-                    if mean:
-                        mean.add(band.mean(1, keepdim=True) if prepared.grey else band for band in rows)
-                # 8. Convert to the form of the output
-                for band in mean.bands() if mean else rows:
+                for way in range(turns):
+                    # 3. Encode, turned one way: y0 is the interpolated input in the space of the chain
+                    seen = turn(lr, way)  # (1, 3, h, w) or (1, 3, w, h)
+                    checked = self._self_check(seen) if way else check
+                    bounds = limits and (turn(limits[0], way), turn(limits[1], way))
+                    chain = self._chain(turn(prepared.lr, way), seed, plan.detail_gain)
+                    for member in range(ensemble_size):
+                        done = way * ensemble_size + member
+                        span = (number * samples + done) / parts, (number * samples + done + 1) / parts
+                        watch = StepWatch(
+                            seen.shape[-2], plan.steps, span, self._report(callback, number, done), progress
+                        )
+                        # 4. Sample and decode, rows as they come
+                        rows = chain.bands(member, room, watch)  # (1, 3, n*factor, w*factor) each
+                        # 5. Return to bicubic what contradicts the input
+                        rows = checked.rows(rows)  # (1, 3, n*factor, w*factor)
+                        # 6. Project back onto the input
+                        rows = back_project_rows(rows, seen, factor, plan.back_projections, bounds)
+                        # 7. Average the samples
+                        if mean:
+                            mean.add((band.mean(1, keepdim=True) if prepared.grey else band for band in rows), way)
+                    if way:
+                        check.returned = torch.maximum(check.returned, turn_back(checked.returned, way))
+                # 8. Reduce to the size that is wanted, and convert to the form of the output
+                rows = mean.bands() if mean else rows
+                for band in rows if size == native else at_size(rows, lr, native, size, plan.back_projections, limits):
                     canvas.write(band)
                 if mean and result.sigma is not None:
-                    spread = mean.spread().numpy()  # (h*scale, w*scale)
-                    result.sigma.append(check.mark(calibration.sigma(spread, ensemble_size) if calibration else spread))
+                    spread = mean.spread().numpy()  # (h*factor, w*factor)
+                    sigma = check.mark(calibration.sigma(spread, ensemble_size) if calibration else spread)
+                    result.sigma.append(sigma if size == native else reduce_map(sigma, size))
             del chain, rows, mean  # the measurement needs their memory
 
             # 9. Measure
             result.images.append(canvas.finished())
-            result.consistency.append(measured_consistency(result.images[-1], prepared, scale))
+            result.consistency.append(measured_consistency(result.images[-1], prepared))
             result.bicubic_share.append(check.share())
         return result
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from numbers import Integral
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 OutputFormat = Literal["same", "png", "tiff", "jpeg"]
 """File type of the results; "same" keeps the type of the input."""
 
-_LEAST = {"num_inference_steps": 1, "ensemble_size": 1, "back_projections": 0, "memory": 1}
+_LEAST = {"num_inference_steps": 1, "ensemble_size": 1, "back_projections": 0, "memory": 1, "longest_side": 1}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +48,12 @@ class Sampling:
     checkpoint."""
     memory: int | None = None
     """Bytes that the process (on a GPU: its part of that) may hold; None is half of what is free."""
+    scale: float | None = None
+    """How many times larger a result is than its input, from 1 to the checkpoint's factor; None is that factor."""
+    longest_side: int | None = None
+    """Pixels of the longer side of a result, instead of `scale`."""
+    turns: int = 1
+    """8: the mean of the results of the picture turned and flipped in all eight ways."""
     precision: Precision = "auto"
     """"bf16" and "fp16" compute convolutions and products in half precision (autocast). "auto" is bf16 where the chain
     runs on pixels and the device has arithmetic for it, else fp32."""
@@ -60,6 +66,14 @@ class Sampling:
                 raise ValueError(f"{name} is {value!r}; a whole number of at least {least} is needed")
         if self.mode is not None and self.mode not in get_args(Mode):
             raise ValueError(f"mode is {self.mode!r}; allowed are {', '.join(get_args(Mode))}")
+        if self.turns not in (1, 8) or isinstance(self.turns, bool):
+            raise ValueError(f"turns is {self.turns!r}; 1 or 8 (all turns and flips) is allowed")
+        if self.scale is not None:
+            number = isinstance(self.scale, Real) and not isinstance(self.scale, bool)
+            if not (number and 1 <= self.scale < float("inf")):
+                raise ValueError(f"scale is {self.scale!r}; a number from 1 to the checkpoint's factor is needed")
+            if self.longest_side is not None:
+                raise ValueError("scale and longest_side are both given; each decides the size: omit one")
         if self.precision not in get_args(Precision):
             raise ValueError(f"precision is {self.precision!r}; allowed are {', '.join(get_args(Precision))}")
         if not self.output_uncertainty:
@@ -84,6 +98,35 @@ class Sampling:
             raise ValueError(f"uncertainty is {uncertainty}; it needs at least 2 samples, or 0 for none")
         return cls(ensemble_size=uncertainty or ensemble, output_uncertainty=uncertainty > 0, **others)
 
+    def size_of(self, height: int, width: int, factor: int) -> tuple[int, int]:
+        """Height and width of the result of a picture; halves are rounded up.
+
+        Args:
+            factor: of the checkpoint.
+
+        Raises:
+            ValueError: more pixels than the checkpoint gives, or fewer than the picture has.
+
+        >>> Sampling(scale=1.5).size_of(5, 10, 4), Sampling(longest_side=64).size_of(30, 40, 4)
+        ((8, 15), (48, 64))
+        """
+        longest = max(height, width)
+        if self.longest_side is None:
+            scale = factor if self.scale is None else self.scale
+            what = f"scale is {self.scale}"
+        else:
+            scale = self.longest_side / longest
+            what = f"longest_side is {self.longest_side} for a picture of {width}x{height}"
+        if not 1 <= scale <= factor:
+            raise ValueError(
+                f"{what}; from 1 to {factor} times the picture is allowed with this checkpoint: for more pixels "
+                "interpolate its result, which adds no detail"
+            )
+        if self.longest_side is None:
+            return int(height * scale + 0.5), int(width * scale + 0.5)
+        tall, wide = ((2 * side * self.longest_side + longest) // (2 * longest) for side in (height, width))
+        return max(1, tall), max(1, wide)
+
     def plan(self, checkpoint: Mapping[str, Any], trained_steps: int) -> Plan:
         """What the settings mean for one checkpoint.
 
@@ -95,6 +138,8 @@ class Sampling:
             ValueError: steps outside 1..T, or a use that the checkpoint does not have.
         """
         steps, realistic = self.num_inference_steps, self.mode == "realistic"
+        if self.longest_side is None:
+            self.size_of(1, 1, int(checkpoint["scale"]))
         if steps is not None and steps > trained_steps:
             raise ValueError(f"num_inference_steps is {steps}; this checkpoint has 1 to {trained_steps}")
         times, gain = int(checkpoint["back_projections"]), float(checkpoint["detail_gain"])

@@ -43,19 +43,22 @@ class SampleMean:
     def nbytes(self) -> int:
         return self.mean.nbytes + (0 if self.squares is None else self.squares.nbytes)
 
-    def add(self, sample: Iterator[Tensor]) -> None:
-        """One sample, (1, C, n, W) at a time, top to bottom. Welford's recurrence."""
+    def add(self, sample: Iterator[Tensor], way: int = 0) -> None:
+        """One sample, (1, C, n, W) at a time, top to bottom, turned one `way`. Welford's recurrence."""
         self.count += 1
+        mean, squares = (x.mT if x is not None and way & 4 else x for x in (self.mean, self.squares))  # views
+        assert mean is not None
         top = 0
         for rows in sample:
-            rows = rows.cpu()
-            here = slice(top, top + rows.shape[-2])
-            difference = rows - self.mean[..., here, :]
-            self.mean[..., here, :] += difference / self.count
-            if self.squares is not None:
-                further = rows - self.mean[..., here, :]
-                self.squares[..., here, :] += (difference * further).mean(1, keepdim=True)
-            top = here.stop
+            rows = rows.cpu().flip([side for bit, side in ((2, -2), (1, -1)) if way & bit])
+            bottom = top + rows.shape[-2]
+            here = slice(mean.shape[-2] - bottom, mean.shape[-2] - top) if way & 2 else slice(top, bottom)
+            difference = rows - mean[..., here, :]
+            mean[..., here, :] += difference / self.count
+            if squares is not None:
+                further = rows - mean[..., here, :]
+                squares[..., here, :] += (difference * further).mean(1, keepdim=True)
+            top = bottom
 
     def bands(self) -> Iterator[Tensor]:
         """The mean, in bands of rows."""

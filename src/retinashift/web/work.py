@@ -171,13 +171,13 @@ def _upscaled(
     )  # fmt: skip
     safe = Path(_FORBIDDEN.sub("_", name))
     named = result_name(safe, options.format, lambda: format_of_bytes(data[:HEAD]).suffixes[0])
-    target = named.with_name(f"{named.stem}_x{pipeline.config.scale}{named.suffix}")
+    target = named.with_name(f"{named.stem}_x{sampling.scale or pipeline.config.scale:g}{named.suffix}")
     chosen = ResultOptions(sampling=sampling, seed=options.seed, max_pixels=max_pixels, sidecar=True)
     made = upscale_bytes(pipeline, data, name, target, chosen, lambda share: tell(0.95 * share))
     tell(0.95)
     files = {path.name: encoded for path, encoded in made.files()}
     source, record = made.source.photograph, made.record
-    layers = _layers(source.pixels, made.pixels, made.sigma, record.scale)
+    layers = _layers(source.pixels, made.pixels, made.sigma)
     facts = [
         ("sizes", f"{_size(source.pixels)} to {_size(made.pixels)}"),
         ("seconds", f"{time.perf_counter() - began:.1f}"),
@@ -215,14 +215,14 @@ def _size(pixels: np.ndarray) -> str:
     return f"{pixels.shape[1]} x {pixels.shape[0]}, {pixels.dtype.itemsize * 8} bit"
 
 
-def _layers(lr: np.ndarray, sr: np.ndarray, sigma: np.ndarray | None, scale: int) -> dict[str, np.ndarray]:
+def _layers(lr: np.ndarray, sr: np.ndarray, sigma: np.ndarray | None) -> dict[str, np.ndarray]:
     """The layers of the viewer as 8-bit pictures, (H, W, 3) or, for the map, (H, W)."""
     import numpy as np
 
-    from retinashift.imaging.degradation.bicubic import enlarge
+    from retinashift.imaging.degradation.bicubic import resize
 
     small = _shown(lr)
-    layers = {"input": small, "bicubic": enlarge(small, scale, "bicubic"), "result": _shown(sr)}
+    layers = {"input": small, "bicubic": resize(small, (sr.shape[0], sr.shape[1]), "bicubic"), "result": _shown(sr)}
     if sigma is not None:
         layers["uncertainty"] = np.rint(sigma * 255 * LEVELS_PER_GREY).clip(0, 255).astype(np.uint8)
     return layers

@@ -18,7 +18,7 @@ def test_the_last_column_shows_the_result_and_its_middle_pixel_by_pixel(retina, 
     sr = np.dstack([enlarge(lr[..., i], 4, "nearest") for i in range(lr.shape[-1])]) if lr.ndim == 3 else enlarge(
         lr, 4, "nearest"
     )  # fmt: skip
-    figure = compared(lr, sr, 4)
+    figure = compared(lr, sr)
     assert figure.shape == (BAR + 2 * (SIDE + GAP), GAP + 3 * (SIDE + GAP), 3)
     left, top = GAP + 2 * (SIDE + GAP), BAR + SIDE + GAP
     detail = figure[top : top + SIDE : 4, left : left + SIDE : 4]  # four screen pixels to one of the result

@@ -107,7 +107,12 @@ def enlarge(lr: np.ndarray, scale: int, method: Enlargement) -> np.ndarray:
     _check(lr, scale, "scale")
     if method not in _RESAMPLING:
         raise ValueError(f"method is {method!r}; allowed are {', '.join(_RESAMPLING)}")
-    return _resize(lr, (lr.shape[0] * scale, lr.shape[1] * scale), _RESAMPLING[method])
+    return resize(lr, (lr.shape[0] * scale, lr.shape[1] * scale), method)
+
+
+def resize(pixels: np.ndarray, size: tuple[int, int], method: Enlargement) -> np.ndarray:
+    """`enlarge` to any (height, width)."""
+    return _resize(pixels, size, _RESAMPLING[method])
 
 
 def _check(pixels: np.ndarray, factor: int, name: str) -> None:

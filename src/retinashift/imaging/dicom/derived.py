@@ -57,7 +57,8 @@ def derive(photograph: Photograph) -> Dataset:
     for tag in [tag for tag in dataset.keys() if 0x6000 <= tag.group <= 0x60FF]:
         del dataset[tag]  # overlays, which are drawn on the pixels of the source
     keep_frame(dataset, photograph.frame)
-    enlarge_lengths(dataset, photograph.pixels.shape[0] / dataset.Rows)
+    height, width = photograph.pixels.shape[:2]
+    enlarge_lengths(dataset, height / dataset.Rows, width / dataset.Columns)
     _put_pixels(dataset, photograph)
     _put_identity(dataset, source, photograph)
     _put_derivation(dataset, source, photograph)
@@ -131,7 +132,8 @@ def _put_derivation(dataset: Dataset, source: Dataset, photograph: Photograph) -
 
     from retinashift import __version__
 
-    factor = dataset.Rows // source.Rows
+    record = parse_line(photograph.provenance)
+    factor = f"{dataset.Rows / source.Rows if record is None else record.scale:.4g}"
     dataset.ImageType = ["DERIVED", *(list(source.get("ImageType") or [])[1:] or ["PRIMARY"])]
     text = f"Super-resolved x{factor} by RetinaShift {__version__}"
     dataset.SeriesDescription = text[:64]

@@ -71,8 +71,11 @@ def keep_frame(dataset: Dataset, frame: int) -> None:
         dataset.RepresentativeFrameNumber = 1
 
 
-def enlarge_lengths(dataset: Dataset, scale: float) -> None:
+def enlarge_lengths(dataset: Dataset, scale: float, across: float | None = None) -> None:
     """Divide spacings by the scale, and move borders of what is shown with the pixels. Changed in place.
+
+    Args:
+        scale: of the rows. across: of the columns, which rounding can make another; None is the same.
 
     Source: PS3.3 C.7.6.11 (display shutter), C.7.6.16.2.1 (pixel measures), C.8.17.11 and C.8.17.12.1.2 (wide field);
     rows and columns are counted from 1.
@@ -85,7 +88,9 @@ def enlarge_lengths(dataset: Dataset, scale: float) -> None:
         item.TwoDimensionalToThreeDimensionalMapData = points.tobytes()
     for place in (dataset, *_within(dataset)):
         for name in (name for name in _SPACINGS if place.get(name)):
-            setattr(place, name, [decimal(value / scale) for value in numbers(place[name].value)])
+            values = numbers(place[name].value)
+            factors = (scale, across or scale) if len(values) == 2 else (scale,) * len(values)
+            setattr(place, name, [decimal(value / by) for value, by in zip(values, factors, strict=True)])
         for border in _BORDERS:
             _enlarge_border(place, border, scale)
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from retinashift.imaging.degradation.bicubic import enlarge
+from retinashift.imaging.degradation.bicubic import resize
 
 SIDE, BAR, GAP = 480, 30, 8
 DETAIL = 4
@@ -47,24 +47,23 @@ def side_by_side(
     return np.asarray(canvas)
 
 
-def compared(lr: np.ndarray, sr: np.ndarray, scale: int) -> np.ndarray:
+def compared(lr: np.ndarray, sr: np.ndarray) -> np.ndarray:
     """Input, bicubic and result side by side: whole above, the middle below.
 
     Args:
         lr: the input, (h, w) or (h, w, C), uint8 or uint16.
-        sr: the result, scale times as high and wide.
-        scale: of the result.
+        sr: the result, of any size.
 
     Returns:
         (H, W, 3) uint8, of one size whatever the inputs'.
     """
     lr, sr = _shown(lr), _shown(sr)
+    height, width = sr.shape[:2]
     pictures = {
-        "input": enlarge(lr, scale, "nearest"),
-        "bicubic": enlarge(lr, scale, "bicubic"),
+        "input": resize(lr, (height, width), "nearest"),
+        "bicubic": resize(lr, (height, width), "bicubic"),
         "RetinaShift": sr,
     }
-    height, width = sr.shape[:2]
     piece = max(1, min(SIDE // DETAIL, height, width))
     top, left = (height - piece) // 2, (width - piece) // 2
     return side_by_side(pictures, (slice(top, top + piece), slice(left, left + piece)), SIDE)

@@ -148,7 +148,7 @@ def upright_exif(exif: Image.Exif, width: int, height: int) -> bytes | None:
     return dump_exif(exif)
 
 
-def fit_exif(block: bytes | None, width: int, height: int, scale: int) -> bytes | None:
+def fit_exif(block: bytes | None, width: int, height: int, scale: float) -> bytes | None:
     """A copy true of the picture enlarged by `scale` to this size: its size, resolution and places, where present."""
     exif = load_exif(block)
     details = _details(exif)
@@ -162,11 +162,12 @@ def fit_exif(block: bytes | None, width: int, height: int, scale: int) -> bytes 
         for name in names:
             value = tags.get(name)
             if isinstance(value, (float, Rational)) and isfinite(value):
-                tags[name] = IFDRational(Fraction(value) * scale)
+                tags[name] = IFDRational((Fraction(value) * Fraction(scale)).limit_denominator(10**6))
     for subject in (SUBJECT_AREA, SUBJECT_LOCATION):
         if place := _place(details.get(subject)):
-            x, y, *extent = (value * scale for value in place)
-            details[subject] = (x + scale // 2, y + scale // 2, *extent)  # a pixel's middle stays its middle
+            x, y, *extent = place
+            middle = (int((value + 0.5) * scale) for value in (x, y))  # a pixel's middle stays its middle
+            details[subject] = (*middle, *(round(value * scale) for value in extent))
     return dump_exif(exif)
 
 

@@ -50,9 +50,9 @@ class Format:
     alpha: bool = True
     longest_side: int = 2**31 - 1
 
-    def check(self, photograph: Photograph, scale: int = 1) -> None:
+    def check(self, photograph: Photograph, scale: float = 1) -> None:
         """Raise ImageError if the format cannot hold the photograph's pixels, upscaled by `scale`."""
-        height, width = (side * scale for side in photograph.pixels.shape[:2])
+        height, width = (int(side * scale + 0.5) for side in photograph.pixels.shape[:2])
         if self.encode is None:
             raise ImageError(f"{self.name} is read and not written; write PNG or TIFF")
         if max(height, width) > self.longest_side:
