@@ -130,7 +130,10 @@ class Upscaled:
         if self.options.sidecar:
             yield sidecar_of(self.target), make_sidecar(self.source.name, self.target.name, result, record)
         if self.options.figure:
-            yield figure_of(self.target), self._png(compared(photograph.pixels, self.pixels))
+            mode = self.options.sampling.mode or f"{record.steps} step{'s' if record.steps > 1 else ''}"
+            made = f"{mode}, seed {record.seed}"
+            drawn = compared(photograph.pixels, self.pixels, caption=made, sigma=sigma)
+            yield figure_of(self.target), self._png(drawn)
 
     def _caption(self) -> str:
         known = "calibrated" if self.calibrated else "NOT CALIBRATED"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from retinashift.cli.startup import import_diffusers
 from retinashift.imaging.failures import explain, printable
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ Steps = Annotated[int, typer.Option(min=0, help="Network calls per sample; 0 use
 
 def open_pipeline(checkpoint: str, device: str) -> ResShiftPipeline:
     """The pipeline of a checkpoint, as `open_checkpoint` takes it, on a device."""
+    import_diffusers()
     quiet_libraries()
     from retinashift.inference.checkpoints import open_checkpoint
     from retinashift.inference.memory import choose_device

@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 import numpy as np
 import torch
-from diffusers.models.autoencoders.vq_model import VQModel
+from diffusers.models.modeling_utils import ModelMixin
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from diffusers.utils import BaseOutput
 from torch import Tensor
@@ -42,7 +42,6 @@ from retinashift.inference.whole import WholeChain
 from retinashift.models.codec import Codec, PixelCodec, Upsampling
 from retinashift.models.light_net import LightNet
 from retinashift.models.swin_unet import SwinUNet
-from retinashift.models.vq import VQCodec
 
 Denoiser = LightNet | SwinUNet
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -104,7 +103,7 @@ class ResShiftPipeline(DiffusionPipeline):
         self,
         denoiser: Denoiser,
         scheduler: ResShiftScheduler,
-        codec: VQModel | VQCodec | None = None,
+        codec: ModelMixin | None = None,
         scale: int = 4,
         upsampling: str = "pillow",
         default_steps: int = 1,

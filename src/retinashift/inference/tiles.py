@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
-from diffusers.models.autoencoders.vq_model import VQModel
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from diffusers.models.autoencoders.vq_model import VQModel
 
 WHOLE_UP_TO = 128 * 128
 """Positions of a latent that a learned codec sees as a whole. Its attention grows with the square of the area."""

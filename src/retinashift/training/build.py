@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import inspect
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from diffusers.models.autoencoders.vq_model import VQModel
 from torch import Tensor, nn
 
 from retinashift.diffusion.scheduler import ResShiftScheduler
@@ -17,6 +17,9 @@ from retinashift.models.adapters import add_lora
 from retinashift.models.light_net import LightNet
 from retinashift.models.swin_unet import SwinUNet
 from retinashift.training.settings import ChainSettings, ConfigError, ModelSettings, TrainConfig
+
+if TYPE_CHECKING:
+    from diffusers.models.autoencoders.vq_model import VQModel
 
 # Arguments of the denoisers that follow from the scale and are not settings.
 _COMPUTED = {"light": ("factor",), "swin": ("in_channels", "out_channels")}

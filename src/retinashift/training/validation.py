@@ -10,7 +10,7 @@ import torch
 from retinashift.evaluation.similarity import psnr_rgb
 from retinashift.imaging.degradation.bicubic import bicubic_pillow, crop_to_multiple, enlarge
 from retinashift.imaging.degradation.pipeline import Degradation
-from retinashift.imaging.figures.comparison import side_by_side
+from retinashift.imaging.figures.comparison import busiest, changed, shown, side_by_side
 from retinashift.imaging.fundus import field_of_view
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.training.pool import PhotographSet
@@ -30,8 +30,8 @@ def validate(
     Inputs of a degradation that is not exact hold noise, so there is no back-projection onto them.
 
     Returns:
-        {"psnr", "psnr_bicubic", "gain"}, and the first photograph beside bicubic and the result, whole and where the
-        result differs most from bicubic, (H, W, 3) uint8.
+        {"psnr", "psnr_bicubic", "gain"}; and the first photograph beside its input, bicubic and the result, whole and
+        where the result differs most from bicubic, (H, W, 3) uint8.
     """
     scale, exact = pipeline.config.scale, degradation is None or degradation.exact
     scores: list[tuple[float, float]] = []
@@ -51,29 +51,14 @@ def validate(
         mask = field_of_view(hr)
         scores.append((psnr_rgb(sr, hr, mask), psnr_rgb(plain, hr, mask)))
         if index == 0:
-            captions = (f"bicubic, {scores[0][1]:.2f} dB", f"result, {scores[0][0]:.2f} dB", "photograph")
-            pictures = dict(zip(captions, (plain, sr, hr), strict=True))
-            picture = side_by_side(pictures, most_changed(sr, plain), SIDE, marked=True)
+            captions = ("input", f"bicubic\n{scores[0][1]:.2f} dB", f"result\n{scores[0][0]:.2f} dB", "photograph")
+            pictures = dict(zip(captions, (lr, plain, sr, hr), strict=True))
+            detail = busiest(changed(sr, plain, scale), SIDE // 2, scale)
+            picture = side_by_side(pictures, detail, SIDE, note="Framed: where the result differs most from bicubic")
     ours, bicubic = (float(np.mean(column)) for column in zip(*scores, strict=True))
     return {"psnr": ours, "psnr_bicubic": bicubic, "gain": ours - bicubic}, picture
 
 
-def most_changed(one: np.ndarray, other: np.ndarray, side: int = SIDE // 2) -> tuple[slice, slice]:
-    """Rows and columns of the square of that side, or less, where two pictures (H, W, 3) uint8 differ most."""
-    height, width = one.shape[:2]
-    side = min(side, height, width)
-    change = np.abs(one.astype(np.float32) - other).mean(-1)
-    sums = np.pad(change, ((1, 0), (1, 0))).cumsum(0).cumsum(1)
-    inside = sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
-    top, left = (int(at) for at in np.unravel_index(inside.argmax(), inside.shape))
-    return slice(top, top + side), slice(left, left + side)
-
-
-def to_uint8(pixels: np.ndarray) -> np.ndarray:
-    """(H, W, 3) uint8 of uint8 or uint16, which is rounded: for scores and figures only."""
-    return np.ascontiguousarray(pixels if pixels.dtype == np.uint8 else np.rint(pixels / 257).astype(np.uint8))
-
-
 def _uint8(pixels: torch.Tensor) -> np.ndarray:
     """(3, H, W) uint8 or uint16 -> (H, W, 3) uint8."""
-    return to_uint8(pixels.permute(1, 2, 0).cpu().numpy())
+    return shown(pixels.permute(1, 2, 0).cpu().numpy())

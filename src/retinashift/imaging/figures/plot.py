@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-PAPER, INK, GRID = (20, 23, 26), (215, 218, 222), (58, 64, 71)
-COLOURS = ((124, 196, 232), (240, 178, 102), (150, 214, 150), (222, 142, 190))
+PAPER, INK, GRID = (255, 255, 255), (28, 36, 48), (222, 226, 231)
+COLOURS = ((29, 78, 216), (194, 65, 12), (15, 118, 110), (109, 40, 217))
 
 
 def draw_curves(
     curves: Mapping[str, Sequence[float]], *, across: str, width: int = 1200, height: int = 640
 ) -> np.ndarray:
-    """Curves over 1, 2, 3, ..., from 0 to their common maximum.
+    """Curves over 1, 2, 3, ..., from 0 to a round number that none exceeds.
 
     Args:
         curves: by name, each at least two values, none negative.
@@ -27,14 +28,14 @@ def draw_curves(
     (640, 1200, 3)
     """
     longest = max(len(values) for values in curves.values())
-    top = max(max(values) for values in curves.values()) or 1.0
+    top, ticks = round_ticks(max(max(values) for values in curves.values()))
     left, right, upper, lower = 90, width - 40, 70, height - 80
     picture = Image.new("RGB", (width, height), PAPER)
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(size=22)
-    for part in range(5):
-        y = lower - (lower - upper) * part / 4
+    for tick in ticks:
+        y = lower - (lower - upper) * tick / top
         draw.line((left, y, right, y), fill=GRID)
-        draw.text((left - 12, y), f"{top * part / 4:.2f}", fill=INK, font=font, anchor="rm")
+        draw.text((left - 12, y), f"{tick:g}", fill=INK, font=font, anchor="rm")
     every = max(1, longest // 15)
     for t in range(0, longest, every):
         x = left + (right - left) * t / (longest - 1)
@@ -52,6 +53,19 @@ def draw_curves(
         draw.text((start, 22), name, fill=colour, font=font)
         start += draw.textlength(name, font=font) + 40
     return np.asarray(picture)
+
+
+def round_ticks(highest: float) -> tuple[float, list[float]]:
+    """A round number from `highest` on, and about five round steps from 0 to it.
+
+    >>> round_ticks(0.99), round_ticks(7)
+    ((1.0, [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]), (8.0, [0.0, 2.0, 4.0, 6.0, 8.0]))
+    """
+    highest = highest if highest > 0 else 1.0
+    power = 10.0 ** math.floor(math.log10(highest / 4))
+    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= highest / 5 * 0.999)
+    count = math.ceil(highest / step - 1e-9)
+    return float(f"{count * step:.10g}"), [float(f"{number * step:.10g}") for number in range(count + 1)]
 
 
 def draw_against(

@@ -10,6 +10,8 @@ import numpy as np
 import tifffile
 from PIL import Image, ImageDraw, ImageFont
 
+from retinashift.imaging.figures.comparison import INK, PAPER
+
 FULL_SCALE = 65535
 """Largest stored integer. Stored values are standard deviations of a 16-bit picture: 257 is one level of 255."""
 BRIGHTEST = 8.0
@@ -93,7 +95,7 @@ def _colour(level: np.ndarray) -> np.ndarray:
 
 
 def _legend(width: int, height: int, caption: str) -> np.ndarray:
-    strip = Image.new("RGB", (width, height), (17, 17, 17))
+    strip = Image.new("RGB", (width, height), PAPER)
     draw, font = ImageDraw.Draw(strip), ImageFont.load_default(size=max(9, height * 3 // 8))
     left, right = height // 2, height // 2 + width // 3
     ramp = np.linspace(0, 1, right - left)[None]
@@ -103,9 +105,9 @@ def _legend(width: int, height: int, caption: str) -> np.ndarray:
     for level in (0, BRIGHTEST / 4, BRIGHTEST / 2, BRIGHTEST):
         x = left + (right - left) * level / BRIGHTEST
         text = f"{level:g}{'+' if level == BRIGHTEST else ''}"
-        draw.text((x, height - 2), text, fill=(215, 218, 222), font=font, anchor="mb")
+        draw.text((x, height - 2), text, fill=INK, font=font, anchor="mb")
     text, room = caption.replace(", ", "\n", 1), width - right - height
     wide = draw.multiline_textbbox((0, 0), text, font=font)[2]
     font = ImageFont.load_default(size=max(7, min(height * 3 / 8, height * 3 / 8 * room / max(1, wide))))
-    draw.multiline_text((right + height // 2, height // 2), text, fill=(215, 218, 222), font=font, anchor="lm")
+    draw.multiline_text((right + height // 2, height // 2), text, fill=INK, font=font, anchor="lm")
     return np.asarray(strip)

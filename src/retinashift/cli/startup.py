@@ -1,0 +1,58 @@
+"""A short start: diffusers without the packages that it imports wherever they are installed, and sampling never calls.
+
+Of the time until the first step, most went into `torch._dynamo` (with sympy), transformers, peft and scipy.stats.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+_DYNAMO = "torch._dynamo"
+NOT_NEEDED = ("transformers", "peft", "bitsandbytes", "onnxruntime", "scipy", "boto3")
+"""Hidden from diffusers while it is imported; each can be imported again afterwards."""
+
+
+class _Compiler(ModuleType):
+    """Stands for `torch._dynamo` until something compiles: no module is compiled before that."""
+
+    eval_frame = SimpleNamespace(OptimizedModule=type("OptimizedModule", (), {}))
+
+    @staticmethod
+    def allow_in_graph(function: Any) -> Any:
+        return function
+
+    @staticmethod
+    def disable(function: Any = None, *_: Any, **__: Any) -> Any:
+        return function if function is not None else lambda decorated: decorated
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        if sys.modules.get(_DYNAMO) is self:
+            del sys.modules[_DYNAMO]
+        return getattr(importlib.import_module(_DYNAMO), name)
+
+
+def import_diffusers() -> None:
+    """Import what diffusers needs to sample; once it is imported, do nothing.
+
+    A version of diffusers that cannot be imported like this is imported as usual.
+    """
+    import torch  # noqa: F401 - before its compiler is replaced
+
+    if "diffusers" in sys.modules or _DYNAMO in sys.modules:
+        return
+    hidden: dict[str, Any] = {name: None for name in NOT_NEEDED if name not in sys.modules}
+    sys.modules.update(hidden | {_DYNAMO: _Compiler(_DYNAMO)})
+    try:
+        importlib.import_module("diffusers.pipelines.pipeline_utils")
+    except Exception:
+        del sys.modules[_DYNAMO]
+        for name in [name for name in sys.modules if name.partition(".")[0] == "diffusers"]:
+            del sys.modules[name]
+    finally:
+        for name in hidden:
+            sys.modules.pop(name, None)
