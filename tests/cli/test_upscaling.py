@@ -9,6 +9,7 @@ from PIL import Image
 
 from builders.command import one_line_error, retinashift
 from retinashift.batch.jobs import maps_of
+from retinashift.cli.options import Watch
 from retinashift.imaging.figures.uncertainty import decode_map
 from retinashift.imaging.files import find_provenance, read_image
 from retinashift.imaging.formats.table import FORMATS
@@ -128,3 +129,53 @@ def test_jpeg_of_a_quality_can_be_asked_for_and_is_refused_where_there_is_none(u
     )
     assert done.returncode == 0, done.stderr
     assert read_image(out / "eye.jpeg").format == "JPEG"
+
+
+def test_a_run_in_a_file_has_a_line_every_ten_seconds_and_an_estimate_if_it_is_long(capsys):
+    seconds = iter([0.0, 2.0, 6.0, 9.0, 11.0, 12.0, 21.5, 100.0])
+    watch = Watch(40, clock=lambda: next(seconds))
+    for done in (0.1, 0.5, 0.7, 1.25, 1.5, 2.0, 40.0):
+        watch.tell(done, "eye\x1b.png")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "About 8 min in all. Ctrl-C stops it; --resume goes on.",
+        "1 of 40 done, eye\\x1b.png 25%, about 6 min left",
+        "2 of 40 done, eye\\x1b.png 0%, about 7 min left",
+    ]
+
+
+def test_a_quiet_run_prints_failures_only(upscale, tmp_path, checkpoint, capsys):
+    assert upscale("quiet", "--quiet")[0].stderr == ""
+    (tmp_path / "none.png").write_bytes(b"no image")
+    done = retinashift("upscale", tmp_path / "none.png", "-o", tmp_path / "out", "-c", checkpoint, "--quiet")
+    assert [line[:8] for line in done.stderr.splitlines()] == ["failed: "]
+    assert done.returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "size", "scale"),
+    [
+        (("--scale", 2), (48, 64), 2),
+        (("--scale", 1.5), (36, 48), 1.5),
+        (("--longest-side", 40), (30, 40), 1.25),
+        (("--scale", 1), (24, 32), 1),
+    ],
+)
+def test_a_result_of_another_size_says_so_in_its_record(upscale, options, size, scale):
+    done, target = upscale("sized", *options, "--figure")
+    assert done.returncode == 0, done.stderr
+    result = read_image(target)
+    assert result.pixels.shape[:2] == size
+    assert find_provenance(target.read_bytes(), "eye").scale == scale
+    again, _ = upscale("sized", *options, "--resume")
+    assert "1 were there already" in again.stderr
+    other, _ = upscale("sized", "--scale", 3, "--resume")
+    assert "not this input's result" in other.stderr
+
+
+def test_a_size_above_the_checkpoints_is_refused_with_what_to_do(upscale):
+    assert "interpolate its result" in one_line_error(upscale("none", "--scale", 5)[0])
+    done, target = upscale("none", "--longest-side", 129)
+    assert done.returncode == 1
+    assert "longest_side is 129 for a picture of 32x24" in done.stderr
+    assert not target.exists()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -128,6 +130,71 @@ def counting(what: str, total: int) -> Iterator[Callable[[int], None]]:
     with progress_bar() as progress:
         task = progress.add_task(what, total=total)
         yield lambda done: progress.update(task, completed=done)
+
+
+class Watch:
+    """Shows how far a run over files is: a bar in a terminal, else a line every `LINE_EVERY` seconds. A context.
+
+    Once its speed is known, a long run says how long it will take.
+
+    Args:
+        total: files.
+        quiet: show nothing.
+        clock: seconds.
+    """
+
+    LINE_EVERY, KNOWN_AFTER, LONG = 10.0, 5.0, 60.0
+
+    def __init__(self, total: int, quiet: bool = False, clock: Callable[[], float] = time.monotonic):
+        self.total, self.quiet, self.clock = total, quiet, clock
+        self.bar = None if quiet or not sys.stderr.isatty() else progress_bar()
+        self.task = self.bar.add_task("Upscaling", total=total) if self.bar else None
+        self.began = self.said = clock()
+        self.estimated = False
+
+    def __enter__(self) -> Watch:
+        if self.bar:
+            self.bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar:
+            self.bar.stop()
+
+    def tell(self, done: float, name: str) -> None:
+        """So many files are done, the one of that name in part."""
+        if self.quiet:
+            return
+        now = self.clock()
+        left = (now - self.began) * (self.total - done) / done if done else 0.0
+        name = printable(name)
+        if done and not self.estimated and now - self.began >= self.KNOWN_AFTER:
+            self.estimated = True
+            if left > self.LONG:
+                self._say(f"About {spoken(now - self.began + left)} in all. Ctrl-C stops it; --resume goes on.")
+        if self.bar and self.task is not None:
+            self.bar.update(self.task, completed=done, description=f"Upscaling {name} ({int(done)} of {self.total})")
+        elif done < self.total and now - self.said >= self.LINE_EVERY:
+            self.said = now
+            self._say(f"{int(done)} of {self.total} done, {name} {done % 1:.0%}, about {spoken(left)} left")
+
+    def _say(self, text: str) -> None:
+        if self.bar:
+            self.bar.console.print(text, markup=False, highlight=False)
+        else:
+            typer.echo(text, err=True)
+
+
+def spoken(seconds: float) -> str:
+    """A duration in words.
+
+    >>> spoken(7.4), spoken(130), spoken(12345)
+    ('7 s', '2 min', '3 h 26 min')
+    """
+    minutes = round(seconds / 60)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def table_of(rows: list[list[str]]) -> Table:

@@ -17,16 +17,14 @@ from retinashift.cli.options import (
     Overwrite,
     Seed,
     Steps,
+    Watch,
     check_log,
     check_outputs,
     open_pipeline,
-    progress_bar,
 )
 from retinashift.inference.settings import Mode, OutputFormat, Precision, Sampling
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from retinashift.batch.jobs import Job
     from retinashift.batch.record import Outcome
     from retinashift.batch.upscale import BatchOptions
@@ -114,6 +112,7 @@ def upscale(
     shard: Annotated[
         str, typer.Option(help="Do one part of the inputs, such as 3/16; a hash of the names decides which files.")
     ] = "",
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print failures only.")] = False,
     device: Device = "auto",
     checkpoint: Checkpoint = "",
 ) -> None:
@@ -146,9 +145,9 @@ def upscale(
         sampling=sampling, seed=seed, page=page or None, max_pixels=max_pixels, deidentify=deidentify,
         quality=quality or None, figure=figure, sidecar=sidecar, overwrite=overwrite, resume=resume, workers=workers,
     )  # fmt: skip
-    with progress_bar() as progress:
-        report = run_batch(pipeline, jobs, options, log, progress)
-    report.tell(out)
+    with Watch(len(jobs), quiet) as watch:
+        report = run_batch(pipeline, jobs, options, log, watch)
+    report.tell(out, quiet)
     if report.exit_code:
         raise typer.Exit(report.exit_code)
 
@@ -193,8 +192,8 @@ class BatchReport:
         """0 if every result is there."""
         return INTERRUPTED if self.interrupted else int(any(outcome.error for outcome in self.outcomes))
 
-    def tell(self, out: str) -> None:
-        """Print failures by name, counts, the lowest consistency and the lossy formats, on standard error."""
+    def tell(self, out: str, quiet: bool = False) -> None:
+        """Print failures by name and, unless `quiet`, counts, the lowest consistency and the lossy formats."""
         from rich.console import Console
 
         from retinashift.cli.options import internal_errors
@@ -211,6 +210,8 @@ class BatchReport:
                 say(f"failed: {'' if source in outcome.error else f'{source}: '}{outcome.error}")
         if internal := sum(outcome.internal for outcome in self.outcomes):
             say(internal_errors(internal))
+        if quiet:
+            return
         good = [outcome for outcome in self.outcomes if not outcome.error]
         skipped = sum(outcome.skipped for outcome in good)
         noise = "no noise" if self.seed is None else f"seed {self.seed}"
@@ -231,9 +232,9 @@ class BatchReport:
 
 
 def run_batch(
-    pipeline: ResShiftPipeline, jobs: Sequence[Job], options: BatchOptions, log: Path | None, progress: Progress
+    pipeline: ResShiftPipeline, jobs: Sequence[Job], options: BatchOptions, log: Path | None, watch: Watch
 ) -> BatchReport:
-    """Run the jobs behind a bar. Ctrl-C ends it between two files.
+    """Run the jobs and show how far they are. Ctrl-C ends it between two files.
 
     Raises:
         OSError: the log cannot be written; it keeps its former lines.
@@ -246,10 +247,9 @@ def run_batch(
     size = f"x{pipeline.config.scale if sampling.scale is None else sampling.scale:g}"
     size = size if sampling.longest_side is None else f"longest side {sampling.longest_side}"
     report = BatchReport(len(jobs), seed, size)
-    task = progress.add_task("Upscaling", total=len(jobs))
 
     def within(job: Job, share: float) -> None:
-        progress.update(task, completed=len(report.outcomes) + share)
+        watch.tell(len(report.outcomes) + min(share, 0.999), Path(str(job.source)).name)
 
     try:
         with closing(upscale_files(pipeline, jobs, options, within)) as work:
@@ -257,7 +257,7 @@ def run_batch(
                 report.outcomes.append(outcome)
                 if log is not None:
                     append_line(log, outcome.line())
-                progress.update(task, completed=len(report.outcomes))
+                watch.tell(len(report.outcomes), Path(str(outcome.job.source)).name)
     except KeyboardInterrupt:
         report.interrupted = True
     return report
