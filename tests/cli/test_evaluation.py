@@ -12,6 +12,8 @@ from typer.testing import CliRunner
 from builders.command import one_line_error, retinashift
 from retinashift.cli.commands import app
 from retinashift.cli.evaluation import parse_against, parse_degradation, parse_metrics
+from retinashift.data.leaks import content_hash, write_trained_on
+from retinashift.data.photographs import FileRef
 from retinashift.evaluation.calibration import calibrate
 from retinashift.evaluation.metrics import METRICS
 from retinashift.evaluation.scores import Metric, Score
@@ -175,3 +177,28 @@ def test_lesions_need_a_file_of_markings_beside_the_photographs(data, evaluate):
     found = {row["image"]: row["false_spots"] for row in json.loads((data / "scores.json").read_text())["rows"]}
     assert found["01_test.png"] is not None
     assert found["02_test.png"] is None  # nobody looked at it
+
+
+def test_two_checkpoints_are_compared_photograph_by_photograph_and_learned_ones_are_marked(
+    data, checkpoint, small_pipeline, tmp_path
+):
+    other = tmp_path / "other"
+    small_pipeline.save_pretrained(other)
+    path = data / "set" / "images" / "02_test.png"
+    write_trained_on(other, [content_hash(FileRef(path.name, path))])
+    files = [word for kind in ("json", "html") for word in (f"--{kind}", data / f"scores.{kind}")]
+    options = "--metrics", "none", "--seeds", 0, *files
+    done = retinashift("evaluate", data / "set", "-c", checkpoint, "-c", f"{other}/", *options)
+    assert done.returncode == 0, done.stderr
+    assert f"{other} was trained on 1 of 2 photographs" in done.stderr
+    assert "paired by photograph, with the 95 % bootstrap interval" in " ".join(done.stdout.split())
+    report = json.loads((data / "scores.json").read_text())
+    ours, theirs = f"{checkpoint}, 1 step", f"{other}, 1 step"
+    means, difference = report["means"], report["differences"][theirs]["psnr_rgb"]
+    assert difference[0] == pytest.approx(means[ours]["psnr_rgb"] - means[theirs]["psnr_rgb"])
+    assert difference[1] <= difference[0] <= difference[2]
+    assert report["protocol"]["trained_on"] == ["images/02_test.png"]
+    assert "images/02_test.png (trained on)" in (data / "scores.html").read_text()
+    assert "images/01_test.png (trained on)" not in (data / "scores.html").read_text()
+    again = retinashift("evaluate", data / "set", "-c", checkpoint, "-c", checkpoint)
+    assert "is given twice" in one_line_error(again)

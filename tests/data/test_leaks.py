@@ -4,6 +4,8 @@ import gzip
 import hashlib
 import shutil
 import zipfile
+from importlib.resources import files
+from pathlib import Path
 
 import pytest
 
@@ -99,3 +101,12 @@ def test_what_is_held_out_depends_on_the_content_alone_and_copies_stay_together(
     assert len(renamed[1]) == 4
     with pytest.raises(DataError, match="all of one patient or content"):
         split_by_patient(listed(photographs)[:1])
+
+
+def test_bundled_checkpoints_name_what_they_were_trained_on_and_no_test_set(shared):
+    trained = set(content_hashes(list_source(Source(str(shared / "data" / "train")))))
+    for folder in (files("retinashift") / "weights").iterdir():
+        known = read_trained_on(Path(str(folder)))
+        assert known >= trained
+        for name in ("stare", "drive/images", "val"):
+            assert not known & set(content_hashes(list_source(Source(str(shared / "data" / name)))))

@@ -10,7 +10,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from retinashift.batch.record import make_record
 from retinashift.inference import memory
 from retinashift.inference.memory import (
     _free_memory,
@@ -20,6 +19,7 @@ from retinashift.inference.memory import (
     fast_precision,
     trim_heap,
 )
+from retinashift.inference.record import make_record
 from retinashift.inference.settings import Sampling
 
 REAL_PROBE = memory.has_bf16  # the tests' own says no

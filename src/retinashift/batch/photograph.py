@@ -13,7 +13,7 @@ import torch
 
 from retinashift.batch.jobs import figure_of, maps_of, sidecar_of
 from retinashift.batch.places import Place
-from retinashift.batch.record import make_record, make_sidecar, plain_number
+from retinashift.batch.record import make_sidecar
 from retinashift.imaging.degradation.bicubic import resize
 from retinashift.imaging.dicom.deidentify import deidentify
 from retinashift.imaging.dicom.parametric import encode_with_map
@@ -32,6 +32,7 @@ from retinashift.imaging.files import (
 from retinashift.imaging.formats.png import encode_png
 from retinashift.imaging.provenance import Provenance, digest
 from retinashift.inference.pipeline import ResShiftPipeline
+from retinashift.inference.record import make_record, plain_number
 from retinashift.inference.settings import Sampling
 
 logger = logging.getLogger(__name__)

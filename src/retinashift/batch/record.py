@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -14,63 +13,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
-from retinashift import __version__
 from retinashift.batch.jobs import Job
 from retinashift.batch.places import Place, stamp_of
 from retinashift.imaging.failures import explain
 from retinashift.imaging.provenance import Provenance, digest
-from retinashift.inference.checkpoints import checkpoint_hash
-from retinashift.inference.pipeline import ResShiftPipeline
-from retinashift.inference.settings import Sampling
-
-
-def make_record(
-    pipeline: ResShiftPipeline, sampling: Sampling, seed: int, page: int | None = None, deidentify: bool = False
-) -> Provenance:
-    """The record that all results of a run share; each adds its input and its consistency."""
-    config, plan = pipeline.config, pipeline.plan(sampling)
-    options: dict[str, Any] = {"precision": pipeline.used_precision(sampling.precision)}
-    if page is not None:
-        options["page"] = page
-    if deidentify:
-        options["deidentified"] = True
-    if sampling.mode == "realistic":
-        options["detail_gain"] = config.detail_gain
-        if config.detail_transition != "ancestral":
-            options["transition"] = config.detail_transition
-    if sampling.longest_side is not None:
-        options["longest_side"] = sampling.longest_side
-    if sampling.turns > 1:
-        options["turns"] = sampling.turns
-    if sampling.output_uncertainty:
-        curves = json.dumps(config.calibration, sort_keys=True).encode()
-        options["uncertainty"] = sampling.ensemble_size
-        options["calibration"] = digest(curves)[:16] if config.calibration else "none"
-    return Provenance(
-        scale=plain_number(config.scale if sampling.scale is None else sampling.scale),
-        checkpoint=checkpoint_hash(pipeline),
-        steps=plan.steps,
-        seed=seed if plan.noise else None,
-        input="",
-        ensemble=sampling.ensemble_size,
-        back_projections=plan.back_projections,
-        options=options,
-        device=pipeline.device.type,
-        versions={
-            "retinashift": __version__,
-            "torch": str(torch.__version__),
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
-    )
-
-
-def plain_number(scale: float) -> float:
-    """2 for 2.0, so that a record is the same however the number was given."""
-    return int(scale) if scale == int(scale) else float(scale)
 
 
 def make_sidecar(source: str, target: str, result: bytes, record: Provenance) -> bytes:

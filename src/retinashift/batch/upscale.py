@@ -13,10 +13,11 @@ from pathlib import Path
 from retinashift.batch.jobs import Job, companions_of, sidecar_of, wanted_beside
 from retinashift.batch.photograph import ResultOptions, Source, Upscaled, read_source, upscale_source
 from retinashift.batch.places import read_place, write_place
-from retinashift.batch.record import Outcome, is_sidecar, make_record, make_sidecar
+from retinashift.batch.record import Outcome, is_sidecar, make_sidecar
 from retinashift.imaging.files import ImageError, find_provenance, remove_stale_temporaries
 from retinashift.imaging.provenance import Provenance, digest
 from retinashift.inference.pipeline import ResShiftPipeline
+from retinashift.inference.record import make_record
 
 Progress = Callable[[Job, float], None]
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -116,7 +118,7 @@ def parse_against(given: list[str]) -> dict[str, Path]:
 
 
 def run_evaluation(
-    pipeline: ResShiftPipeline,
+    checkpoints: Mapping[str, ResShiftPipeline],
     test_set: TestSet,
     ways: list[Sampling],
     seeds: list[int],
@@ -129,9 +131,9 @@ def run_evaluation(
     """Score the photographs and write the files.
 
     Args:
-        pipeline: of the checkpoint.
+        checkpoints: by name; of several, the first is compared with the others.
         test_set: what is scored.
-        ways: settings that the checkpoint is scored with.
+        ways: settings that each checkpoint is scored with.
         seeds: whose scores are averaged.
         metrics: names, beside those that are always measured.
         samples: of the mean that the metric coverage adds, in float32.
@@ -140,21 +142,28 @@ def run_evaluation(
         failures: gets the photographs that cannot be scored.
 
     Raises:
-        ValueError: settings that the checkpoint does not allow, coverage without a calibration, a missing result of
-            another method, or no photograph that can be scored.
+        ValueError: checkpoints of different scales, settings that one does not allow, coverage without a calibration,
+            a missing result of another method, or no photograph that can be scored.
     """
     if test_set.split is None:
         refs = find_photographs(test_set.data)
     else:
         refs = [item.hr for item in list_source(Source(test_set.data, "stare", split=test_set.split))]
     refs = refs[: test_set.limit] if test_set.limit else refs
-    _tell_leaks(refs, read_trained_on(Path(pipeline.name_or_path or "")))
-    scale = pipeline.config.scale if test_set.scale is None else test_set.scale
+    learned = _learned(refs, checkpoints)
+    scales = {name: pipeline.config.scale for name, pipeline in checkpoints.items()}
+    if len(set(scales.values())) > 1 and test_set.scale is None:
+        given = ", ".join(f"{name} x{factor}" for name, factor in scales.items())
+        raise ValueError(f"the checkpoints have different scales ({given}); compare those of one scale")
+    scale = next(iter(scales.values())) if test_set.scale is None else test_set.scale
     methods: list[Method | PrecomputedMethod] = [baseline(name, scale) for name in ("nearest", "bicubic", "lanczos")]
     methods += [_others(name, folder, refs) for name, folder in test_set.against.items()]
-    methods += [_ours(pipeline, replace(way, scale=test_set.scale)) for way in ways]
-    if "coverage" in metrics:
-        methods.append(Method(f"retinashift, mean of {samples}", estimator(pipeline, samples), stochastic=True))
+    first = len(methods)
+    for name, pipeline in checkpoints.items():
+        called = "retinashift" if len(checkpoints) == 1 else name
+        methods += [_ours(called, pipeline, replace(way, scale=test_set.scale)) for way in ways]
+        if "coverage" in metrics:
+            methods.append(Method(f"{called}, mean of {samples}", estimator(pipeline, samples), stochastic=True))
     labels = {ref.name: path for ref in refs if (path := _label(ref, test_set.labels)) is not None}
     marks = _marks(test_set.data) if "lesions" in metrics else {}
     shown = [refs[i].name for i in np.linspace(0, len(refs) - 1, min(SHOWN, len(refs))).astype(int)]
@@ -174,6 +183,8 @@ def run_evaluation(
         on_result=gallery.add if outputs.html is not None else None,
         on_failure=failures.add,
     )
+    reference = methods[first].name if len(checkpoints) > 1 else ""
+    report = replace(report, trained_on=learned, reference=reference)
     if outputs.json is not None:
         report.save(outputs.json)
     if outputs.csv is not None:
@@ -183,18 +194,40 @@ def run_evaluation(
     return report
 
 
-def _tell_leaks(refs: list[FileRef], trained_on: frozenset[str]) -> None:
-    """Warn of photographs that the checkpoint was trained on, by their content."""
-    learned = [ref.name for ref in refs if trained_on and content_hash(ref) in trained_on]
-    if learned:
-        shown = ", ".join(learned[:3]) + (f" and {len(learned) - 3} more" if len(learned) > 3 else "")
-        logger.warning(
-            "the checkpoint was trained on %d of %d photographs, so their scores say nothing: %s",
-            len(learned), len(refs), shown,
-        )  # fmt: skip
+def difference_table(report: Report) -> list[list[str]]:
+    """The reference method less each other, with the interval, heading first."""
+    scores = [score for score in report.scores("fidelity") if score.heading and score.better != "none"]
+    rows = [[f"{report.compared_with} less", *(score.heading for score in scores)]]
+    for method, found in report.differences().items():
+        cells = []
+        for score in scores:
+            interval, digits = found.get(score.name), f"+.{score.decimals}f"
+            known = interval is not None and math.isfinite(interval.mean)
+            cells.append(
+                f"{interval.mean:{digits}} ({interval.low:{digits}} to {interval.high:{digits}})"
+                if interval is not None and known
+                else "-"
+            )
+        rows.append([method, *cells])
+    return rows
 
 
-def _ours(pipeline: ResShiftPipeline, way: Sampling) -> Method:
+def _learned(refs: list[FileRef], checkpoints: Mapping[str, ResShiftPipeline]) -> tuple[str, ...]:
+    """Names of the photographs that a checkpoint was trained on, by their content; a warning counts them."""
+    trained_on = {name: read_trained_on(Path(pipe.name_or_path or "")) for name, pipe in checkpoints.items()}
+    hashes = {ref.name: content_hash(ref) for ref in refs} if any(trained_on.values()) else {}
+    for name, known in trained_on.items():
+        learned = [image for image, digest in hashes.items() if digest in known]
+        if learned:
+            shown = ", ".join(learned[:3]) + (f" and {len(learned) - 3} more" if len(learned) > 3 else "")
+            logger.warning(
+                "%s was trained on %d of %d photographs, so their scores say nothing: %s",
+                "the checkpoint" if len(checkpoints) == 1 else name, len(learned), len(refs), shown,
+            )  # fmt: skip
+    return tuple(image for image, digest in hashes.items() if any(digest in known for known in trained_on.values()))
+
+
+def _ours(called: str, pipeline: ResShiftPipeline, way: Sampling) -> Method:
     """The checkpoint with these settings; ValueError if it does not allow them."""
     plan = pipeline.plan(way)
     steps = plan.steps
@@ -205,7 +238,7 @@ def _ours(pipeline: ResShiftPipeline, way: Sampling) -> Method:
     name = way.mode or f"{steps} step{'s' if steps > 1 else ''}"
     name += f", {way.turns} turns" if way.turns > 1 else ""
     name = name if way.precision in ("auto", "fp32") else f"{name}, {way.precision}"
-    return Method(f"retinashift, {name}", run, stochastic=plan.noise)
+    return Method(f"{called}, {name}", run, stochastic=plan.noise)
 
 
 def _others(name: str, folder: Path, refs: list[FileRef]) -> PrecomputedMethod:

@@ -102,14 +102,18 @@ def evaluate(
     precision: Annotated[Precision, typer.Option(help="Precision of the network, as in upscale.")] = "auto",
     overwrite: Overwrite = False,
     device: Device = "auto",
-    checkpoint: Checkpoint = "",
+    checkpoint: Annotated[
+        list[str] | None,
+        typer.Option("--checkpoint", "-c", help="As in upscale; may be repeated: the first is compared with each other."),
+    ] = None,
 ) -> None:
-    """Evaluate a checkpoint beside nearest, bicubic and Lanczos (protocol: docs/data-card.md)."""
+    """Evaluate checkpoints beside nearest, bicubic and Lanczos (protocol: docs/data-card.md)."""
     from rich.console import Console
 
     from retinashift.cli.evaluation import (
         Outputs,
         TestSet,
+        difference_table,
         parse_against,
         parse_degradation,
         parse_metrics,
@@ -125,15 +129,23 @@ def evaluate(
     ways += [
         Sampling(mode=cast(Mode, name), precision=precision, turns=turns) for name in mode or []
     ]  # it refuses others
-    pipeline = open_pipeline(checkpoint, device)
-    ways = ways or [Sampling(num_inference_steps=pipeline.config.default_steps, precision=precision, turns=turns)]
+    ways = ways or [Sampling(precision=precision, turns=turns)]
+    names = [name.rstrip("/") for name in checkpoint or [""]]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ValueError(f"--checkpoint {twice} is given twice; name other checkpoints to compare it with")
+    checkpoints = {name: open_pipeline(name, device) for name in names}
     with Failures() as failures:
         with progress_bar() as progress:
-            report = run_evaluation(pipeline, test_set, ways, seed_list, chosen, samples, outputs, progress, failures)
+            report = run_evaluation(
+                checkpoints, test_set, ways, seed_list, chosen, samples, outputs, progress, failures
+            )
         console = Console(width=None if sys.stdout.isatty() else 140)  # a file has no edge to wrap at
-        for table in (report.table("fidelity"), report.table("detail")):
+        differences = difference_table(report) if len(names) > 1 else [[]]
+        for table in (report.table("fidelity"), report.table("detail"), differences):
             if len(table[0]) > 1:
                 console.print(table_of(table))
+        if len(names) > 1:
+            console.print("Differences are paired by photograph, with the 95 % bootstrap interval of their mean.")
 
 
 def calibrate(

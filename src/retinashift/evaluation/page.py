@@ -244,7 +244,8 @@ def _picture_row(what: str, pictures: Sequence[np.ndarray | None]) -> str:
 def _rows(report: Report) -> str:
     columns = [score for score in report.scores() if score.heading]
     lines = [
-        f"<tr><td>{escape(row.image)}</td><td>{escape(row.method)}</td>"
+        f"<tr><td>{escape(row.image)}{' (trained on)' if row.image in report.trained_on else ''}</td>"
+        f"<td>{escape(row.method)}</td>"
         + "".join(f"<td>{column.text(row.scores)}</td>" for column in columns)
         + "</tr>"
         for row in report.rows

@@ -55,6 +55,8 @@ class Report:
     """How the inputs were made."""
     failed: tuple[str, ...] = ()
     """Photographs that could not be scored, and are in no row."""
+    trained_on: tuple[str, ...] = ()
+    """Photographs that a checkpoint was trained on, as far as it states them: their scores say nothing."""
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -142,6 +144,7 @@ class Report:
             **self._degradation(),
             "photographs": len(self.images),
             "failed": list(self.failed),
+            "trained_on": list(self.trained_on),
             "crop": f"right and bottom, to a multiple of {self.scale}",
             "pixels": "8 bit, as the methods return them; whole size, no border left out",
             "seeds": list(self.seeds),

@@ -122,12 +122,13 @@ def write_image(
     like: Photograph | None = None,
     scale: float = 1,
     overwrite: bool = False,
+    provenance: Provenance | None = None,
 ) -> None:
     """`encode_image`, written whole or not at all.
 
     Args:
         path: in a folder that exists.
-        image: as in `encode_image`, like `like` and `scale`.
+        image: as in `encode_image`, like `like`, `scale` and `provenance`.
         overwrite: replace a file that exists.
 
     Raises:
@@ -139,7 +140,7 @@ def write_image(
         raise ImageError(f"{path}: exists already; choose another name, or allow overwriting")
     if not path.parent.is_dir():
         raise ImageError(f"{path}: the folder {path.parent} does not exist")
-    replace_file(path, encode_image(path, image, like=like, scale=scale))
+    replace_file(path, encode_image(path, image, like=like, scale=scale, provenance=provenance))
 
 
 def encode_image(

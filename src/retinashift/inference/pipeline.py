@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_args
 
-import numpy as np
+import diffusers
 import torch
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
-from diffusers.utils import BaseOutput
 from torch import Tensor
 
 from retinashift.diffusion.noise import noise_seeds
@@ -31,7 +29,8 @@ from retinashift.inference.pictures import (
     turn,
     turn_back,
 )
-from retinashift.inference.progress import Listener, Report, StepWatch
+from retinashift.inference.progress import Listener, Report, StepEnd, StepWatch, at_step_end
+from retinashift.inference.result import SRResult
 from retinashift.inference.self_check import Measure, SelfCheck
 from retinashift.inference.settings import Mode, Plan, Precision, Sampling
 from retinashift.inference.sizes import at_size, reduce_map
@@ -45,26 +44,6 @@ from retinashift.models.swin_unet import SwinUNet
 
 Denoiser = LightNet | SwinUNet
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-@dataclass
-class SRResult(BaseOutput):
-    """`images`: one per input, of the size that was asked for, in the form that `output_type` names.
-
-    `consistency`: of each, the PSNR in dB between the input and the image reduced again; inf where they are equal.
-    `sigma`: of each, the standard deviation of its values, (H, W) float32 in shares of full scale, where it was asked
-    for. See `uncertainty`.
-    `calibrated`: whether `sigma` is; else it is the bare spread of the samples. Where the self-check returned a sample
-    to bicubic, sigma is at least their difference.
-    `bicubic_share`: of each, the share of its field of view, or of a frame without one, that the self-check returned
-    to bicubic, 0 to 1; see `self_check`.
-    """
-
-    images: list[Any]
-    consistency: list[float]
-    bicubic_share: list[float]
-    sigma: list[np.ndarray] | None = None
-    calibrated: bool = False
 
 
 class ResShiftPipeline(DiffusionPipeline):
@@ -167,7 +146,11 @@ class ResShiftPipeline(DiffusionPipeline):
 
     @classmethod
     def from_shipped(cls, name: str = "x4", **kwargs: Any) -> ResShiftPipeline:
-        """The checkpoint that comes with the package."""
+        """A checkpoint that comes with the package. CheckpointError lists their names for an unknown one."""
+        from retinashift.inference.checkpoints import shipped_names  # which opens checkpoints by this class
+
+        if name not in shipped_names():
+            raise CheckpointError(f"no checkpoint named {name!r} is bundled; there are {', '.join(shipped_names())}")
         return cls.from_pretrained(str(files("retinashift") / "weights" / name), **kwargs)
 
     def load_adapter(self, folder: str | Path) -> None:
@@ -201,6 +184,8 @@ class ResShiftPipeline(DiffusionPipeline):
         scale: float | None = None,
         longest_side: int | None = None,
         turns: int = 1,
+        callback_on_step_end: StepEnd | None = None,
+        callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
     ) -> SRResult:
         """Enlarge one picture or several.
 
@@ -236,6 +221,9 @@ class ResShiftPipeline(DiffusionPipeline):
                 which is about twice as fast, else fp32, and always fp32 with a learned codec, whose choice of codes
                 rounding changes.
             callback: called after each step with {"image", "member", "step", "steps", "x0", "x_t"}.
+            callback_on_step_end: as in diffusers, called after each step with (pipeline, step, timestep, tensors).
+            callback_on_step_end_tensor_inputs: its tensors, "latents" (x_t) and "x0". They are read only: parts of the
+                picture are further on in the chain already.
             progress: called with the share of the work that is done, 0..1, after each band of rows of each step; what
                 it raises ends the work.
 
@@ -258,6 +246,8 @@ class ResShiftPipeline(DiffusionPipeline):
         plan, images = self.plan(settings), as_list(image)
         if output_type not in get_args(OutputType):
             raise ValueError(f"output_type is {output_type!r}; allowed are {', '.join(get_args(OutputType))}")
+        if callback_on_step_end is not None:
+            callback = at_step_end(self, callback_on_step_end, callback_on_step_end_tensor_inputs, callback)
         calibration = self._calibration(plan.steps, ensemble_size) if output_uncertainty else None
         device, factor, budget = self._execution_device, self.config.scale, spare_memory(self._execution_device, memory)
         autocast = AUTOCAST[self.used_precision(precision)]
@@ -319,12 +309,27 @@ class ResShiftPipeline(DiffusionPipeline):
             result.images.append(canvas.finished())
             result.consistency.append(measured_consistency(result.images[-1], prepared))
             result.bicubic_share.append(check.share())
+        from retinashift.inference.record import account_of  # which hashes checkpoints of this class
+
+        result.account = account_of(self, settings, images, generator)
         return result
 
     @property
     def image_codec(self) -> Codec:
         """The codec between pictures and the chain: `codec`, or where the checkpoint has none, `PixelCodec`."""
         return LearnedCodec(self.codec) if self.codec else PixelCodec(self.config.scale)
+
+    def __repr__(self) -> str:
+        """Five lines: scale and place, denoiser, codec, chain, defaults."""
+        net, chain, config = self.denoiser, self.scheduler.config, self.config
+        count = sum(parameter.numel() for parameter in net.parameters())
+        return (
+            f"ResShiftPipeline x{config.scale}, {self.name_or_path or 'not saved'}\n"
+            f"  denoiser  {type(net).__name__}, {count:,} parameters, {net.dtype} on {self.device}\n"
+            f"  codec     {self.image_codec if self.image_codec.lossless else type(self.codec).__name__}\n"
+            f"  chain     {chain.num_train_timesteps} steps, kappa {chain.kappa}, predicts {chain.prediction_type}\n"
+            f"  defaults  steps {config.default_steps}, back-projections {config.back_projections}"
+        )
 
     def plan(self, settings: Sampling) -> Plan:
         """What the settings mean for this checkpoint. ValueError for a use that it does not have."""
@@ -363,3 +368,7 @@ class ResShiftPipeline(DiffusionPipeline):
     def _bounded(self) -> bool:
         """Whether `value_limits` hold of a result."""
         return self.image_codec.lossless if self.config.bounded is None else bool(self.config.bounded)
+
+
+# so that DiffusionPipeline.from_pretrained(folder) finds the class that a checkpoint names
+diffusers.ResShiftPipeline = ResShiftPipeline

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,28 @@ from torch import Tensor
 
 Report = Callable[[dict[str, Any]], None]
 Listener = Callable[[float], None]
+StepEnd = Callable[[Any, int, int, dict[str, Any]], "dict[str, Any] | None"]
+"""diffusers' form of a callback: (pipeline, step, timestep, tensors by name)."""
+
+
+def at_step_end(pipeline: Any, call: StepEnd, names: Sequence[str], former: Report | None) -> Report:
+    """A report that calls diffusers' form of callback, after `former`.
+
+    Raises:
+        ValueError: a tensor is asked for that is not offered, or, later, the callback changed one.
+    """
+    if not set(names) <= {"latents", "x0"}:
+        raise ValueError(f"callback_on_step_end_tensor_inputs is {list(names)}; allowed are latents, x0")
+
+    def report(state: dict[str, Any]) -> None:
+        if former is not None:
+            former(state)
+        offered = {name: state["x0" if name == "x0" else "x_t"] for name in names}
+        back = call(pipeline, state["step"], int(pipeline.scheduler.timesteps[state["step"]]), dict(offered)) or {}
+        if any(back.get(name, tensor) is not tensor for name, tensor in offered.items()):
+            raise ValueError("callback_on_step_end returned other tensors; they are read only, return {}")
+
+    return report
 
 
 class StepWatch:
