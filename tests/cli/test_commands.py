@@ -182,8 +182,12 @@ def test_evaluate_prints_a_table_and_writes_rows_means_and_protocol(tmp_path, ch
 def test_info_names_denoiser_schedule_and_devices(checkpoint):
     done = retinashift("info", "-c", checkpoint)
     assert done.returncode == 0, done.stderr
-    for word in ("LightNet", "parameters", "kappa 0.06", "0.2000", "CPU"):
+    for word in ("LightNet", "parameters", "kappa", "0.06", "CPU"):
         assert word in done.stdout
+    facts = json.loads(retinashift("info", "-c", checkpoint, "--json").stdout)
+    assert (facts["scale"], facts["kappa"], len(facts["sqrt(eta)"])) == (4, 0.06, facts["steps trained"])
+    assert facts["sqrt(eta)"][0] == pytest.approx(0.2)
+    assert "x4" in facts["bundled"]
 
 
 def test_demo_writes_its_pictures_and_beats_bicubic(tmp_path):

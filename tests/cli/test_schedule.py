@@ -37,3 +37,11 @@ def test_numbers_without_a_schedule_are_refused_by_name_and_nothing_is_written(t
     done = schedule(*wrong, "--plot", tmp_path / "curve.png")
     assert isinstance(done.exception, ValueError)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_chain_of_a_checkpoint_is_shown_and_goes_with_no_other(checkpoint, tmp_path):
+    done = schedule("-c", checkpoint)
+    assert len(done.stdout.split()) == 4
+    assert float(done.stdout.split()[0]) == pytest.approx(0.2, abs=1e-4)
+    assert schedule("-c", checkpoint, "--plot", tmp_path / "curve.png").exit_code == 0
+    assert "leave --kappa, --power and --steps out" in str(schedule("-c", checkpoint, "-T", 8).exception)

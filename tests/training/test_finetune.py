@@ -1,5 +1,7 @@
 """`finetune` holds some patients out, trains, and prints and draws the outcome."""
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 
 from builders.command import in_a_fresh_process, one_line_error
 from builders.photographs import draw_fundus
+from retinashift.data.leaks import content_hash, read_trained_on
 from retinashift.data.photographs import STARE_LABELLED, DataError, list_source, stem
 from retinashift.imaging.files import read_image
 from retinashift.training.finetune import finetune, plan_finetune
@@ -84,3 +87,54 @@ def test_the_command_says_what_came_of_it(mine, checkpoint, tmp_path):
     draw_fundus(1).save(tmp_path / "one" / "a.png")
     said = one_line_error(in_a_fresh_process("finetune", tmp_path / "one", "-o", tmp_path / "other"))
     assert said == "error: the photographs are all of one patient or content; add others to hold out"
+
+
+KILLED = """
+import os, signal, sys
+from dataclasses import replace
+from retinashift.training.finetune import finetune, plan_finetune
+
+def report(event, values):
+    if event == "step" and values["step"] == 5:
+        os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
+
+plan = plan_finetune(sys.argv[1], sys.argv[2], checkpoint=sys.argv[3], precision="fp32")
+run = plan.settings.run.model_copy(update={"steps": 8, "validate_every": 4, "save_every": 4})
+finetune(replace(plan, settings=plan.settings.replace(run=run)), report)
+"""
+
+
+def test_the_first_hour_with_stare(checkpoint, tmp_path):
+    """Twenty photographs in the flat layout, one command, killed in the middle and given again."""
+    stare, out = tmp_path / "stare", tmp_path / "run"
+    stare.mkdir()
+    for number in STARE_LABELLED:
+        draw_fundus(int(number[2:]), 64).save(stare / f"{number}.ppm")
+    before = {path.name: path.read_bytes() for path in stare.iterdir()}
+    words = [sys.executable, "-c", KILLED, str(stare), str(out), str(checkpoint)]
+    assert subprocess.run(words, capture_output=True, check=False).returncode != 0
+    assert (out / "state" / "latest").read_text() == "00000004"
+    assert not (out / "held_out.png").exists()
+    plan = plan_finetune(str(stare), str(out), checkpoint=str(checkpoint), precision="fp32")
+    run = plan.settings.run.model_copy(update={"steps": 8, "validate_every": 4, "save_every": 4})
+    events = []
+    plan = replace(plan, settings=plan.settings.replace(run=run))
+    done = finetune(plan, lambda event, values: events.append((event, values)))
+    assert (events[0][0], events[0][1]["step"], events[0][1]["validation"]) == ("start", 4, 10)
+    assert events[0][1]["expected_minutes"] > 0
+    assert done.best >= done.start
+    assert read_image(done.figure).pixels.std() > 20
+    held_out = {content_hash(item.hr) for item in list_source(plan.settings.validation)}
+    learned = read_trained_on(done.checkpoint)
+    assert len(learned) == len(held_out) == 10
+    assert not learned & held_out
+    assert {path.name: path.read_bytes() for path in stare.iterdir()} == before
+
+
+def test_adapters_are_chosen_where_all_weights_would_not_fit(mine, checkpoint, tmp_path, monkeypatch):
+    plan = plan_finetune(str(mine), str(tmp_path / "run"), checkpoint=str(checkpoint))
+    assert (plan.settings.lora.rank, plan.tuned.split()[0]) == (0, "all")
+    monkeypatch.setattr("retinashift.training.finetune.spare_memory", lambda device, memory: 1000)
+    plan = plan_finetune(str(mine), str(tmp_path / "run"), checkpoint=str(checkpoint))
+    assert plan.settings.lora.rank > 0
+    assert "LoRA adapters of rank" in plan.tuned

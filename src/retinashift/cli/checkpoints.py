@@ -6,7 +6,7 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,35 +22,47 @@ _ANY_RESULT = 2**32
 """Pixels: `inspect` decodes nothing, so large results are allowed."""
 
 
-def info(checkpoint: Checkpoint = "") -> None:
+def info(
+    checkpoint: Checkpoint = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON instead of a table.")] = False,
+) -> None:
     """Show a checkpoint (denoiser, schedule, parameters), the bundled ones, and the devices of this machine."""
     import torch
     from rich.console import Console
 
+    pipeline = open_pipeline(checkpoint, "cpu")
+    from retinashift.data.leaks import read_trained_on
     from retinashift.inference.checkpoints import DEFAULT, checkpoint_hash, shipped_names
 
-    pipeline = open_pipeline(checkpoint, "cpu")
-    scheduler, denoiser = pipeline.scheduler, pipeline.denoiser
-    parameters = sum(p.numel() for p in denoiser.parameters())
-    chain = scheduler.config
-    sqrt_eta = ", ".join(f"{value:.4f}" for value in scheduler.sqrt_eta.tolist())
+    scheduler, denoiser, chain = pipeline.scheduler, pipeline.denoiser, pipeline.scheduler.config
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     gpus += ["Apple MPS"] if torch.backends.mps.is_available() else []
-    rows = [
-        ["what", "value"],
-        ["checkpoint", checkpoint or DEFAULT],
-        ["sha256", checkpoint_hash(pipeline)],
-        ["scale", f"x{pipeline.config.scale}"],
-        ["denoiser", f"{type(denoiser).__name__}, {parameters:,} parameters, {denoiser.dtype}"],
-        ["codec", str(pipeline.image_codec)],
-        ["steps", f"{chain.num_train_timesteps} trained, {pipeline.config.default_steps} by default"],
-        ["chain", f"kappa {chain.kappa}, power {chain.power}, predicts {chain.prediction_type}"],
-        ["sqrt(eta)", sqrt_eta],
-        ["bundled", ", ".join(shipped_names())],
-        ["devices", ", ".join([*gpus, f"CPU ({torch.get_num_threads()} threads)"])],
-        ["versions", f"retinashift {__version__}, torch {torch.__version__}, Python {sys.version.split()[0]}"],
-    ]
-    Console().print(table_of(rows))
+    facts: dict[str, Any] = {
+        "checkpoint": checkpoint or DEFAULT,
+        "sha256": checkpoint_hash(pipeline),
+        "scale": pipeline.config.scale,
+        "denoiser": type(denoiser).__name__,
+        "parameters": sum(p.numel() for p in denoiser.parameters()),
+        "dtype": str(denoiser.dtype).removeprefix("torch."),
+        "codec": str(pipeline.image_codec),
+        "steps trained": chain.num_train_timesteps,
+        "steps by default": pipeline.config.default_steps,
+        "kappa": chain.kappa,
+        "power": chain.power,
+        "predicts": chain.prediction_type,
+        "sqrt(eta)": [round(value, 4) for value in scheduler.sqrt_eta.tolist()],
+        "trained on": len(read_trained_on(Path(pipeline.name_or_path or ""))),
+        "bundled": shipped_names(),
+        "devices": [*gpus, f"CPU ({torch.get_num_threads()} threads)"],
+        "versions": [f"retinashift {__version__}", f"torch {torch.__version__}", f"Python {sys.version.split()[0]}"],
+    }
+    if as_json:
+        typer.echo(json.dumps(facts))
+        return
+    shown = {name: ", ".join(map(str, value)) if isinstance(value, list) else value for name, value in facts.items()}
+    shown |= {"parameters": f"{facts['parameters']:,}", "scale": f"x{facts['scale']}"}
+    shown["trained on"] = f"{facts['trained on']} photographs" if facts["trained on"] else "not stated"
+    Console().print(table_of([["what", "value"], *([name, str(value)] for name, value in shown.items())]))
 
 
 def inspect_files(

@@ -25,7 +25,6 @@ from retinashift.imaging.failures import DEBUG_VARIABLE, LineFormatter, explain
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Super-resolution of retinal photographs by residual-shifting diffusion. For research use, not for diagnosis.",

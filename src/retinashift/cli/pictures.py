@@ -21,6 +21,15 @@ LABELS = {
     "anisotropic": "anisotropic blur", "defocus": "defocus", "motion": "motion", "noise": "sensor noise",
     "mosaic": "mosaic, demosaiced", "jpeg": "JPEG",
 }  # fmt: skip
+UNITS = {
+    "light": ("light", " %", 100), "haze": ("scattered", " %", 100), "spots": ("brightness", " %", 100),
+    "isotropic": ("sigma", " px", 1), "anisotropic": ("sigma", " px", 1), "defocus": ("radius", " px", 1),
+    "motion": ("length", " px", 1), "noise": ("deviation", " % of white", 100), "mosaic": ("RGGB, bilinear", "", 1),
+    "jpeg": ("quality", "", 1),
+}  # fmt: skip
+"""What the strength of a step measures, its unit, and the unit's factor."""
+KAPPA, POWER, STEPS = 2.0, 0.3, 15
+"""The chain of the paper."""
 _GAP, _BAR, _LEFT = 8, 24, 170
 _INK, _PAPER = (30, 36, 46), (255, 255, 255)
 
@@ -47,13 +56,16 @@ def demo(
 
 
 def schedule(
-    kappa: Annotated[float, typer.Option(help="Strength of the noise.")] = 2.0,
+    kappa: Annotated[float, typer.Option(help="Strength of the noise.")] = KAPPA,
     power: Annotated[
         float, typer.Option("--power", "-p", help="Power of the schedule; small values shift early.")
-    ] = 0.3,
-    steps: Annotated[int, typer.Option("--steps", "-T", help="Steps T of the chain.")] = 15,
+    ] = POWER,
+    steps: Annotated[int, typer.Option("--steps", "-T", help="Steps T of the chain.")] = STEPS,
     plot: Annotated[Path | None, typer.Option("--plot", help="Draw the curve into this PNG file.")] = None,
     overwrite: Overwrite = False,
+    checkpoint: Annotated[
+        str, typer.Option("--checkpoint", "-c", help="Show the chain of this checkpoint instead.")
+    ] = "",
 ) -> None:
     """Print sqrt(eta) of a residual-shifting chain; --plot draws it."""
     from retinashift.diffusion.schedule import sqrt_eta_schedule
@@ -61,12 +73,21 @@ def schedule(
     from retinashift.imaging.files import write_image
 
     check_outputs(plot, overwrite=overwrite, suffix=".png")
-    sqrt_eta = sqrt_eta_schedule(steps, kappa=kappa, power=power)
+    if not checkpoint:
+        sqrt_eta = sqrt_eta_schedule(steps, kappa=kappa, power=power)
+    elif (kappa, power, steps) != (KAPPA, POWER, STEPS):
+        raise ValueError("--checkpoint has a chain of its own; leave --kappa, --power and --steps out")
+    else:
+        scheduler = open_pipeline(checkpoint, "cpu").scheduler
+        sqrt_eta, kappa, power = scheduler.sqrt_eta, scheduler.config.kappa, scheduler.config.power
     if plot is None:
         typer.echo(" ".join(f"{value:.5f}" for value in sqrt_eta.tolist()))
         return
-    curves = {"sqrt(eta_t)": sqrt_eta.tolist(), "eta_t, the share of the residual": (sqrt_eta**2).tolist()}
-    write_image(plot, draw_curves(curves, across=f"step t  (kappa {kappa:g}, p {power:g})"), overwrite=overwrite)
+    eta = (sqrt_eta**2).tolist()
+    curves = {"sqrt(eta_t), share of the noise": sqrt_eta.tolist(), "eta_t, share of the residual": eta}
+    which = f"{checkpoint}: " if checkpoint else ""
+    across = f"{which}step t of {len(sqrt_eta)}, from the photograph to the input (kappa {kappa:g}, p {power:g})"
+    write_image(plot, draw_curves(curves, across=across), overwrite=overwrite)
     typer.echo(f"Look at {plot}")
 
 
@@ -109,11 +130,11 @@ def draw_sheet(hr: np.ndarray, settings: Camera, seed: int) -> np.ndarray:
     import numpy as np
     from PIL import Image, ImageDraw, ImageFont
 
-    from retinashift.imaging.degradation.pipeline import STEPS
+    from retinashift.imaging.degradation.pipeline import STEPS as ALL
 
     if hr.ndim != 3 or hr.shape[2] != 3 or hr.dtype != np.uint8 or min(hr.shape[:2]) < SIDE:
         raise ValueError(f"the photograph is {hr.dtype} {hr.shape}; uint8 (H, W, 3), at least {SIDE} a side, is needed")
-    rows = [(LABELS[step], _strengths(hr, settings, step, seed)) for step in STEPS]
+    rows = [(LABELS[step], _strengths(hr, settings, step, seed)) for step in ALL]
     rows += [("the chain, as set", _chain(hr, settings, seed))]
     rows += [("second order", _chain(hr, settings, seed, second=1.0))]
     width = _LEFT + 4 * (SIDE + _GAP)
@@ -164,12 +185,10 @@ def _chain(hr: np.ndarray, settings: Camera, seed: int, second: float | None = N
 
 
 def _caption(step: Step, strength: float) -> str:
-    if step == "mosaic":
-        return "RGGB, bilinear"
-    if step == "jpeg":
-        return f"quality {100 - strength:.0f}"
-    unit = {"light": "", "haze": "", "spots": "", "noise": ""}.get(step, " px")
-    return f"{strength:.3g}{unit}"
+    """A strength with what it measures and its unit."""
+    measure, unit, factor = UNITS[step]
+    value = 100 - strength if step == "jpeg" else strength * factor
+    return f"{measure} {value:.3g}{unit}" if step != "mosaic" else measure
 
 
 def _whole(hr: np.ndarray) -> np.ndarray:

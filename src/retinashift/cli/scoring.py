@@ -104,7 +104,7 @@ def evaluate(
     device: Device = "auto",
     checkpoint: Annotated[
         list[str] | None,
-        typer.Option("--checkpoint", "-c", help="As in upscale; may be repeated: the first is compared with each other."),
+        typer.Option("--checkpoint", "-c", help="As in upscale; of several, the first is compared with the others."),
     ] = None,
 ) -> None:
     """Evaluate checkpoints beside nearest, bicubic and Lanczos (protocol: docs/data-card.md)."""

@@ -59,6 +59,8 @@ def finetune(
     from retinashift.training.finetune import plan_finetune
 
     plan = plan_finetune(photographs, str(out), minutes=minutes, checkpoint=checkpoint)
+    if not quiet:
+        typer.echo(f"Fine-tuning {plan.tuned}", err=True)
     with TrainingDisplay(quiet=quiet) as display:
         done = run(plan, display)
     typer.echo(f"PSNR on {plan.held_out} held-out photographs, dB (RGB, field of view), trained on {plan.training}:")
@@ -136,6 +138,8 @@ def _header(values: dict[str, Any]) -> str:
     held_out = f", {values['validation']} held out" if values["validation"] else ""
     several = values["processes"] > 1
     length = f"{values['minutes']:g} minutes" if values["minutes"] else f"{values['steps']} steps"
+    if not values["minutes"] and values["expected_minutes"] is not None:
+        length += f", about {max(1, round(values['expected_minutes']))} minutes"
     resumed = f", resumed at step {values['step']}" if values["step"] else ""
     return (
         f"{values['photographs']} photographs{held_out}; {values['device']}, {values['processes']} "

@@ -22,6 +22,7 @@ from retinashift.imaging.figures.comparison import busiest, changed, shown, side
 from retinashift.imaging.files import write_image
 from retinashift.imaging.fundus import field_of_view
 from retinashift.inference.checkpoints import open_checkpoint
+from retinashift.inference.memory import spare_memory
 from retinashift.training.run import Report, no_report, train
 from retinashift.training.settings import Precision, TrainConfig
 
@@ -29,6 +30,8 @@ CROP, SMALLEST_CROP, GRID = 192, 32, 16
 """Side of a crop in pixels: the usual one, the smallest, and what it is a multiple of."""
 STEPS, LONGEST = 500, 10**6
 """Steps of a run without, and at most with, a time to keep to."""
+BYTES, RANK = 24, 16
+"""Bytes that a weight in training takes with its gradient, moments and averages; and the rank of adapters instead."""
 SHOWN = 3
 """Held-out photographs in the figure."""
 FIGURE = "held_out.png"
@@ -41,6 +44,8 @@ class Plan:
     settings: TrainConfig
     training: int
     held_out: int
+    tuned: str
+    """Which weights are trained, and why, in words."""
 
 
 @dataclass(frozen=True)
@@ -78,18 +83,30 @@ def plan_finetune(
     if size < SMALLEST_CROP:
         raise DataError(f"{smallest[1]} is {smallest[0]} pixels a side; at least {SMALLEST_CROP} are needed")
     changes = {"rescale_min": 0.7, "rescale_max": 1.4, "blur_sigma_max": 0.5, "tint_max": 0.1}
+    rank, tuned = _tuned(checkpoint)
     every = 100 if not minutes else 250
     settings = {
         "init_from": checkpoint or "shipped",
         "data": source | {"split": "train"},
         "validation": source | {"split": "test"},
         "crop": {"size": size} | (changes if source["layout"] != "pairs" else {}),
+        "lora": {"rank": rank},
         "optim": {"batch_size": 8, "learning_rate": 4e-4, "warmup_steps": 50, "clip": 0.2, "ema": 0.995,
                   "last_step_share": 0.5},
         "run": {"out": out, "steps": LONGEST if minutes else STEPS, "minutes": minutes,
                 "validate_every": every, "save_every": every, "precision": precision or "auto"},
     }  # fmt: skip
-    return Plan(TrainConfig.parse(settings), len(training), len(held_out))
+    return Plan(TrainConfig.parse(settings), len(training), len(held_out), tuned)
+
+
+def _tuned(checkpoint: str) -> tuple[int, str]:
+    """Rank of adapters, 0 for all weights, and that in words: adapters where all weights would not fit the memory."""
+    weights = sum(parameter.numel() for parameter in open_checkpoint(checkpoint).denoiser.parameters())
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    needed, room = weights * BYTES, spare_memory(device, None)
+    if needed <= room:
+        return 0, f"all {weights:,} weights"
+    return RANK, f"LoRA adapters of rank {RANK}: all {weights:,} weights would need {needed / 2**30:.1f} GiB"
 
 
 def finetune(plan: Plan, report: Report = no_report) -> Outcome:

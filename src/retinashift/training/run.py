@@ -262,8 +262,26 @@ class Trainer:
             "device": str(self.device),
             "processes": self.accelerator.num_processes,
             "precision": run.precision,
+            "expected_minutes": self._expected_minutes(),
             "out": str(self.folder),
         }
+
+    def _expected_minutes(self) -> float | None:
+        """Of the steps to come, by the second of two trials that change nothing; None where processes share them."""
+        run, optim, step = self.config.run, self.config.optim, self.position.step
+        if run.minutes or self.accelerator.num_processes > 1:
+            return run.minutes or None
+        seconds, gpus = 0.0, [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=gpus), ThreadPoolExecutor(1) as pool:
+            for _ in range(2):
+                started = time.monotonic()
+                batch = self._prepare(step, pool, map)[0]()
+                self.accelerator.backward(self.objective(self.model, batch, self._micro_batch(step, 0)))
+                for gpu in gpus:
+                    torch.cuda.synchronize(gpu)
+                seconds = time.monotonic() - started
+        self.optimizer.zero_grad(set_to_none=True)
+        return seconds * optim.accumulate * (run.steps - step) / 60
 
     def _outcome(self) -> dict[str, Any]:
         """What a display says at the end; scores only where there is a validation set."""
