@@ -52,7 +52,7 @@ docs: $(VENV)/.installed-docs  ## The manual as HTML in build/docs/
 web: $(VENV)/.installed  ## The page as a folder in build/web/ that any web server can serve
 	$(INSTALL) -e '.[onnx]'
 	rm -rf build/web && mkdir -p build
-	$(BIN)/python -m retinashift.web.static_site build/web
+	$(BIN)/python web/build_site.py build/web
 
 clean:  ## Remove .venv, caches and what the targets made
 	rm -rf $(VENV) .venv-lowest build dist demo .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache

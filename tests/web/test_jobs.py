@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 
 import pytest
 
@@ -39,7 +41,7 @@ def test_more_jobs_than_may_wait_and_more_bytes_than_may_be_held_are_refused(que
     gate = threading.Event()
     first = queue.submit(held(gate), 0)
     second = queue.submit(held(gate), 0)
-    assert (queue.before(first), queue.before(second)) == (0, 1)
+    assert (queue.unfinished(first), queue.unfinished(second), queue.unfinished()) == (0, 1, 2)
     with pytest.raises(Busy, match="bytes"):
         queue.submit(held(gate), 1001)
     queue.submit(held(gate), 0)
@@ -57,6 +59,21 @@ def test_a_job_is_cancelled_at_its_next_progress_and_what_is_held_of_it_goes(que
     assert job.state == "cancelled"
     assert queue.get(job.id) is None
     assert job.photos == []
+
+
+def test_what_a_forgotten_job_holds_is_freed_while_the_queue_waits(queue):
+    photo = Photo("eye.png", files={"eye.png": b"photograph"})
+    freed, made = weakref.ref(photo), [photo]
+    job = queue.submit(lambda progress, made=made: [made.pop()], 10)
+    del photo
+    assert job.ended.wait(60)
+    assert freed() is not None
+    queue.forget(job.id)
+    del job
+    settled = queue.submit(lambda progress: [], 0)  # the thread has turned to something else
+    assert settled.ended.wait(60)
+    gc.collect()
+    assert freed() is None
 
 
 def test_an_expected_error_is_told_in_one_line_and_another_is_kept_from_the_page(queue, caplog):

@@ -81,6 +81,25 @@ def test_a_body_above_the_limit_is_refused_whether_it_is_announced_or_not():
     assert b"above the limit of 10 bytes" in body
 
 
+def test_a_response_that_began_before_its_body_was_refused_has_one_start():
+    class Early(Counting):
+        async def __call__(self, scope, receive, send):
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await super().__call__(scope, receive, send)
+
+    answers, pieces = [], [b"123456", b"123456"]
+
+    async def receive():
+        return {"type": "http.request", "body": pieces.pop(0), "more_body": True}
+
+    async def send(message):
+        answers.append(message["type"])
+
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": [(b"host", b"localhost")]}
+    run(RequestFilter(Early(), PageSettings(max_upload=10))(scope, receive, send))
+    assert answers == ["http.response.start"]
+
+
 def test_a_wrong_password_is_answered_late_and_the_right_one_at_once(monkeypatch):
     waits = []
 

@@ -115,7 +115,7 @@ def test_a_batch_names_the_photograph_that_failed_and_does_the_others(page):
     assert status == 202
     job = ended(page, answer["id"])
     assert job["state"] == "done"
-    assert [("error" in photo, photo["name"]) for photo in job["photos"]] == [
+    assert [(bool(photo["error"]), photo["name"]) for photo in job["photos"]] == [
         (False, "one.png"), (True, "bad.png"), (False, "two.png"),
     ]  # fmt: skip
     assert ask(page, "GET", f"/api/jobs/{answer['id']}/0/result.png")[0] == 200
@@ -131,8 +131,8 @@ def test_a_reference_of_the_result_s_size_is_scored_and_another_is_not_resized(p
     for side, found in ((48, "PSNR"), (47, "not resized")):
         form, kind = multipart([("file", "eye.png", png(12)), ("reference", "hr.png", png(side))])
         _, made = ask(page, "POST", "/api/jobs", form, Content_Type=kind)
-        facts = dict(ended(page, json.loads(made)["id"])["photos"][0]["facts"])
-        assert any(found in value for value in facts.values())
+        scores = ended(page, json.loads(made)["id"])["photos"][0]["scores"]
+        assert any(found in value for value in scores.values())
 
 
 def test_twenty_requests_at_a_time_are_finished_or_refused_and_the_page_stays_up(page):

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from build_site import build_site
 from builders.page import WAIT, saved, shot
 from retinashift.inference.pipeline import ResShiftPipeline
-from retinashift.web.static_site import build_site
 
 expect = pytest.importorskip("playwright.sync_api").expect
 FILES_MIB, FIRST_LOAD_MIB = 40, 20

@@ -9,6 +9,7 @@ border.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -71,7 +72,13 @@ class Graph:
         return self.op("Mul", self.op("Mul", x, self.op("Add", erf, self.constant(1.0))), self.constant(0.5))
 
 
-def faithful_graph(pipeline: ResShiftPipeline, half: bool = False) -> Any:
+Layers = list[tuple[torch.Tensor, torch.Tensor]]
+"""Weight and bias of each convolution, as `LightNet.folded` gives them."""
+
+
+def faithful_graph(
+    pipeline: ResShiftPipeline, half: bool = False, network: Callable[[Graph, Layers, str], str] | None = None
+) -> Any:
     """The faithful mode of a checkpoint with a `LightNet` in pixel space, as an `onnx.ModelProto`.
 
     Its input `input` is (B, 3, H, W) float32 in [0, 1], its output `output` (B, 3, scale*H, scale*W) float32 in
@@ -79,6 +86,7 @@ def faithful_graph(pipeline: ResShiftPipeline, half: bool = False) -> Any:
 
     Args:
         half: store weights as float16, which halves the file; arithmetic stays float32.
+        network: another way to compute `plain_network`, for runtimes that it is faster in.
 
     Raises:
         ValueError: the checkpoint has another architecture, or no faithful mode.
@@ -94,7 +102,7 @@ def faithful_graph(pipeline: ResShiftPipeline, half: bool = False) -> Any:
     lr = graph.op("Sub", graph.op("Mul", "input", graph.constant(2.0)), one)  # (B, 3, H, W) in [-1, 1]
     inside = _ones_like(graph, "input")  # (1, 1, H, W)
     y0 = _upsample(graph, lr, inside, 3, scale)  # (B, 3, H*s, W*s)
-    e0 = _network(graph, net.folded(len(pipeline.scheduler) - 1), lr)
+    e0 = (network or plain_network)(graph, net.folded(len(pipeline.scheduler) - 1), lr)
     residual = graph.op("DepthToSpace", e0, blocksize=scale, mode="CRD")
     x0 = graph.op("Sub", y0, residual)  # (B, 3, H*s, W*s)
     x0 = _checked(graph, x0, y0, lr, pipeline.config.check_threshold * LEVEL, scale)
@@ -129,8 +137,8 @@ def faithful_graph(pipeline: ResShiftPipeline, half: bool = False) -> Any:
     return model
 
 
-def _network(graph: Graph, layers: list[tuple[torch.Tensor, torch.Tensor]], lq: str) -> str:
-    """The residual e0 = y0 - x0 at x_t = y0, (B, C*f*f, H, W); `layers` as `LightNet.folded` gives them."""
+def plain_network(graph: Graph, layers: Layers, lq: str) -> str:
+    """The residual e0 = y0 - x0 at x_t = y0, (B, C*f*f, H, W), of `lq`, (B, C, H, W)."""
     read, *blocks, write = layers
     h = skip = graph.conv3(lq, *read)
     for first, second in zip(blocks[::2], blocks[1::2], strict=True):

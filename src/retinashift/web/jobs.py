@@ -10,7 +10,9 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 from typing import Any, Literal
 
 KEPT_JOBS = 32
@@ -19,7 +21,6 @@ KEPT_SECONDS = 3600.0
 """How long a finished job is kept that nobody asks for."""
 
 logger = logging.getLogger(__name__)
-State = Literal["waiting", "running", "done", "failed", "cancelled"]
 Progress = Callable[[float, str], None]
 
 
@@ -41,7 +42,7 @@ class Photo:
     files: dict[str, bytes] = field(default_factory=dict)
 
 
-@dataclass
+@dataclass(eq=False)
 class Job:
     """Work that was asked for. `work` takes a function for its progress, which raises `Cancelled`."""
 
@@ -49,12 +50,12 @@ class Job:
     held: int
     """Bytes of what was uploaded."""
     id: str = field(default_factory=lambda: secrets.token_urlsafe(24))
-    state: State = "waiting"
+    state: Literal["waiting", "running", "done", "failed", "cancelled"] = "waiting"
     progress: float = 0.0
     text: str = "waiting"
     photos: list[Photo] = field(default_factory=list)
     ended: threading.Event = field(default_factory=threading.Event)
-    cancelled: threading.Event = field(default_factory=threading.Event)
+    cancelled: bool = False
     seen: float = field(default_factory=time.monotonic)
 
     @property
@@ -62,106 +63,86 @@ class Job:
         """Bytes held for the job."""
         return self.held + sum(len(data) for photo in self.photos for data in photo.files.values())
 
+    def tell(self, share: float, text: str) -> None:
+        """How far the work is. Raises `Cancelled` where nobody wants it any more."""
+        if self.cancelled:
+            raise Cancelled
+        self.progress, self.text = share, text
+
+    def run(self) -> None:
+        """Do the work; what it raises becomes the job's state and text."""
+        try:
+            self.tell(0.0, "starting")
+            self.state = "running"
+            self.photos = self.work(self.tell)
+            self.state, self.progress, self.text = "done", 1.0, "done"
+        except Cancelled:
+            self.state, self.text = "cancelled", "cancelled"
+        except ValueError as error:
+            self.state, self.text = "failed", " ".join(str(error).split())
+        except Exception:  # the reason belongs in the terminal, not on the page
+            logger.exception("a job failed")
+            self.state, self.text = "failed", "internal error; the terminal of the page says more"
+        self.ended.set()
+
 
 class JobQueue:
-    """One thread that does the jobs.
-
-    Args:
-        max_waiting: jobs that run or wait.
-        max_stored: bytes of uploads and results together.
-    """
+    """One thread that does the jobs; a limit of `max_waiting` jobs that run or wait, and `max_stored` bytes held."""
 
     def __init__(self, max_waiting: int, max_stored: int):
         self.max_waiting, self.max_stored = max_waiting, max_stored
         self.jobs: dict[str, Job] = {}
-        self.changed = threading.Condition()
-        self.closing = False
+        self.lock = threading.Lock()
+        self.todo: SimpleQueue[Callable[[], Any] | None] = SimpleQueue()
         self.thread = threading.Thread(target=self._run, name="jobs", daemon=True)
         self.thread.start()
 
     def submit(self, work: Callable[[Progress], list[Photo]], held: int) -> Job:
         """Queue a job. Raises `Busy` where too many wait or too much is held."""
-        with self.changed:
-            self._forget_old()
-            waiting = sum(not job.ended.is_set() for job in self.jobs.values())
-            if waiting >= self.max_waiting:
+        with self.lock:
+            ended = [job for job in self.jobs.values() if job.ended.is_set()]
+            for job in ended:
+                if job in ended[: -KEPT_JOBS or None] or time.monotonic() - job.seen > KEPT_SECONDS:
+                    del self.jobs[job.id]
+            if (waiting := self.unfinished()) >= self.max_waiting:
                 raise Busy(f"{waiting} jobs are waiting already; try again later")
             if sum(job.nbytes for job in self.jobs.values()) + held > self.max_stored:
                 raise Busy("the page holds as many bytes as it may; close pages that are no longer needed")
             job = Job(work, held)
             self.jobs[job.id] = job
-            self.changed.notify_all()
-            return job
+        self.todo.put(job.run)
+        return job
 
     def get(self, id: str) -> Job | None:
         """The job of that id, or None."""
-        job = self.jobs.get(id)
-        if job is not None:
+        if job := self.jobs.get(id):
             job.seen = time.monotonic()
         return job
 
-    def before(self, job: Job) -> int:
-        """How many unfinished jobs come first."""
-        unfinished = [other for other in self.jobs.copy().values() if not other.ended.is_set()]
-        return unfinished.index(job) if job in unfinished else 0
+    def unfinished(self, before: Job | None = None) -> int:
+        """How many jobs run or wait: all, or those before one."""
+        jobs = list(self.jobs.copy().values())
+        return sum(not job.ended.is_set() for job in jobs[: jobs.index(before) if before in jobs else None])
 
     def forget(self, id: str) -> None:
         """Cancel a job and drop what is held of it."""
-        with self.changed:
+        with self.lock:
             job = self.jobs.pop(id, None)
-            if job is not None:
-                job.cancelled.set()
-                job.photos = []
-                if job.state == "waiting":
-                    job.state = "cancelled"
-                    job.ended.set()
+        if job is not None:
+            job.cancelled, job.photos = True, []
+            if job.state == "waiting":
+                job.state = "cancelled"
+                job.ended.set()
 
     def close(self, patience: float = 10.0) -> None:
         """Cancel everything, and wait up to `patience` seconds for the running job."""
-        with self.changed:
-            self.closing = True
-            for job in self.jobs.values():
-                job.cancelled.set()
-            self.jobs.clear()
-            self.changed.notify_all()
+        for id in list(self.jobs):
+            self.forget(id)
+        self.todo.put(None)
         self.thread.join(patience)
 
-    def _forget_old(self) -> None:
-        ended = [job for job in self.jobs.values() if job.ended.is_set()]
-        stale = [job for job in ended if time.monotonic() - job.seen > KEPT_SECONDS]
-        for job in {job.id: job for job in [*ended[: -KEPT_JOBS or None], *stale]}.values():
-            self.jobs.pop(job.id, None)
-
-    def _next(self) -> Job | None:
-        with self.changed:
-            while not self.closing:
-                for job in self.jobs.values():
-                    if not job.ended.is_set():
-                        return job
-                self.changed.wait()
-        return None
-
     def _run(self) -> None:
-        while (job := self._next()) is not None:
-            self._do(job)
-
-    def _do(self, job: Job) -> None:
-        def progress(share: float, text: str) -> None:
-            if job.cancelled.is_set():
-                raise Cancelled
-            job.progress, job.text = share, text
-
-        try:
-            progress(0.0, "starting")
-            job.state = "running"
-            job.photos = job.work(progress)
-            job.state, job.progress, job.text = "done", 1.0, "done"
-        except Cancelled:
-            job.state, job.text = "cancelled", "cancelled"
-        except ValueError as error:
-            job.state, job.text = "failed", " ".join(str(error).split())
-        except Exception:  # the reason belongs in the terminal, not on the page
-            logger.exception("a job failed")
-            job.state, job.text = "failed", "internal error; the terminal of the page says more"
-        finally:
-            job.ended.set()
+        while (work := self.todo.get()) is not None:
+            with suppress(ValueError):  # of what is no job; a job tells its own
+                work()
+            del work  # a job that is forgotten while the thread waits is freed

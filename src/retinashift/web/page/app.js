@@ -6,6 +6,10 @@ import { openMethod } from "./method.js";
 import { reportPage } from "./report.js";
 
 const ENGINES = { server: "./engine_server.js", browser: "./engine_browser.js" };
+const MODES = {
+  faithful: "faithful: the estimate with the least squared error, smoother than a photograph",
+  realistic: "realistic: a sample as sharp as a photograph; its finest detail is plausible, not observed",
+};
 const NARROW = "(max-width: 900px)";
 
 const viewer = byId("viewer");
@@ -29,7 +33,7 @@ async function start() {
   byId("cancel").onclick = () => running?.abort();
   listenForDrops(byId("drop"));
   for (const name of ["upscale", "method"]) byId(`tab-${name}`).onclick = () => openTab(name);
-  openMethod(engine, () => files[0], () => Number(byId("seed").value));
+  openMethod(engine, async () => files[0] ?? own("sample.png"), () => Number(byId("seed").value));
   document.documentElement.dataset.ready = "1";
 }
 
@@ -48,8 +52,8 @@ const checkpoint = () => engine.checkpoints.find(({ name }) => name === byId("ch
 function followCheckpoint() {
   const { modes, note, options } = checkpoint();
   byId("about-checkpoint").textContent = note;
-  byId("modes").replaceChildren(element("legend", {}, "Mode"), ...modes.map(({ name, text }, i) => element("label", {},
-    element("input", { type: "radio", name: "mode", value: name, checked: i === 0, oninput: settingsChanged }), ` ${text}`)));
+  byId("modes").replaceChildren(element("legend", {}, "Mode"), ...modes.map((name, i) => element("label", {},
+    element("input", { type: "radio", name: "mode", value: name, checked: i === 0, oninput: settingsChanged }), ` ${MODES[name]}`)));
   for (const label of document.querySelectorAll("[data-option]")) label.hidden = !options.includes(label.dataset.option);
   settingsChanged();
 }
@@ -107,10 +111,15 @@ async function preview(file) {
   return { row: element("li", { className: wrong ? "bad" : "" }, image, text), wrong };
 }
 
+/** A file of the page's own folder as if it had been chosen. */
+async function own(name) {
+  const content = await (await fetch(new URL(name, import.meta.url))).blob();
+  return new File([content], name, { type: content.type, lastModified: 0 });
+}
+
 async function takeSample() {
-  const sample = await engine.sample();
-  reference = sample.reference;
-  await choose([sample.photograph]);
+  reference = await own("original.webp");
+  await choose([await own("sample.png")]);
 }
 
 function listenForDrops(area) {

@@ -15,15 +15,10 @@ export async function open() {
     formats: "PNG, JPEG and WebP, 8 bit.",
     limits: { pixels: models.max_pixels, bytes: 2 ** 28, count: 32 },
     checkpoints: models.checkpoints.map(({ name, note }) => ({
-      name, note, modes: [{ name: "faithful", text: "faithful: the estimate with the least squared error" }], options: ["reference"],
+      name, note, modes: ["faithful"], options: ["reference"],
     })),
-    run, sample,
+    run,
   };
-}
-
-async function sample() {
-  const fetched = async name => new File([await (await fetch(name)).blob()], name, { type: "image/png", lastModified: 0 });
-  return { photograph: await fetched("sample.png"), reference: await fetched("original.png") };
 }
 
 async function run({ files, reference, checkpoint }, { signal, progress }) {

@@ -25,8 +25,7 @@ export function openMethod(engine, photograph, seed) {
     byId("strip").replaceChildren();
     try {
       note.textContent = "drawing";
-      const file = photograph() ?? (await engine.sample()).photograph;
-      const strip = await engine.chain(file, seed(), byId("checkpoint").value);
+      const strip = await engine.chain(await photograph(), seed(), byId("checkpoint").value);
       note.textContent = strip.note;
       byId("strip").replaceChildren(...strip.frames.map(({ name, picture }) => element("figure", {},
         element("img", { alt: name, src: URL.createObjectURL(picture), onload: event => URL.revokeObjectURL(event.target.src) }),

@@ -1,6 +1,6 @@
 """The page as a folder that any web server can serve: the browser itself computes, and no photograph leaves it.
 
-python -m retinashift.web.static_site build/web
+python web/build_site.py build/web
 """
 
 from __future__ import annotations
@@ -17,6 +17,10 @@ from base64 import b64encode
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+
+from retinashift.inference.checkpoints import checkpoint_hash, open_checkpoint
+from retinashift.inference.onnx_graph import faithful_graph
+from winograd import winograd_network
 
 RUNTIME = "1.30.0"
 """Version of onnxruntime-web, MIT licence."""
@@ -37,16 +41,12 @@ def build_site(folder: Path, runtime: Path | None = None) -> Path:
     Raises:
         FileExistsError, ValueError: the folder is there, npm is not, or the package has another checksum.
     """
-    from retinashift.web.work import sample_pictures
-
     page = Path(str(files("retinashift.web"))) / "page"
     shutil.copytree(page, folder, ignore=shutil.ignore_patterns("docs.*", "engine_server.js"))
     index = folder / "index.html"
     index.write_text(
         index.read_text(encoding="utf-8").replace('data-engine="server"', 'data-engine="browser"'), encoding="utf-8"
     )
-    for name, data in sample_pictures().items():
-        (folder / name).write_bytes(data)
     _unpack_runtime(folder / "ort", runtime)
     (folder / "models").mkdir()
     written = [_write_model(folder / "models", name, note) for name, note in CHECKPOINTS.items()]
@@ -56,11 +56,8 @@ def build_site(folder: Path, runtime: Path | None = None) -> Path:
 
 
 def _write_model(folder: Path, name: str, note: str) -> dict[str, Any]:
-    from retinashift.inference.checkpoints import checkpoint_hash, open_checkpoint
-    from retinashift.inference.onnx_graph import faithful_graph
-
     pipeline = open_checkpoint(name)
-    packed = gzip.compress(faithful_graph(pipeline, half=True).SerializeToString(), mtime=0)
+    packed = gzip.compress(faithful_graph(pipeline, True, winograd_network).SerializeToString(), mtime=0)
     (folder / f"{name}.onnx.gz").write_bytes(packed)
     return {"name": name, "file": f"models/{name}.onnx.gz", "scale": pipeline.config.scale, "note": note,
             "checkpoint": checkpoint_hash(pipeline), "precision": "fp16 weights, fp32 arithmetic"}  # fmt: skip
