@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import importlib.util
 import io
 import json
 import os
@@ -18,6 +19,7 @@ from typing import Any
 from urllib.parse import urlencode, urlparse
 
 import numpy as np
+import torch
 from PIL import Image
 
 WAIT = 150_000  # milliseconds until a wait is given up: a busy machine may take long, and only a hang fails
@@ -31,6 +33,14 @@ class Page:
     process: subprocess.Popen
     temporary: Path
     printed: list[str] = field(default_factory=list)
+
+
+def page_precision() -> str:
+    """What "auto" means in a page's process; in the tests' own it means fp32."""
+    found = importlib.util.find_spec("retinashift.inference.memory")
+    unpatched = importlib.util.module_from_spec(found)
+    found.loader.exec_module(unpatched)
+    return unpatched.fast_precision(torch.device("cpu"))
 
 
 def start_page(temporary: Path, *arguments: str, **environment: str) -> Page:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from builders.page import WAIT, saved, shot
+from builders.page import WAIT, page_precision, saved, shot
 from retinashift.batch.jobs import Job
 from retinashift.batch.upscale import BatchOptions, upscale_files
 from retinashift.inference.pipeline import ResShiftPipeline
@@ -65,7 +65,8 @@ def test_a_person_uploads_looks_and_takes_away_the_bytes_of_the_command_line(vie
     assert box["x"] >= 0 and box["x"] + box["width"] <= SIZES[size][0]  # noqa: PT018
     target = saved(view, "Download image", tmp_path / "downloaded.png")
     job = Job(photograph, tmp_path / "out" / photograph.name)
-    (outcome,) = upscale_files(ResShiftPipeline.from_shipped(), [job], BatchOptions(sampling=Sampling(mode="faithful")))
+    sampling = Sampling(mode="faithful", precision=page_precision())
+    (outcome,) = upscale_files(ResShiftPipeline.from_shipped(), [job], BatchOptions(sampling=sampling))
     assert outcome.error == ""
     assert target.read_bytes() == job.target.read_bytes()
 

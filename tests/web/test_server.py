@@ -17,7 +17,7 @@ import pytest
 import tifffile
 
 from builders.dicom import photography, written
-from builders.page import ask, ended, multipart, png, start_page, stop_page, submit, upscale
+from builders.page import ask, ended, multipart, page_precision, png, start_page, stop_page, submit, upscale
 from retinashift.batch.jobs import Job
 from retinashift.batch.upscale import BatchOptions, upscale_files
 from retinashift.inference.pipeline import ResShiftPipeline
@@ -62,8 +62,9 @@ def test_one_request_gives_the_bytes_of_the_command_line(page, retina, tmp_path,
     assert status == 200, result
     source, target = tmp_path / name, tmp_path / "out" / name
     source.write_bytes(file.getvalue())
+    sampling = Sampling(mode="faithful", precision=page_precision())
     (outcome,) = upscale_files(
-        ResShiftPipeline.from_shipped(), [Job(source, target)], BatchOptions(sampling=Sampling(mode="faithful"))
+        ResShiftPipeline.from_shipped(), [Job(source, target)], BatchOptions(sampling=sampling)
     )
     assert outcome.error == ""
     assert result == target.read_bytes()

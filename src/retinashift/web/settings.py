@@ -57,7 +57,7 @@ class UpscaleOptions(BaseModel, frozen=True, extra="forbid"):
     seed: Annotated[int, Field(ge=0, lt=2**63, description="Same seed, same image.")] = 0
     consistency: Annotated[bool, Field(description="Reduced again, the result reproduces its input.")] = True
     uncertainty: Annotated[int, Field(ge=0, le=64, description="Samples for the uncertainty map; 0: no map.")] = 0
-    scale: Annotated[float, Field(ge=0, description="Times larger than the input; 0: as large as the checkpoint gives.")] = 0
+    scale: Annotated[float, Field(ge=0, description="Times larger than the input; 0: the checkpoint's factor.")] = 0
     longest_side: Annotated[int, Field(ge=0, description="Pixels of the result's longer side, instead of scale.")] = 0
     turns: Annotated[int, Field(description="8: the mean over all turns and flips, 8 times as long.")] = 1
     format: Annotated[OutputFormat, Field(description="File type of the result.")] = "same"

@@ -101,7 +101,8 @@ class Worker:
         safe = Path(re.sub(r'[<>:"|?*]', "_", name))  # some systems do not allow these in names
         named = result_name(safe, options.format, lambda: format_of_bytes(data[:HEAD]).suffixes[0])
         sampling = options.sampling()
-        size = f"{sampling.longest_side}px" if sampling.longest_side else f"x{sampling.scale or pipeline.config.scale:g}"
+        factor = f"x{sampling.scale or pipeline.config.scale:g}"
+        size = f"{sampling.longest_side}px" if sampling.longest_side else factor
         target = named.with_name(f"{named.stem}_{size}{named.suffix}")
         chosen = ResultOptions(sampling=sampling, seed=options.seed, max_pixels=most, sidecar=True)
         made = upscale_bytes(pipeline, data, name, target, chosen, lambda share: tell(0.95 * share))
