@@ -6,16 +6,16 @@ import skimage.data
 from PIL import Image
 
 from builders.command import one_line_error, retinashift
-from retinashift.cli.pictures import LABELS, SIDE, UNITS, _caption, draw_sheet
 from retinashift.imaging.degradation.pipeline import STEPS, Camera
+from retinashift.imaging.figures.sheet import ROWS, SIDE, caption, draw_sheet
 
 
 def test_every_step_has_a_row_and_the_sheet_follows_the_seed():
     hr = skimage.data.retina()[400:800, 400:800]
     first, again, other = (draw_sheet(hr, Camera(), seed) for seed in (0, 0, 1))
-    assert set(LABELS) == set(UNITS) == set(STEPS)
-    assert (_caption("noise", 0.002), _caption("jpeg", 60.0)) == ("deviation 0.2 % of white", "quality 40")
-    assert (_caption("defocus", 4.0), _caption("mosaic", 0.0)) == ("radius 4 px", "RGGB, bilinear")
+    assert set(ROWS) == set(STEPS)
+    assert (caption("noise", 0.002), caption("jpeg", 60.0)) == ("deviation 0.2 % of white", "quality 40")
+    assert (caption("defocus", 4.0), caption("mosaic", 0.0)) == ("radius 4 px", "RGGB, bilinear")
     assert first.shape[0] > (len(STEPS) + 2) * SIDE
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)

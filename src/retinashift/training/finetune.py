@@ -94,7 +94,7 @@ def plan_finetune(
         "optim": {"batch_size": 8, "learning_rate": 4e-4, "warmup_steps": 50, "clip": 0.2, "ema": 0.995,
                   "last_step_share": 0.5},
         "run": {"out": out, "steps": LONGEST if minutes else STEPS, "minutes": minutes,
-                "validate_every": every, "save_every": every, "precision": precision or "auto"},
+                "validate_every": every, "save_every": 50, "precision": precision or "auto"},
     }  # fmt: skip
     return Plan(TrainConfig.parse(settings), len(training), len(held_out), tuned)
 
