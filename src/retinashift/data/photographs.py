@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Literal, cast
 
@@ -165,8 +166,14 @@ def find_photographs(folder: str | Path) -> list[FileRef]:
         rest = f"; {_left_out(labels)}" if labels else ""
         raise DataError(f"{root} holds no photograph ({', '.join(READ_SUFFIXES)}, in any sub-folder){rest}")
     if labels:
-        logger.warning("%s: %s", root, _left_out(labels))
+        _note(root, _left_out(labels))
     return found
+
+
+@cache  # a command lists its photographs several times
+def _note(root: Path, text: str) -> None:
+    """Warn once a process."""
+    logger.warning("%s: %s", root, text)
 
 
 def _left_out(marks: list[str]) -> str:
