@@ -70,6 +70,8 @@ def test_resolution_follows_the_scale_and_metadata_the_input(tmp_path, retina, s
     assert again.dpi == pytest.approx((600, 400), abs=0.02)
     assert again.icc == like.icc
     assert load_exif(again.exif)[Base.Make] == "Camera"
+    write_image(tmp_path / f"less.{suffix}", retina, like=like, scale=1.5)
+    assert read_image(tmp_path / f"less.{suffix}").dpi == pytest.approx((450, 300), abs=0.02)
     write_image(tmp_path / f"bare.{suffix}", retina)
     bare = read_image(tmp_path / f"bare.{suffix}")
     assert (bare.dpi, bare.icc, bare.exif) == (None, None, None)

@@ -59,7 +59,7 @@ def test_other_text_is_no_record(text):
             {"options": [1]},
             {"seed": "7"},
             {"seed": True},
-            {"scale": 4.0},
+            {"scale": "4"},
         ),
         *({"checkpoint": 1}, {"device": None}, {"consistency_db": "x"}, {"input_was_super_resolved": 1}),
     ],

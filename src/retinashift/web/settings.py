@@ -54,7 +54,7 @@ class UpscaleOptions(BaseModel, frozen=True, extra="forbid"):
     checkpoint: Annotated[str, Field(description="A name of /api/checkpoints; empty: the default one.")] = ""
     mode: Mode = "faithful"
     steps: Annotated[int, Field(ge=0, le=1000, description="Network calls a sample; 0 follows from the mode.")] = 0
-    seed: Annotated[int, Field(ge=0, lt=2**63, description="Same seed, same image.")] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63, description="Of samples; mode faithful has none.")] = 0
     consistency: Annotated[bool, Field(description="Reduced again, the result reproduces its input.")] = True
     uncertainty: Annotated[int, Field(ge=0, le=64, description="Samples for the uncertainty map; 0: no map.")] = 0
     scale: Annotated[float, Field(ge=0, description="Times larger than the input; 0: the checkpoint's factor.")] = 0
@@ -65,8 +65,9 @@ class UpscaleOptions(BaseModel, frozen=True, extra="forbid"):
 
     def sampling(self) -> Sampling:
         """The settings of the pipeline. ValueError where they contradict each other."""
+        drawn = self.mode == "faithful" and self.steps > 1  # a plain sample: faithful, the default, is one step
         return Sampling.of_samples(
-            mode=None if self.uncertainty else self.mode, uncertainty=self.uncertainty,
+            mode=None if self.uncertainty or drawn else self.mode, uncertainty=self.uncertainty,
             num_inference_steps=self.steps or None, back_projections=None if self.consistency else 0,
             scale=self.scale or None, longest_side=self.longest_side or None, turns=self.turns,
         )  # fmt: skip

@@ -116,3 +116,14 @@ def test_a_map_of_uncertainty_has_the_spacing_of_functional_groups(frames):
     _, made = encode_with_map(result, np.zeros((128, 128)), "what it means")
     shared = pydicom.dcmread(io.BytesIO(made)).SharedFunctionalGroupsSequence[0]
     assert list(shared.PixelMeasuresSequence[0].PixelSpacing) == [0.012, 0.008]
+
+
+def test_rows_and_columns_have_a_spacing_of_their_own_where_a_size_is_rounded(retina):
+    ds = photography(retina[:25, :31])
+    ds.PixelSpacing = [0.012, 0.008]
+    photograph = decode_dicom(written(ds), LIMIT)
+    record = Provenance(1.5, "c" * 64, 1, None, "1" * 64)
+    data = encode_image("a.dcm", retina[:38, :47], like=photograph, scale=1.5, provenance=record)
+    result = pydicom.dcmread(io.BytesIO(data))
+    assert [float(v) for v in result.PixelSpacing] == pytest.approx([0.012 * 25 / 38, 0.008 * 31 / 47])
+    assert result.SeriesDescription.startswith("Super-resolved x1.5 by")
