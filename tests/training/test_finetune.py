@@ -1,5 +1,6 @@
 """`finetune` holds some patients out, trains, and prints and draws the outcome."""
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -83,6 +84,11 @@ def test_the_command_says_what_came_of_it(mine, checkpoint, tmp_path):
     assert lines[0] == "PSNR on 2 held-out photographs, dB (RGB, field of view), trained on 8:"
     assert [line.split()[0] for line in lines[1:4]] == ["bicubic", "start", "fine-tuned"]
     assert lines[4] == f"Look at {out / 'held_out.png'}; use it with --checkpoint {out / 'best'}"
+    again = in_a_fresh_process("finetune", mine, "-o", out, "-c", checkpoint, "--minutes", "0.02", "--json")
+    reports = [json.loads(line) for line in again.stdout.splitlines()]
+    assert (reports[0]["event"], reports[-1]["event"]) == ("start", "outcome")
+    assert reports[-1]["checkpoint"] == str(out / "best")
+    assert again.stderr == ""
     (tmp_path / "one").mkdir()
     draw_fundus(1).save(tmp_path / "one" / "a.png")
     said = one_line_error(in_a_fresh_process("finetune", tmp_path / "one", "-o", tmp_path / "other"))

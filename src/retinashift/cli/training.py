@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -52,6 +53,7 @@ def finetune(
         str, typer.Option("--checkpoint", "-c", help="Checkpoint to start from: a folder or a bundled name.")
     ] = "",
     quiet: Annotated[bool, typer.Option("--quiet", help="Print errors, warnings and the outcome only.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON per report, no bar.")] = False,
 ) -> None:
     """Fine-tune on photographs of your own, some patients held out; the same command again resumes."""
     quiet_libraries()
@@ -59,10 +61,13 @@ def finetune(
     from retinashift.training.finetune import plan_finetune
 
     plan = plan_finetune(photographs, str(out), minutes=minutes, checkpoint=checkpoint)
-    if not quiet:
+    if not quiet and not as_json:
         typer.echo(f"Fine-tuning {plan.tuned}", err=True)
-    with TrainingDisplay(quiet=quiet) as display:
+    with TrainingDisplay(quiet=quiet, as_json=as_json) as display:
         done = run(plan, display)
+    if as_json:
+        typer.echo(json.dumps({"event": "outcome", **asdict(done)}, default=str))
+        return
     typer.echo(f"PSNR on {plan.held_out} held-out photographs, dB (RGB, field of view), trained on {plan.training}:")
     typer.echo(f"  bicubic     {done.bicubic:6.2f}\n  start       {done.start:6.2f}")
     typer.echo(f"  fine-tuned  {done.best:6.2f}  ({done.best - done.start:+.2f}, step {done.best_step})")
