@@ -122,7 +122,7 @@ def test_commands_and_their_options_exist(document: Path):
 
 @each_document
 def test_options_in_sentences_are_those_of_a_command_or_of_a_benchmark(document: Path):
-    known = {name for command in commands() for name in options(command)} | {"--version"}
+    known = {name for command in commands() for name in options(command)} | {"--version", "--install-completion"}
     for script in (PROJECT / "benchmarks").glob("*.py"):
         known |= set(re.findall(r'add_argument\("(--[\w-]+)"', script.read_text(encoding="utf-8")))
     known |= {"--num_processes", "--machine_rank", "--logdir"}  # of accelerate and TensorBoard
