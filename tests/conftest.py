@@ -75,7 +75,7 @@ def tiny_pipeline() -> Any:
     """Makes a pipeline of two blocks; untrained ones predict nothing, as the layers that start at zero leave it."""
     from builders.pipelines import light_pipeline
 
-    return lambda *, trained=True: light_pipeline(depth=2, std=0.1 if trained else None)
+    return lambda *, trained=True, head=False: light_pipeline(depth=2, std=0.1 if trained else None, head=head)
 
 
 @pytest.fixture(scope="session")

@@ -77,12 +77,12 @@ def upload(server, bucket: str, folder: Path) -> None:
 
 def test_results_at_addresses_are_those_of_local_files(server, bucket, folder, tmp_path, tiny_pipeline, caplog):
     upload(server, bucket, folder)
-    options = BatchOptions(sampling=Sampling.of_samples(uncertainty=2), sidecar=True, figure=True, workers=2)
+    options = BatchOptions(sampling=Sampling(output_uncertainty=True), sidecar=True, figure=True, workers=2)
     beside = {"sidecar": True, "uncertainty": True, "figure": True}
     local = plan_jobs([folder], tmp_path / "out", **beside)
     remote = plan_jobs([f"s3://{bucket}/in/"], f"s3://{bucket}/out", **beside)
     assert "notes.txt: left out" in caplog.text
-    pipeline = tiny_pipeline()
+    pipeline = tiny_pipeline(head=True)
     outcomes = [list(upscale_files(pipeline, jobs, options)) for jobs in (local, remote)]
     assert [bool(o.error) for o in outcomes[0]] == [bool(o.error) for o in outcomes[1]]
     assert [o.record for o in outcomes[0]] == [o.record for o in outcomes[1]]

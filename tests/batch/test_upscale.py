@@ -21,7 +21,7 @@ from retinashift.imaging.provenance import digest
 from retinashift.inference.checkpoints import checkpoint_hash
 from retinashift.inference.settings import Sampling
 
-TWO = Sampling.of_samples(uncertainty=2)
+WITH_MAP = Sampling(output_uncertainty=True)
 
 
 @pytest.fixture
@@ -164,19 +164,18 @@ def test_de_identification_is_not_promised_for_other_formats(folder, tiny_pipeli
     assert not (folder / "out").exists()
 
 
-def test_uncertainty_lies_beside_the_result_and_says_whether_it_is_calibrated(tmp_path, tiny_pipeline):
+def test_uncertainty_lies_beside_the_result_and_says_what_it_means(tmp_path, tiny_pipeline):
     source, target = tmp_path / "eye.png", tmp_path / "out" / "eye.png"
     write_image(source, np.random.default_rng(0).integers(0, 255, (8, 6, 4), dtype=np.uint8))
-    options = BatchOptions(sampling=TWO)
-    outcome = next(iter(upscale_files(tiny_pipeline(), [Job(source, target)], options)))
+    options = BatchOptions(sampling=WITH_MAP)
+    outcome = next(iter(upscale_files(tiny_pipeline(head=True), [Job(source, target)], options)))
     assert outcome.error == ""
-    assert outcome.record.steps == 4
-    assert outcome.record.ensemble == 2
+    assert outcome.record.steps == 1
     numbers, picture = maps_of(target)
     sigma, account = decode_map(numbers.read_bytes())
     assert sigma.shape == (32, 24)
     assert sigma.max() > 0
-    assert account["calibrated"] is False
+    assert account["meaning"] == "1.645 of it on each side covers 90 % of values"
     assert account["provenance"]["input"] == outcome.record.input
     assert read_image(picture).pixels.shape[1] == 24
 
@@ -186,7 +185,7 @@ def test_beside_dicom_the_uncertainty_lies_as_a_parametric_map_too_with_the_same
     pixels = np.random.default_rng(0).integers(0, 255, (8, 6, 3), dtype=np.uint8)
     source.write_bytes(written(photography(pixels)))
     run = lambda: next(  # noqa: E731
-        iter(upscale_files(tiny_pipeline(), [Job(source, target)], BatchOptions(sampling=TWO, resume=True)))
+        upscale_files(tiny_pipeline(head=True), [Job(source, target)], BatchOptions(sampling=WITH_MAP, resume=True))
     )
     assert run().error == ""
     numbers, _, parametric = maps_of(target)
@@ -207,7 +206,7 @@ def test_beside_dicom_the_uncertainty_lies_as_a_parametric_map_too_with_the_same
 def test_what_is_missing_beside_a_result_is_made_again_with_the_bytes_of_an_undisturbed_run(
     tmp_path, tiny_pipeline, retina, suffix
 ):
-    pipeline, options = tiny_pipeline(), BatchOptions(sampling=TWO, figure=True, sidecar=True)
+    pipeline, options = tiny_pipeline(head=True), BatchOptions(sampling=WITH_MAP, figure=True, sidecar=True)
     source, target = tmp_path / f"eye{suffix}", tmp_path / "out" / f"eye{suffix}"
     if suffix == ".dcm":
         source.write_bytes(written(photography(retina[:24, :16])))
@@ -243,10 +242,10 @@ def test_the_next_run_removes_what_a_killed_one_left_and_nothing_else(folder, ti
 
 
 def test_the_results_of_a_file_can_be_had_in_memory_as_they_would_be_written(tmp_path, tiny_pipeline, retina):
-    pipeline, source = tiny_pipeline(), tmp_path / "eye.png"
+    pipeline, source = tiny_pipeline(head=True), tmp_path / "eye.png"
     write_image(source, retina[:24, :16])
     target, shares = tmp_path / "out" / "eye.tif", []
-    options = ResultOptions(sampling=TWO, figure=True)
+    options = ResultOptions(sampling=WITH_MAP, figure=True)
     upscaled = upscale_bytes(pipeline, source.read_bytes(), "eye.png", target, options, shares.append)
     files = dict(upscaled.files())
     assert not target.parent.exists()
@@ -270,8 +269,8 @@ def test_progress_tells_which_job_is_how_far(folder, tiny_pipeline):
 def test_what_lay_beside_a_former_result_does_not_stay_beside_the_new_one(tmp_path, tiny_pipeline):
     source, target = tmp_path / "a.png", tmp_path / "out" / "a.png"
     write_image(source, np.full((6, 5, 3), 90, np.uint8))
-    job, pipeline = Job(source, target), tiny_pipeline()
-    (first,) = upscale_files(pipeline, [job], BatchOptions(sampling=TWO, sidecar=True, figure=True))
+    job, pipeline = Job(source, target), tiny_pipeline(head=True)
+    (first,) = upscale_files(pipeline, [job], BatchOptions(sampling=WITH_MAP, sidecar=True, figure=True))
     assert first.error == ""
     assert all(path.exists() for path in companions_of(target))
     (second,) = upscale_files(pipeline, [job], BatchOptions(seed=7, overwrite=True))
@@ -282,7 +281,7 @@ def test_what_lay_beside_a_former_result_does_not_stay_beside_the_new_one(tmp_pa
 def test_json_of_other_programs_beside_a_result_stays(tmp_path, tiny_pipeline):
     source, target = tmp_path / "a.png", tmp_path / "out" / "a.png"
     write_image(source, np.full((6, 5, 3), 90, np.uint8))
-    job, pipeline = Job(source, target), tiny_pipeline()
+    job, pipeline = Job(source, target), tiny_pipeline(head=True)
     list(upscale_files(pipeline, [job]))
     sidecar_of(target).write_text('["lesions"]')
     (outcome,) = upscale_files(pipeline, [job], BatchOptions(overwrite=True))
@@ -293,7 +292,8 @@ def test_json_of_other_programs_beside_a_result_stays(tmp_path, tiny_pipeline):
 def test_maps_overlays_and_figures_tell_what_made_them_like_results(tmp_path, tiny_pipeline):
     source, target = tmp_path / "a.png", tmp_path / "out" / "a.png"
     write_image(source, np.full((6, 5, 3), 90, np.uint8))
-    (outcome,) = upscale_files(tiny_pipeline(), [Job(source, target)], BatchOptions(sampling=TWO, figure=True))
+    pipeline, options = tiny_pipeline(head=True), BatchOptions(sampling=WITH_MAP, figure=True)
+    (outcome,) = upscale_files(pipeline, [Job(source, target)], options)
     for path in (target, figure_of(target), *maps_of(target)):
         assert find_provenance(path.read_bytes(), path.name) == outcome.record
 
@@ -351,10 +351,10 @@ def test_whatever_a_stage_raises_for_one_file_is_that_files_failure(
         return broken() if len(calls) == 2 else real(*arguments, **options)
 
     monkeypatch.setattr(photograph, stage, second_fails)
-    options = BatchOptions(workers=workers, figure=True, sampling=TWO)
+    options = BatchOptions(workers=workers, figure=True, sampling=WITH_MAP)
     good = [job for job in jobs_in(folder, "out") if job.source.name != "2.png"]
     with caplog.at_level("DEBUG", "retinashift"):
-        outcomes = list(upscale_files(tiny_pipeline(), good, options))
+        outcomes = list(upscale_files(tiny_pipeline(head=True), good, options))
     failed = [outcome for outcome in outcomes if outcome.internal]
     assert len(failed) == 1
     assert "internal error (TypeError: contents must be 'Dataset' instances \\x1b[31m)" in failed[0].error

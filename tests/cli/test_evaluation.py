@@ -14,7 +14,6 @@ from retinashift.cli.commands import app
 from retinashift.cli.evaluation import parse_against, parse_degradation, parse_metrics
 from retinashift.data.leaks import content_hash, write_trained_on
 from retinashift.data.photographs import FileRef
-from retinashift.evaluation.calibration import calibrate
 from retinashift.evaluation.metrics import METRICS
 from retinashift.evaluation.scores import Metric, Score
 
@@ -64,27 +63,26 @@ def test_results_of_others_and_labels_are_scored_and_written(data, evaluate):
     assert "exists already" in evaluate(data / "set", "--html", data / "scores.html").stderr
 
 
-def test_coverage_is_scored_for_a_calibrated_checkpoint_and_refused_for_another(
-    data, evaluate, checkpoint, small_pipeline, retina, tmp_path
+def test_coverage_is_scored_for_a_checkpoint_with_a_head_and_refused_for_another(
+    data, evaluate, tiny_pipeline, tmp_path
 ):
     done = evaluate(data / "set", "--metrics", "coverage", "--json", data / "scores.json")
-    assert "not calibrated; run retinashift calibrate" in one_line_error(done)
+    assert "no uncertainty head; run retinashift calibrate" in one_line_error(done)
     assert done.stderr.strip().count("\n") == 0
     assert not (data / "scores.json").exists()
-    small_pipeline.register_to_config(calibration=calibrate(small_pipeline, [("r", retina)], counts=(2,)).to_config())
-    small_pipeline.save_pretrained(tmp_path / "calibrated")
+    tiny_pipeline(head=True).save_pretrained(tmp_path / "calibrated")
     files = [word for kind in ("json", "csv", "html") for word in (f"--{kind}", data / f"scores.{kind}")]
-    done = evaluate(data / "set", "--metrics", "coverage", "--samples", 2, *files, checkpoint=tmp_path / "calibrated")
+    done = evaluate(data / "set", "--metrics", "coverage", *files, checkpoint=tmp_path / "calibrated")
     assert done.returncode == 0, done.stderr
     assert "in 90 %" in done.stdout
     means = json.loads((data / "scores.json").read_text())["means"]
-    assert 0 < means["retinashift, mean of 2"]["coverage"] < 1
-    assert means["retinashift, 1 step"]["coverage"] is means["bicubic"]["coverage"] is None
+    assert 0 <= means["retinashift, 1 step"]["coverage"] <= 1
+    assert means["bicubic"]["coverage"] is None
     rows = list(csv.DictReader((data / "scores.csv").read_text().splitlines()))
-    assert {row["method"] for row in rows if row["coverage"]} == {"retinashift, mean of 2"}
+    assert {row["method"] for row in rows if row["coverage"]} == {"retinashift, 1 step"}
     page = (data / "scores.html").read_text()
     assert "in 90 % (neither more nor less is better)" in page
-    assert "calibrated standard deviations of the mean" in page
+    assert "standard deviations of the uncertainty map" in page
     assert page.count("less bicubic") == 1  # one table of differences: coverage is neither gain nor loss
 
 

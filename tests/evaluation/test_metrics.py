@@ -1,11 +1,13 @@
 """What is asked for is measured, what cannot be is None, and labels count where there are any."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import skimage.data
 
+from retinashift.evaluation import coverage
 from retinashift.evaluation.benchmark import baseline, evaluate
-from retinashift.evaluation.coverage import COVERAGE, covered
 from retinashift.evaluation.gallery import Gallery
 from retinashift.evaluation.metrics import METRICS, chosen_metrics, mean_scores, measure
 from retinashift.evaluation.page import render_html
@@ -25,8 +27,8 @@ def subject():
 
 def scores_of(made, subject, metrics=()):
     """Of an array or an estimate."""
-    estimate = made if isinstance(made, Estimate) else None
-    return measure(Result(subject, "ours", made.pixels if estimate else made, estimate), metrics).scores
+    pixels, sigma = (made.pixels, made.sigma) if isinstance(made, Estimate) else (made, None)
+    return measure(Result(subject, "ours", pixels, sigma), metrics).scores
 
 
 def test_an_equal_picture_is_perfect_in_every_score(subject):
@@ -56,36 +58,32 @@ def test_a_picture_too_small_for_a_score_has_none(retina):
     assert not {"ms_ssim_y", "sharpness", "st_lpips", "lpips_alex", "label_dice"} & set(scores)
 
 
-def test_coverage_is_the_share_of_field_values_within_the_interval_where_something_was_sampled(subject):
+def test_coverage_is_the_share_of_field_values_within_the_interval(subject):
     rng = np.random.default_rng(0)
-    error = rng.normal(0, 0.02, subject.hr.shape).astype(np.float32)
-    sigma = np.full(subject.field.shape, 0.02, np.float32)
-    sigma[:40] = 0  # not sampled: does not count, however wrong
-    error[:40] = 0.5
-    estimate = Estimate(subject.hr / np.float32(255) + error, sigma)
-    assert scores_of(estimate, subject, ("coverage",)).get("coverage") == pytest.approx(0.9, abs=0.003)
-    field = np.zeros(subject.field.shape, bool)
-    field[:80] = True  # half of it sampled
-    within = np.abs(error[40:80]) <= 1.6448536 * 0.02
-    assert covered(estimate, subject.hr, field) == pytest.approx(within.mean(), abs=1e-4)
-    field[40:] = False
-    assert covered(estimate, subject.hr, field) is None
-    grey = Estimate(estimate.mean[..., 1], sigma)
-    assert covered(grey, subject.hr[..., 1], subject.field) == pytest.approx(0.9, abs=0.005)
+    hr = subject.hr.clip(60, 195)
+    subject = dataclasses.replace(subject, hr=hr)
+    made = np.rint(hr + rng.normal(0, 10, hr.shape)).astype(np.uint8)
+    sigma = np.full(subject.field.shape, 10 / 255, np.float32)
+    estimate = Estimate(made, sigma)
+    assert scores_of(estimate, subject, ("coverage",)).get("coverage") == pytest.approx(0.9, abs=0.01)
+    half = dataclasses.replace(estimate, sigma=sigma / 2)
+    assert scores_of(half, subject, ("coverage",))["coverage"] == pytest.approx(0.605, abs=0.01)  # |error| is at most 8
+    grey = dataclasses.replace(subject, hr=hr[..., 1].copy(), lr=subject.lr[..., 1].copy())
+    found = scores_of(Estimate(made[..., 1].copy(), sigma), grey, ("coverage",))
+    assert found["coverage"] == pytest.approx(0.9, abs=0.015)
 
 
 def test_the_protocol_states_the_interval_of_the_calibration():
-    assert f"{Z:.3f} calibrated" in COVERAGE.protocol["coverage"]
-    assert f"{100 * LEVEL:.0f} % is stated" in COVERAGE.protocol["coverage"]
+    assert coverage.Z == Z
+    assert f"{Z:.3f} standard deviations" in coverage.COVERAGE.protocol["coverage"]
+    assert f"{100 * LEVEL:.0f} % is stated" in coverage.COVERAGE.protocol["coverage"]
 
 
-def test_an_estimate_is_scored_as_it_is_written_and_plain_pictures_have_no_coverage(subject):
-    half_off = Estimate((subject.hr.astype(np.float32) + 0.4) / 255, np.full(subject.field.shape, 1e-3, np.float32))
-    scores = scores_of(half_off, subject, ("coverage",))
-    assert scores["psnr_rgb"] == float("inf")
-    assert scores["coverage"] == 1 - (0.4 / 255 > 1.6448536e-3)
+def test_plain_pictures_have_no_coverage(subject):
     assert scores_of(subject.hr, subject, ("coverage",)).get("coverage") is None
-    assert scores_of(half_off, subject, ()).get("coverage") is None
+    stated = Estimate(subject.hr, np.full(subject.field.shape, 1e-3, np.float32))
+    assert scores_of(stated, subject, ("coverage",))["coverage"] == 1
+    assert scores_of(stated, subject, ()).get("coverage") is None
 
 
 def test_means_are_over_those_that_have_the_score_and_by_its_weight():

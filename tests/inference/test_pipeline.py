@@ -281,7 +281,7 @@ def test_a_distilled_checkpoint_has_one_use(tiny_pipeline):
     one = pipeline(lr).images[0]
     assert np.array_equal(pipeline(lr, mode="realistic").images[0], one)
     assert not np.array_equal(pipeline(lr, generator=seeded(1)).images[0], one)
-    for wrong in ({"mode": "faithful"}, {"num_inference_steps": 2}, {"output_uncertainty": True, "ensemble_size": 2}):
+    for wrong in ({"mode": "faithful"}, {"num_inference_steps": 2}, {"output_uncertainty": True}):
         with pytest.raises(ValueError, match="this checkpoint is distilled"):
             pipeline(lr, **wrong)
 

@@ -157,7 +157,7 @@ def test_a_network_that_bursts_everywhere_gives_bicubic_and_says_so(retina, tmp_
     assert np.abs(result.images[0].astype(int) - enlarge(small, SCALE, "bicubic")).max() <= 1
     write_image(tmp_path / "a.png", small)
     job = Job(tmp_path / "a.png", tmp_path / "out" / "a.png")
-    samples = Sampling(ensemble_size=2, output_uncertainty=True)
+    samples = Sampling(ensemble_size=2, num_inference_steps=4)
     with caplog.at_level(logging.WARNING):
         outcome = next(upscale_files(pipeline, [job], BatchOptions(sampling=samples)))
     assert outcome.error == ""
@@ -169,9 +169,9 @@ def test_a_network_that_bursts_everywhere_gives_bicubic_and_says_so(retina, tmp_
 
 def test_the_uncertainty_of_a_pipeline_tells_what_was_returned(retina):
     small = bicubic_pillow(retina, SCALE)
-    network = light_pipeline(depth=2, std=0.3)(small, 4, back_projections=0, output_type="pt").images[0]
+    network = light_pipeline(depth=2, std=0.3)(small, back_projections=0, output_type="pt").images[0]
     bicubic = torch.from_numpy(enlarge(small, SCALE, "bicubic")).permute(2, 0, 1) / 255
-    result = light_pipeline(depth=2, std=0.3, checked=True)(small, 4, ensemble_size=2, output_uncertainty=True)
+    result = light_pipeline(depth=2, std=0.3, checked=True, head=True)(small, output_uncertainty=True)
     assert (result.sigma[0] >= (network - bicubic).abs().amax(0).numpy() - 0.01).all()
 
 

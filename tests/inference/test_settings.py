@@ -27,21 +27,14 @@ CHECKPOINT = {
         ({"memory": 0}, "memory is 0"),
         ({"mode": "pretty"}, "allowed are faithful, realistic"),
         ({"precision": "fp8"}, "allowed are auto, fp32, bf16, fp16"),
-        ({"output_uncertainty": True}, "at least 2 samples"),
-        ({"output_uncertainty": True, "ensemble_size": 4, "mode": "faithful"}, "mode"),
-        ({"output_uncertainty": True, "ensemble_size": 4, "num_inference_steps": 1}, "1 step"),
+        ({"output_uncertainty": True, "ensemble_size": 4}, "not ensemble 4"),
+        ({"output_uncertainty": True, "mode": "realistic"}, "not mode realistic"),
     ],
 )
 def test_a_contradiction_is_one_line_that_names_the_value(wrong, message):
     with pytest.raises(ValueError, match=message) as error:
         Sampling(**wrong)
     assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize("wrong", [{"uncertainty": 1}, {"uncertainty": -1}, {"uncertainty": 4, "ensemble": 2}])
-def test_a_number_of_samples_that_means_nothing_is_refused(wrong):
-    with pytest.raises(ValueError, match="uncertainty"):
-        Sampling.of_samples(**wrong)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +45,7 @@ def test_a_number_of_samples_that_means_nothing_is_refused(wrong):
         ({"num_inference_steps": 3, "back_projections": 0}, {}, Plan(3, 0)),
         ({"mode": "realistic"}, {}, Plan(2, 2, 1.5, "deterministic")),
         ({"mode": "realistic"}, {"detail_steps": 0, "back_projections": 0}, Plan(4, 0, 1.5, "deterministic")),
-        ({"output_uncertainty": True, "ensemble_size": 2}, {}, Plan(4, 1)),
+        ({"output_uncertainty": True, "mode": "faithful"}, {"default_steps": 4}, Plan(1, 1, noise=False)),
         ({"mode": "realistic"}, {"distilled": True, "detail_gain": 1.0}, Plan(1, 1)),
     ],
 )
@@ -68,6 +61,8 @@ def test_what_settings_mean_follows_from_mode_and_checkpoint(settings, checkpoin
         ({"mode": "faithful", "num_inference_steps": 2}, {}, "mode faithful is one step, and 2 draw a sample"),
         ({"ensemble_size": 2}, {}, "ensemble averages samples, and one step draws none"),
         ({"mode": "faithful"}, {"distilled": True}, "distilled"),
+        ({"output_uncertainty": True}, {"distilled": True}, "distilled"),
+        ({"output_uncertainty": True}, {"default_steps": 4}, "not 4 steps"),
         ({"num_inference_steps": 2}, {"distilled": True}, "distilled"),
     ],
 )

@@ -13,11 +13,10 @@ from retinashift.imaging.degradation.bicubic import bicubic_pillow
 from retinashift.imaging.files import read_image
 from retinashift.inference import streaming
 from retinashift.inference.fidelity import value_limits
-from retinashift.inference.pictures import turn, turn_back
+from retinashift.inference.pictures import SampleMean, turn, turn_back
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.inference.settings import Sampling
 from retinashift.inference.sizes import RowResampler, at_size, consistency_at, reduce_map
-from retinashift.inference.uncertainty import SampleMean
 
 SIDES = st.integers(1, 40)
 
@@ -100,8 +99,8 @@ def test_a_map_of_a_smaller_result_is_the_root_of_the_reduced_variance():
     assert np.isclose((small**2).mean(), (sigma**2).mean(), rtol=0.02)
 
 
-def test_a_map_has_the_size_of_its_result(small_pipeline, retina):
-    result = small_pipeline(retina[:9, :11], 4, ensemble_size=2, output_uncertainty=True, scale=1.5)
+def test_a_map_has_the_size_of_its_result(tiny_pipeline, retina):
+    result = tiny_pipeline(head=True)(retina[:9, :11], output_uncertainty=True, scale=1.5)
     assert result.sigma[0].shape == result.images[0].shape[:2] == (14, 17)
 
 
@@ -117,11 +116,10 @@ def test_turns_average_the_results_of_all_turned_pictures(tiny_pipeline):
 @pytest.mark.parametrize("way", range(8))
 def test_samples_of_turned_pictures_land_where_they_belong(way):
     picture = torch.rand(1, 3, 8, 5, generator=torch.Generator().manual_seed(way))
-    mean = SampleMean((3, 8, 5), spread=True)
+    mean = SampleMean((3, 8, 5))
     for each in (0, way):
         mean.add(iter(turn(picture, each).split(3, dim=-2)), each)
     assert torch.allclose(mean.mean, picture)
-    assert not mean.spread().any()
 
 
 def photographs(shared):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from retinashift.models.codec import upsample_bicubic
 from retinashift.models.light_net import LightNet
 from retinashift.models.light_stream import LightStream, RowQueue
+from retinashift.models.uncertainty_head import UncertaintyHead
 
 
 @pytest.fixture(scope="module")
@@ -24,24 +25,34 @@ def net():
 
 @torch.inference_mode()
 def both(net, height, width, band):
-    """The whole call and the bands, (1, C, h, w) and a list of (1, C, n, w)."""
+    """The whole call and the bands, (1, C, h, w) and a list of (1, C, n, w); of the net, then of a head."""
     generator = torch.Generator().manual_seed(0)
     lq = torch.rand(1, 3, height, width, generator=generator) * 2 - 1
     y0 = torch.nn.functional.pixel_unshuffle(upsample_bicubic(lq, 2), 2)
     x = y0 + 0.1 * torch.randn(y0.shape, generator=generator)
-    stream, bands = LightStream(net, 1, height, most=band), []
+    head, scales = head_of(net), []
+    stream, bands = LightStream(net, 1, height, band, head, scales.append), []
     for top in range(0, height, band):
         here = (..., slice(top, top + band), slice(None))
         bands += stream.push((x - y0)[here], lq[here])
-    return net(x, 1, lq=lq).sample, bands
+    features = net.features(x, 1, lq)
+    return (net.residual(features), bands), (head(features), scales)
+
+
+def head_of(net):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        head = UncertaintyHead(net.config.width, 6, net.config.factor)
+        torch.nn.init.normal_(head.write.weight, std=0.5)
+    return head.eval()
 
 
 @settings(deadline=None, max_examples=60)
 @given(height=st.integers(1, 40), width=st.integers(1, 40), band=st.integers(1, 45))
 def test_any_size_in_any_bands_equals_the_whole(net, height, width, band):
-    whole, bands = both(net, height, width, band)
-    assert torch.allclose(torch.cat(bands, dim=-2), whole, atol=1e-4)
-    assert max(rows.shape[-2] for rows in bands) <= 2 * band
+    for whole, bands in both(net, height, width, band):
+        assert torch.allclose(torch.cat(bands, dim=-2), whole, atol=1e-4)
+        assert max(rows.shape[-2] for rows in bands) <= 2 * band
 
 
 @torch.inference_mode()

@@ -133,7 +133,7 @@ def test_a_cancelled_job_leaves_the_former_result_dimmed(view, photograph, tmp_p
 def test_uncertainty_has_a_legend_and_its_map_can_be_taken_away(view, photograph, tmp_path):
     choose(view, photograph)
     view.locator("summary").click()
-    view.locator("#uncertainty").fill("2")
+    view.locator("#uncertainty").check()
     upscaled(view)
     viewer = view.locator("retina-viewer")
     before = viewer.evaluate(PIXELS)

@@ -78,7 +78,7 @@ def test_the_raw_body_is_a_photograph_too(page):
 
 
 def test_a_zip_holds_the_picture_its_record_and_the_uncertainty(page):
-    status, packed = upscale(page, png(12), "глаз.png", accept="application/zip", uncertainty=2)
+    status, packed = upscale(page, png(12), "глаз.png", accept="application/zip", uncertainty="true")
     assert status == 200
     archive = zipfile.ZipFile(io.BytesIO(packed))
     names = archive.namelist()
@@ -90,7 +90,8 @@ def test_a_zip_holds_the_picture_its_record_and_the_uncertainty(page):
 
 
 @pytest.mark.parametrize(("options", "reason"), [
-    ({"mode": "pretty"}, "mode"), ({"seed": -1}, "seed"), ({"steps": 99}, "1 to 4"), ({"uncertainty": 1}, "at least 2"),
+    ({"mode": "pretty"}, "mode"), ({"seed": -1}, "seed"), ({"steps": 99}, "1 to 4"),
+    ({"uncertainty": 7}, "uncertainty"),
     ({"checkpoint": "/etc"}, "checkpoint"), ({"checkpoint": "../x4"}, "checkpoint"), ({"colour": "blue"}, "colour"),
 ])  # fmt: skip
 def test_wrong_options_are_refused_by_name_and_without_a_traceback(page, options, reason):

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -37,9 +38,9 @@ from retinashift.inference.settings import Sampling
 
 logger = logging.getLogger(__name__)
 
-CALIBRATED = "1.645 of it on each side covers 90 % of values"
-NOT_CALIBRATED = "spread of samples, no error"
+MEANING = "1.645 of it on each side covers 90 % of values"
 """What an uncertainty map means; DICOM allows 64 characters."""
+CAPTION = "standard deviation in levels of 255"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +85,7 @@ class Upscaled:
     """A result in memory.
 
     `pixels` are (H, W) or (H, W, C) in the depth and channels of the source. `sigma` is None, or the standard deviation
-    of each pixel, (H, W) float32 as a share of full scale; without `calibrated` it is the bare spread of the samples.
+    of each pixel, (H, W) float32 as a share of full scale.
     """
 
     source: Source
@@ -93,13 +94,8 @@ class Upscaled:
     pixels: np.ndarray
     record: Provenance
     sigma: np.ndarray | None
-    calibrated: bool
     options: ResultOptions
-
-    @property
-    def meaning(self) -> str:
-        """What `sigma` means, in at most 64 characters."""
-        return CALIBRATED if self.calibrated else NOT_CALIBRATED
+    meaning: ClassVar[str] = MEANING
 
     def files(self) -> Iterator[tuple[Place, bytes]]:
         """Path and bytes of each file, encoded one by one in the order in which they must be written.
@@ -114,7 +110,7 @@ class Upscaled:
         name = str(self.target)
         if sigma is not None and self.target.suffix.lower() == ".dcm":
             derived = with_metadata(name, self.pixels, like=photograph, scale=record.scale, provenance=record)
-            result, parametric = encode_with_map(derived, sigma, self.meaning)
+            result, parametric = encode_with_map(derived, sigma, MEANING)
             objects.append(parametric)
         else:
             result = encode_image(
@@ -122,11 +118,11 @@ class Upscaled:
                 quality=self.options.quality_for(self.target),
             )  # fmt: skip
         if sigma is not None:
-            account = {"calibrated": self.calibrated, "meaning": self.meaning, "provenance": json.loads(record.line())}
+            account = {"meaning": MEANING, "provenance": json.loads(record.line())}
             numbers, picture, *others = maps_of(self.target)
             yield numbers, encode_map(sigma, account, record.line())
             yield from zip(others, objects, strict=True)
-            yield picture, self._png(overlay(self.pixels, sigma, self._caption()))
+            yield picture, self._png(overlay(self.pixels, sigma, CAPTION))
         yield self.target, result
         if self.options.sidecar:
             yield sidecar_of(self.target), make_sidecar(self.source.name, self.target.name, result, record)
@@ -135,10 +131,6 @@ class Upscaled:
             made = f"{mode}, seed {record.seed}"
             drawn = compared(photograph.pixels, self.pixels, caption=made, sigma=sigma)
             yield figure_of(self.target), self._png(drawn)
-
-    def _caption(self) -> str:
-        known = "calibrated" if self.calibrated else "NOT CALIBRATED"
-        return f"standard deviation in levels of 255, {self.record.ensemble} samples, {known}"
 
     def _png(self, drawn: np.ndarray) -> bytes:
         return encode_png(Photograph(drawn, provenance=self.record.line()))
@@ -234,7 +226,7 @@ def upscale_source(
     if record.bicubic_share:
         logger.warning("%s: %s, where the network's estimate contradicted it", source.path, record.returned())
     sigma = result.sigma[0] if result.sigma else None
-    return Upscaled(source, target, pixels, record, sigma, result.calibrated, options)
+    return Upscaled(source, target, pixels, record, sigma, options)
 
 
 def _split_alpha(photograph: Photograph) -> tuple[np.ndarray, np.ndarray | None]:

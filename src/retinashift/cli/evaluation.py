@@ -18,13 +18,12 @@ from retinashift.data.labels import find_label, read_label
 from retinashift.data.leaks import content_hash, read_trained_on
 from retinashift.data.photographs import FileRef, Source, Split, by_stem_path, find_photographs, list_source, stem_path
 from retinashift.evaluation.benchmark import Method, PrecomputedMethod, baseline, evaluate
-from retinashift.evaluation.calibration import estimator
 from retinashift.evaluation.gallery import Gallery
 from retinashift.evaluation.lesions import Mark, read_marks
 from retinashift.evaluation.metrics import chosen_metrics, default_metrics
 from retinashift.evaluation.page import save_html
 from retinashift.evaluation.report import Report
-from retinashift.evaluation.scores import Observed
+from retinashift.evaluation.scores import Estimate, Observed
 from retinashift.imaging.degradation.bicubic import Bicubic
 from retinashift.imaging.degradation.pipeline import DEGRADATIONS, Degradation, read_section
 from retinashift.imaging.files import ImageError, read_image
@@ -123,7 +122,6 @@ def run_evaluation(
     ways: list[Sampling],
     seeds: list[int],
     metrics: tuple[str, ...],
-    samples: int,
     outputs: Outputs,
     progress: Progress,
     failures: Failures,
@@ -136,14 +134,13 @@ def run_evaluation(
         ways: settings that each checkpoint is scored with.
         seeds: whose scores are averaged.
         metrics: names, beside those that are always measured.
-        samples: of the mean that the metric coverage adds, in float32.
         outputs: files to write.
         progress: gets a bar.
         failures: gets the photographs that cannot be scored.
 
     Raises:
-        ValueError: checkpoints of different scales, settings that one does not allow, coverage without a calibration,
-            a missing result of another method, or no photograph that can be scored.
+        ValueError: checkpoints of different scales, settings that one does not allow, coverage without an uncertainty
+            head, a missing result of another method, or no photograph that can be scored.
     """
     if test_set.split is None:
         refs = find_photographs(test_set.data)
@@ -161,9 +158,8 @@ def run_evaluation(
     first = len(methods)
     for name, pipeline in checkpoints.items():
         called = "retinashift" if len(checkpoints) == 1 else name
-        methods += [_ours(called, pipeline, replace(way, scale=test_set.scale)) for way in ways]
-        if "coverage" in metrics:
-            methods.append(Method(f"{called}, mean of {samples}", estimator(pipeline, samples), stochastic=True))
+        asked = {"scale": test_set.scale, "output_uncertainty": "coverage" in metrics}
+        methods += [_ours(called, pipeline, replace(way, **asked)) for way in ways]  # type: ignore[arg-type]
     labels = {ref.name: path for ref in refs if (path := _label(ref, test_set.labels)) is not None}
     marks = _marks(test_set.data) if "lesions" in metrics else {}
     shown = [refs[i].name for i in np.linspace(0, len(refs) - 1, min(SHOWN, len(refs))).astype(int)]
@@ -232,8 +228,9 @@ def _ours(called: str, pipeline: ResShiftPipeline, way: Sampling) -> Method:
     plan = pipeline.plan(way)
     steps = plan.steps
 
-    def run(lr: np.ndarray, seed: int) -> np.ndarray:
-        return pipeline(lr, generator=torch.Generator().manual_seed(seed), **vars(way)).images[0]
+    def run(lr: np.ndarray, seed: int) -> np.ndarray | Estimate:
+        made = pipeline(lr, generator=torch.Generator().manual_seed(seed), **vars(way))
+        return Estimate(made.images[0], made.sigma[0]) if made.sigma else made.images[0]
 
     name = way.mode or f"{steps} step{'s' if steps > 1 else ''}"
     name += f", {way.turns} turns" if way.turns > 1 else ""

@@ -66,7 +66,6 @@ def evaluate(
         str,
         typer.Option(help="Filled in from the table of metrics."),
     ] = "",
-    samples: Annotated[int, typer.Option(min=2, help="Samples per photograph for the metric coverage.")] = 4,
     against: Annotated[
         list[str] | None,
         typer.Option(
@@ -137,7 +136,7 @@ def evaluate(
     with Failures() as failures:
         with progress_bar() as progress:
             report = run_evaluation(
-                checkpoints, test_set, ways, seed_list, chosen, samples, outputs, progress, failures
+                checkpoints, test_set, ways, seed_list, chosen, outputs, progress, failures
             )
         console = Console(width=None if sys.stdout.isatty() else 140)  # a file has no edge to wrap at
         differences = difference_table(report) if len(names) > 1 else [[]]
@@ -149,56 +148,70 @@ def evaluate(
 
 
 def calibrate(
-    data: Data,
+    data: Annotated[
+        list[str], typer.Argument(help="Folders of high-resolution photographs that the checkpoint was not trained on.")
+    ],
     checkpoint: Annotated[str, typer.Option("--checkpoint", "-c", help="Checkpoint folder to calibrate.")],
-    samples: Annotated[
-        str, typer.Option(help="Numbers of samples to calibrate for, each at least 2, by commas.")
-    ] = "2,4,8",
+    train: Annotated[
+        list[str] | None,
+        typer.Option(help="First train the uncertainty head on the photographs of this folder; may be repeated."),
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps of the head.")] = 320,
     seed: Seed = 0,
     limit: Limit = 0,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the checkpoint's calibration.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the checkpoint's head and calibration.")
+    ] = False,
     device: Device = "auto",
 ) -> None:
-    """Calibrate a checkpoint's uncertainty on photographs that it was not trained on, and store it in its folder."""
-    from retinashift.data.photographs import find_photographs
+    """Train a checkpoint's uncertainty head, calibrate it on photographs, and store both in its folder."""
+    from retinashift.data.photographs import Source, find_photographs, list_source
     from retinashift.imaging.files import replace_file
 
-    counts = whole_numbers(samples, "--samples", "2,4,8")
-    index = Path(checkpoint).expanduser() / "model_index.json"
+    folder = Path(checkpoint).expanduser()
+    index = folder / "model_index.json"
     if not index.is_file():
         raise FileNotFoundError(f"{checkpoint} is no checkpoint folder; give a folder that can be written to")
     pipeline = open_pipeline(checkpoint, device)
-    if pipeline.config.calibration is not None and not overwrite:
+    if pipeline.calibration is not None and not overwrite:
         raise FileExistsError(f"{checkpoint} is calibrated already; give --overwrite to replace the calibration")
-    refs = find_photographs(data)[: limit or None]
+    if pipeline.uncertainty_head is None and not train:
+        raise ValueError(f"{checkpoint} has no uncertainty head yet; give its training photographs with --train FOLDER")
+    refs = [ref for one in data for ref in find_photographs(one)][: limit or None]
+    items = [item for one in train or [] for item in list_source(Source(one))]
     from retinashift.evaluation.calibration import calibrate as measure
+    from retinashift.training.uncertainty import HeadTraining, train_head
 
+    if items:
+        with counting("Training the head", steps) as done:
+            head = train_head(pipeline, items, HeadTraining(steps=steps, seed=seed), lambda step, loss: done(step))
+        pipeline.register_modules(uncertainty_head=head)
     with Failures() as failures:
         with counting("Calibrating", len(refs)) as done:
             found = measure(
                 pipeline,
                 [(ref.name, partial(_pixels, ref)) for ref in refs],
-                counts=counts,
-                seed=seed,
-                source=Path(data).absolute().name,
+                source=", ".join(Path(one).absolute().name for one in data),
                 on_progress=done,
                 on_failure=failures.add,
             )
         settings = json.loads(index.read_text(encoding="utf-8"))
         settings["calibration"] = found.to_config()
+        if items:
+            pipeline.uncertainty_head.save_pretrained(folder / "uncertainty_head")
+            settings["uncertainty_head"] = ["retinashift.models.uncertainty_head", "UncertaintyHead"]
         replace_file(index, (json.dumps(settings, indent=2, sort_keys=True) + "\n").encode())
-        for count, (spreads, sigmas) in found.curves.items():
-            low, high = (f"{255 * spreads[end]:.2f} -> {255 * sigmas[end]:.2f}" for end in (0, -1))
-            typer.echo(f"{count} samples: spread -> standard deviation, levels of 255: {low} ... {high}")
+        typer.echo(f"{found.protocol['photographs']} photographs: sigma is {found.factor:.3f} times the scale")
         typer.echo(f"Written to {index}")
 
 
 def coverage(
     data: Data,
-    samples: Annotated[int, typer.Option(min=2, help="Samples per photograph.")] = 8,
-    seed: Seed = 0,
     limit: Limit = 0,
     plot: Annotated[Path | None, typer.Option("--plot", help="Draw the curve into this PNG file.")] = None,
+    figure: Annotated[
+        Path | None, typer.Option(help="Draw result, map and true error of the photograph of median rank correlation.")
+    ] = None,
     json_path: Annotated[Path | None, typer.Option("--json", help="Write the shares into this JSON file.")] = None,
     overwrite: Overwrite = False,
     device: Device = "auto",
@@ -208,31 +221,40 @@ def coverage(
     from retinashift.data.photographs import find_photographs
     from retinashift.imaging.files import replace_file, write_image
 
-    check_outputs(plot, json_path, overwrite=overwrite)
-    check_outputs(plot, overwrite=overwrite, suffix=".png")
+    check_outputs(plot, figure, json_path, overwrite=overwrite)
+    check_outputs(plot, figure, overwrite=overwrite, suffix=".png")
     pipeline = open_pipeline(checkpoint, device)
-    refs = find_photographs(data)[: limit or None]
-    from retinashift.evaluation.calibration import measure_coverage
+    refs = {ref.name: ref for ref in find_photographs(data)[: limit or None]}
+    from retinashift.evaluation.calibration import compare, measure_coverage
     from retinashift.imaging.figures.plot import draw_against
+    from retinashift.imaging.figures.uncertainty import map_and_error
 
     with Failures() as failures:
-        with counting("Sampling", len(refs)) as done:
-            photographs = [(ref.name, partial(_pixels, ref)) for ref in refs]
-            found = measure_coverage(
-                pipeline, photographs, samples, seed=seed, on_progress=done, on_failure=failures.add
-            )
-        for level, calibrated, spread in zip(found.stated, found.calibrated, found.spread, strict=True):
-            typer.echo(f"stated {level:4.0%}  calibrated {calibrated:6.1%}  bare spread {spread:6.1%}")
+        with counting("Comparing", len(refs)) as done:
+            photographs = [(name, partial(_pixels, ref)) for name, ref in refs.items()]
+            found = measure_coverage(pipeline, photographs, on_progress=done, on_failure=failures.add)
+        for level, share in zip(found.stated, found.covered, strict=True):
+            typer.echo(f"stated {level:4.0%}  covered {share:6.1%}")
         lowest = min(found.images, key=lambda name: found.images[name])
+        ranks = sorted((rank, name) for name, rank in found.rank_correlations.items())
         typer.echo(f"At 90 %, by photograph: lowest {found.images[lowest]:.1%} ({lowest}), of {len(found.images)}")
+        typer.echo(
+            f"Rank correlation of map and error, 5x5 means: {sum(rank for rank, _ in ranks) / len(ranks):.3f}, "
+            f"lowest {ranks[0][0]:.3f} ({ranks[0][1]})"
+        )
         if json_path is not None:
-            values = asdict(found) | {"data": Path(data).absolute().name, "seed": seed}
+            values = asdict(found) | {"data": Path(data).absolute().name}
             replace_file(json_path, (json.dumps(values, indent=2) + "\n").encode())
         if plot is not None:
-            curves = {"calibrated": found.calibrated, "bare spread": found.spread}
-            picture = draw_against(found.stated, curves, across="stated", up="share of values inside")
+            curve = {"uncertainty map": found.covered}
+            picture = draw_against(found.stated, curve, across="stated", up="share of values inside")
             write_image(plot, picture, overwrite=overwrite)
             typer.echo(f"Look at {plot}")
+        if figure is not None:
+            middle = ranks[len(ranks) // 2][1]
+            shown = next(iter(compare(pipeline, [(middle, partial(_pixels, refs[middle]))])))
+            write_image(figure, map_and_error(shown.result, shown.sigma, shown.errors), overwrite=overwrite)
+            typer.echo(f"Look at {figure} ({middle})")
 
 
 def _pixels(ref: FileRef) -> np.ndarray:

@@ -65,8 +65,8 @@ def upscale(
     ] = 1,
     ensemble: Annotated[int, typer.Option(min=1, help="Average N samples.")] = 1,
     uncertainty: Annotated[
-        int, typer.Option(min=0, help="Average N samples and write a per-pixel uncertainty map; 0 writes none.")
-    ] = 0,
+        bool, typer.Option("--uncertainty", help="Also write a map of the error to expect of each pixel.")
+    ] = False,
     consistency: Annotated[
         bool, typer.Option(help="Make results consistent with their input: reduced again, they reproduce it.")
     ] = True,
@@ -119,11 +119,11 @@ def upscale(
     """Upscale photographs: PNG, JPEG, TIFF, WebP, PPM, DICOM. Bit depth, names and sub-folders are kept."""
     from retinashift.batch.jobs import Shard, plan_jobs
 
-    sampling = Sampling.of_samples(
+    sampling = Sampling(
         mode=mode,
         num_inference_steps=steps or None,
-        ensemble=ensemble,
-        uncertainty=uncertainty,
+        ensemble_size=ensemble,
+        output_uncertainty=uncertainty,
         back_projections=None if consistency else 0,
         memory=_bytes(memory) if memory else None,
         precision=precision,
@@ -133,7 +133,7 @@ def upscale(
     )
     jobs = plan_jobs(
         inputs, out, file_format=file_format, overwrite=overwrite, resume=resume, sidecar=sidecar,
-        uncertainty=uncertainty > 0, figure=figure, shard=Shard.parse(shard) if shard else None,
+        uncertainty=uncertainty, figure=figure, shard=Shard.parse(shard) if shard else None,
     )  # fmt: skip
     if quality and jobs and not any(job.target.suffix.lower() in _JPEG for job in jobs):
         raise ValueError("--quality is for JPEG results, and there is none; give --format jpeg, or omit --quality")

@@ -172,5 +172,5 @@ def _run(method: Method | PrecomputedMethod, subject: Subject, seed: int) -> Res
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     cost = {"wall_seconds": wall, "cpu_seconds": cpu, "peak_mib": memory.mib}
     if isinstance(made, Estimate):
-        return Result(subject, method.name, made.pixels, made, cost)
+        return Result(subject, method.name, made.pixels, made.sigma, cost)
     return Result(subject, method.name, made, scores=cost)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
@@ -104,15 +104,13 @@ def _means(report: Report) -> str:
 def _means_table(report: Report, columns: list[Score]) -> str:
     means, intervals = report.means(), report.intervals()
     best = {column.name: _best(column, [mean[column.name] for mean in means.values()]) for column in columns}
-    lines = []
-    for name, mean in means.items():
-        cells = []
-        for column in columns:
-            value, interval = mean[column.name], intervals[name].get(column.name)
-            mark = ' class="best"' if value is not None and value == best[column.name] else ""
-            cells.append(f"<td{mark}>{column.text(mean)}{_between(column, interval)}</td>")
-        lines.append(f"<tr><td>{escape(name)}</td>{''.join(cells)}</tr>")
-    return _table(columns, lines)
+
+    def cell(name: str, column: Score) -> str:
+        value = means[name][column.name]
+        mark = ' class="best"' if value is not None and value == best[column.name] else ""
+        return f"<td{mark}>{column.text(means[name])}{_between(column, intervals[name].get(column.name))}</td>"
+
+    return _table(columns, [([name], [cell(name, column) for column in columns]) for name in means])
 
 
 def _differences(report: Report) -> str:
@@ -128,42 +126,33 @@ def _differences(report: Report) -> str:
 
 
 def _differences_table(report: Report, columns: list[Score]) -> str:
-    lines = []
-    for name, scores in report.differences().items():
-        cells = []
-        for column in columns:
-            interval = scores.get(column.name)
-            if interval is None or not math.isfinite(interval.mean):
-                cells.append("<td>-</td>")
-                continue
-            sign = 1 if column.better == "more" else -1
-            worst, finest = sorted((sign * interval.low, sign * interval.high))
-            mark = ' class="gain"' if worst > 0 else ' class="loss"' if finest < 0 else ""
-            text = f"{interval.mean:+.{column.decimals}f}"
-            cells.append(f"<td{mark}>{text}{_between(column, interval)}</td>")
-        lines.append(f"<tr><td>less {escape(name)}</td>{''.join(cells)}</tr>")
-    return _table(columns, lines)
+    rows = report.differences().items()
+    return _table(columns, [([f"less {name}"], [_gain(column, own, True) for column in columns]) for name, own in rows])
 
 
 def _subgroups(report: Report) -> str:
     """The differences to the first method that is not nearest, in each subgroup."""
     columns = [score for half in _halves(report) for score in half if score.plotted and score.better != "none"]
     plain = next((name for name in report.methods if name not in ("nearest", report.compared_with)), None)
-    lines = []
-    for name, group in report.subgroups().items() if plain is not None else ():
-        gains = group.differences()[plain or ""]
-        cells = []
-        for column in columns:
-            gain = gains.get(column.name)
-            if gain is None or not math.isfinite(gain.mean):
-                cells.append("<td>-</td>")
-            else:
-                cells.append(f"<td>{gain.mean:+.{column.decimals}f}{_between(column, gain)}</td>")
-        lines.append(f"<tr><td>{escape(name)}</td><td>{len(group.images)}</td>{''.join(cells)}</tr>")
-    if not lines:
+    groups = report.subgroups() if plain is not None else {}
+    if not groups:
         return ""
+    rows = [
+        ([name, str(len(group.images))], [_gain(column, group.differences()[plain or ""], False) for column in columns])
+        for name, group in groups.items()
+    ]
     heading = f"<h2>Subgroups</h2><p class=note>{escape(report.compared_with)} less {escape(plain or '')}, paired.</p>"
-    return heading + _table(columns, lines, ("subgroup", "photographs"))
+    return heading + _table(columns, rows, ("subgroup", "photographs"))
+
+
+def _gain(column: Score, scores: Mapping[str, Interval], coloured: bool) -> str:
+    """The cell of a difference."""
+    gain = scores.get(column.name)
+    if gain is None or not math.isfinite(gain.mean):
+        return "<td>-</td>"
+    worst, finest = sorted((gain.low, gain.high) if column.better == "more" else (-gain.low, -gain.high))
+    mark = ' class="gain"' if worst > 0 else ' class="loss"' if finest < 0 else ""
+    return f"<td{mark if coloured else ''}>{gain.mean:+.{column.decimals}f}{_between(column, gain)}</td>"
 
 
 def _halves(report: Report) -> list[list[Score]]:
@@ -243,14 +232,14 @@ def _picture_row(what: str, pictures: Sequence[np.ndarray | None]) -> str:
 
 def _rows(report: Report) -> str:
     columns = [score for score in report.scores() if score.heading]
-    lines = [
-        f"<tr><td>{escape(row.image)}{' (trained on)' if row.image in report.trained_on else ''}</td>"
-        f"<td>{escape(row.method)}</td>"
-        + "".join(f"<td>{column.text(row.scores)}</td>" for column in columns)
-        + "</tr>"
+    rows = [
+        (
+            [f"{row.image}{' (trained on)' if row.image in report.trained_on else ''}", row.method],
+            [f"<td>{column.text(row.scores)}</td>" for column in columns],
+        )
         for row in report.rows
     ]
-    return f"<details><summary>Every photograph</summary>{_table(columns, lines, ('photograph', 'method'))}</details>"
+    return f"<details><summary>Every photograph</summary>{_table(columns, rows, ('photograph', 'method'))}</details>"
 
 
 def _protocol(report: Report) -> str:
@@ -261,8 +250,14 @@ def _protocol(report: Report) -> str:
     return f"<details open><summary>Protocol</summary><table>{''.join(lines)}</table></details>"
 
 
-def _table(columns: list[Score], lines: list[str], first: tuple[str, ...] = ("method",)) -> str:
+def _table(
+    columns: list[Score], rows: Sequence[tuple[list[str], list[str]]], first: tuple[str, ...] = ("method",)
+) -> str:
+    """Rows are names, which are escaped, and cells, which are not."""
     heads = "".join(f"<th>{escape(text)}</th>" for text in (*first, *(column.heading for column in columns)))
+    lines = [
+        f"<tr>{''.join(f'<td>{escape(name)}</td>' for name in names)}{''.join(cells)}</tr>" for names, cells in rows
+    ]
     return f"<div class=scroll><table><thead><tr>{heads}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
 
 

@@ -66,15 +66,10 @@ class Subject(Derives):
 class Estimate:
     """A result with the uncertainty of its values."""
 
-    mean: np.ndarray
-    """(H, W, 3) or (H, W), float32 in [0, 1], not rounded."""
+    pixels: np.ndarray
+    """(H, W, 3) or (H, W), uint8."""
     sigma: np.ndarray
-    """Standard deviation of the values, (H, W) float32 in shares of full scale; 0 where nothing was sampled."""
-
-    @property
-    def pixels(self) -> np.ndarray:
-        """The mean rounded to uint8, as it is written to a file."""
-        return np.rint(self.mean * 255).astype(np.uint8)
+    """Standard deviation of the values, (H, W) float32 in shares of full scale, above 0."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +80,8 @@ class Result(Derives):
     method: str
     sr: np.ndarray
     """As `subject.hr`."""
-    estimate: Estimate | None = None
-    """Where the method states its uncertainty; `sr` is then its pixels."""
+    sigma: np.ndarray | None = None
+    """As in `Estimate`, where the method states it."""
     scores: Scores = dataclasses.field(default_factory=dict)
     _derived: dict[Any, Any] = dataclasses.field(default_factory=dict, repr=False, compare=False)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from retinashift.inference.gate import CheckpointError
 from retinashift.inference.pipeline import ResShiftPipeline
@@ -59,16 +60,31 @@ def checkpoint_hash(pipeline: ResShiftPipeline) -> str:
     """SHA-256, in hexadecimal, of all that decides a result beside input and settings.
 
     Equal for a folder and a copy of it; another for weights converted to another precision, because results differ.
+    The uncertainty head changes no result; `uncertainty_hash` tells it apart.
     """
     total = hashlib.sha256()
     own = ("scale", "upsampling", "check_measure", "check_threshold", "bounded")
     configs = {name: pipeline.config[name] for name in own}
-    parts = {name: part for name, part in pipeline.components.items() if part is not None}
+    parts = {k: part for k, part in pipeline.components.items() if part is not None and k != "uncertainty_head"}
     for name, part in parts.items():  # names with an underscore are diffusers' own: versions, paths
         configs[name] = {k: v for k, v in part.config.items() if not k.startswith("_")}
     total.update(json.dumps(configs, sort_keys=True, default=str).encode())
     for name in ("denoiser", "codec"):
-        for key, tensor in sorted(parts[name].state_dict().items()) if name in parts else ():
-            total.update(f"{name}.{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            total.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        if name in parts:
+            _add_weights(total, name, parts[name])
     return total.hexdigest()
+
+
+def uncertainty_hash(pipeline: ResShiftPipeline) -> str:
+    """SHA-256, in hexadecimal, of the uncertainty head and its calibration. ValueError where there is none."""
+    if pipeline.uncertainty_head is None:
+        raise ValueError("this checkpoint has no uncertainty head")
+    total = hashlib.sha256(json.dumps(pipeline.config.calibration, sort_keys=True).encode())
+    _add_weights(total, "uncertainty_head", pipeline.uncertainty_head)
+    return total.hexdigest()
+
+
+def _add_weights(total: hashlib._Hash, name: str, part: nn.Module) -> None:
+    for key, tensor in sorted(part.state_dict().items()):
+        total.update(f"{name}.{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        total.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)

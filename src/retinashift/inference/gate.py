@@ -20,7 +20,10 @@ ALLOWED_COMPONENTS = {
     "denoiser": (["retinashift.models.light_net", "LightNet"], ["retinashift.models.swin_unet", "SwinUNet"]),
     "scheduler": (["retinashift.diffusion.scheduler", "ResShiftScheduler"],),
     "codec": ([None, None], ["diffusers", "VQModel"], ["retinashift.models.vq", "VQCodec"]),
+    "uncertainty_head": ([None, None], ["retinashift.models.uncertainty_head", "UncertaintyHead"]),
 }
+NETWORKS = ("denoiser", "codec", "uncertainty_head")
+"""The components that have weights."""
 
 
 class CheckpointError(ValueError):
@@ -34,7 +37,7 @@ def check_folder(folder: Path, variant: str | None = None) -> None:
         variant: of the weights, as diffusers names files: `diffusion_pytorch_model.<variant>.safetensors`.
     """
     index = _read_index(folder)
-    for part in ("denoiser", "codec"):
+    for part in NETWORKS:
         module, name = index.get(part) or (None, None)
         if module is not None and name is not None:
             _check_tensors(folder / part, getattr(import_module(module), name), variant)

@@ -23,6 +23,7 @@ from retinashift.inference.checkpoints import checkpoint_hash
 from retinashift.inference.fidelity import LEVELS, ROUNDING, SPAN
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.inference.self_check import FADE, LEVEL, NEAR, WIDEN
+from retinashift.models.uncertainty_head import LEAST, MOST, UncertaintyHead
 
 OPSET = 17
 """The newest operator set that OpenVINO, onnxruntime-web and chaiNNer all read; GELU is written out by Erf."""
@@ -82,11 +83,12 @@ def faithful_graph(
     """The faithful mode of a checkpoint with a `LightNet` in pixel space, as an `onnx.ModelProto`.
 
     Its input `input` is (B, 3, H, W) float32 in [0, 1], its output `output` (B, 3, scale*H, scale*W) float32 in
-    [0, 1]; B, H and W are free.
+    [0, 1]; B, H and W are free. With an uncertainty head there is a second output, `uncertainty`: sigma in shares of
+    full scale, (B, 1, scale*H, scale*W).
 
     Args:
         half: store weights as float16, which halves the file; arithmetic stays float32.
-        network: another way to compute `plain_network`, for runtimes that it is faster in.
+        network: another way to compute e0, for runtimes that it is faster in; then there is no second output.
 
     Raises:
         ValueError: the checkpoint has another architecture, or no faithful mode.
@@ -102,10 +104,11 @@ def faithful_graph(
     lr = graph.op("Sub", graph.op("Mul", "input", graph.constant(2.0)), one)  # (B, 3, H, W) in [-1, 1]
     inside = _ones_like(graph, "input")  # (1, 1, H, W)
     y0 = _upsample(graph, lr, inside, 3, scale)  # (B, 3, H*s, W*s)
-    e0 = (network or plain_network)(graph, net.folded(len(pipeline.scheduler) - 1), lr)
+    layers = net.folded(len(pipeline.scheduler) - 1)
+    e0, features = plain_network(graph, layers, lr) if network is None else (network(graph, layers, lr), "")
     residual = graph.op("DepthToSpace", e0, blocksize=scale, mode="CRD")
-    x0 = graph.op("Sub", y0, residual)  # (B, 3, H*s, W*s)
-    x0 = _checked(graph, x0, y0, lr, pipeline.config.check_threshold * LEVEL, scale)
+    estimate = graph.op("Sub", y0, residual)  # (B, 3, H*s, W*s)
+    x0, weight = _checked(graph, estimate, y0, lr, pipeline.config.check_threshold * LEVEL, scale)
     limits = _limits(graph, lr, scale)
     x0 = _within(graph, x0, limits)
     for _ in range(pipeline.config.back_projections):
@@ -114,12 +117,18 @@ def faithful_graph(
     halved = graph.op("Mul", graph.op("Add", x0, one), graph.constant(0.5))
     graph.nodes.append(helper.make_node("Identity", [halved], ["output"]))
     value = TensorProto.FLOAT
+    outputs = [helper.make_tensor_value_info("output", value, ["batch", 3, "height_out", "width_out"])]
+    if features and pipeline.calibration is not None:
+        sigma = _sigma(graph, features, pipeline.uncertainty_head, pipeline.calibration.factor, scale)
+        sigma = _marked(graph, sigma, estimate, y0, weight, scale)
+        graph.nodes.append(helper.make_node("Identity", [sigma], ["uncertainty"]))
+        outputs.append(helper.make_tensor_value_info("uncertainty", value, ["batch", 1, "height_out", "width_out"]))
     model = helper.make_model(
         helper.make_graph(
             graph.nodes,
             "retinashift",
             [helper.make_tensor_value_info("input", value, ["batch", 3, "height", "width"])],
-            [helper.make_tensor_value_info("output", value, ["batch", 3, "height_out", "width_out"])],
+            outputs,
             graph.constants,
         ),
         opset_imports=[helper.make_opsetid("", OPSET)],
@@ -137,13 +146,33 @@ def faithful_graph(
     return model
 
 
-def plain_network(graph: Graph, layers: Layers, lq: str) -> str:
-    """The residual e0 = y0 - x0 at x_t = y0, (B, C*f*f, H, W), of `lq`, (B, C, H, W)."""
+def plain_network(graph: Graph, layers: Layers, lq: str) -> tuple[str, str]:
+    """The residual e0 = y0 - x0 at x_t = y0, (B, C*f*f, H, W), of `lq`, (B, C, H, W); and what its last layer reads."""
     read, *blocks, write = layers
     h = skip = graph.conv3(lq, *read)
     for first, second in zip(blocks[::2], blocks[1::2], strict=True):
         h = graph.op("Add", h, graph.conv3(graph.gelu(graph.conv3(h, *first)), *second))
-    return graph.conv3(graph.op("Add", h, skip), *write)
+    features = graph.op("Add", h, skip)
+    return graph.conv3(features, *write), features
+
+
+def _sigma(graph: Graph, features: str, head: UncertaintyHead, factor: float, scale: int) -> str:
+    """The uncertainty map, (B, 1, H*s, W*s) in shares of full scale."""
+    hidden = graph.gelu(graph.conv3(features, head.read.weight, head.read.bias))
+    log_scale = graph.conv3(hidden, head.write.weight, head.write.bias)  # (B, s*s, H, W)
+    log_scale = graph.op("Clip", log_scale, graph.constant(LEAST), graph.constant(MOST))
+    sigma = graph.op("Mul", graph.op("Exp", log_scale), graph.constant(factor))
+    return graph.op("DepthToSpace", sigma, blocksize=scale, mode="CRD")
+
+
+def _marked(graph: Graph, sigma: str, estimate: str, y0: str, weight: str, scale: int) -> str:
+    """`SelfCheck.mark`: the map raised to the difference of estimate and bicubic where bicubic was returned."""
+    difference = graph.op("ReduceMax", graph.op("Abs", graph.op("Sub", y0, estimate)), axes=[1], keepdims=1)
+    difference = graph.op("Mul", graph.op("Min", difference, graph.constant(2.0)), graph.constant(0.5))
+    returned = graph.op("Cast", graph.op("Greater", weight, graph.constant(0.0)), to=1)
+    block = {"kernel_shape": [scale, scale], "strides": [scale, scale]}
+    largest = graph.op("MaxPool", graph.op("Mul", difference, returned), **block)  # (B, 1, H, W)
+    return graph.op("Max", sigma, _repeat(graph, largest, scale, channels=1))
 
 
 def _keys_cubic(x: np.ndarray) -> np.ndarray:
@@ -167,8 +196,11 @@ def _upsample(graph: Graph, x: str, inside: str, channels: int, scale: int) -> s
     return graph.op("Div", spread(x, channels), spread(inside, 1))
 
 
-def _checked(graph: Graph, x0: str, y0: str, lr: str, threshold: float, scale: int) -> str:
-    """`SelfCheck` with the measure "value": bicubic (y0) where the estimate, reduced, contradicts the input."""
+def _checked(graph: Graph, x0: str, y0: str, lr: str, threshold: float, scale: int) -> tuple[str, str]:
+    """`SelfCheck` with the measure "value": bicubic (y0) where the estimate, reduced, contradicts the input.
+
+    Also returns the share of bicubic in each pixel, (B, 1, H*s, W*s).
+    """
     clipped = graph.op("Clip", x0, graph.constant(-1.0), graph.constant(1.0))
     error = graph.op("Abs", graph.op("Sub", _reduce(graph, clipped, 3, scale), lr))
     largest = graph.op("ReduceMax", error, axes=[1], keepdims=1)  # (B, 1, H, W)
@@ -185,7 +217,7 @@ def _checked(graph: Graph, x0: str, y0: str, lr: str, threshold: float, scale: i
     bad = graph.op("MaxPool", bad, kernel_shape=[wide] * 2, pads=[WIDEN + FADE] * 4, strides=[1, 1])
     weight = graph.op("AveragePool", bad, kernel_shape=[fade] * 2, pads=[FADE] * 4, strides=[1, 1])
     weight = _bilinear(graph, weight, scale)  # (B, 1, H*s, W*s)
-    return graph.op("Add", x0, graph.op("Mul", weight, graph.op("Sub", y0, x0)))
+    return graph.op("Add", x0, graph.op("Mul", weight, graph.op("Sub", y0, x0))), weight
 
 
 def _limits(graph: Graph, lr: str, scale: int) -> tuple[str, str]:
@@ -204,10 +236,10 @@ def _within(graph: Graph, x: str, limits: tuple[str, str]) -> str:
     return graph.op("Min", graph.op("Max", x, limits[0]), limits[1])
 
 
-def _repeat(graph: Graph, x: str, scale: int) -> str:
-    """(B, 3, H, W) -> (B, 3, H*scale, W*scale), every pixel repeated."""
-    ones = graph.constant(np.ones((3 * scale**2, 1, 1, 1), np.float32))
-    spread = graph.op("Conv", x, ones, kernel_shape=[1, 1], group=3)
+def _repeat(graph: Graph, x: str, scale: int, channels: int = 3) -> str:
+    """(B, C, H, W) -> (B, C, H*scale, W*scale), every pixel repeated."""
+    ones = graph.constant(np.ones((channels * scale**2, 1, 1, 1), np.float32))
+    spread = graph.op("Conv", x, ones, kernel_shape=[1, 1], group=channels)
     return graph.op("DepthToSpace", spread, blocksize=scale, mode="CRD")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -122,6 +122,33 @@ def turn_back(x: Tensor, way: int) -> Tensor:
     """
     x = x.flip([side for bit, side in ((2, -2), (1, -1)) if way & bit])
     return x.mT if way & 4 else x
+
+
+class SampleMean:
+    """Mean of samples, (C, H, W) each, that come in bands of rows, in memory that does not grow with their number."""
+
+    def __init__(self, shape: tuple[int, int, int]):
+        self.mean, self.count = torch.zeros(1, *shape), 0
+
+    @property
+    def nbytes(self) -> int:
+        return self.mean.nbytes
+
+    def add(self, sample: Iterable[Tensor], way: int = 0) -> None:
+        """One sample, (1, C, n, W) at a time, top to bottom, turned one `way`."""
+        self.count += 1
+        mean = self.mean.mT if way & 4 else self.mean  # a view
+        top = 0
+        for rows in sample:
+            rows = rows.cpu().flip([side for bit, side in ((2, -2), (1, -1)) if way & bit])
+            bottom = top + rows.shape[-2]
+            place = slice(mean.shape[-2] - bottom, mean.shape[-2] - top) if way & 2 else slice(top, bottom)
+            mean[..., place, :] += (rows - mean[..., place, :]) / self.count
+            top = bottom
+
+    def bands(self) -> Iterator[Tensor]:
+        """The mean, in bands of rows."""
+        return iter(self.mean.split(256, dim=-2))
 
 
 def measured_consistency(image: Any, prepared: Prepared) -> float:

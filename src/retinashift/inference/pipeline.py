@@ -17,12 +17,13 @@ from retinashift.diffusion.noise import noise_seeds
 from retinashift.diffusion.process import TRANSITIONS
 from retinashift.diffusion.scheduler import ResShiftScheduler
 from retinashift.inference.fidelity import back_project_rows, value_limits
-from retinashift.inference.gate import CheckpointError, check_finite, check_folder
+from retinashift.inference.gate import NETWORKS, CheckpointError, check_finite, check_folder
 from retinashift.inference.memory import fast_precision, spare_memory
 from retinashift.inference.pictures import (
     Canvas,
     OutputType,
     Picture,
+    SampleMean,
     as_list,
     measured_consistency,
     prepare,
@@ -36,11 +37,12 @@ from retinashift.inference.settings import Mode, Plan, Precision, Sampling
 from retinashift.inference.sizes import at_size, reduce_map
 from retinashift.inference.streaming import LightChain
 from retinashift.inference.tiles import LearnedCodec
-from retinashift.inference.uncertainty import Calibration, SampleMean
+from retinashift.inference.uncertainty import Calibration, ScaleMap
 from retinashift.inference.whole import WholeChain
-from retinashift.models.codec import Codec, PixelCodec, Upsampling
+from retinashift.models.codec import Codec, PixelCodec, Upsampling, upsample_bicubic
 from retinashift.models.light_net import LightNet
 from retinashift.models.swin_unet import SwinUNet
+from retinashift.models.uncertainty_head import UncertaintyHead
 
 Denoiser = LightNet | SwinUNet
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -69,6 +71,7 @@ class ResShiftPipeline(DiffusionPipeline):
         check_threshold: the largest measure, in levels of 255, that is let through.
         bounded: whether values are held near those of the input, see `value_limits`; None is yes where the chain runs
             on pixels, and no with a learned codec.
+        uncertainty_head: predicts the error of the default result, with `calibration`; or None.
 
     >>> pipe = ResShiftPipeline.from_shipped()
     >>> pipe(np.zeros((16, 12, 3), np.uint8)).images[0].shape
@@ -76,7 +79,7 @@ class ResShiftPipeline(DiffusionPipeline):
     """
 
     model_cpu_offload_seq = "denoiser->codec"
-    _optional_components = ["codec"]  # noqa: RUF012 - diffusers' own protocol
+    _optional_components = ["codec", "uncertainty_head"]  # noqa: RUF012 - diffusers' own protocol
 
     def __init__(
         self,
@@ -95,6 +98,7 @@ class ResShiftPipeline(DiffusionPipeline):
         check_measure: str | None = None,
         check_threshold: float = 8.0,
         bounded: bool | None = None,
+        uncertainty_head: UncertaintyHead | None = None,
     ):
         super().__init__()
         if upsampling not in get_args(Upsampling):
@@ -105,7 +109,13 @@ class ResShiftPipeline(DiffusionPipeline):
             raise ValueError(f"check_measure is {check_measure!r}; allowed are {', '.join(get_args(Measure))}")
         if not check_threshold > 0:
             raise ValueError(f"check_threshold is {check_threshold}; levels of 255 above 0 are needed")
-        self.register_modules(denoiser=denoiser, scheduler=scheduler, codec=codec)
+        if uncertainty_head is not None:
+            read, given = (
+                {name: part.config.get(name) for name in ("width", "factor")} for part in (uncertainty_head, denoiser)
+            )
+            if read != given or codec is not None:
+                raise ValueError(f"the uncertainty head is for a denoiser of {read} without codec, not of {given}")
+        self.register_modules(denoiser=denoiser, scheduler=scheduler, codec=codec, uncertainty_head=uncertainty_head)
         self.register_to_config(
             scale=scale,
             upsampling=upsampling,
@@ -141,7 +151,7 @@ class ResShiftPipeline(DiffusionPipeline):
             pipeline = super().from_pretrained(str(path), use_safetensors=True, **kwargs)
         except Exception as error:
             raise CheckpointError(f"{folder} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
-        check_finite(path, {"denoiser": pipeline.denoiser, "codec": pipeline.codec})
+        check_finite(path, {name: getattr(pipeline, name) for name in NETWORKS})
         return pipeline
 
     @classmethod
@@ -165,6 +175,12 @@ class ResShiftPipeline(DiffusionPipeline):
             merge_adapter(self.denoiser, Path(folder))
         except ValueError as error:
             raise CheckpointError(str(error)) from None
+        self.drop_uncertainty()
+
+    def drop_uncertainty(self) -> None:
+        """Remove head and calibration, which hold for no other weights than those they were trained on."""
+        self.register_modules(uncertainty_head=None)
+        self.register_to_config(calibration=None)
 
     @torch.inference_mode()
     def __call__(
@@ -207,7 +223,8 @@ class ResShiftPipeline(DiffusionPipeline):
             longest_side: pixels of the longer side of the result, instead of `scale`.
             turns: 8 averages the results of the picture turned and flipped in all eight ways; the memory is that of an
                 ensemble.
-            output_uncertainty: also return how far the samples differ (`sigma`); with all T steps, at least 2 samples.
+            output_uncertainty: also return the error to expect of each pixel (`sigma`), from the same call; for the
+                one-step result of a checkpoint with an uncertainty head.
             output_type: "np" (the input's depth; float for float), "pil" (8 bit), "pt" (float (3, H, W) in [0, 1]).
             back_projections: how often the result is brought into line with the input, so that it gives the input when
                 it is reduced again; 0 leaves the network's own estimate, None is the checkpoint's default.
@@ -248,11 +265,11 @@ class ResShiftPipeline(DiffusionPipeline):
             raise ValueError(f"output_type is {output_type!r}; allowed are {', '.join(get_args(OutputType))}")
         if callback_on_step_end is not None:
             callback = at_step_end(self, callback_on_step_end, callback_on_step_end_tensor_inputs, callback)
-        calibration = self._calibration(plan.steps, ensemble_size) if output_uncertainty else None
+        calibration = self.calibration if output_uncertainty else None
         device, factor, budget = self._execution_device, self.config.scale, spare_memory(self._execution_device, memory)
         autocast = AUTOCAST[self.used_precision(precision)]
         self.scheduler.set_timesteps(plan.steps, transition=plan.transition)
-        result = SRResult([], [], [], [] if output_uncertainty else None, calibration is not None)
+        result = SRResult([], [], [], [] if output_uncertainty else None)
         samples = ensemble_size * turns
         parts = len(images) * samples
 
@@ -266,18 +283,19 @@ class ResShiftPipeline(DiffusionPipeline):
             size = settings.size_of(lr.shape[-2], lr.shape[-1], factor)
             canvas = Canvas(prepared, size, output_type)
             channels = 1 if prepared.grey else 3
-            mean = SampleMean((channels, *native), spread=output_uncertainty) if samples > 1 else None
-            kept = canvas.nbytes + (mean.nbytes if mean else 0)  # on a GPU they lie elsewhere
+            mean = SampleMean((channels, *native)) if samples > 1 else None
+            scales = ScaleMap(lr.shape[-2], lr.shape[-1], factor) if calibration else None
+            kept = sum(held.nbytes for held in (canvas, mean, scales) if held)  # on a GPU they lie elsewhere
             room = max(0, budget - kept) if device.type == "cpu" else budget
-            check, limits = self._self_check(lr), value_limits(lr) if self._bounded else None
+            check, limits = self.self_check(lr), value_limits(lr) if self.bounded else None
 
             with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
                 for way in range(turns):
                     # 3. Encode, turned one way: y0 is the interpolated input in the space of the chain
                     seen = turn(lr, way)  # (1, 3, h, w) or (1, 3, w, h)
-                    checked = self._self_check(seen) if way else check
+                    checked = self.self_check(seen) if way else check
                     bounds = limits and (turn(limits[0], way), turn(limits[1], way))
-                    chain = self._chain(turn(prepared.lr, way), seed, plan.detail_gain)
+                    chain = self._chain(turn(prepared.lr, way), seed, plan.detail_gain, None if way else scales)
                     for member in range(ensemble_size):
                         done = way * ensemble_size + member
                         span = (number * samples + done) / parts, (number * samples + done + 1) / parts
@@ -299,9 +317,8 @@ class ResShiftPipeline(DiffusionPipeline):
                 rows = mean.bands() if mean else rows
                 for band in rows if size == native else at_size(rows, lr, native, size, plan.back_projections, limits):
                     canvas.write(band)
-                if mean and result.sigma is not None:
-                    spread = mean.spread().numpy()  # (h*factor, w*factor)
-                    sigma = check.mark(calibration.sigma(spread, ensemble_size) if calibration else spread)
+                if scales and calibration and result.sigma is not None:
+                    sigma = check.mark(scales.values.mul_(calibration.factor).numpy())  # (h*factor, w*factor)
                     result.sigma.append(sigma if size == native else reduce_map(sigma, size))
             del chain, rows, mean  # the measurement needs their memory
 
@@ -313,6 +330,10 @@ class ResShiftPipeline(DiffusionPipeline):
 
         result.account = account_of(self, settings, images, generator)
         return result
+
+    def upsample(self, lr: Tensor) -> Tensor:
+        """y0 as a picture: the bicubic interpolation, (B, 3, h, w) -> (B, 3, h*scale, w*scale)."""
+        return upsample_bicubic(lr, self.config.scale, self.config.upsampling)
 
     @property
     def image_codec(self) -> Codec:
@@ -333,7 +354,10 @@ class ResShiftPipeline(DiffusionPipeline):
 
     def plan(self, settings: Sampling) -> Plan:
         """What the settings mean for this checkpoint. ValueError for a use that it does not have."""
-        return settings.plan(self.config, len(self.scheduler))
+        plan = settings.plan(self.config, len(self.scheduler))
+        if settings.output_uncertainty and self.calibration is None:
+            raise ValueError("this checkpoint has no uncertainty head; run retinashift calibrate on it, or use x4")
+        return plan
 
     def used_precision(self, precision: Precision) -> Precision:
         """What a precision is on this pipeline's device: never "auto"."""
@@ -341,11 +365,21 @@ class ResShiftPipeline(DiffusionPipeline):
             return precision
         return fast_precision(self._execution_device) if self.image_codec.lossless else "fp32"
 
-    def _chain(self, lr: Tensor, seed: int | None, detail_gain: float) -> LightChain | WholeChain:
+    @property
+    def calibration(self) -> Calibration | None:
+        """What the uncertainty head's scales mean; None where there is no head, or it is not calibrated."""
+        if self.uncertainty_head is None or self.config.calibration is None:
+            return None
+        return Calibration.from_config(self.config.calibration)
+
+    def _chain(
+        self, lr: Tensor, seed: int | None, detail_gain: float, scales: ScaleMap | None = None
+    ) -> LightChain | WholeChain:
         """The samples of one picture, lr (1, 3, h, w): by bands where the network streams, else whole."""
         net, codec, config = self.denoiser, self.image_codec, self.config
         if net.streams and isinstance(codec, PixelCodec):
-            return LightChain(net, self.scheduler, codec, lr, config.upsampling, seed, detail_gain)
+            uncertainty = (self.uncertainty_head, scales) if scales else None
+            return LightChain(net, self.scheduler, codec, lr, config.upsampling, seed, detail_gain, uncertainty)
         return WholeChain(net, self.scheduler, codec, lr, config.scale, config.upsampling, seed, detail_gain)
 
     @staticmethod
@@ -353,19 +387,13 @@ class ResShiftPipeline(DiffusionPipeline):
         """The callback, told which image and sample a step belongs to."""
         return None if callback is None else lambda state: callback({"image": image, "member": member} | state)
 
-    def _calibration(self, steps: int, samples: int) -> Calibration | None:
-        """That of the checkpoint, if it holds for so many steps and samples."""
-        if self.config.calibration is None:
-            return None
-        calibration = Calibration.from_config(self.config.calibration)
-        return calibration if calibration.steps == steps and samples >= min(calibration.curves) else None
-
-    def _self_check(self, lr: Tensor) -> SelfCheck:
+    def self_check(self, lr: Tensor) -> SelfCheck:
+        """The check of one picture, (1, 3, h, w) in [-1, 1]."""
         measure: Measure = self.config.check_measure or ("value" if self.image_codec.lossless else "off")
         return SelfCheck(lr, self.config.scale, self.config.upsampling, measure, self.config.check_threshold)
 
     @property
-    def _bounded(self) -> bool:
+    def bounded(self) -> bool:
         """Whether `value_limits` hold of a result."""
         return self.image_codec.lossless if self.config.bounded is None else bool(self.config.bounded)
 

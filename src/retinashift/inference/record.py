@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from retinashift import __version__
 from retinashift.imaging.provenance import Provenance, digest
-from retinashift.inference.checkpoints import checkpoint_hash
+from retinashift.inference.checkpoints import checkpoint_hash, uncertainty_hash
 from retinashift.inference.settings import Sampling
 
 if TYPE_CHECKING:
@@ -41,9 +40,7 @@ def make_record(
     if sampling.turns > 1:
         options["turns"] = sampling.turns
     if sampling.output_uncertainty:
-        curves = json.dumps(config.calibration, sort_keys=True).encode()
-        options["uncertainty"] = sampling.ensemble_size
-        options["calibration"] = digest(curves)[:16] if config.calibration else "none"
+        options["uncertainty"] = uncertainty_hash(pipeline)[:16]
     return Provenance(
         scale=plain_number(config.scale if sampling.scale is None else sampling.scale),
         checkpoint=checkpoint_hash(pipeline),

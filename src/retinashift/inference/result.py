@@ -21,9 +21,8 @@ class SRResult(BaseOutput):
 
     `consistency`: of each, the PSNR in dB between the input and the image reduced again; inf where they are equal.
     `sigma`: of each, the standard deviation of its values, (H, W) float32 in shares of full scale, where it was asked
-    for. See `uncertainty`.
-    `calibrated`: whether `sigma` is; else it is the bare spread of the samples. Where the self-check returned a sample
-    to bicubic, sigma is at least their difference.
+    for: in 90 % of values, the truth lies within 1.645 sigma. Where the self-check returned the estimate to bicubic,
+    sigma is at least their difference. See `uncertainty`.
     `bicubic_share`: of each, the share of its field of view, or of a frame without one, that the self-check returned
     to bicubic, 0 to 1; see `self_check`.
     """
@@ -32,7 +31,6 @@ class SRResult(BaseOutput):
     consistency: list[float]
     bicubic_share: list[float]
     sigma: list[np.ndarray] | None = None
-    calibrated: bool = False
     account: Callable[[int], Provenance] | None = None
     """The provenance record of the image of a number, but for what was measured of it."""
 

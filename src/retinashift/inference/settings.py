@@ -29,7 +29,7 @@ class Sampling:
     Raises:
         ValueError: a value outside its range, or two that contradict each other.
 
-    >>> Sampling(ensemble_size=8, output_uncertainty=True).mode is None
+    >>> Sampling(ensemble_size=8).mode is None
     True
     """
 
@@ -42,7 +42,7 @@ class Sampling:
     ensemble_size: int = 1
     """Samples whose mean is the result."""
     output_uncertainty: bool = False
-    """Also return how far the samples differ, pixel by pixel; by default with all T steps."""
+    """Also return the error to expect of each pixel of the one-step result."""
     back_projections: int | None = None
     """Back-projections onto the input, see `fidelity`; 0 leaves the network's estimate, None follows from mode and
     checkpoint."""
@@ -76,27 +76,9 @@ class Sampling:
                 raise ValueError("scale and longest_side are both given; each decides the size: omit one")
         if self.precision not in get_args(Precision):
             raise ValueError(f"precision is {self.precision!r}; allowed are {', '.join(get_args(Precision))}")
-        if not self.output_uncertainty:
-            return
-        if self.mode is not None:
-            raise ValueError(f"uncertainty cannot be combined with mode {self.mode}: it needs plain samples; omit one")
-        if self.num_inference_steps == 1:
-            raise ValueError("uncertainty needs samples, and 1 step returns their mean; give 2 or more steps, or none")
-        if self.ensemble_size < 2:
-            raise ValueError(f"uncertainty needs at least 2 samples; ensemble_size is {self.ensemble_size}")
-
-    @classmethod
-    def of_samples(cls, *, ensemble: int = 1, uncertainty: int = 0, **others: Any) -> Sampling:
-        """The settings where `uncertainty` is the number of samples, 0 for none, as the command and the page have it.
-
-        >>> Sampling.of_samples(uncertainty=4) == Sampling(ensemble_size=4, output_uncertainty=True)
-        True
-        """
-        if uncertainty and ensemble != 1:
-            raise ValueError("uncertainty and ensemble are both given; uncertainty averages its samples: omit ensemble")
-        if uncertainty < 0 or uncertainty == 1:
-            raise ValueError(f"uncertainty is {uncertainty}; it needs at least 2 samples, or 0 for none")
-        return cls(ensemble_size=uncertainty or ensemble, output_uncertainty=uncertainty > 0, **others)
+        if self.output_uncertainty and (self.mode == "realistic" or self.ensemble_size > 1):
+            other = "mode realistic" if self.mode == "realistic" else f"ensemble {self.ensemble_size}"
+            raise ValueError(f"uncertainty describes the default, faithful result, not {other}; omit one")
 
     def size_of(self, height: int, width: int, factor: int) -> tuple[int, int]:
         """Height and width of the result of a picture; halves are rounded up.
@@ -161,7 +143,9 @@ class Sampling:
             return Plan(steps, times, gain, checkpoint["detail_transition"])
         if self.mode == "faithful":
             steps = steps or 1
-        steps = steps or (trained_steps if self.output_uncertainty else int(checkpoint["default_steps"]))
+        steps = steps or int(checkpoint["default_steps"])
+        if self.output_uncertainty and steps != 1:
+            raise ValueError(f"uncertainty describes the one-step result, not {steps} steps; give 1 step, or omit one")
         if steps == 1 and self.ensemble_size > 1:
             raise ValueError("ensemble averages samples, and one step draws none; give 2 or more steps, or omit it")
         if steps > 1 and self.mode == "faithful":

@@ -17,9 +17,11 @@ from retinashift.diffusion.scheduler import ResShiftScheduler
 from retinashift.inference.fidelity import REACH
 from retinashift.inference.memory import out_of_memory, trim_heap
 from retinashift.inference.progress import StepWatch
+from retinashift.inference.uncertainty import ScaleMap
 from retinashift.models.codec import PixelCodec, Upsampling, upsample_bicubic
 from retinashift.models.light_net import LightNet
 from retinashift.models.light_stream import LightStream, RowQueue
+from retinashift.models.uncertainty_head import UncertaintyHead
 
 BAND_ROWS, LEAST_ROWS = 64, 12
 """More rows at a time are not faster; with fewer, the fixed cost of a band shows."""
@@ -38,6 +40,7 @@ class LightChain:
         lr: (1, 3, h, w) in [-1, 1].
         seed: of the noise; None starts one step at y0, without noise.
         detail_gain: factor of the sample's detail, see `boost_detail`.
+        uncertainty: a head, and the map that its scales of the last step are written into.
     """
 
     def __init__(
@@ -49,9 +52,11 @@ class LightChain:
         upsampling: Upsampling,
         seed: int | None,
         detail_gain: float = 1.0,
+        uncertainty: tuple[UncertaintyHead, ScaleMap] | None = None,
     ):
         self.net, self.scheduler, self.codec, self.lr = net, scheduler, codec, lr
         self.upsampling, self.seed, self.detail_gain = upsampling, seed, detail_gain
+        self.uncertainty = uncertainty
 
     def bands(self, member: int, memory: int, watch: StepWatch) -> Iterator[Tensor]:
         """One sample in bands from top to bottom, (1, 3, n*f, w*f) float32 in about [-1, 1].
@@ -72,6 +77,8 @@ class LightChain:
     def _bands(self, member: int, rows: int, watch: StepWatch) -> Iterator[Tensor]:
         """The sample; `rows` of the input are taken at a time."""
         means = RowQueue()
+        if self.uncertainty is not None:
+            self.uncertainty[1].restart()
         states = self._start(member, rows)
         for number in range(len(self.scheduler.timesteps)):
             keep = means if number == 0 and self.detail_gain != 1 else None
@@ -100,7 +107,9 @@ class LightChain:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """x_t -> x_{t-1} with its y0, in bands of at most `rows`; estimates of x0 also go into `means` where given."""
         t = int(self.scheduler.timesteps[number])
-        stream = LightStream(self.net, t, self.lr.shape[-2], rows)
+        last = self.uncertainty is not None and number == len(self.scheduler.timesteps) - 1
+        head, scales = self.uncertainty if last and self.uncertainty else (None, None)
+        stream = LightStream(self.net, t, self.lr.shape[-2], rows, head, scales.write if scales else None)
         x_waiting, y_waiting = RowQueue(), RowQueue()
         seen = done = 0  # rows
         for x_t, y0 in states:

@@ -1,13 +1,14 @@
-"""Where the model invents: there samples of the chain disagree, and a calibration says what their spread means.
+"""How far a result may lie from the truth: a head predicts the scale of each pixel's error, a calibration its meaning.
 
-The spread of a model's own samples is no error bar: it is too small wherever the model is too sure. On photographs
-whose truth is known, a curve from spread to error is therefore measured, once for each checkpoint, and kept in its
-folder; `sigma` is the spread seen through that curve: |x0 - mean| <= 1.645 sigma holds for 90 % of the values.
+The head reads the features of the network call that makes the default result (`models.uncertainty_head`). Its scale s
+is no error bar yet. On photographs whose truth is known, conformal quantiles q of |error| / s are measured, once for
+each checkpoint, and kept in its folder: |error| <= q(level) s holds for that share of the values. The map is
+sigma = q(90 %) s / 1.645, so that 1.645 sigma on each side of the result covers 90 %.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,154 +20,91 @@ from torch import Tensor
 LEVEL = 0.9
 """Share of values that the stated interval covers."""
 Z = 1.6448536269514722
-"""Half width of that interval in standard deviations, were errors normal."""
-NEIGHBOURS = 5
-"""Variances are averaged over so many pixels in each direction: of a few samples, one pixel's is a guess."""
-KNOTS = 24
-BAND = 256
+"""Half width of that interval in standard deviations."""
+LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
+"""Shares whose quantiles a calibration keeps."""
 
 
-class SampleMean:
-    """Mean and spread of samples that come in bands of rows, in memory that does not grow with their number.
+class ScaleMap:
+    """Scales of the errors of one picture, which rows of the head's output are written into as they come.
 
     Args:
-        shape: (C, H, W) of a sample.
-        spread: whether the spread is asked for; the mean alone needs half the memory.
+        height, width: of the input.
+        factor: result pixels for each of the input, a side.
     """
 
-    def __init__(self, shape: tuple[int, int, int], *, spread: bool):
-        self.mean = torch.zeros(1, *shape)
-        self.squares = torch.zeros(1, 1, *shape[1:]) if spread else None
-        self.count = 0
+    def __init__(self, height: int, width: int, factor: int):
+        self.factor, self.row = factor, 0
+        self.values = torch.empty(height * factor, width * factor)
+        """(H, W) in shares of full scale."""
 
     @property
     def nbytes(self) -> int:
-        return self.mean.nbytes + (0 if self.squares is None else self.squares.nbytes)
+        return self.values.nbytes
 
-    def add(self, sample: Iterator[Tensor], way: int = 0) -> None:
-        """One sample, (1, C, n, W) at a time, top to bottom, turned one `way`. Welford's recurrence."""
-        self.count += 1
-        mean, squares = (x.mT if x is not None and way & 4 else x for x in (self.mean, self.squares))  # views
-        assert mean is not None
-        top = 0
-        for rows in sample:
-            rows = rows.cpu().flip([side for bit, side in ((2, -2), (1, -1)) if way & bit])
-            bottom = top + rows.shape[-2]
-            here = slice(mean.shape[-2] - bottom, mean.shape[-2] - top) if way & 2 else slice(top, bottom)
-            difference = rows - mean[..., here, :]
-            mean[..., here, :] += difference / self.count
-            if squares is not None:
-                further = rows - mean[..., here, :]
-                squares[..., here, :] += (difference * further).mean(1, keepdim=True)
-            top = bottom
+    def restart(self) -> None:
+        """The rows come again from the top."""
+        self.row = 0
 
-    def bands(self) -> Iterator[Tensor]:
-        """The mean, in bands of rows."""
-        return iter(self.mean.split(BAND, dim=-2))
-
-    def spread(self) -> Tensor:
-        """(H, W): root of the variance over samples, averaged over channels and neighbours; 0 where none differ.
-
-        The samples are in [-1, 1]; the spread is in shares of full scale, [0, 1].
-        """
-        if self.squares is None or self.count < 2:
-            raise ValueError(f"the spread of {self.count} samples; at least 2 are needed, and spread=True")
-        halo, height = NEIGHBOURS // 2, self.squares.shape[-2]
-        result = torch.empty(self.squares.shape[-2:])
-        for top in range(0, height, BAND):
-            bottom = min(height, top + BAND)
-            first, last = max(0, top - halo), min(height, bottom + halo)
-            variance = self.squares[..., first:last, :] / (4 * (self.count - 1))
-            smooth = F.avg_pool2d(variance, NEIGHBOURS, stride=1, padding=halo, count_include_pad=False)
-            smooth = torch.where(variance > 0, smooth, 0)  # where samples agree, neighbours add no spread
-            result[top:bottom] = smooth[0, 0, top - first : bottom - first].clamp(min=0).sqrt()
-        return result
+    def write(self, log_scale: Tensor) -> None:
+        """The next rows, (1, factor**2, n, w), logarithms."""
+        rows = F.pixel_shuffle(log_scale, self.factor)[0, 0].exp()  # (n*factor, W)
+        self.values[self.row : self.row + len(rows)] = rows.cpu()
+        self.row += len(rows)
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a spread means, for one checkpoint.
+    """What the scales of a checkpoint's head mean."""
 
-    `curves`: by number of samples, knots (spreads, sigmas), both rising, in shares of full scale.
-    """
-
-    steps: int
-    """Network calls a sample."""
-    curves: dict[int, tuple[tuple[float, ...], tuple[float, ...]]]
+    quantiles: dict[float, float]
+    """By share of the values: |error| / s that so many do not exceed; rising."""
     protocol: dict[str, Any]
     """What it was measured on."""
 
-    def sigma(self, spread: np.ndarray, samples: int) -> np.ndarray:
-        """The calibrated standard deviation, as `spread`; 0 stays 0.
+    @property
+    def factor(self) -> float:
+        """sigma / s."""
+        return self.quantiles[LEVEL] / Z
 
-        The curve is that of the largest number of samples that was measured and is not above `samples`. Beyond its
-        last knot it goes on in proportion.
-
-        Raises:
-            ValueError: fewer samples than were measured.
-        """
-        fitting = [count for count in self.curves if count <= samples]
-        if not fitting:
-            raise ValueError(f"{samples} samples; this checkpoint is calibrated for {min(self.curves)} or more")
-        knots, values = (np.asarray(column) for column in self.curves[max(fitting)])
-        result = np.empty(spread.shape, np.float32)
-        for top in range(0, len(spread), BAND):
-            rows = spread[top : top + BAND]
-            inside = np.interp(rows, knots, values)
-            beyond = np.where(rows > knots[-1], rows * (values[-1] / knots[-1]), inside)
-            result[top : top + BAND] = np.where(rows == 0, 0, beyond)
-        return result
+    def half_widths(self) -> dict[float, float]:
+        """By share of the values: half the width of the interval that covers it, in sigma."""
+        return {level: quantile / self.factor for level, quantile in self.quantiles.items()}
 
     def to_config(self) -> dict[str, Any]:
         """Plain data for a checkpoint's model_index.json."""
-        plain = asdict(self)
-        plain["curves"] = {str(count): [list(column) for column in curve] for count, curve in self.curves.items()}
-        return plain
+        return asdict(self) | {"quantiles": {str(level): value for level, value in self.quantiles.items()}}
 
     @classmethod
     def from_config(cls, plain: Mapping[str, Any]) -> Calibration:
         """What `to_config` gave. ValueError if it is something else."""
         try:
-            curves = {}
-            for count, columns in plain["curves"].items():
-                spreads, sigmas = (tuple(map(float, column)) for column in columns)
-                if not spreads or len(spreads) != len(sigmas) or list(spreads) != sorted(spreads) or spreads[0] < 0:
-                    raise ValueError(f"knots of {count} samples")
-                curves[int(count)] = spreads, sigmas
-            return cls(int(plain["steps"]), curves, dict(plain["protocol"]))
+            quantiles = {float(level): float(value) for level, value in plain["quantiles"].items()}
+            values = [quantiles[level] for level in sorted(quantiles)]
+            if values != sorted(values) or values[0] < 0 or not 0 < quantiles[LEVEL] <= values[-1] < np.inf:
+                raise ValueError(f"quantiles {quantiles}")
+            return cls(quantiles, dict(plain["protocol"]))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"the checkpoint's calibration cannot be read ({error}); calibrate it again") from None
 
 
-def fit_curve(spreads: np.ndarray, errors: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Knots of the rising curve by which 90 % of the errors are within Z sigma, at every spread.
+UNCALIBRATED = Calibration(dict.fromkeys(LEVELS, Z), {})
+"""With it, sigma is the scale itself."""
+
+
+def fit_quantiles(ratios: np.ndarray, weights: np.ndarray) -> dict[float, float]:
+    """The quantiles of |error| / s at `LEVELS`.
 
     Args:
-        spreads: (N,) of values where something was sampled, above 0.
-        errors: (N,) |x0 - mean|, in the same unit.
+        ratios: (N,), at least 0.
+        weights: (N,), what each counts.
 
-    Returns:
-        (spreads, sigmas): of `KNOTS` groups of as many values, the median spread and the 90th percentile of the error,
-        divided by Z; made to rise by isotonic regression.
+    Raises:
+        ValueError: fewer than 1,000 values.
     """
-    from scipy.optimize import isotonic_regression  # slow to import, and only calibration needs it
-
-    if len(spreads) < 10 * KNOTS:
-        raise ValueError(f"{len(spreads)} values; a calibration needs at least {10 * KNOTS}")
-    order = np.argsort(spreads, kind="stable")
-    knots, values = [], []
-    for group in np.array_split(order, KNOTS):
-        knots.append(float(np.median(spreads[group])))
-        values.append(float(np.quantile(errors[group], LEVEL)) / Z)
-    return tuple(knots), tuple(isotonic_regression(values).x.tolist())
-
-
-def coverage(errors: np.ndarray, sigma: np.ndarray, half_widths: Iterable[float]) -> list[float]:
-    """Share of the values with |error| <= k sigma, for each k.
-
-    Args:
-        errors, sigma: of the same shape; only values with sigma above 0 count.
-    """
-    known = sigma > 0
-    ratio = np.abs(errors[known]) / sigma[known]
-    return [float((ratio <= k).mean()) if len(ratio) else float("nan") for k in half_widths]
+    if len(ratios) < 1000:
+        raise ValueError(f"{len(ratios)} values; a calibration needs at least 1,000")
+    order = np.argsort(ratios, kind="stable")
+    share = np.cumsum(weights[order])
+    places = np.searchsorted(share, np.asarray(LEVELS) * share[-1])
+    return {level: float(ratios[order[place]]) for level, place in zip(LEVELS, places, strict=True)}

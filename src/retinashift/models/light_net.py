@@ -148,6 +148,11 @@ class LightNet(ModelMixin, ConfigMixin):
             timestep: step index 0..T-1, (B,) or a number for the whole batch.
             lq: the low-resolution image in [-1, 1], (B, C, h, w).
         """
+        residual = self.residual(self.features(sample, timestep, lq))  # (B, C*f*f, h, w)
+        return DenoiserOutput(sample=residual) if return_dict else (residual,)
+
+    def features(self, sample: Tensor, timestep: Tensor | int, lq: Tensor) -> Tensor:
+        """What the last layer reads, (B, width, h, w); arguments as in `forward`."""
         factor, gain = self.config.factor, self.config.residual_gain
         if lq.shape[-2:] != sample.shape[-2:]:
             raise ValueError(
@@ -164,5 +169,8 @@ class LightNet(ModelMixin, ConfigMixin):
         skip = h
         for block in self.blocks:
             h = block(h, time)
-        residual = self.write(h + skip) / gain  # (B, C*f*f, h, w)
-        return DenoiserOutput(sample=residual) if return_dict else (residual,)
+        return h + skip
+
+    def residual(self, features: Tensor) -> Tensor:
+        """The last layer: e0 from `features`, (B, width, h, w) -> (B, C*f*f, h, w)."""
+        return self.write(features) / self.config.residual_gain

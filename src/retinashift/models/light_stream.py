@@ -16,6 +16,7 @@ from diffusers.models.embeddings import get_timestep_embedding
 from torch import Tensor
 
 from retinashift.models.light_net import LightBlock, LightNet
+from retinashift.models.uncertainty_head import UncertaintyHead, clip_scale
 
 Activation = Callable[..., Tensor]
 """An element-wise function that takes `out`."""
@@ -122,9 +123,19 @@ class LightStream:
         height: rows of the picture.
         most: how many rows a layer returns at a time, at most, beyond those that it is given. After the last row of the
             picture each layer owes one row more than the layer before it; they are computed this many rows at a time.
+        head: of the uncertainty, reads the same features; `on_scale` is called with rows of what it returns,
+            (1, f*f, n, w), top to bottom, one row after those of the prediction.
     """
 
-    def __init__(self, net: LightNet, timestep: int, height: int, most: int = 64):
+    def __init__(
+        self,
+        net: LightNet,
+        timestep: int,
+        height: int,
+        most: int = 64,
+        head: UncertaintyHead | None = None,
+        on_scale: Callable[[Tensor], object] | None = None,
+    ):
         self.height, self.most = height, most
         gain, width, depth = net.config.residual_gain, net.config.width, net.config.depth
         self.lag = 2 * depth + 2
@@ -140,6 +151,8 @@ class LightStream:
         self.blocks = [_Block(block, time) for block in net.blocks if isinstance(block, LightBlock)]
         self.write = _Convolution(net.write.weight / gain, net.write.bias / gain)
         self.skip = RowQueue()
+        self.on_scale = on_scale
+        self.head = [] if head is None else [_Convolution(conv.weight, conv.bias) for conv in (head.read, head.write)]
 
     def push(self, deviation: Tensor, lq: Tensor) -> Iterator[Tensor]:
         """Yield the rows of the prediction e0 that can now be computed, (1, C*f*f, n, w), in bands from top to bottom.
@@ -150,7 +163,8 @@ class LightStream:
         """
         self.pushed += lq.shape[-2]
         given = torch.cat([lq, deviation], dim=1)  # (1, C + C*f*f, n, w)
-        ending = range(self.most, self.lag + self.most, self.most) if self.pushed == self.height else [0]
+        last = self.lag + (1 if self.head else 0)
+        ending = range(self.most, last + self.most, self.most) if self.pushed == self.height else [0]
         for closing in ending:
             prediction = self._pass(given, closing)
             if prediction.shape[-2]:
@@ -163,4 +177,9 @@ class LightStream:
         self.skip.push(h)
         for number, block in enumerate(self.blocks):
             h = block.push(h, closing - 1 - 2 * number)
-        return self.write.push(h + self.skip.take(h.shape[-2]), closing >= self.lag)  # (1, C*f*f, n, w)
+        features, ended = h + self.skip.take(h.shape[-2]), closing >= self.lag  # (1, width, n, w)
+        if self.head and self.on_scale is not None:
+            read, write = self.head
+            hidden = write.window(read.push(features, ended), closing > self.lag, torch.ops.aten.gelu)
+            self.on_scale(clip_scale(write(hidden)))
+        return self.write.push(features, ended)  # (1, C*f*f, n, w)

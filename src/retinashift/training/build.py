@@ -42,8 +42,9 @@ def build_pipeline(config: TrainConfig) -> ResShiftPipeline:
         try:
             pipeline = open_checkpoint(config.init_from)
             pipeline.denoiser.float()
-            # neither the calibration nor the use as a one-step student holds for new weights
-            pipeline.register_to_config(calibration=None, distilled=False)
+            # neither the uncertainty head nor the use as a one-step student holds for new weights
+            pipeline.register_to_config(distilled=False)
+            pipeline.drop_uncertainty()
             _deepen(pipeline.denoiser, config)
             if not exact:
                 pipeline.register_to_config(back_projections=0, check_measure="burst", check_threshold=24.0)

@@ -56,7 +56,7 @@ class UpscaleOptions(BaseModel, frozen=True, extra="forbid"):
     steps: Annotated[int, Field(ge=0, le=1000, description="Network calls a sample; 0 follows from the mode.")] = 0
     seed: Annotated[int, Field(ge=0, lt=2**63, description="Of samples; mode faithful has none.")] = 0
     consistency: Annotated[bool, Field(description="Reduced again, the result reproduces its input.")] = True
-    uncertainty: Annotated[int, Field(ge=0, le=64, description="Samples for the uncertainty map; 0: no map.")] = 0
+    uncertainty: Annotated[bool, Field(description="Also draw a map of the error to expect of each pixel.")] = False
     scale: Annotated[float, Field(ge=0, description="Times larger than the input; 0: the checkpoint's factor.")] = 0
     longest_side: Annotated[int, Field(ge=0, description="Pixels of the result's longer side, instead of scale.")] = 0
     turns: Annotated[int, Field(description="8: the mean over all turns and flips, 8 times as long.")] = 1
@@ -66,8 +66,8 @@ class UpscaleOptions(BaseModel, frozen=True, extra="forbid"):
     def sampling(self) -> Sampling:
         """The settings of the pipeline. ValueError where they contradict each other."""
         drawn = self.mode == "faithful" and self.steps > 1  # a plain sample: faithful, the default, is one step
-        return Sampling.of_samples(
-            mode=None if self.uncertainty or drawn else self.mode, uncertainty=self.uncertainty,
+        return Sampling(
+            mode=None if drawn else self.mode, output_uncertainty=self.uncertainty,
             num_inference_steps=self.steps or None, back_projections=None if self.consistency else 0,
             scale=self.scale or None, longest_side=self.longest_side or None, turns=self.turns,
         )  # fmt: skip

@@ -168,12 +168,13 @@ def _described(name: str, folder: Path) -> dict[str, Any]:
     """What the page shows of a checkpoint, from its configuration and its model card."""
     config = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
     card, distilled = folder / "README.md", bool(config.get("distilled"))
+    mapped = ["uncertainty"] if config.get("uncertainty_head") else []
     text = card.read_text(encoding="utf-8") if card.is_file() else ""
     note = re.search(r"^# .*\n\n(.*?)\s*\*\*For research", text, re.MULTILINE | re.DOTALL)
     return {
         "name": name, "scale": config.get("scale", 4), "note": " ".join(note[1].split()) if note else "",
         "modes": ["realistic"] if distilled else ["faithful", "realistic"],
-        "options": ["seed", "consistency", "format", "reference", *([] if distilled else ["uncertainty"])],
+        "options": ["seed", "consistency", "format", "reference", *mapped],
     }  # fmt: skip
 
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import tifffile
 from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
 
-from retinashift.imaging.figures.comparison import INK, PAPER
+from retinashift.imaging.figures.comparison import DETAIL, INK, PAPER, SIDE, side_by_side
 
 FULL_SCALE = 65535
 """Largest stored integer. Stored values are standard deviations of a 16-bit picture: 257 is one level of 255."""
@@ -76,6 +77,27 @@ def overlay(pixels: np.ndarray, sigma: np.ndarray, caption: str) -> np.ndarray:
         picture[rows] = np.rint((1 - veil) * _grey(pixels[rows]) + veil * _colour(level[..., 0]))
     picture[height:] = _legend(width, bar, caption)
     return picture
+
+
+def map_and_error(result: np.ndarray, sigma: np.ndarray, errors: np.ndarray) -> np.ndarray:
+    """Result, uncertainty map and true error side by side: whole above, below it the detail of the largest errors.
+
+    Args:
+        result: (H, W, 3) uint8.
+        sigma: (H, W), in levels of 255.
+        errors: (H, W, 3), in levels of 255; drawn as the root of their mean square over colours and 5x5 pixels.
+    """
+    error = np.sqrt(ndimage.uniform_filter((errors**2).mean(2), 5))  # (H, W)
+    side = min(SIDE // DETAIL, *error.shape)
+    inside = (slice(side // 2, error.shape[0] - side // 2), slice(side // 2, error.shape[1] - side // 2))
+    around = ndimage.uniform_filter(np.minimum(error, BRIGHTEST), side)[inside]
+    top, left = np.unravel_index(around.argmax(), around.shape)
+    detail = (slice(int(top), int(top) + side), slice(int(left), int(left) + side))
+    maps = [np.rint(_colour(np.clip(x / BRIGHTEST, 0, 1))).astype(np.uint8) for x in (sigma, error)]
+    pictures = dict(
+        zip(("result", f"uncertainty map, 0 to {BRIGHTEST:g} levels", "true error"), (result, *maps), strict=True)
+    )
+    return side_by_side(pictures, detail, SIDE)
 
 
 def _grey(pixels: np.ndarray) -> np.ndarray:

@@ -65,7 +65,7 @@ function settings() {
     mode: document.querySelector("input[name=mode]:checked")?.value,
     seed: has("seed") ? Number(byId("seed").value) : 0,
     consistency: has("consistency") ? byId("consistency").checked : true,
-    uncertainty: has("uncertainty") ? Number(byId("uncertainty").value) : 0,
+    uncertainty: has("uncertainty") && byId("uncertainty").checked,
     format: has("format") ? byId("format").value : "png",
   };
 }
