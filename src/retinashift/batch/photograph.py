@@ -128,7 +128,7 @@ class Upscaled:
             yield sidecar_of(self.target), make_sidecar(self.source.name, self.target.name, result, record)
         if self.options.figure:
             mode = self.options.sampling.mode or f"{record.steps} step{'s' if record.steps > 1 else ''}"
-            made = f"{mode}, seed {record.seed}"
+            made = mode if record.seed is None else f"{mode}, seed {record.seed}"
             drawn = compared(photograph.pixels, self.pixels, caption=made, sigma=sigma)
             yield figure_of(self.target), self._png(drawn)
 

@@ -76,7 +76,7 @@ def run_demo(pipeline: ResShiftPipeline, out: Path, *, steps: int | None, seed: 
     shown[f"original\n{hr.shape[1]}x{hr.shape[0]}"] = hr
     detail = busiest(changed(sr, pictures["bicubic"], scale), SIDE // ZOOM, scale)
     place = "Framed, and enlarged below: where the result differs most from bicubic."
-    drawn = f"PSNR in RGB, field of view. Seed {seed}, {'the default number of' if steps is None else steps} steps."
-    figure = side_by_side(shown, detail, SIDE, note=f"{place} {drawn}")
+    drawn = "" if steps is None else f" {steps} steps, seed {seed}."
+    figure = side_by_side(shown, detail, SIDE, note=f"{place} PSNR in RGB, field of view.{drawn}")
     write_image(out / "figure.png", figure, overwrite=True)
     return DemoReport(rows, note, out / "figure.png")

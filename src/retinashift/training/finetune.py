@@ -146,6 +146,6 @@ def _draw(config: TrainConfig, tuned: Path) -> np.ndarray:
         field = field_of_view(hr)
         scored = {f"{name}\n{psnr_rgb(pixels, hr, field):.2f} dB": pixels for name, pixels in made.items()}
         pictures = {f"input\n{lr.shape[1]}x{lr.shape[0]}": lr} | scored | {f"original\n{hr.shape[1]}x{hr.shape[0]}": hr}
-        note = f"{stem(item.hr.name)}, held out. Framed: where fine-tuning changed most. Seed {config.run.seed}."
+        note = f"{stem(item.hr.name)}, held out. Framed: where fine-tuning changed most. PSNR in RGB, field of view."
         rows.append(side_by_side(pictures, detail, 256, note=note))
     return np.concatenate(rows)
