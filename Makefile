@@ -45,6 +45,16 @@ bench: $(VENV)/.installed  ## CPU seconds and memory of upscaling, beside Pillow
 fuzz: $(VENV)/.installed-dev  ## 2,000 mutated files of every format, read and written again
 	nice -n 15 $(BIN)/python benchmarks/fuzz.py --count 2000
 
+CHECKPOINT ?= x4
+accept: $(VENV)/.installed  ## Whether CHECKPOINT (default x4) passes the acceptance thresholds
+	$(CALM) OMP_NUM_THREADS=1 $(BIN)/python benchmarks/accept.py $(CHECKPOINT)
+
+sbom: $(VENV)/.installed  ## Lock file with hashes and CycloneDX list of components, in build/
+	$(INSTALL) pip-tools cyclonedx-bom
+	mkdir -p build
+	$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras -c constraints.txt -o build/requirements.lock pyproject.toml
+	$(BIN)/cyclonedx-py requirements --output-reproducible -o build/sbom.json build/requirements.lock
+
 docs: $(VENV)/.installed-docs  ## The manual as HTML in build/docs/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict  # not --quiet: warnings that are not shown do not count
 	@echo "build/docs/index.html"

@@ -60,6 +60,9 @@ def main() -> None:
     parser.add_argument("photographs", type=Path, help="folder of HR photographs, 8 bit RGB; sub-folders are left out")
     parser.add_argument("out", type=Path, help="a folder for each rival is made in it")
     parser.add_argument("--rival", choices=RIVALS, action="append", help="may be repeated; default span")
+    parser.add_argument(
+        "--inputs", action="store_true", help="the photographs are inputs: enlarge them as they are (see inputs.py)"
+    )
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     try:
@@ -70,7 +73,7 @@ def main() -> None:
                 raise ValueError(f"{options.out / rival} exists already; remove it, or name another folder")
         networks = {rival: open_network(rival, options.threads) for rival in rivals}
         for rival, network in networks.items():
-            seconds = run(network, paths, options.out / rival, scale_of(rival))
+            seconds = run(network, paths, options.out / rival, scale_of(rival), options.inputs)
             print(f"{rival}: {len(paths)} photographs, {seconds / len(paths):.2f} CPU s each, {options.out / rival}")
     except (ValueError, OSError) as error:
         sys.exit(f"Error: {error}")
@@ -91,7 +94,7 @@ def photographs(folder: Path) -> list[Path]:
 
 
 def reduce(path: Path, scale: int = 4) -> np.ndarray:
-    """The input, (H, W, 3) uint8: cropped and reduced by `bicubic_pillow`."""
+    """The input, (H, W, 3) uint8: cropped and reduced by `bicubic_pillow`; with scale 1 the photograph itself."""
     with Image.open(path) as photograph:
         if photograph.mode != "RGB":
             raise ValueError(f"{path} has pixels of the kind {photograph.mode}; 8 bit RGB is needed")
@@ -100,15 +103,20 @@ def reduce(path: Path, scale: int = 4) -> np.ndarray:
     return np.asarray(cropped.resize((width, height), Image.Resampling.BICUBIC))
 
 
-def run(network: Network, paths: list[Path], out: Path, scale: int = 4) -> float:
-    """Enlarge the reductions into a new folder, which appears when all are done. CPU seconds of the network."""
+def run(network: Network, paths: list[Path], out: Path, scale: int = 4, inputs: bool = False) -> float:
+    """Enlarge the reductions, or inputs as they are, into a new folder, which appears when all are done.
+
+    Returns:
+        CPU seconds of the network.
+    """
     out.parent.mkdir(parents=True, exist_ok=True)
     seconds = 0.0
     with tempfile.TemporaryDirectory(prefix=".", dir=out.parent) as scratch:
         unfinished = Path(scratch) / out.name
         unfinished.mkdir()
         for number, path in enumerate(paths, 1):
-            lr = reduce(path, scale).transpose(2, 0, 1).astype(np.float32) / np.float32(255)  # (3, H, W)
+            pixels = reduce(path, 1 if inputs else scale)
+            lr = pixels.transpose(2, 0, 1).astype(np.float32) / np.float32(255)  # (3, H, W)
             started = time.process_time()
             sr = network(lr)
             seconds += time.process_time() - started

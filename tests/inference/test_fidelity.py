@@ -7,7 +7,7 @@ import torch
 from retinashift.evaluation.similarity import consistency
 from retinashift.imaging.degradation.bicubic import bicubic_pillow, crop_to_multiple, enlarge
 from retinashift.imaging.files import find_images, read_image
-from retinashift.inference.fidelity import back_project, consistency_db
+from retinashift.inference.fidelity import CELL, back_project, back_project_rows, consistency_db
 from retinashift.inference.pipeline import ResShiftPipeline
 
 
@@ -86,6 +86,52 @@ def test_every_result_tells_its_consistency(tiny_pipeline, retina):
         assert pipe(lr, back_projections=2, output_type=form).consistency[0] > 50
 
 
+def cell_of(lr):
+    return torch.full((1, 1, *lr.shape[-2:]), CELL * 2 / 255)
+
+
+def test_an_eight_bit_input_is_met_to_the_bit(retina):
+    lr = bicubic_pillow(retina, 4)
+    noise = torch.randn(1, *retina.shape, generator=torch.Generator().manual_seed(0)).permute(0, 3, 1, 2)
+    estimate, lr_tensor = tensor(retina) + 0.01 * noise, tensor(lr)
+    found = bicubic_pillow(pixels(back_project(estimate, lr_tensor, 4, 3, None, cell_of(lr_tensor))), 4)
+    assert (found == lr).mean() > 0.997
+    assert np.abs(found.astype(int) - lr).max() <= 1
+
+
+def test_an_estimate_within_the_rounding_of_its_input_stays_as_it_is():
+    lr, estimate = (torch.full((1, 3, side, side), level / 127.5 - 1) for side, level in ((8, 128.0), (32, 128.2)))
+    assert torch.equal(back_project(estimate, lr, 4, 2, None, cell_of(lr)), estimate)
+    assert not torch.equal(back_project(estimate, lr, 4, 2), estimate)
+
+
+def test_where_the_cell_is_closed_the_value_itself_is_met(retina):
+    """Bicubic is softer than the input, so the cell alone would leave it softer."""
+    lr = tensor(bicubic_pillow(retina, 4))
+    start, closed = tensor(enlarge(bicubic_pillow(retina, 4), 4, "bicubic")), cell_of(lr)
+    closed[..., :8, :] = 0
+    left = (lr - torch.nn.functional.interpolate(back_project(start, lr, 4, 2, None, closed), lr.shape[-2:],
+                                                 mode="bicubic", antialias=True)).abs()  # fmt: skip
+    assert left[..., :6, :].mean() < 0.8 * left[..., 10:, :].mean()
+
+
+@pytest.mark.parametrize("rows", [1, 3, 31])
+def test_corrections_into_the_cell_do_not_depend_on_the_bands(retina, rows):
+    lr, image = tensor(bicubic_pillow(retina, 4)), tensor(retina) * 0.9
+    cell = cell_of(lr)
+    whole = back_project(image, lr, 4, 2, None, cell)
+    bands = back_project_rows(
+        iter(image.split(rows * 4, -2)), lr, 4, 2, None, lambda top, bottom: cell[..., top:bottom, :]
+    )
+    assert torch.equal(torch.cat(list(bands), -2), whole)
+
+
+def test_grey_eight_bit_photographs_come_back_to_the_bit(tiny_pipeline, retina):
+    lr = bicubic_pillow(retina, 4)[..., 1]
+    result = tiny_pipeline()(lr, back_projections=3).images[0]
+    assert (bicubic_pillow(result, 4) == lr).mean() > 0.98
+
+
 @pytest.mark.shared
 def test_photographs_of_the_test_sets_come_back_at_60_db_or_more(shared):
     """Every third one; the benchmark states the consistency of all."""
@@ -97,6 +143,9 @@ def test_photographs_of_the_test_sets_come_back_at_60_db_or_more(shared):
             lr = bicubic_pillow(crop_to_multiple(read_image(path).pixels, 4), 4)
             result = pipeline(lr)
             assert result.bicubic_share == [0.0], path
+            difference = np.abs(bicubic_pillow(result.images[0], 4).astype(int) - lr)
+            assert (difference == 0).mean() > 0.998, path
+            assert difference.max() <= 1, path
             found[path.name] = result.consistency[0]
     assert min(found.values()) >= 60, min(found, key=lambda name: found[name])
 

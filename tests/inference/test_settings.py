@@ -40,13 +40,17 @@ def test_a_contradiction_is_one_line_that_names_the_value(wrong, message):
 @pytest.mark.parametrize(
     ("settings", "checkpoint", "plan"),
     [
-        ({}, {}, Plan(1, 1, noise=False)),
-        ({"mode": "faithful"}, {"default_steps": 4}, Plan(1, 1, noise=False)),
+        ({}, {}, Plan(1, 1, noise=False, curve="mean")),
+        ({"mode": "faithful"}, {"default_steps": 4}, Plan(1, 1, noise=False, curve="mean")),
         ({"num_inference_steps": 3, "back_projections": 0}, {}, Plan(3, 0)),
-        ({"mode": "realistic"}, {}, Plan(2, 2, 1.5, "deterministic")),
-        ({"mode": "realistic"}, {"detail_steps": 0, "back_projections": 0}, Plan(4, 0, 1.5, "deterministic")),
-        ({"output_uncertainty": True, "mode": "faithful"}, {"default_steps": 4}, Plan(1, 1, noise=False)),
-        ({"mode": "realistic"}, {"distilled": True, "detail_gain": 1.0}, Plan(1, 1)),
+        ({"mode": "realistic"}, {}, Plan(2, 2, 1.5, "deterministic", curve="sample")),
+        (
+            {"mode": "realistic"},
+            {"detail_steps": 0, "back_projections": 0},
+            Plan(4, 0, 1.5, "deterministic", curve="sample"),
+        ),
+        ({"output_uncertainty": True, "mode": "faithful"}, {"default_steps": 4}, Plan(1, 1, noise=False, curve="mean")),
+        ({"mode": "realistic"}, {"distilled": True, "detail_gain": 1.0}, Plan(1, 1, curve="sample")),
     ],
 )
 def test_what_settings_mean_follows_from_mode_and_checkpoint(settings, checkpoint, plan):

@@ -222,6 +222,7 @@ def upscale_source(
         source.record,
         consistency_db=None if consistency == float("inf") else round(consistency, 2),
         bicubic_share=result.bicubic_share[0],
+        detail_factor=result.detail_factor[0],
     )
     if record.bicubic_share:
         logger.warning("%s: %s, where the network's estimate contradicted it", source.path, record.returned())

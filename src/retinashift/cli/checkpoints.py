@@ -174,6 +174,8 @@ def _rows(record: Provenance) -> list[tuple[str, str]]:
     ]
     if record.bicubic_share:
         rows.append(("self-check", record.returned()))
+    if record.detail_factor != 1:
+        rows.append(("detail", f"times {record.detail_factor:g}, by the sharpness of the input"))
     rows += [(name, str(value)) for name, value in record.options.items()]
     if record.input_was_super_resolved:
         rows.append(("mind", "the input was a result of super-resolution itself"))

@@ -47,6 +47,8 @@ class Provenance:
     input_was_super_resolved: bool = False
     bicubic_share: float = 0.0
     """Share of the field of view that the self-check returned to bicubic."""
+    detail_factor: float = 1.0
+    """What the detail was multiplied by because of the sharpness of the input."""
 
     def line(self) -> str:
         """One line of ASCII, the same for equal records.
@@ -58,7 +60,7 @@ class Provenance:
 
     def same_work(self, other: Provenance) -> bool:
         """Whether both come from the same input by the same checkpoint, settings, device and versions."""
-        measured: dict[str, Any] = {"consistency_db": None, "bicubic_share": 0.0}
+        measured: dict[str, Any] = {"consistency_db": None, "bicubic_share": 0.0, "detail_factor": 1.0}
         return replace(self, **measured) == replace(other, **measured)
 
     def returned(self) -> str:
@@ -81,7 +83,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("options", "versions"), (dict,)),
     "consistency_db": (int, float, type(None)),
     "input_was_super_resolved": (bool,),
-    "bicubic_share": (int, float),
+    **dict.fromkeys(("bicubic_share", "detail_factor"), (int, float)),
 }
 """Types that JSON gives for each field of a record."""
 

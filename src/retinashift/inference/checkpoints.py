@@ -63,7 +63,7 @@ def checkpoint_hash(pipeline: ResShiftPipeline) -> str:
     The uncertainty head changes no result; `uncertainty_hash` tells it apart.
     """
     total = hashlib.sha256()
-    own = ("scale", "upsampling", "check_measure", "check_threshold", "bounded")
+    own = ("scale", "upsampling", "check_measure", "check_threshold", "bounded", "detail_curves")
     configs = {name: pipeline.config[name] for name in own}
     parts = {k: part for k, part in pipeline.components.items() if part is not None and k != "uncertainty_head"}
     for name, part in parts.items():  # names with an underscore are diffusers' own: versions, paths

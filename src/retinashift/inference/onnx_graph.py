@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,19 @@ import numpy as np
 import torch
 
 from retinashift.imaging.files import replace_file
+from retinashift.imaging.fundus import LUMA
 from retinashift.inference.checkpoints import checkpoint_hash
-from retinashift.inference.fidelity import LEVELS, ROUNDING, SPAN
+from retinashift.inference.detail import BRIGHT, EDGE, SIXTH, Curve
+from retinashift.inference.fidelity import (
+    CELL,
+    LEVELS,
+    RELAXATION,
+    ROUNDING,
+    SOLVER_STEPS,
+    SPAN,
+    SPREAD,
+    spread_weights,
+)
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.inference.self_check import FADE, LEVEL, NEAR, WIDEN
 from retinashift.models.uncertainty_head import LEAST, MOST, UncertaintyHead
@@ -80,7 +92,7 @@ Layers = list[tuple[torch.Tensor, torch.Tensor]]
 def faithful_graph(
     pipeline: ResShiftPipeline, half: bool = False, network: Callable[[Graph, Layers, str], str] | None = None
 ) -> Any:
-    """The faithful mode of a checkpoint with a `LightNet` in pixel space, as an `onnx.ModelProto`.
+    """The faithful mode, on 8-bit input, of a checkpoint with a `LightNet` in pixel space, as an `onnx.ModelProto`.
 
     Its input `input` is (B, 3, H, W) float32 in [0, 1], its output `output` (B, 3, scale*H, scale*W) float32 in
     [0, 1]; B, H and W are free. With an uncertainty head there is a second output, `uncertainty`: sigma in shares of
@@ -108,12 +120,16 @@ def faithful_graph(
     e0, features = plain_network(graph, layers, lr) if network is None else (network(graph, layers, lr), "")
     residual = graph.op("DepthToSpace", e0, blocksize=scale, mode="CRD")
     estimate = graph.op("Sub", y0, residual)  # (B, 3, H*s, W*s)
-    x0, weight = _checked(graph, estimate, y0, lr, pipeline.config.check_threshold * LEVEL, scale)
+    x0, weight, returned = _checked(graph, estimate, y0, lr, pipeline.config.check_threshold * LEVEL, scale)
+    cell = graph.op("Mul", graph.op("Sub", one, returned), graph.constant(CELL * LEVEL))  # (B, 1, H, W)
+    if curve := (pipeline.config.detail_curves or {}).get("mean"):
+        factor = _factor(graph, lr, curve)  # (B, 1, 1, 1)
+        x0 = graph.op("Add", y0, graph.op("Mul", factor, graph.op("Sub", x0, y0)))
     limits = _limits(graph, lr, scale)
     x0 = _within(graph, x0, limits)
     for _ in range(pipeline.config.back_projections):
-        missing = graph.op("Sub", lr, _reduce(graph, x0, 3, scale))  # (B, 3, H, W)
-        x0 = _within(graph, graph.op("Add", x0, _upsample(graph, missing, inside, 3, scale)), limits)
+        change = _change(graph, x0, lr, cell, scale)  # (B, 3, H, W)
+        x0 = _within(graph, graph.op("Add", x0, _upsample(graph, change, inside, 3, scale)), limits)
     halved = graph.op("Mul", graph.op("Add", x0, one), graph.constant(0.5))
     graph.nodes.append(helper.make_node("Identity", [halved], ["output"]))
     value = TensorProto.FLOAT
@@ -196,13 +212,14 @@ def _upsample(graph: Graph, x: str, inside: str, channels: int, scale: int) -> s
     return graph.op("Div", spread(x, channels), spread(inside, 1))
 
 
-def _checked(graph: Graph, x0: str, y0: str, lr: str, threshold: float, scale: int) -> tuple[str, str]:
+def _checked(graph: Graph, x0: str, y0: str, lr: str, threshold: float, scale: int) -> tuple[str, str, str]:
     """`SelfCheck` with the measure "value": bicubic (y0) where the estimate, reduced, contradicts the input.
 
-    Also returns the share of bicubic in each pixel, (B, 1, H*s, W*s).
+    Returns:
+        The result, the share of bicubic in each pixel, (B, 1, H*s, W*s), and 1 where there is any, (B, 1, H, W).
     """
     clipped = graph.op("Clip", x0, graph.constant(-1.0), graph.constant(1.0))
-    error = graph.op("Abs", graph.op("Sub", _reduce(graph, clipped, 3, scale), lr))
+    error = graph.op("Abs", graph.op("Sub", _reduce(graph, _reduce(graph, clipped, scale, 1), scale, 0), lr))
     largest = graph.op("ReduceMax", error, axes=[1], keepdims=1)  # (B, 1, H, W)
 
     def above(limit: str) -> str:
@@ -216,8 +233,40 @@ def _checked(graph: Graph, x0: str, y0: str, lr: str, threshold: float, scale: i
     wide, fade = 2 * (WIDEN + FADE) + 1, 2 * FADE + 1
     bad = graph.op("MaxPool", bad, kernel_shape=[wide] * 2, pads=[WIDEN + FADE] * 4, strides=[1, 1])
     weight = graph.op("AveragePool", bad, kernel_shape=[fade] * 2, pads=[FADE] * 4, strides=[1, 1])
+    some = graph.op("Cast", graph.op("Greater", weight, graph.constant(0.0)), to=1)
+    returned = graph.op("MaxPool", some, kernel_shape=[3, 3], pads=[1] * 4, strides=[1, 1])
     weight = _bilinear(graph, weight, scale)  # (B, 1, H*s, W*s)
-    return graph.op("Add", x0, graph.op("Mul", weight, graph.op("Sub", y0, x0))), weight
+    return graph.op("Add", x0, graph.op("Mul", weight, graph.op("Sub", y0, x0))), weight, returned
+
+
+def _factor(graph: Graph, lr: str, curve: Curve) -> str:
+    """`factor_at` of the input's `finest_energy`, (B, 1, 1, 1)."""
+    weights = np.asarray(LUMA, np.float32).reshape(1, 3, 1, 1) * np.float32(127.5)
+    luma = graph.op("Add", graph.op("Conv", lr, graph.constant(weights)), graph.constant(127.5))  # (B, 1, H, W)
+    line = np.asarray(SIXTH, np.float32) / sum(map(abs, SIXTH))
+    padded = graph.op("Pad", luma, graph.constant(np.array([0, 0, 3, 3] * 2, np.int64)), mode="edge")
+    ripples = graph.op("Conv", padded, graph.constant(np.outer(line, line)[None, None].astype(np.float32)))
+    mean = graph.op("ReduceMean", luma, axes=[2, 3], keepdims=1)
+    bright = graph.op("Greater", luma, graph.op("Mul", mean, graph.constant(BRIGHT)))
+    dark = graph.op("Cast", graph.op("Not", bright), to=1)
+    border = graph.op("MaxPool", dark, kernel_shape=[2 * EDGE + 1] * 2, pads=[EDGE] * 4, strides=[1, 1])
+    inside = graph.op("Sub", graph.constant(1.0), border)
+
+    def total(x: str) -> str:
+        return graph.op("ReduceMean", x, axes=[2, 3], keepdims=1)
+
+    power = total(graph.op("Mul", inside, graph.op("Mul", ripples, ripples)))
+    share = total(inside)
+    nothing = graph.op("Cast", graph.op("Less", share, graph.constant(1e-9)), to=1)
+    share = graph.op("Add", share, nothing)
+    power = graph.op("Add", power, graph.op("Mul", nothing, graph.constant(1e9)))  # then nothing is known to be soft
+    energy = graph.op("Log", graph.op("Max", graph.op("Div", power, share), graph.constant(1e-9)))
+    factor = graph.constant(curve[0][1])
+    for (start, low), (end, high) in pairwise(curve):
+        within = graph.op("Clip", energy, graph.constant(start), graph.constant(end))
+        beyond = graph.op("Sub", within, graph.constant(start))
+        factor = graph.op("Add", factor, graph.op("Mul", beyond, graph.constant((high - low) / (end - start))))
+    return factor
 
 
 def _limits(graph: Graph, lr: str, scale: int) -> tuple[str, str]:
@@ -257,27 +306,46 @@ def _bilinear(graph: Graph, x: str, scale: int) -> str:
     )
 
 
-def _reduce(graph: Graph, x: str, channels: int, scale: int) -> str:
-    """Antialiased bicubic reduction of (B, C, H*scale, W*scale) to (B, C, H, W): `bicubic-pillow` in float."""
+def _reduce(graph: Graph, x: str, scale: int, axis: int) -> str:
+    """Antialiased bicubic reduction of (B, 3, H, W) along its height (axis 0) or width (axis 1)."""
     before = 3 * scale // 2
     tap = (np.arange(4 * scale) - before + 0.5) / scale - 0.5
     kernel = _keys_cubic(tap)
     kernel /= kernel.sum()  # (4*scale,)
+    shape, pads, strides = [1, 1], [0, 0, 0, 0], [1, 1]
+    shape[axis], strides[axis] = 4 * scale, scale
+    pads[axis] = pads[axis + 2] = before
 
     def narrow(x: str, channels: int) -> str:
-        for axis in (0, 1):
-            shape = [1, 1]
-            shape[axis] = 4 * scale
-            pads, strides = [0, 0, 0, 0], [1, 1]
-            pads[axis] = pads[axis + 2] = before
-            strides[axis] = scale
-            weight = np.tile(kernel.reshape(1, 1, *shape), (channels, 1, 1, 1)).astype(np.float32)
-            x = graph.op(
-                "Conv", x, graph.constant(weight), kernel_shape=shape, pads=pads, strides=strides, group=channels
-            )
-        return x
+        weight = np.tile(kernel.reshape(1, 1, *shape), (channels, 1, 1, 1)).astype(np.float32)
+        geometry = {"kernel_shape": shape, "pads": pads, "strides": strides, "group": channels}
+        return graph.op("Conv", x, graph.constant(weight), **geometry)
 
-    return graph.op("Div", narrow(x, channels), narrow(_ones_like(graph, x), 1))
+    return graph.op("Div", narrow(x, 3), narrow(_ones_like(graph, x), 1))
+
+
+def _change(graph: Graph, x: str, lr: str, cell: str, scale: int) -> str:
+    """What brings (B, 3, H*s, W*s), enlarged and added, into the rounding cell of the input, see `back_project`."""
+    half, one = graph.constant(127.5), graph.constant(1.0)
+
+    def rounded(levels: str) -> str:
+        return graph.op("Clip", graph.op("Round", levels), graph.constant(0.0), graph.constant(255.0))
+
+    levels = rounded(graph.op("Mul", graph.op("Add", x, one), half))
+    reduced = _reduce(graph, rounded(_reduce(graph, levels, scale, 1)), scale, 0)  # Pillow reduces the width first
+    missing = left = graph.op("Sub", lr, graph.op("Sub", graph.op("Div", reduced, half), one))
+    weights = np.asarray(spread_weights(scale), np.float32)
+    kernel = graph.constant(np.tile(np.outer(weights, weights), (3, 1, 1, 1)))
+    pads = graph.constant(np.array([0, 0, SPREAD, SPREAD] * 2, np.int64))
+    change = ""
+    for _ in range(SOLVER_STEPS):
+        if change:
+            padded = graph.op("Pad", change, pads, mode="edge")
+            left = graph.op("Sub", missing, graph.op("Conv", padded, kernel, group=3))
+        inside = graph.op("Max", graph.op("Min", left, cell), graph.op("Neg", cell))
+        step = graph.op("Mul", graph.op("Sub", left, inside), graph.constant(RELAXATION))
+        change = graph.op("Add", change, step) if change else step
+    return change
 
 
 def _ones_like(graph: Graph, x: str) -> str:

@@ -16,6 +16,7 @@ from torch import Tensor
 from retinashift.diffusion.noise import noise_seeds
 from retinashift.diffusion.process import TRANSITIONS
 from retinashift.diffusion.scheduler import ResShiftScheduler
+from retinashift.inference.detail import check_curves, factor_at, finest_energy, scale_detail
 from retinashift.inference.fidelity import back_project_rows, value_limits
 from retinashift.inference.gate import NETWORKS, CheckpointError, check_finite, check_folder
 from retinashift.inference.memory import fast_precision, spare_memory
@@ -64,6 +65,8 @@ class ResShiftPipeline(DiffusionPipeline):
         detail_gain: of the mode "realistic": what the detail of its samples is multiplied by; see `boost_detail`.
         detail_steps, detail_transition: of the same mode: network calls (0 is all T), and whether noise is added
             between them ("ancestral") or only that of x_T is kept ("deterministic").
+        detail_curves: factors by the finest detail of the input, see `detail`: "mean" of a posterior mean's detail,
+            "sample" of `detail_gain`, or of the detail of a student's sample; None and what is missing is 1.
         distilled: the denoiser is a student that draws the sample of a chain in one call; there is no other use of it.
         calibration: what `Calibration.to_config` gives, or None.
         check_measure: of the self-check, "value", "burst" or "off", see `self_check`. None is "value" where the chain
@@ -93,6 +96,7 @@ class ResShiftPipeline(DiffusionPipeline):
         detail_gain: float = 1.0,
         detail_steps: int = 0,
         detail_transition: str = "ancestral",
+        detail_curves: dict[str, list[list[float]]] | None = None,
         distilled: bool = False,
         calibration: dict[str, Any] | None = None,
         check_measure: str | None = None,
@@ -109,6 +113,7 @@ class ResShiftPipeline(DiffusionPipeline):
             raise ValueError(f"check_measure is {check_measure!r}; allowed are {', '.join(get_args(Measure))}")
         if not check_threshold > 0:
             raise ValueError(f"check_threshold is {check_threshold}; levels of 255 above 0 are needed")
+        check_curves(detail_curves)
         if uncertainty_head is not None:
             read, given = (
                 {name: part.config.get(name) for name in ("width", "factor")} for part in (uncertainty_head, denoiser)
@@ -124,6 +129,7 @@ class ResShiftPipeline(DiffusionPipeline):
             detail_gain=detail_gain,
             detail_steps=detail_steps,
             detail_transition=detail_transition,
+            detail_curves=detail_curves,
             distilled=distilled,
             calibration=calibration,
             check_measure=check_measure,
@@ -156,12 +162,21 @@ class ResShiftPipeline(DiffusionPipeline):
 
     @classmethod
     def from_shipped(cls, name: str = "x4", **kwargs: Any) -> ResShiftPipeline:
-        """A checkpoint that comes with the package. CheckpointError lists their names for an unknown one."""
+        """A checkpoint that comes with the package, or `x4` with such an adapter; CheckpointError for another name."""
         from retinashift.inference.checkpoints import shipped_names  # which opens checkpoints by this class
 
         if name not in shipped_names():
             raise CheckpointError(f"no checkpoint named {name!r} is bundled; there are {', '.join(shipped_names())}")
-        return cls.from_pretrained(str(files("retinashift") / "weights" / name), **kwargs)
+        folder = Path(str(files("retinashift") / "weights" / name))
+        adapter = folder / "adapter" / "pytorch_lora_weights.safetensors"
+        if not adapter.is_file():
+            return cls.from_pretrained(folder, **kwargs)
+        from retinashift.models.adapters import add_bundled
+
+        pipeline = cls.from_pretrained(folder.parent / "x4", **kwargs)
+        add_bundled(pipeline.denoiser, adapter)
+        pipeline.register_to_config(calibration=None, _name_or_path=str(folder))  # the spread of its samples is another
+        return pipeline
 
     def load_adapter(self, folder: str | Path) -> None:
         """Merge a LoRA adapter into the denoiser: the folder `adapter/` of a checkpoint trained with `lora.rank`.
@@ -288,6 +303,9 @@ class ResShiftPipeline(DiffusionPipeline):
             kept = sum(held.nbytes for held in (canvas, mean, scales) if held)  # on a GPU they lie elsewhere
             room = max(0, budget - kept) if device.type == "cpu" else budget
             check, limits = self.self_check(lr), value_limits(lr) if self.bounded else None
+            curve = (self.config.detail_curves or {}).get(plan.curve)
+            detail = factor_at(curve, finest_energy(lr)) if curve else 1.0
+            inside = plan.detail_gain != 1  # the chain amplifies what a sample adds to its mean
 
             with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
                 for way in range(turns):
@@ -295,7 +313,8 @@ class ResShiftPipeline(DiffusionPipeline):
                     seen = turn(lr, way)  # (1, 3, h, w) or (1, 3, w, h)
                     checked = self.self_check(seen) if way else check
                     bounds = limits and (turn(limits[0], way), turn(limits[1], way))
-                    chain = self._chain(turn(prepared.lr, way), seed, plan.detail_gain, None if way else scales)
+                    gain = plan.detail_gain * (detail if inside else 1)
+                    chain = self._chain(turn(prepared.lr, way), seed, gain, None if way else scales)
                     for member in range(ensemble_size):
                         done = way * ensemble_size + member
                         span = (number * samples + done) / parts, (number * samples + done + 1) / parts
@@ -306,8 +325,13 @@ class ResShiftPipeline(DiffusionPipeline):
                         rows = chain.bands(member, room, watch)  # (1, 3, n*factor, w*factor) each
                         # 5. Return to bicubic what contradicts the input
                         rows = checked.rows(rows)  # (1, 3, n*factor, w*factor)
-                        # 6. Project back onto the input
-                        rows = back_project_rows(rows, seen, factor, plan.back_projections, bounds)
+                        if detail != 1 and not inside:
+                            rows = scale_detail(rows, seen, factor, self.config.upsampling, detail)
+                        # 6. Project back onto the input, of 8 bits onto what rounds to it
+                        if prepared.grey:
+                            rows = (band.mean(1, keepdim=True).expand_as(band) for band in rows)
+                        cell = checked.cell if prepared.levels == 255 else None
+                        rows = back_project_rows(rows, seen, factor, plan.back_projections, bounds, cell)
                         # 7. Average the samples
                         if mean:
                             mean.add((band.mean(1, keepdim=True) if prepared.grey else band for band in rows), way)
@@ -326,6 +350,7 @@ class ResShiftPipeline(DiffusionPipeline):
             result.images.append(canvas.finished())
             result.consistency.append(measured_consistency(result.images[-1], prepared))
             result.bicubic_share.append(check.share())
+            result.detail_factor.append(round(detail, 4))
         from retinashift.inference.record import account_of  # which hashes checkpoints of this class
 
         result.account = account_of(self, settings, images, generator)

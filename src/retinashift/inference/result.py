@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,14 @@ class SRResult(BaseOutput):
     sigma is at least their difference. See `uncertainty`.
     `bicubic_share`: of each, the share of its field of view, or of a frame without one, that the self-check returned
     to bicubic, 0 to 1; see `self_check`.
+    `detail_factor`: of each, what its detail was multiplied by because of the sharpness of the input; see `detail`.
     """
 
     images: list[Any]
     consistency: list[float]
     bicubic_share: list[float]
     sigma: list[np.ndarray] | None = None
+    detail_factor: list[float] = field(default_factory=list)
     account: Callable[[int], Provenance] | None = None
     """The provenance record of the image of a number, but for what was measured of it."""
 
@@ -53,5 +55,6 @@ class SRResult(BaseOutput):
         if self.account is not None:
             measured = self.consistency[number]
             decibel = None if measured == float("inf") else round(measured, 2)
-            record = replace(self.account(number), consistency_db=decibel, bicubic_share=self.bicubic_share[number])
+            share, detail = self.bicubic_share[number], self.detail_factor[number]
+            record = replace(self.account(number), consistency_db=decibel, bicubic_share=share, detail_factor=detail)
         write_image(path, np.asarray(image), overwrite=overwrite, provenance=record)

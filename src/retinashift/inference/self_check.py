@@ -31,7 +31,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from retinashift.imaging.fundus import field_of_view
-from retinashift.inference.fidelity import REACH
+from retinashift.inference.fidelity import CELL, REACH
 from retinashift.models.codec import Upsampling, upsample_bicubic
 
 Measure = Literal["value", "burst", "off"]
@@ -115,6 +115,14 @@ class SelfCheck:
         band = torch.where(band.isfinite(), band, bicubic)
         self.returned[top:bottom] = torch.maximum(self.returned[top:bottom], difference)
         return torch.where(weight > 0, torch.lerp(band, bicubic, weight), band)
+
+    def cell(self, top: int, bottom: int) -> Tensor:
+        """Half the rounding cell of these input rows, see `fidelity`; 0 where bicubic, which is softer, was returned.
+
+        Returns:
+            (1, 1, n, w).
+        """
+        return (self.returned[top:bottom] == 0).to(self.lr)[None, None] * (CELL * LEVEL)
 
     def share(self) -> float:
         """Share of the field of view, or of a frame without one, in which a sample was returned to bicubic, 0 to 1."""

@@ -135,12 +135,12 @@ class Sampling:
                     "this checkpoint is distilled: it draws a realistic sample in one step; for mode faithful, other "
                     "steps and uncertainty use the checkpoint it was distilled from"
                 )
-            return Plan(1, times)
+            return Plan(1, times, curve="sample")
         if realistic and steps == 1:
             raise ValueError("mode realistic with 1 step is the mean, without detail; give 2 or more steps, or none")
         if realistic:
             steps = steps or int(checkpoint["detail_steps"]) or trained_steps
-            return Plan(steps, times, gain, checkpoint["detail_transition"])
+            return Plan(steps, times, gain, checkpoint["detail_transition"], curve="sample" if gain != 1 else None)
         if self.mode == "faithful":
             steps = steps or 1
         steps = steps or int(checkpoint["default_steps"])
@@ -150,7 +150,7 @@ class Sampling:
             raise ValueError("ensemble averages samples, and one step draws none; give 2 or more steps, or omit it")
         if steps > 1 and self.mode == "faithful":
             raise ValueError(f"mode faithful is one step, and {steps} draw a sample; omit the steps or the mode")
-        return Plan(steps, times, noise=steps > 1)
+        return Plan(steps, times, noise=steps > 1, curve=None if steps > 1 else "mean")
 
 
 @dataclass(frozen=True)
@@ -166,3 +166,5 @@ class Plan:
     """None is the scheduler's own."""
     noise: bool = True
     """Whether noise is drawn. One step of a chain starts at y0, so its result is a function of the photograph."""
+    curve: Literal["mean", "sample"] | None = None
+    """Which curve of the checkpoint gives the factor of the detail, see `detail`."""

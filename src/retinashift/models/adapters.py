@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from retinashift.models.light_net import LightNet
@@ -80,6 +80,19 @@ def merge_adapter(net: LightNet | SwinUNet, folder: Path) -> None:
     except (RuntimeError, OSError, TypeError) as error:  # of another rank than stated, or without its settings
         raise ValueError(f"{folder} does not fit this network: {error}") from None
     _merge(net)
+
+
+def add_bundled(net: LightNet | SwinUNet, path: Path) -> None:
+    """Add a bundled adapter, a file as `save_adapter` writes it, to the weights of its layers; needs no peft."""
+    state = {name: value.float() for name, value in load_file(path).items()}
+    with safe_open(path, framework="pt") as contents:
+        config = json.loads(contents.metadata()[_HEADER])
+    for name in state:
+        layer, _, part = name.partition(".lora_")
+        if part == "A.weight":
+            weight = net.get_submodule(layer).weight
+            change = state[f"{layer}.lora_B.weight"].flatten(1) @ state[name].flatten(1)  # (out, in * k * k)
+            weight.data += (config["lora_alpha"] / config["r"] * change).view_as(weight).to(weight)
 
 
 def _merge(net: LightNet | SwinUNet) -> None:

@@ -113,7 +113,10 @@ class Trainer:
         self.objective = Objective(config, self.pipeline, self.device, self.accelerator.autocast)
         if self.objective.teacher is not None:
             self.pipeline.register_to_config(
-                distilled=True, detail_gain=1.0, back_projections=self.objective.teacher.back_projections
+                distilled=True,
+                detail_gain=1.0,
+                detail_curves=None,  # a student draws with another strength than its teacher
+                back_projections=self.objective.teacher.back_projections,
             )
         trained = trained_part(self.pipeline, config)
         layout = torch.channels_last if config.run.channels_last else torch.contiguous_format
