@@ -32,6 +32,7 @@ from retinashift.imaging.files import (
 )
 from retinashift.imaging.formats.png import encode_png
 from retinashift.imaging.provenance import Provenance, digest
+from retinashift.inference.advice import Condition, measure_condition, quality_of_jpeg
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.inference.record import make_record, plain_number
 from retinashift.inference.settings import Sampling
@@ -78,6 +79,7 @@ class Source:
     """Its file name."""
     photograph: Photograph
     record: Provenance
+    condition: Condition
 
 
 @dataclass(frozen=True)
@@ -196,7 +198,8 @@ def read_source(data: bytes, path: str | Place, target: Place, record: Provenanc
     record = replace(record, input=digest(data), input_was_super_resolved=derived)
     if quality is not None:
         record = replace(record, options={**record.options, "quality": quality})
-    return Source(str(path), Path(path).name if isinstance(path, str) else path.name, photograph, record)
+    condition = measure_condition(photograph.pixels, quality_of_jpeg(data))
+    return Source(str(path), Path(path).name if isinstance(path, str) else path.name, photograph, record, condition)
 
 
 def upscale_source(
@@ -207,6 +210,8 @@ def upscale_source(
     progress: Callable[[float], None] | None = None,
 ) -> Upscaled:
     """Sample the result of a photograph that was read; arguments as in `upscale_bytes`."""
+    if warning := source.condition.warning(restores=pipeline.config.check_measure == "burst"):
+        logger.warning("%s: %s", source.path, warning)
     colour, alpha = _split_alpha(source.photograph)
     result = pipeline(
         colour,

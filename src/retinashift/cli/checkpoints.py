@@ -17,6 +17,7 @@ from retinashift.official.releases import LICENCE_NOTICE, ReleaseName
 
 if TYPE_CHECKING:
     from retinashift.imaging.provenance import Provenance
+    from retinashift.inference.advice import Condition
 
 _ANY_RESULT = 2**32
 """Pixels: `inspect` decodes nothing, so large results are allowed."""
@@ -66,28 +67,35 @@ def info(
 
 
 def inspect_files(
-    files: Annotated[list[Path], typer.Argument(help="Results of `retinashift upscale`, or other pictures.")],
+    files: Annotated[list[Path], typer.Argument(help="Photographs, or results of `retinashift upscale`.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON per file.")] = False,
 ) -> None:
-    """Show what made a picture: checkpoint, settings, input, consistency.
+    """Show what made a result, or what a photograph is like as an input, and the checkpoint advised for it.
 
     Exit code 1 if a file has no provenance record or cannot be read; the others are shown.
     """
-    from retinashift.imaging.files import find_provenance, read_bytes
+    from retinashift.imaging.files import decode_image, find_provenance, read_bytes
+    from retinashift.inference.advice import measure_condition, quality_of_jpeg
 
     missing = False
     with Failures() as failures:
         for path in files:
             try:
-                record = find_provenance(read_bytes(path, _ANY_RESULT), str(path))
+                data = read_bytes(path, _ANY_RESULT)
+                record, condition = find_provenance(data, str(path)), None
+                if record is None:
+                    condition = measure_condition(decode_image(data, str(path)).pixels, quality_of_jpeg(data))
             except Exception as error:
                 failures.add(str(path), error)
                 continue
             missing |= record is None
             if as_json:
-                typer.echo(json.dumps({"file": str(path), "provenance": None if record is None else asdict(record)}))
+                values = {"file": str(path), "provenance": None if record is None else asdict(record)}
+                if condition is not None:
+                    values["input"] = asdict(condition) | {"advised": condition.advised}
+                typer.echo(json.dumps(values))
             else:
-                _show(path, record)
+                _show(path, record, condition)
     if missing:
         raise typer.Exit(1)
 
@@ -147,16 +155,31 @@ def export_weights(
     typer.echo(f"denoiser in {unet}, autoencoder in {vq}")
 
 
-def _show(path: Path, record: Provenance | None) -> None:
+def _show(path: Path, record: Provenance | None, condition: Condition | None) -> None:
     from retinashift.imaging.provenance import NOTE
 
     if record is None:
         reason = "no provenance record; it may be an original, or was saved by another program"
         typer.echo(f"{printable(str(path))}: {reason}")
+        for name, value in _condition_rows(condition) if condition is not None else ():
+            typer.echo(f"  {name:<18} {value}")
         return
     typer.echo(f"{printable(str(path))}\n  {NOTE}")
     for name, value in _rows(record):
         typer.echo(f"  {printable(name):<18} {printable(value)}")
+
+
+def _condition_rows(found: Condition) -> list[tuple[str, str]]:
+    quality = "" if found.jpeg_quality is None else f", JPEG quality {found.jpeg_quality}"
+    why = f" ({', '.join(found.faults)})" if found.faults else ""
+    return [
+        ("field of view", f"{found.diameter} pixels across, {found.field:.0%} of the frame"),
+        ("noise", f"{found.noise} levels of 255"),
+        ("sharpness", f"{found.sharpness} (finest octave over the next)"),
+        ("compression", f"block steps {found.blocking}{quality}"),
+        ("fundus photograph", "yes, by colour and texture" if found.fundus else "it does not look like one"),
+        ("checkpoint advised", found.advised + why),
+    ]
 
 
 def _rows(record: Provenance) -> list[tuple[str, str]]:
