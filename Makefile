@@ -9,7 +9,7 @@ CALM := OMP_WAIT_POLICY=PASSIVE HF_HUB_OFFLINE=1
 TWO := --numprocesses=2 --dist=worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-lowest lint format bench fuzz docs web clean
+.PHONY: help demo test test-cluster test-lowest lint format bench fuzz docs web clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -21,6 +21,9 @@ test: $(VENV)/.installed-dev  ## Import rules, ruff and all tests, in two proces
 	$(BIN)/lint-imports
 	$(BIN)/ruff check
 	$(CALM) $(BIN)/python -m pytest $(TWO)
+
+test-cluster: $(VENV)/.installed-dev  ## Tests that start a Ray cluster on this machine, or two processes of training
+	$(CALM) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m cluster
 
 test-lowest:  ## All tests with the lowest versions that pyproject.toml allows, in .venv-lowest
 	@mkdir -p build

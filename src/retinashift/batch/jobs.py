@@ -152,7 +152,7 @@ def plan_jobs(
         jobs = [job for job, (_, name, _) in zip(jobs, found, strict=True) if shard.holds(name)]
     if overwrite:
         return jobs
-    exists = _lookup(target, len(jobs))
+    exists = lookup([job.target for job in jobs])
     existing: list[Place] = []
     for job in jobs:
         if resume:  # what lies beside a result belongs to it, and maps are written before it
@@ -188,12 +188,19 @@ def _find(places: Sequence[Place]) -> list[tuple[Place, str, Callable[[], str]]]
     return found
 
 
-def _lookup(out: Place, count: int) -> Callable[[Place], bool]:
-    """Whether a file exists; for many results at an address, from one listing of it."""
-    if isinstance(out, Path) or count <= _FEW:
+def lookup(targets: Sequence[Place]) -> Callable[[Place], bool]:
+    """Whether a result exists; for many results below one address, from a listing of it when the first is asked for."""
+    if len(targets) <= _FEW or isinstance(targets[0], Path):
         return lambda place: place.exists()
-    there = {file.below for file in listing(out)}
-    return lambda place: isinstance(place, Remote) and place.below in there
+    root = Remote(targets[0].root)
+    there: list[set[str]] = []
+
+    def exists(place: Place) -> bool:
+        if not there:
+            there.append({file.below for file in listing(root)})
+        return isinstance(place, Remote) and place.below in there[0]
+
+    return exists
 
 
 def _refuse_former_results(inputs: Sequence[Place], sources: list[Place], out: Place) -> None:

@@ -84,6 +84,21 @@ class Outcome:
             values["provenance"] = asdict(self.record)
         return json.dumps(values) + "\n"
 
+    @classmethod
+    def parse(cls, job: Job, line: str) -> Outcome:
+        """The outcome of a job that `line` has written."""
+        return cls.parse_values(job, json.loads(line))
+
+    @classmethod
+    def parse_values(cls, job: Job, values: dict[str, Any]) -> Outcome:
+        """`parse` of a line whose JSON is read; a record of another version is left out."""
+        try:
+            record = Provenance(**values["provenance"]) if "provenance" in values else None
+        except TypeError:
+            record = None
+        skipped, internal = values["status"] == "skipped", values.get("internal", False)
+        return cls(job, values.get("error", ""), internal, skipped, record, values.get("seconds", 0.0))
+
 
 def append_line(path: Path, line: str) -> None:
     """Append a whole line to a log, or nothing: if the disk is full, the log is cut back to its former length.
@@ -117,7 +132,7 @@ def merge_logs(paths: Sequence[Path], out: Path) -> dict[str, int]:
     """
     last: dict[str, tuple[str, str, int, int, str]] = {}  # the lines of a million results would fill the memory
     for number, path in enumerate(paths):
-        for offset, values in _lines(path):
+        for offset, values in read_log(path):
             place = (values["source"], values["time"], number, offset, values["status"])
             if last.get(values["target"], ("", ""))[1] <= values["time"]:
                 last[values["target"]] = place
@@ -142,7 +157,7 @@ def merge_logs(paths: Sequence[Path], out: Path) -> dict[str, int]:
     return counts
 
 
-def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_log(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Offset and values of each whole line of a log."""
     with path.open("rb") as file:
         offset = 0

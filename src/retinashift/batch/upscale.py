@@ -47,6 +47,7 @@ def upscale_files(
     jobs: Sequence[Job],
     options: BatchOptions | None = None,
     progress: Progress | None = None,
+    record: Provenance | None = None,
 ) -> Generator[Outcome, None, None]:
     """Run the jobs, and yield the outcome of each, in their order. A file that fails does not stop the others.
 
@@ -59,12 +60,13 @@ def upscale_files(
         jobs: of `plan_jobs`, which has refused outputs that exist.
         options: defaults to `BatchOptions()`.
         progress: called with a job and the share of its sampling that is done, 0..1.
+        record: of `make_record` for these options, if the caller has it.
 
     Raises:
         ValueError: settings that the checkpoint does not allow.
     """
     options = options or BatchOptions()
-    record = make_record(pipeline, options.sampling, options.seed, options.page, options.deidentify)
+    record = record or make_record(pipeline, options.sampling, options.seed, options.page, options.deidentify)
     for folder in {job.target.parent for job in jobs if isinstance(job.target, Path)}:
         remove_stale_temporaries(folder)
     readers = ThreadPoolExecutor(options.workers, thread_name_prefix="read")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -25,12 +25,15 @@ from retinashift.cli.options import (
 from retinashift.inference.settings import Mode, OutputFormat, Precision, Sampling
 
 if TYPE_CHECKING:
+    from retinashift.batch.fleet import Fleet
     from retinashift.batch.jobs import Job
     from retinashift.batch.record import Outcome
     from retinashift.batch.upscale import BatchOptions
     from retinashift.inference.pipeline import ResShiftPipeline
 
 _JPEG = (".jpg", ".jpeg")
+FAILURES = 1000
+"""Failures that are printed by name."""
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells count it."""
 
@@ -107,11 +110,26 @@ def upscale(
         int, typer.Option(min=1, help="Refuse inputs of more pixels (width x height) before they are decoded.")
     ] = 100_000_000,
     workers: Annotated[
-        int, typer.Option(min=1, max=16, help="Threads that read ahead and write behind; results do not change.")
-    ] = 1,
+        int,
+        typer.Option(
+            min=0,
+            help="Threads that read ahead and write behind (1 to 16, default 1). With --engine ray, processes, each "
+            "with its own checkpoint (default: one for each GPU, or one for every four cores).",
+        ),
+    ] = 0,
     shard: Annotated[
         str, typer.Option(help="Do one part of the inputs, such as 3/16; a hash of the names decides which files.")
     ] = "",
+    engine: Annotated[
+        Literal["local", "ray"], typer.Option(help="Compute in this process, or by the workers of a Ray cluster.")
+    ] = "local",
+    address: Annotated[
+        str, typer.Option(help="Ray cluster to use, such as 10.0.0.5:6379; default: start one on this machine.")
+    ] = "",
+    gpus_per_worker: Annotated[
+        float | None,
+        typer.Option(min=0, help="With --engine ray; may be a part of one. Default: 1 where there are GPUs."),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print failures only.")] = False,
     device: Device = "auto",
     checkpoint: Checkpoint = "",
@@ -119,6 +137,8 @@ def upscale(
     """Upscale photographs: PNG, JPEG, TIFF, WebP, PPM, DICOM. Bit depth, names and sub-folders are kept."""
     from retinashift.batch.jobs import Shard, plan_jobs
 
+    if engine == "local" and (address or gpus_per_worker is not None or workers > 16):
+        raise ValueError("--address, --gpus-per-worker and more than 16 --workers need --engine ray")
     sampling = Sampling(
         mode=mode,
         num_inference_steps=steps or None,
@@ -139,14 +159,25 @@ def upscale(
         raise ValueError("--quality is for JPEG results, and there is none; give --format jpeg, or omit --quality")
     check_log(log)
     pipeline = open_pipeline(checkpoint, device)
+    from retinashift.batch.fleet import Fleet
     from retinashift.batch.upscale import BatchOptions
+    from retinashift.inference.record import make_record
 
+    fleet = None
+    if engine == "ray":
+        fleet = Fleet(address=address, workers=workers, gpus=gpus_per_worker, checkpoint=checkpoint, device=device)
     options = BatchOptions(
         sampling=sampling, seed=seed, page=page or None, max_pixels=max_pixels, deidentify=deidentify,
-        quality=quality or None, figure=figure, sidecar=sidecar, overwrite=overwrite, resume=resume, workers=workers,
+        quality=quality or None, figure=figure, sidecar=sidecar, overwrite=overwrite, resume=resume,
+        workers=1 if fleet else workers or 1,
     )  # fmt: skip
-    with Watch(len(jobs), quiet) as watch:
-        report = run_batch(pipeline, jobs, options, log, watch)
+    total = len(jobs)
+    if fleet and resume and log is not None and log.exists():
+        from retinashift.batch.fleet import left_to_do
+
+        jobs = left_to_do(jobs, log, make_record(pipeline, sampling, seed, options.page, deidentify), options)
+    with Watch(total, quiet) as watch:
+        report = run_batch(pipeline, jobs, options, log, watch, fleet, already=total - len(jobs))
     report.tell(out, quiet)
     if report.exit_code:
         raise typer.Exit(report.exit_code)
@@ -177,87 +208,117 @@ def _bytes(memory: str) -> int:
 
 @dataclass
 class BatchReport:
-    """What a run of `upscale` prints at its end."""
+    """What a run of `upscale` prints at its end. It keeps no outcomes: a million of them would fill the memory."""
 
     total: int
     seed: int | None
     """None where no noise was drawn."""
     size: str
     """Of the results, in words."""
-    outcomes: list[Outcome] = field(default_factory=list)
+    done: int = 0
+    skipped: int = 0
+    failed: int = 0
+    internal: int = 0
+    failures: list[str] = field(default_factory=list)
+    """The first `FAILURES` of them."""
+    lowest: tuple[float, str] | None = None
+    """Consistency of the worst result in dB, and its source."""
+    lossy: bool = False
     interrupted: bool = False
 
     @property
     def exit_code(self) -> int:
         """0 if every result is there."""
-        return INTERRUPTED if self.interrupted else int(any(outcome.error for outcome in self.outcomes))
+        return INTERRUPTED if self.interrupted else int(self.failed > 0)
+
+    def add(self, outcome: Outcome) -> None:
+        """Count an outcome."""
+        from retinashift.imaging.failures import one_line
+
+        self.done += 1
+        self.skipped += outcome.skipped
+        source = one_line(str(outcome.job.source))
+        if outcome.error:
+            self.failed += 1
+            self.internal += outcome.internal
+            if self.failed <= FAILURES:  # a message may name the file by itself
+                self.failures.append(f"{'' if source in outcome.error else f'{source}: '}{outcome.error}")
+            return
+        self.lossy |= outcome.job.target.suffix.lower() in _JPEG
+        if outcome.record is not None:
+            consistency = outcome.record.consistency_db
+            one = (math.inf if consistency is None else consistency, source)
+            self.lowest = min(self.lowest or one, one)
 
     def tell(self, out: str, quiet: bool = False) -> None:
         """Print failures by name and, unless `quiet`, counts, the lowest consistency and the lossy formats."""
         from rich.console import Console
 
         from retinashift.cli.options import internal_errors
-        from retinashift.imaging.failures import one_line
 
         console = Console(stderr=True, soft_wrap=True, highlight=False)
 
         def say(text: str) -> None:
             console.print(text, markup=False)
 
-        for outcome in self.outcomes:
-            if outcome.error:  # a message may name the file by itself
-                source = one_line(str(outcome.job.source))
-                say(f"failed: {'' if source in outcome.error else f'{source}: '}{outcome.error}")
-        if internal := sum(outcome.internal for outcome in self.outcomes):
-            say(internal_errors(internal))
+        for failure in self.failures:
+            say(f"failed: {failure}")
+        if self.failed > FAILURES:
+            say(f"failed: {self.failed - FAILURES} more; --log keeps the reason of each")
+        if self.internal:
+            say(internal_errors(self.internal))
         if quiet:
             return
-        good = [outcome for outcome in self.outcomes if not outcome.error]
-        skipped = sum(outcome.skipped for outcome in good)
         noise = "no noise" if self.seed is None else f"seed {self.seed}"
-        there = f", {skipped} were there already" if skipped else ""
-        say(f"{len(good) - skipped} of {self.total} written to {out}{there} ({noise}, {self.size})")
-        scores = [
-            (math.inf if o.record.consistency_db is None else o.record.consistency_db, one_line(str(o.job.source)))
-            for o in good
-            if o.record is not None
-        ]
-        if scores:
-            lowest, name = min(scores)
-            say(f"Consistency with the input: {lowest:.1f} dB or more (lowest: {name})")
-        if any(o.job.target.suffix.lower() in _JPEG for o in good):
+        there = f", {self.skipped} were there already" if self.skipped else ""
+        written = self.done - self.failed - self.skipped
+        say(f"{written} of {self.total} written to {out}{there} ({noise}, {self.size})")
+        if self.lowest is not None:
+            say(f"Consistency with the input: {self.lowest[0]:.1f} dB or more (lowest: {self.lowest[1]})")
+        if self.lossy:
             say("JPEG results were compressed; --format png or tiff loses nothing.")
         if self.interrupted:
             say("Interrupted. No file is half-written; the same command with --resume goes on.")
 
 
 def run_batch(
-    pipeline: ResShiftPipeline, jobs: Sequence[Job], options: BatchOptions, log: Path | None, watch: Watch
+    pipeline: ResShiftPipeline,
+    jobs: Sequence[Job],
+    options: BatchOptions,
+    log: Path | None,
+    watch: Watch,
+    fleet: Fleet | None = None,
+    already: int = 0,
 ) -> BatchReport:
-    """Run the jobs and show how far they are. Ctrl-C ends it between two files.
+    """Run the jobs here or by a fleet, and show how far they are. Ctrl-C ends it between two files.
+
+    Args:
+        already: further results of the run that are there.
 
     Raises:
         OSError: the log cannot be written; it keeps its former lines.
     """
+    from retinashift.batch.fleet import upscale_fleet
     from retinashift.batch.record import append_line
     from retinashift.batch.upscale import upscale_files
 
     seed = options.seed if pipeline.plan(options.sampling).noise else None
-    sampling = options.sampling
+    sampling, total = options.sampling, len(jobs) + already
     size = f"x{pipeline.config.scale if sampling.scale is None else sampling.scale:g}"
     size = size if sampling.longest_side is None else f"longest side {sampling.longest_side}"
-    report = BatchReport(len(jobs), seed, size)
+    report = BatchReport(total, seed, size, done=already, skipped=already)
 
     def within(job: Job, share: float) -> None:
-        watch.tell(len(report.outcomes) + min(share, 0.999), Path(str(job.source)).name)
+        watch.tell(report.done + min(share, 0.999), job.source.name)
 
+    run = upscale_files(pipeline, jobs, options, within) if fleet is None else upscale_fleet(jobs, options, fleet)
     try:
-        with closing(upscale_files(pipeline, jobs, options, within)) as work:
+        with closing(run) as work:
             for outcome in work:
-                report.outcomes.append(outcome)
+                report.add(outcome)
                 if log is not None:
                     append_line(log, outcome.line())
-                watch.tell(len(report.outcomes), Path(str(outcome.job.source)).name)
+                watch.tell(report.done, outcome.job.source.name)
     except KeyboardInterrupt:
         report.interrupted = True
     return report

@@ -1,0 +1,177 @@
+"""A fleet's workers, without a cluster and (marker `cluster`) with one: equal bytes, nothing lost, nothing twice."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from builders.command import in_a_fresh_process, retinashift
+from retinashift.batch import fleet
+from retinashift.batch.fleet import Fleet, left_to_do
+from retinashift.batch.jobs import plan_jobs
+from retinashift.batch.record import append_line
+from retinashift.batch.upscale import BatchOptions, upscale_files
+from retinashift.imaging.files import write_image
+from retinashift.inference.record import make_record
+
+
+@pytest.fixture
+def folder(tmp_path):
+    rng = np.random.default_rng(0)
+    for number in range(6):
+        path = tmp_path / "in" / f"{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        write_image(path, rng.integers(0, 256, (6 + number, 9, 3), dtype=np.uint8))
+    (tmp_path / "in" / "2.png").write_bytes(b"no image")
+    return tmp_path / "in"
+
+
+@pytest.fixture
+def worker(checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr(fleet.tempfile, "gettempdir", lambda: str(tmp_path))
+    return lambda **options: fleet._Worker(Fleet(checkpoint=str(checkpoint)), BatchOptions(**options), "run")
+
+
+def batch(jobs):
+    return {"row": np.arange(len(jobs)), "job": [fleet.pickle.dumps(job) for job in jobs]}
+
+
+def rows(outcomes):
+    return [json.loads(line) for one in outcomes for line in one["outcome"]]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_worker_writes_what_the_local_command_writes(worker, folder, tmp_path):
+    jobs = plan_jobs([folder], tmp_path / "out")
+    made = rows(worker()(batch(jobs)))
+    one = worker()
+    local = list(upscale_files(one.pipeline, plan_jobs([folder], tmp_path / "local")))
+    assert contents(tmp_path / "out") == contents(tmp_path / "local")
+    assert [row["status"] for row in made] == ["failed" if o.error else "written" for o in local]
+    assert [row["provenance"] for row in made if "provenance" in row] == [vars(o.record) for o in local if o.record]
+    assert not list(tmp_path.glob("retinashift-*"))
+
+
+def test_jobs_of_a_worker_that_died_are_finished_and_none_is_done_twice(worker, folder, tmp_path):
+    jobs = plan_jobs([folder], tmp_path / "out")
+    first = iter(worker()(batch(jobs)))
+    next(first), next(first)  # then its process is killed
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    assert times
+    again = rows(worker()(batch(jobs)))
+    assert [row["status"] for row in again] == ["written", "written", "failed", "written", "written", "written"]
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+    assert len(contents(tmp_path / "out")) == 5
+
+
+def test_a_photograph_that_ends_its_worker_again_and_again_is_given_up(worker, folder, tmp_path, monkeypatch):
+    class Killed(BaseException):
+        """Stands for the end of a process."""
+
+    jobs = plan_jobs([folder], tmp_path / "out")
+    real = fleet.upscale_files
+
+    def deadly(pipeline, jobs, *args, **kwargs):
+        for job in jobs:
+            if job.source.name == "3.png":
+                raise Killed
+            yield from real(pipeline, [job], *args, **kwargs)
+
+    monkeypatch.setattr(fleet, "upscale_files", deadly)
+    for _ in range(4):
+        with pytest.raises(Killed):
+            rows(worker()(batch(jobs)))
+    last = rows(worker()(batch(jobs)))
+    assert [row["status"] for row in last] == ["written", "written", "failed", "failed", "written", "written"]
+    assert "upscale it by itself" in last[3]["error"]
+
+
+def test_what_a_log_says_is_done_is_left_out_unless_something_changed(folder, tmp_path, tiny_pipeline):
+    jobs = plan_jobs([folder], tmp_path / "out")
+    pipeline, options, log = tiny_pipeline(), BatchOptions(), tmp_path / "log.jsonl"
+    for outcome in upscale_files(pipeline, jobs):
+        append_line(log, outcome.line())
+    record = make_record(pipeline, options.sampling, options.seed)
+
+    def left(**other):
+        return [job.source.name for job in left_to_do(jobs, log, record, BatchOptions(**other))]
+
+    assert left() == ["2.png"]  # which failed
+    assert left(sidecar=True) == ["2.png", *(f"{n}.png" for n in (0, 1, 3, 4, 5))]
+    (tmp_path / "out" / "5.png").unlink()
+    write_image(folder / "4.png", np.zeros((5, 5), np.uint8), overwrite=True)
+    assert sorted(left()) == ["2.png", "4.png", "5.png"]
+    other = make_record(tiny_pipeline(trained=False), options.sampling, options.seed)
+    assert len(left_to_do(jobs, log, other, options)) == 6
+
+
+def test_options_of_a_cluster_need_its_engine(folder, tmp_path):
+    done = retinashift("upscale", folder, "-o", tmp_path / "out", "--address", "10.0.0.5:6379")
+    assert "need --engine ray" in done.stderr
+
+
+@pytest.mark.cluster
+def test_a_local_cluster_gives_the_bytes_of_the_local_command_and_resumes(folder, checkpoint, tmp_path):
+    pytest.importorskip("ray")
+    log = tmp_path / "log.jsonl"
+    common = ("upscale", folder, "--checkpoint", checkpoint, "--sidecar")
+    local = in_a_fresh_process(*common, "-o", tmp_path / "local")
+    ray = (*common, "-o", tmp_path / "out", "--engine", "ray", "--workers", "2", "--log", log)
+    done = in_a_fresh_process(*ray)
+    assert (local.returncode, done.returncode) == (1, 1), done.stderr
+    assert done.stderr.count("failed: ") == 1
+    assert {n: d for n, d in contents(tmp_path / "out").items() if n.endswith("png")} == {
+        n: d for n, d in contents(tmp_path / "local").items() if n.endswith("png")
+    }
+    assert len(log.read_text().splitlines()) == 6
+    again = in_a_fresh_process(*ray, "--resume")
+    assert "0 of 6 written" in again.stderr
+    assert "5 were there already" in again.stderr
+
+
+@pytest.mark.cluster
+def test_a_killed_worker_costs_what_it_held(folder, checkpoint, tmp_path):
+    pytest.importorskip("ray")
+    for number in range(6, 40):
+        write_image(folder / f"{number}.png", np.full((48, 48, 3), number, np.uint8))
+    jobs = plan_jobs([folder], tmp_path / "out")
+    killed, outcomes = 0, []
+    for outcome in fleet.upscale_fleet(jobs, BatchOptions(), Fleet(workers=2, checkpoint=str(checkpoint))):
+        outcomes.append(outcome)
+        if len(outcomes) in (3, 10):
+            victims = [p for p in psutil.Process().children(recursive=True) if "MapWorker" in " ".join(p.cmdline())]
+            if victims:
+                os.kill(victims[0].pid, signal.SIGKILL)
+                killed += 1
+    assert killed == 2
+    assert sorted(o.job.source.name for o in outcomes) == sorted(job.source.name for job in jobs)
+    assert [o.job.source.name for o in outcomes if o.error] == ["2.png"]
+    assert len(contents(tmp_path / "out")) == 39
+
+
+@pytest.mark.cluster
+def test_ctrl_c_ends_a_fleet_without_half_a_file_or_a_process(folder, checkpoint, tmp_path):
+    pytest.importorskip("ray")
+    log = tmp_path / "log.jsonl"
+    given = ("upscale", folder, "-o", tmp_path / "out", "--engine", "ray", "--checkpoint", checkpoint, "--log", log)
+    command = [sys.executable, "-m", "retinashift", *map(str, given)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not log.exists():
+        time.sleep(0.1)
+    children = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate()
+    assert process.returncode in (1, 130), said  # 1: it was done before the signal came
+    _, alive = psutil.wait_procs(children, timeout=60)
+    assert not alive
+    assert all(path.suffix == ".png" for path in (tmp_path / "out").iterdir())
