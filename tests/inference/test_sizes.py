@@ -132,7 +132,7 @@ def test_a_smaller_result_reduced_again_gives_its_input(shared):
     assert len(pieces) == 40
     pipe = ResShiftPipeline.from_shipped()
     times = pipe.config.back_projections
-    for lr, full in zip(pieces, pipe(pieces, output_type="pt").images, strict=True):
+    for lr, full in zip(pieces, pipe(pieces, output_type="pt", back_projections=0).images, strict=True):
         given = torch.from_numpy(lr).permute(2, 0, 1)[None] / 127.5 - 1
         for side in (36, 48, 72):
             rows = at_size(iter([full[None] * 2 - 1]), given, (96, 96), (side, side), times, value_limits(given))

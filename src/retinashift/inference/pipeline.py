@@ -327,11 +327,12 @@ class ResShiftPipeline(DiffusionPipeline):
                         rows = checked.rows(rows)  # (1, 3, n*factor, w*factor)
                         if detail != 1 and not inside:
                             rows = scale_detail(rows, seen, factor, self.config.upsampling, detail)
-                        # 6. Project back onto the input, of 8 bits onto what rounds to it
+                        # 6. Project back onto the input, of 8 bits onto what rounds to it; a smaller result in 8
                         if prepared.grey:
                             rows = (band.mean(1, keepdim=True).expand_as(band) for band in rows)
                         cell = checked.cell if prepared.levels == 255 else None
-                        rows = back_project_rows(rows, seen, factor, plan.back_projections, bounds, cell)
+                        times = plan.back_projections if size == native else 0
+                        rows = back_project_rows(rows, seen, factor, times, bounds, cell)
                         # 7. Average the samples
                         if mean:
                             mean.add((band.mean(1, keepdim=True) if prepared.grey else band for band in rows), way)

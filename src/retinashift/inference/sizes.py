@@ -1,7 +1,8 @@
 """Results of any size up to the checkpoint's own: its result, reduced by the antialiased bicubic of the protocol.
 
-Reducing by bicubic twice is not reducing once, so a smaller result is projected onto the input again (`fidelity`) at
-its own size. All of it goes by bands of rows: neither the full result nor a second smaller one is held.
+Reducing by bicubic twice is not reducing once, so a smaller result is projected onto the input (`fidelity`) at its own
+size. Projecting the full result as well costs 0.02 dB on validation photographs (x2) and time. All of it goes by bands
+of rows: neither the full result nor a second smaller one is held.
 """
 
 from __future__ import annotations
