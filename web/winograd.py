@@ -37,7 +37,7 @@ def winograd_network(graph: Graph, layers: list[Layer], lq: str) -> str:
     there = graph.op("Expand", graph.constant(1.0), column)
     inside = _split(graph, graph.op("Pad", there, below))  # rows that are there, (1, 1, h, 1): what is below stays zero
     for first, second in zip(blocks[::2], blocks[1::2], strict=True):
-        middle = [graph.gelu(x) for x in _conv(graph, h, *first)]
+        middle = [graph.op("Gelu", x, domain="com.microsoft") for x in _conv(graph, h, *first)]  # onnxruntime's own
         change = _conv(graph, _each(graph, "Mul", middle, inside), *second)
         h = _each(graph, "Mul", _each(graph, "Add", h, change), inside)
     e0 = _conv(graph, _each(graph, "Add", h, skip), *write)
@@ -70,7 +70,7 @@ def _conv(graph: Graph, x: Rows, weight: torch.Tensor, bias: torch.Tensor) -> Ro
     packed, shape = graph.constant(taps, weight=True), _whole(graph, *weight.shape[:2], 1, 3)
     offset = graph.constant(bias.detach().float().cpu().numpy(), weight=True)
     m = []
-    for number, picture in enumerate(seen):  # the kernels are computed once, when the graph is loaded
+    for number, picture in enumerate(seen):  # computing the kernels takes no time beside the convolutions
         kernel = graph.op("Reshape", graph.op("MatMul", graph.constant(KERNELS[number : number + 1]), packed), shape)
         offsets = [offset] if number == 1 else []  # the second product is in each of the four sums once
         m.append(graph.op("Conv", picture, kernel, *offsets, kernel_shape=[1, 3], pads=[0, 1, 0, 1]))

@@ -147,7 +147,7 @@ def faithful_graph(
             outputs,
             graph.constants,
         ),
-        opset_imports=[helper.make_opsetid("", OPSET)],
+        opset_imports=[helper.make_opsetid(d, 1 if d else OPSET) for d in sorted({n.domain for n in graph.nodes})],
         producer_name="retinashift",
         ir_version=8,
     )

@@ -174,7 +174,7 @@ def _described(name: str, folder: Path) -> dict[str, Any]:
     return {
         "name": name, "scale": config.get("scale", 4), "note": " ".join(note[1].split()) if note else "",
         "modes": ["realistic"] if distilled else ["faithful", "realistic"],
-        "options": ["seed", "consistency", "format", "reference", *mapped],
+        "options": ["seed", "consistency", "scale", "turns", "format", "reference", *mapped],
     }  # fmt: skip
 
 

@@ -50,7 +50,8 @@ const checkpoint = () => engine.checkpoints.find(({ name }) => name === byId("ch
 
 /** Shows the controls that the checkpoint has. */
 function followCheckpoint() {
-  const { modes, note, options } = checkpoint();
+  const { modes, note, options, scale } = checkpoint();
+  byId("scale").max = byId("scale").value = scale;
   byId("about-checkpoint").textContent = note;
   byId("modes").replaceChildren(element("legend", {}, "Mode"), ...modes.map((name, i) => element("label", {},
     element("input", { type: "radio", name: "mode", value: name, checked: i === 0, oninput: settingsChanged }), ` ${MODES[name]}`)));
@@ -66,6 +67,8 @@ function settings() {
     seed: has("seed") ? Number(byId("seed").value) : 0,
     consistency: has("consistency") ? byId("consistency").checked : true,
     uncertainty: has("uncertainty") && byId("uncertainty").checked,
+    scale: has("scale") ? Number(byId("scale").value) : 0,
+    turns: has("turns") && byId("turns").checked ? 8 : 1,
     format: has("format") ? byId("format").value : "png",
   };
 }
@@ -178,6 +181,7 @@ function busy(yes) {
 }
 
 async function run() {
+  if (!byId("controls").reportValidity()) return;
   const chosen = settings(), print = fingerprint(), names = files.map(file => file.name);
   const made = `${chosen.checkpoint}, ${chosen.mode}`;
   running = new AbortController();

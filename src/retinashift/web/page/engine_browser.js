@@ -5,11 +5,18 @@ import { pngWithText, psnr, resample, sha256 } from "./pixels.js";
 const NOTE = "super-resolved by RetinaShift in a browser; fine detail is estimated, not measured; research use only";
 const SIGNATURES = { png: [0x89, 0x50, 0x4e, 0x47], jpeg: [0xff, 0xd8], webp: [0x52, 0x49, 0x46, 0x46] };
 
-let models;
+let models, worker;
+
+/** The worker, which loads the network at once: that takes as long as a small photograph. */
+function ready(model) {
+  worker ??= new Worker(new URL("worker.js", import.meta.url), { type: "module" });
+  worker.postMessage({ model });
+}
 
 /** What the folder offers, and how to have it work. */
 export async function open() {
   models = await (await fetch("models/index.json")).json();
+  ready(models.checkpoints[0]);
   return {
     place: "Everything is computed in this browser: no photograph leaves this machine.",
     formats: "PNG, JPEG and WebP, 8 bit.",
@@ -24,8 +31,11 @@ export async function open() {
 async function run({ files, reference, checkpoint }, { signal, progress }) {
   if (reference && files.length > 1) throw new Error(`one reference was given for ${files.length} photographs; upscale its own alone`);
   const model = models.checkpoints.find(({ name }) => name === checkpoint);
-  const worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
-  const stop = () => worker.terminate();
+  const stop = () => {
+    worker.terminate();
+    worker = undefined;
+    ready(model);
+  };
   signal.addEventListener("abort", stop);
   try {
     const photos = [];
@@ -33,7 +43,7 @@ async function run({ files, reference, checkpoint }, { signal, progress }) {
       const tell = (share, text) => progress((number + share) / files.length,
         `${files.length > 1 ? `photograph ${number + 1} of ${files.length}, ` : ""}${file.name}: ${text}`);
       try {
-        photos.push(await upscale(worker, model, file, reference, signal, tell));
+        photos.push(await upscale(model, file, reference, signal, tell));
       } catch (error) {
         if (signal.aborted) throw error;
         photos.push({ name: file.name, error: error.message });
@@ -42,19 +52,18 @@ async function run({ files, reference, checkpoint }, { signal, progress }) {
     return photos;
   } finally {
     signal.removeEventListener("abort", stop);
-    worker.terminate();
   }
 }
 
 /** One photograph, as the viewer shows it. */
-async function upscale(worker, model, file, reference, signal, tell) {
+async function upscale(model, file, reference, signal, tell) {
   const began = performance.now();
   tell(0, "reading");
   const lr = await read(file), { scale } = model;
   if (lr.width * lr.height > models.max_pixels) {
     throw new Error(`${lr.width} x ${lr.height} is above the limit of ${models.max_pixels.toLocaleString("en")} pixels in a browser`);
   }
-  const result = await computed(worker, model, lr, signal, tell);
+  const result = await computed(model, lr, signal, tell);
   const bicubic = resample(lr, result.width, result.height), seconds = (performance.now() - began) / 1000;
   const consistency = psnr(resample(result, lr.width, lr.height), lr);
   const record = { tool: "retinashift", scale, checkpoint: model.checkpoint, mode: "faithful", precision: model.precision,
@@ -110,7 +119,7 @@ async function read(file) {
 }
 
 /** The result of the worker, as ImageData. */
-function computed(worker, model, lr, signal, tell) {
+function computed(model, lr, signal, tell) {
   return new Promise((resolve, reject) => {
     signal.addEventListener("abort", () => reject(new Error("cancelled")), { once: true });
     worker.onmessage = ({ data }) => {

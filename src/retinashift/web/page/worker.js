@@ -5,13 +5,14 @@ import * as ort from "./ort/ort.wasm.bundle.min.mjs";
 
 const TILE = 256, MARGIN = 64, PROBE = 48;
 
-let session, opened, secondsPerPixel;
+let session, opening, opened, secondsPerPixel;
 
 onmessage = async ({ data: { model, lr } }) => {
   try {
     await open(model);
-    postMessage(await upscale(lr, model.scale));
+    if (lr) postMessage(await upscale(lr, model.scale));
   } catch (error) {
+    opened = undefined;
     postMessage({ error: error.message ?? String(error) });
   }
 };
@@ -24,13 +25,19 @@ async function fetched(name) {
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }
 
-async function open(model) {
-  if (opened === model.file) return;
+/** Loads a network; while it is loaded already, waits for that. */
+function open(model) {
+  if (opened !== model.file) opening = load(model);
+  opened = model.file;
+  return opening;
+}
+
+async function load(model) {
   postMessage({ progress: 0, text: "loading the network" });
   if (!ort.env.wasm.wasmBinary) ort.env.wasm.wasmBinary = await fetched("ort/ort-wasm-simd-threaded.wasm.gz");
   ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(8, navigator.hardwareConcurrency) : 1;
-  session = await ort.InferenceSession.create(await fetched(model.file), { executionProviders: ["wasm"] });
-  opened = model.file;
+  session = await ort.InferenceSession.create(await fetched(model.file), { executionProviders: ["wasm"],
+    graphOptimizationLevel: "disabled" }); // the graph is made for this runtime; looking for more takes seconds
   const began = performance.now();
   await infer({ data: new Uint8ClampedArray(4 * PROBE * PROBE), width: PROBE }, 0, 0, PROBE, PROBE);
   secondsPerPixel = (performance.now() - began) / 1000 / PROBE ** 2;
