@@ -16,9 +16,9 @@ from retinashift.models.swin_unet import SwinUNet
 from retinashift.models.vq import VQCodec
 from retinashift.official.convert import export_official, import_official
 from retinashift.training.batches import LatentCache
-from retinashift.training.run import published_rate, train
+from retinashift.training.run import train
 from retinashift.training.settings import ConfigError, TrainConfig
-from retinashift.training.weights import average
+from retinashift.training.weights import average, published_rate
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 WEIGHTS = "diffusion_pytorch_model.safetensors"

@@ -25,7 +25,7 @@ from retinashift.cli.options import (
     progress_bar,
     table_of,
     whole_numbers,
-)
+)  # fmt: skip
 from retinashift.inference.settings import Mode, Precision, Sampling
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def evaluate(
         parse_degradation,
         parse_metrics,
         run_evaluation,
-    )
+    )  # fmt: skip
 
     outputs = Outputs(json_path, csv_path, html_path)
     outputs.check(overwrite)

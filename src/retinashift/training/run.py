@@ -40,7 +40,7 @@ from retinashift.training.records import RunRecord
 from retinashift.training.settings import TrainConfig
 from retinashift.training.state import Position, State, lock_folder, save_state, state_to_resume, write_folder
 from retinashift.training.validation import validate
-from retinashift.training.weights import Weights
+from retinashift.training.weights import Weights, learning_rate
 
 Report = Callable[[str, dict[str, Any]], None]
 
@@ -49,30 +49,6 @@ _MIXED = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}  # accelerate's names of
 
 class TrainingError(ValueError):
     """A run that cannot go on, in one line."""
-
-
-def learning_rate(config: TrainConfig, step: int, progress: float) -> float:
-    """The rate of a step: linear warm-up times a cosine as `progress` goes from 0 to 1, or `published_rate`."""
-    optim = config.optim
-    if optim.schedule == "published":
-        last = optim.learning_rate_end
-        return published_rate(step, optim.learning_rate, last, config.run.steps, optim.warmup_steps)
-    warm = min(1.0, (step + 1) / max(1, optim.warmup_steps))
-    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-    return warm * (optim.learning_rate_end + (optim.learning_rate - optim.learning_rate_end) * cosine)
-
-
-def published_rate(step: int, base: float, last: float, steps: int, warmup: int) -> float:
-    """The learning rate of the official training at a step counted from 0.
-
-    It is set after a step for the next one, so the first step runs at the full rate; then a linear warm-up, and a
-    cosine from `base` to `last` over what remains.
-    """
-    if step == 0:
-        return base
-    if step <= warmup:
-        return base * step / warmup
-    return last + (base - last) * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
 
 
 def no_report(event: str, values: dict[str, Any]) -> None:
@@ -257,17 +233,11 @@ class Trainer:
         """What a display says of the run before its first step."""
         run, held_out = self.config.run, self.validation
         return {
-            "step": self.position.step,
-            "steps": run.steps,
-            "minutes": run.minutes,
-            "photographs": len(self.photographs),
-            "validation": 0 if held_out is None else len(held_out),
-            "device": str(self.device),
-            "processes": self.accelerator.num_processes,
-            "precision": run.precision,
-            "expected_minutes": self._expected_minutes(),
-            "out": str(self.folder),
-        }
+            "step": self.position.step, "steps": run.steps, "minutes": run.minutes,
+            "photographs": len(self.photographs), "validation": 0 if held_out is None else len(held_out),
+            "device": str(self.device), "processes": self.accelerator.num_processes, "precision": run.precision,
+            "expected_minutes": self._expected_minutes(), "out": str(self.folder),
+        }  # fmt: skip
 
     def _expected_minutes(self) -> float | None:
         """Of the steps to come, by the second of two trials that change nothing; None where processes share them."""

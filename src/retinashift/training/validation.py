@@ -37,10 +37,10 @@ def validate(
     scores: list[tuple[float, float]] = []
     picture = np.zeros((0, 0, 3), np.uint8)
     for index in range(len(photographs)):
-        hr = crop_to_multiple(_uint8(photographs.hr(index)), scale)
+        hr = crop_to_multiple(shown(photographs.hr(index).permute(1, 2, 0).cpu().numpy()), scale)
         given = photographs.lr(index)
         if given is not None:
-            lr = _uint8(given)
+            lr = shown(given.permute(1, 2, 0).cpu().numpy())
         elif degradation is not None:
             lr = degradation(hr, scale, np.random.default_rng((seed, index)))
         else:
@@ -57,8 +57,3 @@ def validate(
             picture = side_by_side(pictures, detail, SIDE, note="Framed: where the result differs most from bicubic")
     ours, bicubic = (float(np.mean(column)) for column in zip(*scores, strict=True))
     return {"psnr": ours, "psnr_bicubic": bicubic, "gain": ours - bicubic}, picture
-
-
-def _uint8(pixels: torch.Tensor) -> np.ndarray:
-    """(3, H, W) uint8 or uint16 -> (H, W, 3) uint8."""
-    return shown(pixels.permute(1, 2, 0).cpu().numpy())

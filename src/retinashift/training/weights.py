@@ -1,14 +1,15 @@
-"""The weights of a run: those that are trained, their average, and those that the run started from."""
+"""The weights of a run (trained, averaged, and of the start), and the rate at which they are trained."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
-from retinashift.training.settings import OptimSettings
+from retinashift.training.settings import OptimSettings, TrainConfig
 
 State = dict[str, Tensor]
 
@@ -80,3 +81,27 @@ def average(averaged: Mapping[str, Tensor], current: Mapping[str, Tensor], decay
 
 def _copied(weights: Mapping[str, Tensor]) -> State:
     return {name: value.detach().clone() for name, value in weights.items()}
+
+
+def learning_rate(config: TrainConfig, step: int, progress: float) -> float:
+    """The rate of a step: linear warm-up times a cosine as `progress` goes from 0 to 1, or `published_rate`."""
+    optim = config.optim
+    if optim.schedule == "published":
+        last = optim.learning_rate_end
+        return published_rate(step, optim.learning_rate, last, config.run.steps, optim.warmup_steps)
+    warm = min(1.0, (step + 1) / max(1, optim.warmup_steps))
+    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    return warm * (optim.learning_rate_end + (optim.learning_rate - optim.learning_rate_end) * cosine)
+
+
+def published_rate(step: int, base: float, last: float, steps: int, warmup: int) -> float:
+    """The learning rate of the official training at a step counted from 0.
+
+    It is set after a step for the next one, so the first step runs at the full rate; then a linear warm-up, and a
+    cosine from `base` to `last` over what remains.
+    """
+    if step == 0:
+        return base
+    if step <= warmup:
+        return base * step / warmup
+    return last + (base - last) * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
