@@ -91,6 +91,22 @@ def test_without_back_projection_a_smaller_result_is_the_reduced_one(tiny_pipeli
     assert torch.allclose(half, expected.clamp(0, 1), atol=1e-5)
 
 
+def test_rows_of_a_smaller_result_come_soon_after_those_they_are_made_of():
+    """What is held does not grow with the picture: every correction waits for a few rows of the input."""
+    lr, pulled, given = torch.zeros(1, 3, 400, 8), 0, 0
+
+    def bands():
+        nonlocal pulled
+        for _ in range(200):
+            pulled += 8
+            yield torch.zeros(1, 3, 8, 32)
+
+    for rows in at_size(bands(), lr, (1600, 32), (600, 12), 2, value_limits(lr)):
+        given += rows.shape[-2]
+        assert pulled - given * 1600 / 600 < 128
+    assert given == 600
+
+
 def test_a_map_of_a_smaller_result_is_the_root_of_the_reduced_variance():
     sigma = np.random.default_rng(0).random((40, 36), np.float32)
     assert np.allclose(reduce_map(np.full((40, 36), 0.25, np.float32), (15, 13)), 0.25, atol=1e-6)

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from retinashift.imaging.degradation.bicubic import keys_cubic
 from retinashift.imaging.files import replace_file
 from retinashift.imaging.fundus import LUMA
 from retinashift.inference.checkpoints import checkpoint_hash
@@ -191,17 +192,10 @@ def _marked(graph: Graph, sigma: str, estimate: str, y0: str, weight: str, scale
     return graph.op("Max", sigma, _repeat(graph, largest, scale, channels=1))
 
 
-def _keys_cubic(x: np.ndarray) -> np.ndarray:
-    """Keys' cubic kernel with a = -0.5 (1981, eq. 15)."""
-    x = np.abs(x)
-    near, far = (1.5 * x - 2.5) * x * x + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2
-    return np.where(x < 1, near, np.where(x < 2, far, 0.0))
-
-
 def _upsample(graph: Graph, x: str, inside: str, channels: int, scale: int) -> str:
     """Bicubic interpolation of (B, C, H, W) to (B, C, H*scale, W*scale), as `upsample_bicubic`."""
     phase, tap = (np.arange(scale) + 0.5) / scale, np.arange(-2, 3) + 0.5
-    kernel = _keys_cubic(tap - phase[:, None])  # (scale, 5)
+    kernel = keys_cubic(tap - phase[:, None])  # (scale, 5)
     kernels = torch.from_numpy(np.einsum("ai,bj->abij", kernel, kernel).reshape(scale**2, 1, 5, 5))
 
     def spread(x: str, channels: int) -> str:
@@ -310,7 +304,7 @@ def _reduce(graph: Graph, x: str, scale: int, axis: int) -> str:
     """Antialiased bicubic reduction of (B, 3, H, W) along its height (axis 0) or width (axis 1)."""
     before = 3 * scale // 2
     tap = (np.arange(4 * scale) - before + 0.5) / scale - 0.5
-    kernel = _keys_cubic(tap)
+    kernel = keys_cubic(tap)
     kernel /= kernel.sum()  # (4*scale,)
     shape, pads, strides = [1, 1], [0, 0, 0, 0], [1, 1]
     shape[axis], strides[axis] = 4 * scale, scale

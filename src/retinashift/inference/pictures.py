@@ -109,8 +109,7 @@ class Canvas:
 
 def turn(x: Tensor, way: int) -> Tensor:
     """The last two dimensions in one of eight ways: transposed (4), then turned upside down (2), then mirrored (1)."""
-    x = x.mT if way & 4 else x
-    return x.flip([side for bit, side in ((2, -2), (1, -1)) if way & bit]) if way else x
+    return _flipped(x.mT if way & 4 else x, way)
 
 
 def turn_back(x: Tensor, way: int) -> Tensor:
@@ -120,8 +119,12 @@ def turn_back(x: Tensor, way: int) -> Tensor:
     >>> all(torch.equal(turn_back(turn(x, way), way), x) for way in range(8))
     True
     """
-    x = x.flip([side for bit, side in ((2, -2), (1, -1)) if way & bit])
+    x = _flipped(x, way)
     return x.mT if way & 4 else x
+
+
+def _flipped(x: Tensor, way: int) -> Tensor:
+    return x.flip([side for bit, side in ((2, -2), (1, -1)) if way & bit]) if way & 3 else x
 
 
 class SampleMean:
@@ -140,7 +143,7 @@ class SampleMean:
         mean = self.mean.mT if way & 4 else self.mean  # a view
         top = 0
         for rows in sample:
-            rows = rows.cpu().flip([side for bit, side in ((2, -2), (1, -1)) if way & bit])
+            rows = _flipped(rows.cpu(), way)
             bottom = top + rows.shape[-2]
             place = slice(mean.shape[-2] - bottom, mean.shape[-2] - top) if way & 2 else slice(top, bottom)
             mean[..., place, :] += (rows - mean[..., place, :]) / self.count

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from retinashift.imaging.degradation.bicubic import resize_channels
+from retinashift.imaging.degradation.bicubic import keys_cubic, resize_channels
 from retinashift.inference.fidelity import Limits
 
 Size = tuple[int, int]
@@ -66,7 +66,7 @@ class RowResampler:
         ratio = self.size[0] / self.target[0]
         first, last = self.reach(start)[0], self.reach(stop - 1)[1]
         place = np.arange(first, last) + 0.5 - (np.arange(start, stop)[:, None] + 0.5) * ratio
-        weights = _keys_cubic(place / max(ratio, 1.0))
+        weights = keys_cubic(place / max(ratio, 1.0))
         weights /= weights.sum(1, keepdims=True)
         matrix = torch.from_numpy(weights).to(held)  # (m, n)
         with torch.autocast(held.device.type, enabled=False):  # a picture in half precision would be rounded
@@ -170,10 +170,3 @@ def _projected(bands: Iterator[Tensor], lr: Tensor, size: Size, limits: Limits |
                 done = stop
 
     return _within(corrected(), lr, size, limits)
-
-
-def _keys_cubic(x: np.ndarray) -> np.ndarray:
-    """Keys' cubic kernel with a = -0.5 (1981, eq. 15)."""
-    x = np.abs(x)
-    near, far = (1.5 * x - 2.5) * x * x + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2
-    return np.where(x < 1, near, np.where(x < 2, far, 0.0))

@@ -140,3 +140,10 @@ def resize_channels(pixels: np.ndarray, size: tuple[int, int], filter_: Image.Re
         channels = [resize_channels(pixels[..., c], size, filter_) for c in range(pixels.shape[2])]
         return np.stack(channels, axis=-1)  # (height, width, C)
     return np.array(Image.fromarray(np.ascontiguousarray(pixels)).resize(size[::-1], filter_))
+
+
+def keys_cubic(x: np.ndarray) -> np.ndarray:
+    """Keys' cubic kernel with a = -0.5 (1981, eq. 15)."""
+    x = np.abs(x)
+    near, far = (1.5 * x - 2.5) * x * x + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2
+    return np.where(x < 1, near, np.where(x < 2, far, 0.0))
