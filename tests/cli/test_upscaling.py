@@ -148,8 +148,10 @@ def test_a_run_in_a_file_has_a_line_every_ten_seconds_and_an_estimate_if_it_is_l
     ]
 
 
-def test_a_quiet_run_prints_failures_only(upscale, tmp_path, checkpoint, capsys):
-    assert upscale("quiet", "--quiet")[0].stderr == ""
+def test_a_quiet_run_prints_warnings_and_failures_only(upscale, tmp_path, checkpoint, capsys):
+    loud, quiet = (upscale(name, *options)[0].stderr for name, options in (("loud", ()), ("quiet", ("--quiet",))))
+    assert "1 of 1 written" in loud
+    assert all("checkpoint is for" in line for line in quiet.splitlines())  # a warning
     (tmp_path / "none.png").write_bytes(b"no image")
     done = retinashift("upscale", tmp_path / "none.png", "-o", tmp_path / "out", "-c", checkpoint, "--quiet")
     assert [line[:8] for line in done.stderr.splitlines()] == ["failed: "]

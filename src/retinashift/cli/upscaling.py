@@ -130,7 +130,7 @@ def upscale(
         float | None,
         typer.Option(min=0, help="With --engine ray; may be a part of one. Default: 1 where there are GPUs."),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print failures only.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print warnings and failures only.")] = False,
     device: Device = "auto",
     checkpoint: Checkpoint = "",
 ) -> None:
