@@ -108,5 +108,7 @@ def test_bundled_checkpoints_name_what_they_were_trained_on_and_no_test_set(shar
     for folder in (files("retinashift") / "weights").iterdir():
         known = read_trained_on(Path(str(folder)))
         assert known >= trained
-        for name in ("stare", "drive/images", "val"):
-            assert not known & set(content_hashes(list_source(Source(str(shared / "data" / name)))))
+        tests = [Source(str(shared / "data" / name)) for name in ("drive/images", "val", "lesions")]
+        tests.append(Source(str(shared / "data" / "stare"), "stare", split="test"))
+        for source in tests:
+            assert not known & set(content_hashes(list_source(source)))
