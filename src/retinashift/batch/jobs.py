@@ -131,25 +131,28 @@ def plan_jobs(
     target = place_of(out, "-o takes a folder or file name, local or at s3://, gs:// or az://")
     if isinstance(target, Remote) and target.scheme.startswith("http"):
         raise ImageError(f"{target} cannot be written to; -o takes a folder, local or at s3://, gs:// or az://")
-    found = _find(places)
     one_file = target.suffix.lower() in WRITE_SUFFIXES and not (isinstance(target, Path) and target.is_dir())
-    if one_file and len(found) > 1:
-        raise ImageError(f"{len(found)} images cannot be written into one file {target}; give a folder with -o")
+    jobs: list[Job] = []
+    mine: list[bool] = []
+    for source, name, suffix in _find(places):
+        own = partial(own_suffix, source) if isinstance(source, Path) else partial(str, suffix)
+        below = result_name(PurePosixPath(name), file_format, own).as_posix()
+        # an equal name is kept as one string, of which a million are held
+        jobs.append(Job(source, target if one_file else target / (name if below == name else below)))
+        if shard is not None:
+            mine.append(shard.holds(name))
+    if one_file and len(jobs) > 1:
+        raise ImageError(f"{len(jobs)} images cannot be written into one file {target}; give a folder with -o")
     if one_file and file_format != "same" and format_of(Path(target.name)) != format_of(Path(f"x.{file_format}")):
         raise ImageError(f"-o {target} and --format {file_format} name two formats; omit one of them")
     if not one_file and ((isinstance(target, Path) and target.is_file()) or target.suffix.lower() in _UNWRITTEN):
         allowed = ", ".join(WRITE_SUFFIXES)
         raise ImageError(f"{target} is neither a folder nor a file with one of {allowed}; choose another name with -o")
-    _refuse_former_results(places, [source for source, *_ in found], target)
-    jobs = []
-    for source, name, own in found:
-        below = result_name(PurePosixPath(name), file_format, own).as_posix()
-        # an equal name is kept as one string, of which a million are held
-        jobs.append(Job(source, target if one_file else target / (name if below == name else below)))
+    _refuse_former_results(places, [job.source for job in jobs], target)
     beside = partial(wanted_beside, sidecar=sidecar, uncertainty=uncertainty, figure=figure)
     _refuse_clashes(jobs, beside)
     if shard is not None:
-        jobs = [job for job, (_, name, _) in zip(jobs, found, strict=True) if shard.holds(name)]
+        jobs = [job for job, held in zip(jobs, mine, strict=True) if held]
     if overwrite:
         return jobs
     exists = lookup([job.target for job in jobs])
@@ -166,26 +169,24 @@ def plan_jobs(
     return jobs
 
 
-def _find(places: Sequence[Place]) -> list[tuple[Place, str, Callable[[], str]]]:
-    """Each image once, its path below what was given, and what finds the suffix that its content calls for."""
-    found: list[tuple[Place, str, Callable[[], str]]] = []
+def _find(places: Sequence[Place]) -> Iterator[tuple[Place, str, str]]:
+    """Each image once, its path below what was given and, of a remote one, the suffix that its content calls for."""
     local = [place for place in places if isinstance(place, Path)]
     if local or not places:
         for path, relative in find_images(local):
-            found.append((path, relative.as_posix(), partial(own_suffix, path)))
+            yield path, relative.as_posix(), ""
     others: list[Place] = []
     seen: set[str] = set()
     remote = [place for place in places if isinstance(place, Remote)]
     for place in remote:
         for file, name, suffix in find_remote(place, others):
             if len(remote) == 1 or str(file) not in seen:
-                found.append((file, name, partial(str, suffix)))
-                if len(remote) > 1:
-                    seen.add(str(file))
+                yield file, name, suffix
+            if len(remote) > 1:
+                seen.add(str(file))
     if others:
         more = f" and {len(others) - 1} more" if len(others) > 1 else ""
         logger.warning("%s%s: left out, not among the images that are read", printable(str(others[0])), more)
-    return found
 
 
 def lookup(targets: Sequence[Place]) -> Callable[[Place], bool]:

@@ -44,16 +44,20 @@ class Remote:
     """Path below `root`; "" is the folder itself."""
     query: str = field(default="", repr=False)
     """Of an http address, with its question mark."""
-    size: int = field(default=-1, compare=False)
-    """Bytes, as the listing says; -1 if it does not."""
     stamp: str = field(default="", compare=False)
-    """What changes when the file does: its entity tag or time."""
+    """What changes when the file does: its size, a dash, and its entity tag or time; "" if that is not known."""
 
     def __str__(self) -> str:
         return f"{self.root}/{self.below}" if self.below else self.root
 
     def __truediv__(self, other: str | PurePosixPath) -> Remote:
         return Remote(self.root, f"{self.below}/{other}" if self.below else str(other))
+
+    @property
+    def size(self) -> int:
+        """Bytes, as the listing says; -1 if it does not."""
+        size = self.stamp.partition("-")[0]
+        return int(size) if size else -1
 
     @property
     def name(self) -> str:
@@ -92,7 +96,7 @@ class Remote:
                 return None
             if info["type"] != "file":
                 return None
-            return replace(self, size=-1 if info.get("size") is None else info["size"], stamp=_stamp(info))
+            return replace(self, stamp=_stamp(info.get("size"), info))
 
     def read_bytes(self) -> bytes:
         with _clear(self, "read"):
@@ -204,15 +208,15 @@ def listing(folder: Remote) -> Iterator[Remote]:
         ImageError: a key that cannot be a file name.
         OSError: no such bucket, or it may not be listed.
     """
-    prefix = f"{folder}/"
+    root, prefix = str(folder), f"{folder}/"  # one string for all files
     with _clear(folder, "listed"):
-        for path, size, stamp in _entries(folder):
+        for path, stamp in _entries(folder):
             below = path.removeprefix(prefix)
             if below.endswith("/") or not below:  # the mark of an empty folder
                 continue
             if not {"", ".", ".."}.isdisjoint(below.split("/")) or "\0" in below:
                 raise ImageError(f"{path}: a key that cannot be the name of a file; rename it")
-            yield Remote(str(folder), below, size=size, stamp=stamp)
+            yield Remote(root, below, stamp=stamp)
 
 
 def read_place(place: Place, max_pixels: int) -> bytes:
@@ -277,12 +281,12 @@ def _heads(files: Sequence[Remote]) -> dict[str, bytes]:
     return {file.below: head for file, head in zip(files, found, strict=True)}
 
 
-def _entries(folder: Remote) -> Iterator[tuple[str, int, str]]:
-    """Address, size and stamp of every key below a folder."""
+def _entries(folder: Remote) -> Iterator[tuple[str, str]]:
+    """Address and stamp of every key below a folder."""
     system, scheme = folder._system(), folder.scheme
     if scheme != "s3":
         for path, info in system.find(str(folder), detail=True).items():
-            yield f"{scheme}://{path.partition('://')[2] or path}", info.get("size") or 0, _stamp(info)
+            yield f"{scheme}://{path.partition('://')[2] or path}", _stamp(info.get("size"), info)
         return
     bucket, _, key = str(folder).partition("://")[2].partition("/")
     page: dict[str, Any] = {"IsTruncated": True}
@@ -290,12 +294,13 @@ def _entries(folder: Remote) -> Iterator[tuple[str, int, str]]:
         more = {"ContinuationToken": page["NextContinuationToken"]} if "NextContinuationToken" in page else {}
         page = system.call_s3("list_objects_v2", Bucket=bucket, Prefix=f"{key}/" if key else "", **more)
         for item in page.get("Contents", ()):
-            yield f"s3://{bucket}/{item['Key']}", item["Size"], item["ETag"].strip('"')
+            yield f"s3://{bucket}/{item['Key']}", _stamp(item["Size"], item)
 
 
-def _stamp(info: dict[str, Any]) -> str:
+def _stamp(size: int | None, info: dict[str, Any]) -> str:
     keys = ("ETag", "etag", "mtime", "last_modified", "LastModified")
-    return next((str(info[key]).strip('"') for key in keys if info.get(key)), "")
+    tag = next((str(info[key]).strip('"') for key in keys if info.get(key)), "")
+    return f"{'' if size is None else size}-{tag}" if tag else ""
 
 
 @lru_cache

@@ -1,0 +1,187 @@
+"""What fleets cost: a million simulated files, workers against processes, and workers that are killed.
+
+    python benchmarks/fleet.py simulate --files 1000000      # list, plan, shard, log and resume, with no network
+    python benchmarks/fleet.py rate PHOTOGRAPHS CHECKPOINT   # 2 workers of Ray against 2 local processes
+    python benchmarks/fleet.py kill PHOTOGRAPHS CHECKPOINT   # a worker killed 20 times in one job
+
+Times of a busy machine are compared with each other only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from unittest import mock
+
+import psutil
+
+from retinashift.batch import places
+from retinashift.batch.fleet import Fleet, left_to_do, upscale_fleet
+from retinashift.batch.jobs import Shard, plan_jobs
+from retinashift.batch.places import Remote
+from retinashift.batch.record import Outcome, merge_logs
+from retinashift.batch.upscale import BatchOptions
+from retinashift.imaging.provenance import Provenance
+
+_REQUEST_SECONDS = 0.002
+_PAGE = 1000
+
+
+class Simulated:
+    """A store of numbered photographs. A request takes a while and moves nothing."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.requests = 0
+
+    def info(self, address: str) -> dict[str, object]:
+        raise FileNotFoundError(address)
+
+    def call_s3(self, method: str, *, Bucket: str, Prefix: str, ContinuationToken: str = "0") -> dict[str, object]:
+        assert method == "list_objects_v2"
+        time.sleep(_REQUEST_SECONDS)
+        self.requests += 1
+        first, last = int(ContinuationToken), min(int(ContinuationToken) + _PAGE, self.count)
+        items = [
+            {
+                "Key": f"{Prefix}site-{n % 50:02d}/2026/patient-{n:07d}_left.png",
+                "Size": 90_000 + n,
+                "ETag": f'"{n:032x}"',
+            }
+            for n in range(first, last)
+        ]
+        return {"Contents": items, "IsTruncated": last < self.count, "NextContinuationToken": str(last)}
+
+
+def memory() -> float:
+    """MiB of this process."""
+    return psutil.Process().memory_info().rss / 2**20
+
+
+def simulate(count: int) -> None:
+    """Print seconds of processor and memory of each stage for that many files."""
+    store, record = Simulated(count), Provenance(4, "c" * 64, 1, None, "", versions={"retinashift": "0"})
+    start = memory()
+    clock = time.process_time()
+
+    def told(stage: str) -> None:
+        nonlocal clock
+        now = time.process_time()
+        print(f"{count:>9,} files  {stage:<22} {now - clock:7.1f} s  {memory() - start:6.0f} MiB more", flush=True)
+        clock = time.process_time()
+
+    with mock.patch.object(places, "open_system", return_value=store), tempfile.TemporaryDirectory() as folder:
+        log = Path(folder, "log.jsonl")
+        jobs = plan_jobs(["s3://in/study"], "s3://out/study", resume=True)
+        assert len(jobs) == count
+        told(f"list and plan, {store.requests} req.")
+        shard = Shard(3, 16)
+        held = sum(shard.holds(job.source.below) for job in jobs if isinstance(job.source, Remote))
+        told(f"shard 3/16: {held:,}")
+        with log.open("wb") as file:
+            for number, job in enumerate(jobs):
+                if number % 10:  # a tenth was not reached
+                    mine = Provenance(**{**vars(record), "input": f"{number:064x}", "consistency_db": 51.2})
+                    file.write(Outcome(job, record=mine).line().encode())
+        told("write the log")
+        left = left_to_do(jobs, log, record, BatchOptions())
+        assert len(left) == -(-count // 10), len(left)
+        told("resume from the log")
+        merge_logs([log], Path(folder, "all.jsonl"))
+        told("merge logs")
+    print(f"{count:>9,} files  largest memory {peak():.0f} MiB, with the libraries {start:.0f} MiB")
+
+
+def peak() -> float:
+    """MiB of this process at its largest."""
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+def rate(folder: Path, checkpoint: str) -> None:
+    """Photographs a second of two local processes of one thread, and of two workers; the start is left out."""
+    with tempfile.TemporaryDirectory() as out:
+        runs = []
+        for number in (1, 2):
+            log = Path(out, f"{number}.jsonl")
+            command = [sys.executable, "-m", "retinashift", "upscale", str(folder), "-o", f"{out}/local", "--shard",
+                       f"{number}/2", "--checkpoint", checkpoint, "--log", str(log), "--quiet"]  # fmt: skip
+            runs.append((subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}), log))
+        while not all(log.exists() for _, log in runs):
+            time.sleep(0.01)
+        before = sum(len(log.read_bytes().splitlines()) for _, log in runs)
+        begun = time.perf_counter()
+        for process, _ in runs:
+            process.wait()
+        jobs = plan_jobs([folder], f"{out}/ray")
+        local = (len(jobs) - before) / (time.perf_counter() - begun)
+        asked, first, done = time.perf_counter(), 0.0, 0
+        for _ in upscale_fleet(jobs, BatchOptions(), Fleet(workers=2, checkpoint=checkpoint)):
+            done += 1
+            if not first:
+                first, done = time.perf_counter(), 0
+        ray = done / (time.perf_counter() - first)
+        print(f"{len(jobs)} photographs: local {local:.2f}/s, Ray {ray:.2f}/s, ratio {ray / local:.2f}, "
+              f"start to the first outcome {first - asked:.0f} s")  # fmt: skip
+        same = all(Path(out, "local", j.target.name).read_bytes() == j.target.read_bytes() for j in jobs)
+        print("equal bytes" if same else "BYTES DIFFER")
+
+
+def workers_of(process: psutil.Process) -> list[psutil.Process]:
+    """The actors below a process."""
+    return [child for child in process.children(recursive=True) if "MapWorker" in " ".join(child.cmdline()[:2])]
+
+
+def kill(folder: Path, checkpoint: str, times: int) -> None:
+    """Kill a worker at random moments, and count what was done more than once."""
+    draw, killed, over = random.Random(0), 0, threading.Event()
+
+    def killer() -> None:
+        nonlocal killed
+        while not over.wait(draw.uniform(0.5, 4)) and killed < times:
+            if found := workers_of(psutil.Process()):
+                os.kill(draw.choice(found).pid, signal.SIGKILL)
+                killed += 1
+
+    with tempfile.TemporaryDirectory() as out:
+        jobs = plan_jobs([folder], out)
+        thread = threading.Thread(target=killer)
+        thread.start()
+        try:
+            outcomes = list(upscale_fleet(jobs, BatchOptions(), Fleet(workers=2, checkpoint=checkpoint)))
+        finally:
+            over.set()
+            thread.join()
+        whole = sum(path.suffix == ".png" for path in Path(out).iterdir())
+        names = {outcome.job.source for outcome in outcomes}
+        print(f"{killed} kills, {len(jobs)} jobs: {len(outcomes)} outcomes of {len(names)} photographs, "
+              f"{sum(bool(o.error) for o in outcomes)} failed, {whole} results")  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("simulate", "rate", "kill"))
+    parser.add_argument("folder", nargs="?", type=Path)
+    parser.add_argument("checkpoint", nargs="?", default="")
+    parser.add_argument("--files", type=int, default=100_000)
+    parser.add_argument("--times", type=int, default=20)
+    given = parser.parse_args()
+    if given.what == "simulate":
+        simulate(given.files)
+    elif given.what == "rate":
+        rate(given.folder, given.checkpoint)
+    else:
+        kill(given.folder, given.checkpoint, given.times)
+
+
+if __name__ == "__main__":
+    main()
