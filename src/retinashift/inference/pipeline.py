@@ -40,7 +40,7 @@ from retinashift.inference.streaming import LightChain
 from retinashift.inference.tiles import LearnedCodec
 from retinashift.inference.uncertainty import Calibration, ScaleMap
 from retinashift.inference.whole import WholeChain
-from retinashift.models.codec import Codec, PixelCodec, Upsampling, upsample_bicubic
+from retinashift.models.codec import Codec, PixelCodec, Upsampling
 from retinashift.models.light_net import LightNet
 from retinashift.models.swin_unet import SwinUNet
 from retinashift.models.uncertainty_head import UncertaintyHead
@@ -175,7 +175,8 @@ class ResShiftPipeline(DiffusionPipeline):
 
         pipeline = cls.from_pretrained(folder.parent / "x4", **kwargs)
         add_bundled(pipeline.denoiser, adapter)
-        pipeline.register_to_config(calibration=None, _name_or_path=str(folder))  # the spread of its samples is another
+        pipeline.drop_uncertainty()
+        pipeline.register_to_config(_name_or_path=str(folder))
         return pipeline
 
     def load_adapter(self, folder: str | Path) -> None:
@@ -302,7 +303,7 @@ class ResShiftPipeline(DiffusionPipeline):
             scales = ScaleMap(lr.shape[-2], lr.shape[-1], factor) if calibration else None
             kept = sum(held.nbytes for held in (canvas, mean, scales) if held)  # on a GPU they lie elsewhere
             room = max(0, budget - kept) if device.type == "cpu" else budget
-            check, limits = self.self_check(lr), value_limits(lr) if self.bounded else None
+            check, limits = self._self_check(lr), value_limits(lr) if self._bounded else None
             curve = (self.config.detail_curves or {}).get(plan.curve)
             detail = factor_at(curve, finest_energy(lr)) if curve else 1.0
             inside = plan.detail_gain != 1  # the chain amplifies what a sample adds to its mean
@@ -311,7 +312,7 @@ class ResShiftPipeline(DiffusionPipeline):
                 for way in range(turns):
                     # 3. Encode, turned one way: y0 is the interpolated input in the space of the chain
                     seen = turn(lr, way)  # (1, 3, h, w) or (1, 3, w, h)
-                    checked = self.self_check(seen) if way else check
+                    checked = self._self_check(seen) if way else check
                     bounds = limits and (turn(limits[0], way), turn(limits[1], way))
                     gain = plan.detail_gain * (detail if inside else 1)
                     chain = self._chain(turn(prepared.lr, way), seed, gain, None if way else scales)
@@ -356,10 +357,6 @@ class ResShiftPipeline(DiffusionPipeline):
 
         result.account = account_of(self, settings, images, generator)
         return result
-
-    def upsample(self, lr: Tensor) -> Tensor:
-        """y0 as a picture: the bicubic interpolation, (B, 3, h, w) -> (B, 3, h*scale, w*scale)."""
-        return upsample_bicubic(lr, self.config.scale, self.config.upsampling)
 
     @property
     def image_codec(self) -> Codec:
@@ -413,13 +410,12 @@ class ResShiftPipeline(DiffusionPipeline):
         """The callback, told which image and sample a step belongs to."""
         return None if callback is None else lambda state: callback({"image": image, "member": member} | state)
 
-    def self_check(self, lr: Tensor) -> SelfCheck:
-        """The check of one picture, (1, 3, h, w) in [-1, 1]."""
+    def _self_check(self, lr: Tensor) -> SelfCheck:
         measure: Measure = self.config.check_measure or ("value" if self.image_codec.lossless else "off")
         return SelfCheck(lr, self.config.scale, self.config.upsampling, measure, self.config.check_threshold)
 
     @property
-    def bounded(self) -> bool:
+    def _bounded(self) -> bool:
         """Whether `value_limits` hold of a result."""
         return self.image_codec.lossless if self.config.bounded is None else bool(self.config.bounded)
 

@@ -11,14 +11,15 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from retinashift.data.photographs import Item
 from retinashift.imaging.degradation.pipeline import Camera, Degradation
-from retinashift.inference.fidelity import back_project, value_limits, within
 from retinashift.inference.pipeline import ResShiftPipeline
+from retinashift.models.codec import upsample_bicubic
 from retinashift.models.uncertainty_head import UncertaintyHead
 from retinashift.training.batches import make_batch, quantise
 from retinashift.training.pool import PhotographSet
@@ -114,23 +115,18 @@ def train_head(
 
 
 def faithful_result(pipeline: ResShiftPipeline, lr: Tensor) -> tuple[Tensor, Tensor]:
-    """The default result of inputs, (B, 3, H, W) rounded to 8 bit in [0, 1], and the features it was made from.
+    """The default result of inputs, (B, 3, H, W) of 8 bit in [0, 1], and the features it was made from.
 
     Args:
-        lr: (B, 3, h, w) in [0, 1].
+        lr: (B, 3, h, w) of 8 bit in [0, 1].
     """
-    net, codec, scale = pipeline.denoiser, pipeline.image_codec, pipeline.config.scale
+    net, codec = pipeline.denoiser, pipeline.image_codec
+    pixels = lr.mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    made = pipeline(list(pixels), num_inference_steps=1).images  # (H, W, 3) uint8 each
+    result = torch.from_numpy(np.stack(made)).permute(0, 3, 1, 2).to(lr) / 255
     lr = lr * 2 - 1
-    y0 = codec.encode(pipeline.upsample(lr))
-    features = net.features(y0, len(pipeline.scheduler) - 1, lr)  # (B, width, h, w)
-    x0 = pipeline.scheduler.predict_x0(net.residual(features), len(pipeline.scheduler) - 1, y0, y0)
-    result = codec.decode(x0).float()  # (B, 3, H, W)
-    checked = [list(pipeline.self_check(a).rows(iter([b]))) for a, b in zip(lr.split(1), result.split(1), strict=True)]
-    result = torch.cat([torch.cat(bands, -2) for bands in checked])
-    limits = value_limits(lr) if pipeline.bounded else None
-    result = within(result, limits, scale)
-    result = back_project(result, lr, scale, pipeline.config.back_projections, limits)
-    return quantise(result / 2 + 0.5), features
+    y0 = codec.encode(upsample_bicubic(lr, pipeline.config.scale, pipeline.config.upsampling))
+    return result, net.features(y0, len(pipeline.scheduler) - 1, lr)
 
 
 def _flattened(images: Tensor, share: int, positions: Iterable[int]) -> Tensor:
