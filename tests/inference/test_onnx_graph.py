@@ -60,6 +60,18 @@ def test_values_are_those_of_the_pipeline_within_one_level_at_any_size(shipped, 
         assert np.abs(levels(run, small[None])[0] - expected).max() <= 1
 
 
+def test_the_second_output_is_the_uncertainty_map_also_where_bicubic_was_returned(shipped, retina):
+    session = onnxruntime.InferenceSession(faithful_graph(shipped).SerializeToString())
+    drawn = retina[:48, :48].copy()
+    drawn[20:22, 4:44], drawn[4:44, 20:22] = (0, 255, 0), (0, 255, 0)
+    for small in (retina[:31, :24], drawn):
+        expected = shipped(np.ascontiguousarray(small), output_uncertainty=True, precision="fp32").sigma[0]
+        given = small.transpose(2, 0, 1)[None].astype(np.float32) / np.float32(255)
+        (found,) = session.run(["uncertainty"], {"input": given})
+        assert found.shape == (1, 1, *expected.shape)
+        assert np.allclose(found[0, 0], expected, rtol=0.02, atol=1e-4)
+
+
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_photographs_of_a_batch_do_not_know_each_other(model, runtime, retina):
     run = RUNTIMES[runtime](model)
@@ -83,8 +95,9 @@ def test_the_file_says_what_it_is(shipped, tmp_path):
     assert facts["scale"] == "4"
     assert "research use" in facts["use"]
     assert len(facts["checkpoint"]) == 64
-    (given,), (made,) = session.get_inputs(), session.get_outputs()
+    (given,), (made, mapped) = session.get_inputs(), session.get_outputs()
     assert (given.name, made.name, given.type) == ("input", "output", "tensor(float)")
+    assert mapped.name == "uncertainty"
     with pytest.raises(ValueError, match="exists already"):
         export_onnx(shipped, tmp_path / "x4.onnx")
 
