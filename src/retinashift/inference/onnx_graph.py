@@ -136,7 +136,7 @@ def faithful_graph(
     value = TensorProto.FLOAT
     outputs = [helper.make_tensor_value_info("output", value, ["batch", 3, "height_out", "width_out"])]
     if features and pipeline.calibration is not None:
-        sigma = _sigma(graph, features, pipeline.uncertainty_head, pipeline.calibration.factor, scale)
+        sigma = _sigma(graph, features, lr, pipeline.uncertainty_head, pipeline.calibration.factor, scale)
         sigma = _marked(graph, sigma, estimate, y0, weight, scale)
         graph.nodes.append(helper.make_node("Identity", [sigma], ["uncertainty"]))
         outputs.append(helper.make_tensor_value_info("uncertainty", value, ["batch", 1, "height_out", "width_out"]))
@@ -173,11 +173,15 @@ def plain_network(graph: Graph, layers: Layers, lq: str) -> tuple[str, str]:
     return graph.conv3(features, *write), features
 
 
-def _sigma(graph: Graph, features: str, head: UncertaintyHead, factor: float, scale: int) -> str:
-    """The uncertainty map, (B, 1, H*s, W*s) in shares of full scale."""
+def _sigma(graph: Graph, features: str, lr: str, head: UncertaintyHead, factor: float, scale: int) -> str:
+    """The uncertainty map, (B, 1, H*s, W*s) in shares of full scale, the least where the input is flat."""
     hidden = graph.gelu(graph.conv3(features, head.read.weight, head.read.bias))
     log_scale = graph.conv3(hidden, head.write.weight, head.write.bias)  # (B, s*s, H, W)
     log_scale = graph.op("Clip", log_scale, graph.constant(LEAST), graph.constant(MOST))
+    window = {"kernel_shape": [5, 5], "pads": [2, 2, 2, 2], "strides": [1, 1]}
+    span = graph.op("Add", graph.op("MaxPool", lr, **window), graph.op("MaxPool", graph.op("Neg", lr), **window))
+    detailed = graph.op("Greater", graph.op("ReduceMax", span, axes=[1], keepdims=1), graph.constant(0.0))
+    log_scale = graph.op("Where", detailed, log_scale, graph.constant(LEAST))
     sigma = graph.op("Mul", graph.op("Exp", log_scale), graph.constant(factor))
     return graph.op("DepthToSpace", sigma, blocksize=scale, mode="CRD")
 

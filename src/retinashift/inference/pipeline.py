@@ -344,6 +344,7 @@ class ResShiftPipeline(DiffusionPipeline):
                 for band in rows if size == native else at_size(rows, lr, native, size, plan.back_projections, limits):
                     canvas.write(band)
                 if scales and calibration and result.sigma is not None:
+                    scales.flatten(lr)
                     sigma = check.mark(scales.values.mul_(calibration.factor).numpy())  # (h*factor, w*factor)
                     result.sigma.append(sigma if size == native else reduce_map(sigma, size))
             del chain, rows, mean  # the measurement needs their memory

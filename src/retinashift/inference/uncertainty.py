@@ -8,6 +8,7 @@ sigma = q(90 %) s / 1.645, so that 1.645 sigma on each side of the result covers
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,6 +17,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from retinashift.models.uncertainty_head import LEAST
 
 LEVEL = 0.9
 """Share of values that the stated interval covers."""
@@ -45,6 +48,17 @@ class ScaleMap:
     def restart(self) -> None:
         """The rows come again from the top."""
         self.row = 0
+
+    def flatten(self, lr: Tensor) -> None:
+        """Set the least scale where the 5x5 input pixels around are equal: nothing there can be misplaced.
+
+        Args:
+            lr: the input, (1, 3, h, w).
+        """
+        span = F.max_pool2d(lr, 5, 1, 2) + F.max_pool2d(-lr, 5, 1, 2)
+        flat = (span.amax(1, keepdim=True) == 0).float()  # (1, 1, h, w)
+        flat = F.interpolate(flat, scale_factor=self.factor)[0, 0].cpu()
+        self.values[flat > 0] = math.exp(LEAST)
 
     def write(self, log_scale: Tensor) -> None:
         """The next rows, (1, factor**2, n, w), logarithms."""
