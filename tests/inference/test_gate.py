@@ -123,3 +123,15 @@ def test_a_setting_of_earlier_versions_without_effect_is_accepted(tmp_path, tiny
     path = tmp_path / "denoiser" / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"cond_mask": False}))
     assert ResShiftPipeline.from_pretrained(tmp_path).config.scale == 4
+
+
+def test_tensors_that_overlap_in_their_file_are_refused(tmp_path, tiny_pipeline):
+    tiny_pipeline().save_pretrained(tmp_path)
+    whole = (tmp_path / WEIGHTS).read_bytes()
+    length = int.from_bytes(whole[:8], "little")
+    header = json.loads(whole[8 : 8 + length])
+    first, second = [name for name in header if name != "__metadata__"][:2]
+    header[second]["data_offsets"] = header[first]["data_offsets"]
+    text = json.dumps(header).encode()
+    (tmp_path / WEIGHTS).write_bytes(len(text).to_bytes(8, "little") + text + whole[8 + length :])
+    assert WEIGHTS in refused(tmp_path)

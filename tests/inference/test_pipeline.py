@@ -27,7 +27,7 @@ def seeded(seed: int) -> torch.Generator:
 
 def test_output_is_exactly_scale_times_the_input_for_odd_sizes(tiny_pipeline):
     pipe = tiny_pipeline()
-    for height, width in ((1, 1), (3, 17), (11, 5)):
+    for height, width in ((1, 1), (3, 17), (11, 5), (1, 199), (197, 2), (101, 103)):
         assert pipe(picture(shape=(height, width, 3))).images[0].shape == (4 * height, 4 * width, 3)
 
 

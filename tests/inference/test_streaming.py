@@ -68,7 +68,7 @@ def test_less_memory_means_thinner_bands(tiny_pipeline):
     counts = [planned_rows(2000, net, memory) for memory in (2**34, 3 * 10**7, 10**7, 0)]
     assert counts == sorted(counts, reverse=True)
     assert counts[0] == streaming.LEAST_ROWS
-    assert counts[-1] == 1
+    assert counts[-1] == streaming.FEWEST_ROWS
 
 
 def test_freed_memory_goes_back_between_bands_only_where_it_is_scarce(tiny_pipeline, monkeypatch):
@@ -78,7 +78,15 @@ def test_freed_memory_goes_back_between_bands_only_where_it_is_scarce(tiny_pipel
     pipe(picture(), memory=2**40)
     assert not given
     pipe(picture(), memory=1)
-    assert len(given) > 61 / 2  # bands of one row, but for the last
+    assert len(given) >= 61 / streaming.FEWEST_ROWS  # thin bands
+
+
+def test_a_limit_that_the_thinnest_bands_exceed_is_named(tiny_pipeline, caplog):
+    pipe = tiny_pipeline()
+    pipe(picture(), memory=2**40)
+    assert not caplog.messages
+    pipe(picture(), memory=1)
+    assert [message for message in caplog.messages if "0 MiB are left of the memory limit" in message]
 
 
 def test_what_the_result_takes_of_the_memory_is_not_planned_for_bands(tiny_pipeline, monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import os
 import pickle
+import pkgutil
 
 import pytest
 import torch
@@ -151,3 +152,21 @@ def test_names_that_are_missing_unexpected_misshapen_or_integer_are_listed():
     ):
         assert said in str(caught.value)
     check_names(expected, expected, "net")
+
+
+def test_a_function_that_finds_others_by_name_is_refused(tmp_path):
+    torch.save({"w": WEIGHT, "x": Runs(pkgutil.resolve_name, "os:system")}, tmp_path / "bad.pth")
+    with pytest.raises(OfficialError, match="refused"):
+        read_official(tmp_path / "bad.pth")
+
+
+def test_a_file_of_another_kind_or_with_a_wrong_checksum_is_refused(tmp_path):
+    torch.save({"state_dict": {"w": WEIGHT}}, tmp_path / "a.pth")
+    data = bytearray((tmp_path / "a.pth").read_bytes())
+    (tmp_path / "a.safetensors").write_bytes(data)  # a pickle under the suffix of a safe format
+    place = data.index(WEIGHT.numpy().tobytes())
+    data[place] ^= 1  # one bit of the weights, whose checksum the zip archive holds
+    (tmp_path / "b.pth").write_bytes(data)
+    for name in ("a.safetensors", "b.pth"):
+        with pytest.raises(OfficialError, match=name):
+            read_official(tmp_path / name)

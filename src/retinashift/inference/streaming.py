@@ -6,6 +6,7 @@ Neither the state nor its noise is ever held whole.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 
 import torch
@@ -23,8 +24,12 @@ from retinashift.models.light_net import LightNet
 from retinashift.models.light_stream import LightStream, RowQueue
 from retinashift.models.uncertainty_head import UncertaintyHead
 
+logger = logging.getLogger(__name__)
+
 BAND_ROWS, LEAST_ROWS = 64, 12
 """More rows at a time are not faster; with fewer, the fixed cost of a band shows."""
+FEWEST_ROWS = 4
+"""Thinner bands take hardly less memory and up to twice the time: one row is for what is left when memory ran out."""
 BAND_PIXELS = 20_000
 """Pixels of a band; wide pictures have thin bands."""
 LIBRARY, MORE_KEPT, MORE_ROWS = 64 * 2**20, 1.5, 3
@@ -68,6 +73,12 @@ class LightChain:
         """
         width, steps = self.lr.shape[-1], len(self.scheduler.timesteps)
         rows = planned_rows(width, self.net, memory, steps)
+        held, row = _bytes_held(width, self.net, steps)
+        if held + rows * row > memory:
+            logger.warning(
+                "bands of %d rows need about %d MiB, and %d MiB are left of the memory limit; close other programs, or "
+                "give a larger --memory", rows, int(held + rows * row) >> 20, memory >> 20,
+            )  # fmt: skip
         scarce = self.lr.device.type == "cpu" and is_scarce(width, self.net, memory, steps, rows)
         for band in retry_with_smaller_bands(lambda rows: self._bands(member, rows, watch), rows):
             yield band.float()
@@ -167,10 +178,10 @@ def retry_with_smaller_bands(bands: Callable[[int], Iterator[Tensor]], rows: int
 
 
 def planned_rows(width: int, net: LightNet, memory: int, steps: int = 1) -> int:
-    """How many rows at a time fit into so many bytes: 1 to what `BAND_PIXELS` and `BAND_ROWS` allow."""
+    """How many rows at a time fit into so many bytes: `FEWEST_ROWS` to what `BAND_PIXELS` and `BAND_ROWS` allow."""
     kept, row = _bytes_held(width, net, steps)
     most = min(BAND_ROWS, max(LEAST_ROWS, BAND_PIXELS // width))
-    return int(max(1, min(most, (memory - kept) // row)))
+    return int(max(FEWEST_ROWS, min(most, (memory - kept) // row)))
 
 
 def is_scarce(width: int, net: LightNet, memory: int, steps: int, rows: int) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import pickle
 import warnings
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +67,10 @@ def _load_tensors(path: Path) -> Any:
     try:
         if path.suffix.lower() == ".safetensors":
             return load_file(path)
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:  # torch compares no checksums
+                if damaged := archive.testzip():
+                    raise pickle.UnpicklingError(f"the checksum of {damaged} is wrong")
         with warnings.catch_warnings(record=True) as remarks:  # of a file that is refused, one line suffices
             contents = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from retinashift.imaging.dicom import frames
-from retinashift.imaging.dicom.frames import decode_jpegls
+from retinashift.imaging.dicom.frames import FrameFormat, decode_jpegls, read_frame
+from retinashift.imaging.dicom.structure import BIG_ENDIAN, Structure
 from retinashift.imaging.photograph import ImageError
 
 
@@ -21,3 +22,27 @@ def test_damaged_and_endless_jpegls_streams_are_refused(retina, monkeypatch):
     monkeypatch.setattr(frames, "_CHILD", frames._CHILD.partition("out =")[0] + "[None for _ in iter(int, 1)]")
     with pytest.raises(ImageError, match="damaged JPEG-LS"):  # ended by its own timer, not by ours of a minute
         decode_jpegls(data, 128 * 128)
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+def test_bytes_in_words_of_the_other_order_come_back_to_the_last(frames):
+    """A frame of 27 bytes ends within a word, which holds its last byte first."""
+    pixels = np.arange(27 * frames, dtype=np.uint8).reshape(frames, 3, 3, 3)
+    raw = pixels.tobytes() + b"\0" * (pixels.size % 2)
+    swapped = np.frombuffer(raw, "<u2").astype(">u2").tobytes()
+    structure = Structure(BIG_ENDIAN, b"", False, False, pixels=swapped, pixel_vr=b"OW", has_pixels=True)
+    stored = FrameFormat(3, 3, 3, 1, "RGB", False, frames)
+    for index in range(frames):
+        assert np.array_equal(read_frame(structure, stored, index), pixels[index])
+
+
+@pytest.mark.parametrize("marker", [b"", b"\xff\xee\0\x0cAdobe\0\0\0\0\0"])
+def test_a_stream_that_states_no_colours_has_those_of_the_header(marker):
+    """An Adobe segment without its last byte, which says how colours are coded, says nothing."""
+    red = np.full((16, 16, 3), (200, 30, 40), np.uint8)
+    coded = bytes(imagecodecs.jpeg8_encode(red, level=98, colorspace="RGB", outcolorspace="RGB", subsampling="444"))
+    start = coded.index(b"\xff\xdb")  # behind the segments that state colours
+    stream = b"\xff\xd8" + marker + coded[start:]
+    structure = Structure("1.2.840.10008.1.2.4.50", b"", False, True, fragments=[b"", stream], has_pixels=True)
+    found = read_frame(structure, FrameFormat(16, 16, 3, 1, "RGB", False, 1), 0)
+    assert np.abs(found.astype(int) - red).max() <= 2

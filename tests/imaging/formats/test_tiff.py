@@ -244,3 +244,13 @@ def test_invalid_codes_behind_the_last_pixel_are_ignored():
     data[counts.valueoffset : counts.valueoffset + 4] = len(packed).to_bytes(4, "little")
     data[offsets.valueoffset : offsets.valueoffset + 4] = len(data).to_bytes(4, "little")
     assert np.array_equal(decode_tiff(bytes(data) + packed, LIMIT).pixels, row)
+
+
+def test_a_profile_of_another_type_is_left_out_with_a_note(retina):
+    data = bytearray(tiff(retina, photometric="rgb", iccprofile=b"profile" * 9))
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        entry = file.pages.first.tags["InterColorProfile"].offset
+    data[entry + 2] = 3  # the type of its values: SHORT
+    photograph = decode_tiff(bytes(data), LIMIT)
+    assert (photograph.icc, photograph.notes) == (None, ("a damaged ICC profile is left out",))
+    assert np.array_equal(photograph.pixels, retina)

@@ -87,9 +87,12 @@ def _native(structure: Structure, stored: FrameFormat, index: int) -> np.ndarray
             f"DICOM whose pixels have {len(structure.pixels):,} bytes; {stored.frames} frame(s) of "
             f"{stored.columns}x{stored.rows} have {expected:,}"
         )
-    raw = structure.pixels[index * length : (index + 1) * length]
+    pixels = structure.pixels
     if not structure.little and stored.bytes_a_sample == 1 and structure.pixel_vr == b"OW":
-        raw = np.frombuffer(raw + bytes(len(raw) % 2), ">u2").astype("<u2").tobytes()[:length]
+        pixels = (
+            np.frombuffer(pixels + bytes(len(pixels) % 2), ">u2").astype("<u2").tobytes()
+        )  # frames may split a word
+    raw = pixels[index * length : (index + 1) * length]
     values = np.frombuffer(raw, f"{'<' if structure.little else '>'}u{stored.bytes_a_sample}")
     values = values.astype(values.dtype.newbyteorder("="), copy=False)
     if subsampled:
@@ -127,7 +130,8 @@ def _decode(coded: bytes, syntax: str, stored: FrameFormat) -> np.ndarray:
     if claims[2] != stored.samples:
         raise ImageError(f"DICOM whose coded frame has {claims[2]} components, not {stored.samples}")
     if syntax in (_BASELINE, _EXTENDED):
-        marked = b"JFIF" in coded[:64] or b"Adobe" in coded[:1024]  # then the stream states its own colours
+        # then the stream states its own colours; an Adobe segment that is too short states nothing
+        marked = b"JFIF" in coded[:64] or b"\xff\xee\0\x0eAdobe" in coded[:1024]
         space = "RGB" if stored.photometric == "RGB" and not marked else None
         return _decode_jpeg(coded, lambda stream: imagecodecs.jpeg8_decode(stream, colorspace=space))
     if syntax in _LOSSLESS_JPEG:

@@ -82,6 +82,9 @@ def decode_tiff(data: bytes, max_pixels: int, number: int | None = None) -> Phot
             stored = narrow(page.colormap.T[stored])
         stored = _without_unclear_channel(stored, page, notes)
         icc = page.iccprofile
+        if icc is not None and not isinstance(icc, bytes):  # its tag is of another type
+            icc = None
+            notes.append("a damaged ICC profile is left out")
         exif = load_directory(data, page.offset, notes)
         left_out = [name for tag, name in _NOT_KEPT.items() if tag in page.tags]
         if 700 in page.tags:
