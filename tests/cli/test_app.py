@@ -15,7 +15,7 @@ from retinashift.cli import app
 def served(monkeypatch):
     """What `serve` is called with."""
     given = []
-    monkeypatch.setattr(retinashift.web.server, "serve", lambda settings, on_start: given.append((settings, on_start)))
+    monkeypatch.setattr(retinashift.web.server, "serve", lambda *arguments: given.append(arguments))
     monkeypatch.delenv("RETINASHIFT_AUTH", raising=False)
     return given
 
@@ -33,7 +33,7 @@ def test_the_password_comes_from_the_environment_and_an_argument_goes_first(serv
     monkeypatch.setenv("RETINASHIFT_AUTH", "ward:hidden")
     for arguments in ([], ["--auth", "ward:shown"]):
         assert CliRunner().invoke(app, ["app", "--host", "0.0.0.0", *arguments]).exit_code == 0
-    assert [settings.credentials for settings, _ in served] == ["ward:hidden", "ward:shown"]
+    assert [settings.credentials for settings, *_ in served] == ["ward:hidden", "ward:shown"]
 
 
 def test_a_port_that_is_taken_is_said_with_the_way_out():

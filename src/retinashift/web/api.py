@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import zipfile
+from collections.abc import Callable
 from io import BytesIO
 from mimetypes import guess_type
 from pathlib import Path
@@ -31,10 +32,11 @@ _BODY: dict[str, Any] = {"requestBody": {"required": True, "content": {
 Options = Annotated[UpscaleOptions, Query()]
 
 
-def build_page(settings: PageSettings) -> tuple[RequestFilter, JobQueue]:
-    """The page behind its filter, and its queue, whose first work is to load the checkpoint."""
+def build_page(settings: PageSettings, prepare: Callable[[], None]) -> tuple[RequestFilter, JobQueue]:
+    """The page behind its filter, and its queue, which first calls `prepare` and loads the checkpoint."""
     worker, queue = Worker(settings), JobQueue(settings.max_waiting, settings.max_stored)
-    queue.todo.put(worker.pipeline)
+    for first in (prepare, worker.pipeline):
+        queue.todo.put(first)
     purpose = "Super-resolution of retinal photographs. For research use, not for diagnosis."
     api = FastAPI(title="RetinaShift", version=__version__, description=purpose, docs_url=None, redoc_url=None)
     MultiPartParser.spool_max_size = settings.max_upload  # uploads stay in memory, none goes to a temporary file

@@ -143,6 +143,6 @@ class JobQueue:
 
     def _run(self) -> None:
         while (work := self.todo.get()) is not None:
-            with suppress(ValueError):  # of what is no job; a job tells its own
+            with suppress(Exception):  # of what is no job: the first job meets it again and tells it
                 work()
             del work  # a job that is forgotten while the thread waits is freed

@@ -16,11 +16,12 @@ HEADER_SECONDS = 10.0
 """Time that a connection has for its first whole request header."""
 
 
-def serve(settings: PageSettings, on_start: Callable[[str], None]) -> None:
+def serve(settings: PageSettings, on_start: Callable[[str], None], prepare: Callable[[], None]) -> None:
     """Serve until SIGINT, SIGTERM or SIGHUP. The page answers at once; the checkpoint is loaded behind it.
 
     Args:
         on_start: called with the page's address once it answers there.
+        prepare: called before the checkpoint is loaded, in the thread that loads it.
 
     Raises:
         ValueError: the packages of the extra are not installed. OSError: the port is taken.
@@ -31,7 +32,7 @@ def serve(settings: PageSettings, on_start: Callable[[str], None]) -> None:
 
     with _listen(settings) as listener:
         host, port = listener.getsockname()[:2]
-        application, queue = build_page(settings)
+        application, queue = build_page(settings, prepare)
         server = _server(application, lambda: on_start(f"http://{f'[{host}]' if ':' in host else host}:{port}/"))
         if hasattr(signal, "SIGHUP"):  # a closed terminal ends the page as SIGTERM does
             signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
