@@ -122,20 +122,11 @@ class ResShiftPipeline(DiffusionPipeline):
                 raise ValueError(f"the uncertainty head is for a denoiser of {read} without codec, not of {given}")
         self.register_modules(denoiser=denoiser, scheduler=scheduler, codec=codec, uncertainty_head=uncertainty_head)
         self.register_to_config(
-            scale=scale,
-            upsampling=upsampling,
-            default_steps=default_steps,
-            back_projections=back_projections,
-            detail_gain=detail_gain,
-            detail_steps=detail_steps,
-            detail_transition=detail_transition,
-            detail_curves=detail_curves,
-            distilled=distilled,
-            calibration=calibration,
-            check_measure=check_measure,
-            check_threshold=check_threshold,
-            bounded=bounded,
-        )
+            scale=scale, upsampling=upsampling, default_steps=default_steps, back_projections=back_projections,
+            detail_gain=detail_gain, detail_steps=detail_steps, detail_transition=detail_transition,
+            detail_curves=detail_curves, distilled=distilled, calibration=calibration, check_measure=check_measure,
+            check_threshold=check_threshold, bounded=bounded,
+        )  # fmt: skip
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **kwargs: Any) -> ResShiftPipeline:
@@ -233,26 +224,15 @@ class ResShiftPipeline(DiffusionPipeline):
                 gets the same noise stream, so that a result does not depend on the images beside it. One step draws no
                 noise: its result is a function of the photograph, and the generator is not read.
             ensemble_size: samples whose mean is returned. Their number costs time, not memory.
-            scale: how many times larger the result is, any number from 1 to the checkpoint's factor, which is the
-                default. Smaller results are the checkpoint's own, reduced by antialiased bicubic; halves of a pixel
-                are rounded up.
-            longest_side: pixels of the longer side of the result, instead of `scale`.
-            turns: 8 averages the results of the picture turned and flipped in all eight ways; the memory is that of an
-                ensemble.
+            scale, longest_side, turns, precision: see `Sampling`.
             output_uncertainty: also return the error to expect of each pixel (`sigma`), from the same call; for the
                 one-step result of a checkpoint with an uncertainty head.
             output_type: "np" (the input's depth; float for float), "pil" (8 bit), "pt" (float (3, H, W) in [0, 1]).
             back_projections: how often the result is brought into line with the input, so that it gives the input when
                 it is reduced again; 0 leaves the network's own estimate, None is the checkpoint's default.
-            memory: bytes that the process (on a GPU: its part of that) may hold while it works; None is half of what
-                the machine has free. Pictures are computed in bands of rows, so that only the result itself is held
-                whole; less memory means thinner bands. A `SwinUNet` looks at the whole
-                picture as long as that fits, else at tiles that fade into one another.
-            precision: "bf16" and "fp16" compute convolutions and products in half precision (autocast), all else in
-                float32. With the shipped checkpoint, on the photograph of the demo, values move by one of 255 levels
-                at most. "auto" is bf16 where the device has arithmetic for it (AVX512-BF16, AMX, Arm's BF16, CUDA),
-                which is about twice as fast, else fp32, and always fp32 with a learned codec, whose choice of codes
-                rounding changes.
+            memory: bytes that the process (on a GPU: its part of that) may hold; None is half of what is free. Pictures
+                are computed in bands of rows, and only the result is held whole; less memory means thinner bands. A
+                `SwinUNet` looks at the whole picture as long as that fits, else at tiles that are blended.
             callback: called after each step with {"image", "member", "step", "steps", "x0", "x_t"}.
             callback_on_step_end: as in diffusers, called after each step with (pipeline, step, timestep, tensors).
             callback_on_step_end_tensor_inputs: its tensors, "latents" (x_t) and "x0". They are read only: parts of the
@@ -265,17 +245,10 @@ class ResShiftPipeline(DiffusionPipeline):
         """
         # 1. Check the arguments
         settings = Sampling(
-            mode=mode,
-            num_inference_steps=num_inference_steps,
-            ensemble_size=ensemble_size,
-            output_uncertainty=output_uncertainty,
-            back_projections=back_projections,
-            memory=memory,
-            precision=precision,
-            scale=scale,
-            longest_side=longest_side,
-            turns=turns,
-        )
+            mode=mode, num_inference_steps=num_inference_steps, ensemble_size=ensemble_size, precision=precision,
+            output_uncertainty=output_uncertainty, back_projections=back_projections, memory=memory,
+            scale=scale, longest_side=longest_side, turns=turns,
+        )  # fmt: skip
         plan, images = self.plan(settings), as_list(image)
         if output_type not in get_args(OutputType):
             raise ValueError(f"output_type is {output_type!r}; allowed are {', '.join(get_args(OutputType))}")
@@ -319,9 +292,8 @@ class ResShiftPipeline(DiffusionPipeline):
                     for member in range(ensemble_size):
                         done = way * ensemble_size + member
                         span = (number * samples + done) / parts, (number * samples + done + 1) / parts
-                        watch = StepWatch(
-                            seen.shape[-2], plan.steps, span, self._report(callback, number, done), progress
-                        )
+                        report = self._report(callback, number, done)
+                        watch = StepWatch(seen.shape[-2], plan.steps, span, report, progress)
                         # 4. Sample and decode, rows as they come
                         rows = chain.bands(member, room, watch)  # (1, 3, n*factor, w*factor) each
                         # 5. Return to bicubic what contradicts the input

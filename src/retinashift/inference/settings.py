@@ -49,14 +49,17 @@ class Sampling:
     memory: int | None = None
     """Bytes that the process (on a GPU: its part of that) may hold; None is half of what is free."""
     scale: float | None = None
-    """How many times larger a result is than its input, from 1 to the checkpoint's factor; None is that factor."""
+    """How many times larger a result is than its input, any number from 1 to the checkpoint's factor; None is that
+    factor. Smaller results are reduced by antialiased bicubic; halves of a pixel are rounded up."""
     longest_side: int | None = None
     """Pixels of the longer side of a result, instead of `scale`."""
     turns: int = 1
-    """8: the mean of the results of the picture turned and flipped in all eight ways."""
+    """8: the mean of the results of the picture turned and flipped in all eight ways, in the memory of an ensemble."""
     precision: Precision = "auto"
-    """"bf16" and "fp16" compute convolutions and products in half precision (autocast). "auto" is bf16 where the chain
-    runs on pixels and the device has arithmetic for it, else fp32."""
+    """"bf16" and "fp16" compute convolutions and products in half precision (autocast), all else in float32. With the
+    bundled checkpoints values move by one of 255 levels at most. "auto" is bf16 where the device has arithmetic for it
+    (AVX512-BF16, AMX, Arm's BF16, CUDA), which is about twice as fast, else fp32, and always fp32 with a learned codec,
+    whose choice of codes rounding changes."""
 
     def __post_init__(self) -> None:
         for name, least in _LEAST.items():
