@@ -104,7 +104,7 @@ def test_commands_and_their_options_exist(document: Path):
     if document.suffix == ".md":
         lines += [code for code in inline(document) if code.startswith("retinashift ")]
     for line in lines:
-        found = re.search(r"(?:^|-m )retinashift ([a-z]+)\b(.*)", line)
+        found = re.search(r"(?:^|-m )retinashift ([a-z]+(?:-[a-z]+)*)\b(.*)", line)
         if found is None:
             continue
         command, rest = found[1], re.split(r"\s[|;&]", found[2].replace("...", ""))[0]
