@@ -2,6 +2,7 @@
 
 import io
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -254,3 +255,15 @@ def test_a_profile_of_another_type_is_left_out_with_a_note(retina):
     photograph = decode_tiff(bytes(data), LIMIT)
     assert (photograph.icc, photograph.notes) == (None, ("a damaged ICC profile is left out",))
     assert np.array_equal(photograph.pixels, retina)
+
+
+def test_bits_stored_in_reverse_come_back_and_compressed_ones_are_refused(retina):
+    def reversed_bits(pixels, **settings):
+        data = tiff(pixels, photometric="rgb", extratags=[(65000, 3, 1, 2, True)], **settings)
+        # FillOrder, a tag that tifffile does not write
+        return data.replace(b"\xe8\xfd\3\0\1\0\0\0", b"\x0a\1\3\0\1\0\0\0")
+
+    data = reversed_bits(imagecodecs.bitorder_decode(retina))
+    assert np.array_equal(decode_tiff(data, LIMIT).pixels, retina)
+    with pytest.raises(ImageError, match="reversed bits"):
+        decode_tiff(reversed_bits(retina, compression="lzw"), LIMIT)

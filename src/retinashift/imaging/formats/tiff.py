@@ -267,6 +267,10 @@ def _read_segment(page: tifffile.TiffPage, packed: bytes, shape: tuple[int, int,
     """One strip or tile of (rows, columns, samples), uint8 or uint16."""
     if page.compression == 7:
         return _read_jpeg(page, packed, shape)
+    if page.fillorder == 2:
+        if page.compression != 1:
+            raise ImageError("compressed TIFF with reversed bits; save it without compression")
+        packed = bytes(imagecodecs.bitorder_decode(packed))
     rows, columns, samples = shape
     row_bytes = -(-columns * samples * page.bitspersample // 8)
     column = rows * samples * max(1, page.bitspersample // 8)  # encoders may leave less than that behind the last pixel
@@ -282,8 +286,8 @@ def _read_segment(page: tifffile.TiffPage, packed: bytes, shape: tuple[int, int,
         raise ImageError("TIFF whose pixels do not fit its stated size")
     raw = raw[: rows * row_bytes]
     if page.bitspersample < 8:
-        if page.fillorder == 2 or page.predictor != 1:
-            raise ImageError("TIFF with reversed or differenced bits; save it with 8 bit")
+        if page.predictor != 1:
+            raise ImageError("TIFF with differenced bits; save it with 8 bit")
         values = imagecodecs.packints_decode(raw, np.uint8, page.bitspersample, runlen=columns)
         return values.reshape(shape) * np.uint8(1 if page.photometric == _PALETTE else 255)
     dtype = np.dtype(np.uint8) if page.bitspersample == 8 else np.dtype(f"{page.parent.byteorder}u2")
