@@ -54,7 +54,11 @@ def smoke_settings(photographs, tmp_path):
         "model": {"kind": "light", "options": {"width": 8, "depth": 1, "time_width": 16}},
         "optim": {"batch_size": 2, "learning_rate": 2e-3, "warmup_steps": 2, "ema": 0.9, "clip": 1.0},
         "run": {
-            "precision": "fp32", "out": str(tmp_path / "run"), "steps": 8, "log_every": 1, "save_every": 4,
+            "precision": "fp32",
+            "out": str(tmp_path / "run"),
+            "steps": 8,
+            "log_every": 1,
+            "save_every": 4,
             "validate_every": 4,
         },
     }

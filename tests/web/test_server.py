@@ -63,9 +63,7 @@ def test_one_request_gives_the_bytes_of_the_command_line(page, retina, tmp_path,
     source, target = tmp_path / name, tmp_path / "out" / name
     source.write_bytes(file.getvalue())
     sampling = Sampling(mode="faithful", precision=page_precision())
-    (outcome,) = upscale_files(
-        ResShiftPipeline.from_shipped(), [Job(source, target)], BatchOptions(sampling=sampling)
-    )
+    (outcome,) = upscale_files(ResShiftPipeline.from_shipped(), [Job(source, target)], BatchOptions(sampling=sampling))
     assert outcome.error == ""
     assert result == target.read_bytes()
 

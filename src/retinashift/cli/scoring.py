@@ -135,9 +135,7 @@ def evaluate(
     checkpoints = {name: open_pipeline(name, device) for name in names}
     with Failures() as failures:
         with progress_bar() as progress:
-            report = run_evaluation(
-                checkpoints, test_set, ways, seed_list, chosen, outputs, progress, failures
-            )
+            report = run_evaluation(checkpoints, test_set, ways, seed_list, chosen, outputs, progress, failures)
         console = Console(width=None if sys.stdout.isatty() else 140)  # a file has no edge to wrap at
         differences = difference_table(report) if len(names) > 1 else [[]]
         for table in (report.table("fidelity"), report.table("detail"), differences):

@@ -56,9 +56,7 @@ def side_by_side(
     return np.asarray(canvas)
 
 
-def compared(
-    lr: np.ndarray, sr: np.ndarray, *, caption: str = "", sigma: np.ndarray | None = None
-) -> np.ndarray:
+def compared(lr: np.ndarray, sr: np.ndarray, *, caption: str = "", sigma: np.ndarray | None = None) -> np.ndarray:
     """Input, bicubic and result side by side: whole, and the crop where the result differs most from bicubic.
 
     Args:
