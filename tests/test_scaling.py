@@ -10,30 +10,29 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from retinashift.batch.jobs import Shard, plan_jobs
 from retinashift.imaging.files import write_image
 
 PAGE = (Path(__file__).parents[1] / "docs" / "scaling.md").read_text(encoding="utf-8")
 SLURM, JOB, CLUSTER = (block for _, block in re.findall(r"```(bash|yaml)\n(.*?)```", PAGE, re.DOTALL))
 
 
-def test_the_slurm_array_does_every_photograph_once(tmp_path, checkpoint):
+def test_a_task_of_the_slurm_array_does_its_part(tmp_path, checkpoint):
     for number in range(5):
         write_image(_folder(tmp_path / "in") / f"{number}.png", np.full((6, 6, 3), 40 * number, np.uint8))
+    mine = {job.source.name for job in plan_jobs([tmp_path / "in"], tmp_path / "out", shard=Shard(2, 2))}
     command = _folder(tmp_path / "bin") / "retinashift"
     command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m retinashift "$@" --checkpoint "{checkpoint}"\n')
     command.chmod(0o755)
     environment = {
-        **os.environ, "PATH": f"{command.parent}:{os.environ['PATH']}", "SLURM_ARRAY_TASK_COUNT": "2",
+        "PATH": f"{command.parent}:{os.environ['PATH']}", "SLURM_ARRAY_TASK_COUNT": "2", "SLURM_ARRAY_TASK_ID": "2",
         "PHOTOGRAPHS": str(tmp_path / "in"), "RESULTS": str(tmp_path / "out"), "LOGS": str(_folder(tmp_path / "logs")),
     }  # fmt: skip
-    for task in ("1", "2"):
-        done = subprocess.run(
-            ["bash", "-c", SLURM], env={**environment, "SLURM_ARRAY_TASK_ID": task}, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
-    rows = [json.loads(line) for log in (tmp_path / "logs").iterdir() for line in log.read_text().splitlines()]
-    assert sorted(Path(row["source"]).name for row in rows) == [f"{n}.png" for n in range(5)]
-    assert len(list((tmp_path / "out").iterdir())) == 5
+    done = subprocess.run(["bash", "-c", SLURM], env={**os.environ, **environment}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in (tmp_path / "logs" / "2.jsonl").read_text().splitlines()]
+    assert 0 < len(mine) < 5
+    assert {Path(row["source"]).name for row in rows} == {path.name for path in (tmp_path / "out").iterdir()} == mine
 
 
 def _folder(path: Path) -> Path:
