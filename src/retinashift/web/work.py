@@ -29,13 +29,15 @@ Upload = tuple[str, bytes]
 Tell = Callable[[float], None]
 """Takes the share of the work on one photograph that is done, 0..1."""
 
+BUNDLED = Path(str(files("retinashift") / "weights"))
+
 
 class Worker:
     """The checkpoints of a page, and the work on photographs with them. The queue's thread alone has it compute."""
 
     def __init__(self, settings: PageSettings):
         self.settings, self.opened = settings, dict[str, "ResShiftPipeline"]()
-        bundled = {folder.name: folder for folder in sorted(Path(str(files("retinashift") / "weights")).iterdir())}
+        bundled = {folder.name: folder for folder in sorted(BUNDLED.iterdir())}
         own = settings.checkpoint  # goes first; then x4, which sorts first
         first = {Path(own).name or own: bundled.get(own, Path(own))} if own else {}
         self.folders = {**first, **{name: folder for name, folder in bundled.items() if name not in first}}
@@ -48,12 +50,16 @@ class Worker:
         """The checkpoint of that name; "" is the default one. ValueError where there is none, or it cannot be used."""
         from retinashift.inference.checkpoints import open_checkpoint
         from retinashift.inference.memory import choose_device
+        from retinashift.inference.pipeline import ResShiftPipeline
 
         name = name or next(iter(self.folders))
         if name not in self.folders:
             raise ValueError(f"checkpoint is {name!r}; allowed are {', '.join(self.folders)}")
         if name not in self.opened:
-            pipeline = open_checkpoint(str(self.folders[name])).to(choose_device(self.settings.device))
+            folder = self.folders[name]
+            bundled = folder.parent == BUNDLED
+            pipeline = ResShiftPipeline.from_shipped(name) if bundled else open_checkpoint(str(folder))
+            pipeline.to(choose_device(self.settings.device))
             pipeline.set_progress_bar_config(disable=True)
             self.opened[name] = pipeline
         return self.opened[name]
@@ -166,9 +172,10 @@ class Worker:
 
 def _described(name: str, folder: Path) -> dict[str, Any]:
     """What the page shows of a checkpoint, from its configuration and its model card."""
-    config = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+    adapter = not (folder / "model_index.json").exists()  # of x4, whose uncertainty head knows nothing of it
+    config = json.loads(((BUNDLED / "x4" if adapter else folder) / "model_index.json").read_text(encoding="utf-8"))
     card, distilled = folder / "README.md", bool(config.get("distilled"))
-    mapped = ["uncertainty"] if config.get("uncertainty_head") else []
+    mapped = ["uncertainty"] if config.get("uncertainty_head") and not adapter else []
     text = card.read_text(encoding="utf-8") if card.is_file() else ""
     note = re.search(r"^# .*\n\n(.*?)\s*\*\*For research", text, re.MULTILINE | re.DOTALL)
     return {
