@@ -124,7 +124,7 @@ def test_commands_and_their_options_exist(document: Path):
 def test_options_in_sentences_are_those_of_a_command_or_of_a_benchmark(document: Path):
     known = {name for command in commands() for name in options(command)} | {"--version", "--install-completion"}
     for script in (PROJECT / "benchmarks").glob("*.py"):
-        known |= set(re.findall(r'add_argument\("(--[\w-]+)"', script.read_text(encoding="utf-8")))
+        known |= set(re.findall(r'add_argument\(\s*"(--[\w-]+)"', script.read_text(encoding="utf-8")))
     known |= {"--num_processes", "--machine_rank", "--logdir"}  # of accelerate and TensorBoard
     named = [match[0] for code in inline(document) for match in re.finditer(r"(?<!\S)--[a-z][\w-]*", code)]
     assert [name for name in named if name not in known] == []

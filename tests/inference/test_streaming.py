@@ -115,6 +115,7 @@ def test_no_layer_is_given_thicker_bands_at_the_end_than_before(tiny_pipeline, m
         return result
 
     monkeypatch.setattr(streaming, "BAND_ROWS", 2)
+    monkeypatch.setattr(streaming, "FEWEST_ROWS", 2)
     monkeypatch.setattr(streaming.LightStream, "_pass", watched)
     tiny_pipeline()(picture(), steps)
     given, made = np.max(thickest, axis=0)

@@ -144,7 +144,8 @@ def _header(values: dict[str, Any]) -> str:
     several = values["processes"] > 1
     length = f"{values['minutes']:g} minutes" if values["minutes"] else f"{values['steps']} steps"
     if not values["minutes"] and values["expected_minutes"] is not None:
-        length += f", about {max(1, round(values['expected_minutes']))} minutes"
+        minutes = max(1, round(values["expected_minutes"]))
+        length += f", about {minutes} minute{'s' if minutes > 1 else ''}"
     resumed = f", resumed at step {values['step']}" if values["step"] else ""
     return (
         f"{values['photographs']} photographs{held_out}; {values['device']}, {values['processes']} "

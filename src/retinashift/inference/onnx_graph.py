@@ -26,6 +26,7 @@ from retinashift.inference.checkpoints import checkpoint_hash
 from retinashift.inference.detail import BRIGHT, EDGE, SIXTH, Curve
 from retinashift.inference.fidelity import (
     CELL,
+    CLOSED,
     LEVELS,
     RELAXATION,
     ROUNDING,
@@ -343,7 +344,8 @@ def _change(graph: Graph, x: str, lr: str, cell: str, scale: int) -> str:
         inside = graph.op("Max", graph.op("Min", left, cell), graph.op("Neg", cell))
         step = graph.op("Mul", graph.op("Sub", left, inside), graph.constant(RELAXATION))
         change = graph.op("Add", change, step) if change else step
-    return change
+    closed = graph.op("Mul", missing, graph.constant(CLOSED))
+    return graph.op("Where", graph.op("Greater", cell, graph.constant(0.0)), change, closed)
 
 
 def _ones_like(graph: Graph, x: str) -> str:

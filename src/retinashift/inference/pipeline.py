@@ -76,6 +76,7 @@ class ResShiftPipeline(DiffusionPipeline):
             on pixels, and no with a learned codec.
         uncertainty_head: predicts the error of the default result, with `calibration`; or None.
 
+    >>> import numpy as np
     >>> pipe = ResShiftPipeline.from_shipped()
     >>> pipe(np.zeros((16, 12, 3), np.uint8)).images[0].shape
     (64, 48, 3)

@@ -61,7 +61,7 @@ def build_pipeline(config: TrainConfig) -> ResShiftPipeline:
         scheduler=build_scheduler(config.chain),
         scale=config.chain.scale,
         upsampling=config.chain.upsampling,
-        back_projections=4 if exact else 0,
+        back_projections=6 if exact else 0,
         check_measure="value" if exact else "burst",
         check_threshold=8.0 if exact else 24.0,
     )
