@@ -89,7 +89,7 @@ def paths(count: int) -> list[str]:
 
 
 def attack(users: int, jobs: int, probes: int, half_open: int, passwords: int) -> dict[str, int | float]:
-    """What came of each part; every number that begins with "leaks" or "foreign" must be 0."""
+    """The outcome of each part; every number that begins with "leaks" or "foreign" must be 0."""
     found: dict[str, int | float] = {}
     with page() as host:
         held = []

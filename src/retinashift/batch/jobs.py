@@ -37,7 +37,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Shard:
-    """A part of the inputs, for machines that share nothing but the list of them.
+    """A part of the inputs, for machines that share only the list of them.
 
     Raises:
         ValueError: `number` outside 1..`count`.

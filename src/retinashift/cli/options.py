@@ -162,7 +162,7 @@ class Watch:
             self.bar.stop()
 
     def tell(self, done: float, name: str) -> None:
-        """So many files are done, the one of that name in part."""
+        """How many files are done, and the one that is done in part."""
         if self.quiet:
             return
         now = self.clock()

@@ -37,7 +37,7 @@ class Condition:
     noise: float
     """Deviation of the finest diagonal detail where there is least of it, in levels of 255."""
     sharpness: float
-    """Detail of the finest octave over that of the next; less is softer."""
+    """Ratio of the detail in the finest octave to the detail in the next; less is softer."""
     blocking: float
     """Steps at the borders of JPEG's squares over those inside them; 1 without compression."""
     jpeg_quality: int | None

@@ -178,7 +178,7 @@ def retry_with_smaller_bands(bands: Callable[[int], Iterator[Tensor]], rows: int
 
 
 def planned_rows(width: int, net: LightNet, memory: int, steps: int = 1) -> int:
-    """How many rows at a time fit into so many bytes: `FEWEST_ROWS` to what `BAND_PIXELS` and `BAND_ROWS` allow."""
+    """How many rows at a time fit into these bytes: `FEWEST_ROWS` to what `BAND_PIXELS` and `BAND_ROWS` allow."""
     kept, row = _bytes_held(width, net, steps)
     most = min(BAND_ROWS, max(LEAST_ROWS, BAND_PIXELS // width))
     return int(max(FEWEST_ROWS, min(most, (memory - kept) // row)))

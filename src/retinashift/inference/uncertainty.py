@@ -72,7 +72,7 @@ class Calibration:
     """What the scales of a checkpoint's head mean."""
 
     quantiles: dict[float, float]
-    """By share of the values: |error| / s that so many do not exceed; rising."""
+    """By share of the values: |error| / s that this share does not exceed; rising."""
     protocol: dict[str, Any]
     """What it was measured on."""
 

@@ -1,6 +1,6 @@
 """Train the head that predicts the scale of the error of each result pixel; the denoiser stays as it is.
 
-The error e is the result's own, after self-check, back-projections and limits, and the loss that of a Laplace
+The error e is the result's own, after self-check, back-projections and limits, and the loss belongs to a Laplace
 distribution: log s + |e| / s (Kendall, Gal, 2017, arXiv 1703.04977, with absolute errors).
 """
 
@@ -43,7 +43,7 @@ class HeadTraining:
     seed: int = 0
     hidden: int = 64
     flat_share: int = 16
-    """One crop in so many has a single colour, where the result makes no error."""
+    """One crop in this many has a single colour, where the result makes no error."""
     crop: CropSettings = field(
         default_factory=lambda: CropSettings(
             size=192, rescale_min=0.5, rescale_max=3.0, blur_sigma_max=1.0, sharpen_max=0.5, tint_max=0.15,
