@@ -3,7 +3,7 @@
     python benchmarks/kills.py [--upscale 40] [--train 20] [--seed 0]
 
 Each run is a fork of one process that has loaded everything, so that the moments fall into the work. After a kill,
-every file under its own name must be whole; after the second run, the folder must equal the one an undisturbed run leaves.
+every file under its own name must be whole; after the second run, the folder must equal an undisturbed one.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ correction itself is rounded when the result is written. Chosen on validation ph
 SOLVER_STEPS, RELAXATION = 3, 1.3
 """What is added to a result is enlarged and reduced again before it meets the input, which weakens its finest octave;
 this many steps on the grid of the input make up for it."""
-CLOSED = 0.5
+CLOSED = 0.75
 """Share of what is missing that is added where the cell is closed: beside lines that are drawn on a photograph, the
 whole of it rings."""
 SPREAD = 2

@@ -1,6 +1,6 @@
 """Train the head that predicts the scale of the error of each result pixel; the denoiser stays as it is.
 
-The error e is the result's own, after self-check, back-projections and limits, and the loss belongs to a Laplace
+The error e is the result's own, after self-check, back-projections and limits; the loss is the likelihood of a Laplace
 distribution: log s + |e| / s (Kendall, Gal, 2017, arXiv 1703.04977, with absolute errors).
 """
 
