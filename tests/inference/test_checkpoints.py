@@ -1,7 +1,13 @@
 """Names of checkpoints: those that come along, folders, and what is neither."""
 
+import shutil
+from importlib.resources import files
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from retinashift.imaging.degradation.bicubic import bicubic_pillow
 from retinashift.inference.checkpoints import DEFAULT, checkpoint_hash, open_checkpoint, shipped_names
@@ -67,3 +73,22 @@ def test_a_former_name_opens_the_checkpoint_of_today_with_a_note(caplog):
     assert checkpoint_hash(former) == checkpoint_hash(today)
     said = [record.getMessage() for record in caplog.records]
     assert said == ["the checkpoint x4_realistic is now called x4_restore"]
+
+
+def test_a_folder_with_an_adapter_alone_opens_as_x4_with_it_and_a_damaged_one_is_refused(tmp_path):
+    bundled = Path(str(files("retinashift") / "weights" / "x4_stare"))
+    own = Path(shutil.copytree(bundled, tmp_path / "mine"))
+    expected = checkpoint_hash(open_checkpoint("x4_stare"))
+    for folder in (own, own / "adapter"):
+        pipeline = open_checkpoint(str(folder))
+        assert checkpoint_hash(pipeline) == expected
+        assert pipeline.calibration is None
+    file = next(own.rglob("*.safetensors"))
+    whole = file.read_bytes()
+    file.write_bytes(whole[:1000])
+    with pytest.raises(CheckpointError, match="mine.* is damaged or of another network") as caught:
+        open_checkpoint(str(own))
+    assert "\n" not in str(caught.value)
+    save_file({"other.lora_A.weight": torch.ones(1, 1)}, file)
+    with pytest.raises(CheckpointError, match="of another network"):
+        open_checkpoint(str(own))

@@ -40,6 +40,7 @@ from retinashift.inference.streaming import LightChain
 from retinashift.inference.tiles import LearnedCodec
 from retinashift.inference.uncertainty import Calibration, ScaleMap
 from retinashift.inference.whole import WholeChain
+from retinashift.models.adapters import adapter_in, add_adapter
 from retinashift.models.codec import Codec, PixelCodec, Upsampling
 from retinashift.models.light_net import LightNet
 from retinashift.models.swin_unet import SwinUNet
@@ -133,6 +134,8 @@ class ResShiftPipeline(DiffusionPipeline):
     def from_pretrained(cls, folder: str | Path, **kwargs: Any) -> ResShiftPipeline:
         """Load a checkpoint folder (or a hub name); keyword arguments are diffusers' (torch_dtype, revision, ...).
 
+        A folder that holds a LoRA adapter alone is `x4` with that adapter, and needs no peft.
+
         Raises:
             CheckpointError: no checkpoint there, a class that is not ours, or weights that cannot be read, do not fit
                 their configuration, or are not finite.
@@ -144,6 +147,15 @@ class ResShiftPipeline(DiffusionPipeline):
             if here or len(names) != 1:
                 raise CheckpointError(f"no checkpoint folder at {folder} (a folder with model_index.json is expected)")
             path = Path(cls.download(str(folder), **kwargs))
+        if not (path / "model_index.json").exists() and (adapter := adapter_in(path)):
+            pipeline = cls.from_shipped(**kwargs)
+            try:
+                add_adapter(pipeline.denoiser, adapter)
+            except ValueError as error:
+                raise CheckpointError(f"{folder} cannot be loaded: {error}") from error
+            pipeline.drop_uncertainty()
+            pipeline.register_to_config(_name_or_path=str(path))
+            return pipeline
         check_folder(path, kwargs.get("variant"))
         try:
             pipeline = super().from_pretrained(str(path), use_safetensors=True, **kwargs)
@@ -154,22 +166,12 @@ class ResShiftPipeline(DiffusionPipeline):
 
     @classmethod
     def from_shipped(cls, name: str = "x4", **kwargs: Any) -> ResShiftPipeline:
-        """A checkpoint that comes with the package, or `x4` with such an adapter; CheckpointError for another name."""
+        """A checkpoint that comes with the package; CheckpointError for another name."""
         from retinashift.inference.checkpoints import shipped_names  # which opens checkpoints by this class
 
         if name not in shipped_names():
             raise CheckpointError(f"no checkpoint named {name!r} is bundled; there are {', '.join(shipped_names())}")
-        folder = Path(str(files("retinashift") / "weights" / name))
-        adapter = folder / "adapter" / "pytorch_lora_weights.safetensors"
-        if not adapter.is_file():
-            return cls.from_pretrained(folder, **kwargs)
-        from retinashift.models.adapters import add_bundled
-
-        pipeline = cls.from_pretrained(folder.parent / "x4", **kwargs)
-        add_bundled(pipeline.denoiser, adapter)
-        pipeline.drop_uncertainty()
-        pipeline.register_to_config(_name_or_path=str(folder))
-        return pipeline
+        return cls.from_pretrained(Path(str(files("retinashift") / "weights" / name)), **kwargs)
 
     def load_adapter(self, folder: str | Path) -> None:
         """Merge a LoRA adapter into the denoiser: the folder `adapter/` of a checkpoint trained with `lora.rank`.

@@ -82,17 +82,30 @@ def merge_adapter(net: LightNet | SwinUNet, folder: Path) -> None:
     _merge(net)
 
 
-def add_bundled(net: LightNet | SwinUNet, path: Path) -> None:
-    """Add a bundled adapter, a file as `save_adapter` writes it, to the weights of its layers; needs no peft."""
-    state = {name: value.float() for name, value in load_file(path).items()}
-    with safe_open(path, framework="pt") as contents:
-        config = json.loads(contents.metadata()[_HEADER])
-    for name in state:
-        layer, _, part = name.partition(".lora_")
-        if part == "A.weight":
+def adapter_in(folder: Path) -> Path | None:
+    """The file of the adapter that lies in a folder, or in its `adapter/`, as `save_adapter` writes it; or None."""
+    return next((file for file in (folder / WEIGHTS, folder / "adapter" / WEIGHTS) if file.is_file()), None)
+
+
+def add_adapter(net: LightNet | SwinUNet, path: Path) -> None:
+    """Add an adapter, a file as `save_adapter` writes it, to the weights of its layers; needs no peft.
+
+    Raises:
+        ValueError: it is damaged, or does not fit this network.
+    """
+    try:
+        state = {name: value.float() for name, value in load_file(path).items()}
+        with safe_open(path, framework="pt") as contents:
+            config = json.loads(contents.metadata()[_HEADER])
+        factor, layers = config["lora_alpha"] / config["r"], {name.partition(".lora_")[0] for name in state}
+        for layer in sorted(layers):
             weight = net.get_submodule(layer).weight
-            change = state[f"{layer}.lora_B.weight"].flatten(1) @ state[name].flatten(1)  # (out, in * k * k)
-            weight.data += (config["lora_alpha"] / config["r"] * change).view_as(weight).to(weight)
+            change = state[f"{layer}.lora_B.weight"].flatten(1) @ state[f"{layer}.lora_A.weight"].flatten(1)
+            weight.data += (factor * change).view_as(weight).to(weight)  # (out, in, k, k)
+            if not weight.isfinite().all():
+                raise ValueError(f"{layer} is not finite")
+    except (SafetensorError, OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError) as error:
+        raise ValueError(f"the adapter {path} is damaged or of another network: {error}") from None
 
 
 def _merge(net: LightNet | SwinUNet) -> None:

@@ -50,15 +50,12 @@ class Worker:
         """The checkpoint of that name; "" is the default one. ValueError where there is none, or it cannot be used."""
         from retinashift.inference.checkpoints import open_checkpoint
         from retinashift.inference.memory import choose_device
-        from retinashift.inference.pipeline import ResShiftPipeline
 
         name = name or next(iter(self.folders))
         if name not in self.folders:
             raise ValueError(f"checkpoint is {name!r}; allowed are {', '.join(self.folders)}")
         if name not in self.opened:
-            folder = self.folders[name]
-            bundled = folder.parent == BUNDLED
-            pipeline = ResShiftPipeline.from_shipped(name) if bundled else open_checkpoint(str(folder))
+            pipeline = open_checkpoint(str(self.folders[name]))
             pipeline.to(choose_device(self.settings.device))
             pipeline.set_progress_bar_config(disable=True)
             self.opened[name] = pipeline
@@ -172,10 +169,10 @@ class Worker:
 
 def _described(name: str, folder: Path) -> dict[str, Any]:
     """What the page shows of a checkpoint, from its configuration and its model card."""
-    adapter = not (folder / "model_index.json").exists()  # of x4, whose uncertainty head knows nothing of it
-    config = json.loads(((BUNDLED / "x4" if adapter else folder) / "model_index.json").read_text(encoding="utf-8"))
-    card, distilled = folder / "README.md", bool(config.get("distilled"))
-    mapped = ["uncertainty"] if config.get("uncertainty_head") and not adapter else []
+    index, card = (folder / name for name in ("model_index.json", "README.md"))
+    config = json.loads(index.read_text(encoding="utf-8")) if index.is_file() else {}  # an adapter has none
+    distilled = bool(config.get("distilled"))
+    mapped = ["uncertainty"] if any(config.get("uncertainty_head") or ()) else []
     text = card.read_text(encoding="utf-8") if card.is_file() else ""
     note = re.search(r"^# .*\n\n(.*?)\s*\*\*For research", text, re.MULTILINE | re.DOTALL)
     return {
