@@ -12,7 +12,6 @@ from retinashift.evaluation.gallery import Gallery
 from retinashift.evaluation.metrics import METRICS, chosen_metrics, mean_scores, measure
 from retinashift.evaluation.page import render_html
 from retinashift.evaluation.scores import Estimate, Metric, Observed, Result, Score, Subject
-from retinashift.evaluation.similarity import ms_ssim_y
 from retinashift.evaluation.vessels import vessel_map
 from retinashift.imaging.degradation.bicubic import bicubic_pillow, enlarge
 from retinashift.inference.uncertainty import LEVEL, Z
@@ -32,9 +31,8 @@ def scores_of(made, subject, metrics=()):
 
 
 def test_an_equal_picture_is_perfect_in_every_score(subject):
-    scores = scores_of(subject.hr, subject, ("ms-ssim", "vessels", "spectrum"))
+    scores = scores_of(subject.hr, subject, ("vessels", "spectrum"))
     assert scores["psnr_rgb"] == scores["psnr_y_fov"] == scores["consistency"] == float("inf")
-    assert scores["ms_ssim_y"] == pytest.approx(1)
     assert scores["vessel_dice"] == scores["vessel_thin"] == scores["sharpness"] == 1
     assert scores["label_dice"] == scores["label_thin"] == 1
     assert scores["label_auc"] > 0.99  # short of 1 by specks
@@ -45,8 +43,7 @@ def test_only_what_is_asked_for_is_measured(subject):
     assert set(scores_of(sr, subject)) == {
         "psnr_rgb", "psnr_rgb_fov", "psnr_y", "psnr_y_fov", "ssim_y", "ssim_y_fov", "consistency",
     }  # fmt: skip
-    scores = scores_of(sr, subject, ("ms-ssim", "vessels", "spectrum"))
-    assert scores["ms_ssim_y"] == ms_ssim_y(sr, subject.hr)
+    scores = scores_of(sr, subject, ("vessels", "spectrum"))
     assert 0 < scores["vessel_dice"] < 1
     assert 0 < scores["sharpness"] < 0.5
 
@@ -54,8 +51,8 @@ def test_only_what_is_asked_for_is_measured(subject):
 def test_a_picture_too_small_for_a_score_has_none(retina):
     small = retina[:24, :24]
     subject = Subject("s", small, bicubic_pillow(small, 4), np.ones((24, 24), bool), 4)
-    scores = scores_of(small, subject, ("ms-ssim", "spectrum", "st-lpips", "lpips"))
-    assert not {"ms_ssim_y", "sharpness", "st_lpips", "lpips_alex", "label_dice"} & set(scores)
+    scores = scores_of(small, subject, ("spectrum", "st-lpips", "lpips"))
+    assert not {"sharpness", "st_lpips", "lpips_alex", "label_dice"} & set(scores)
 
 
 def test_coverage_is_the_share_of_field_values_within_the_interval(subject):
@@ -116,5 +113,5 @@ def test_a_metric_is_added_by_one_entry_of_the_table(subject, tmp_path, monkeypa
 
 
 def test_an_unknown_metric_is_refused_with_those_that_are_allowed():
-    with pytest.raises(ValueError, match="no metric 'fid'; allowed are ms-ssim, vessels"):
+    with pytest.raises(ValueError, match="no metric 'fid'; allowed are vessels"):
         chosen_metrics(["vessels", "fid"])

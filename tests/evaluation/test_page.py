@@ -2,7 +2,9 @@
 
 import base64
 import io
+import math
 import re
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -11,7 +13,9 @@ from PIL import Image
 
 from retinashift.evaluation.benchmark import Method, baseline, evaluate
 from retinashift.evaluation.gallery import AGREED, CROP, MISSED, Gallery, error_colours
-from retinashift.evaluation.page import render_html, save_html
+from retinashift.evaluation.page import Axis, render_html, save_html, strips_of
+from retinashift.evaluation.report import Report, Row
+from retinashift.evaluation.similarity import FIDELITY
 from retinashift.imaging.degradation.bicubic import bicubic_pillow, enlarge
 
 NAMES = ("eye <1>.png", "eye 2.png")
@@ -86,6 +90,30 @@ def test_the_photographs_that_gain_least_are_shown_least_first(retina):
     assert set(gallery.exhibits) == set("abd")
     page = render_html(report, gallery, "t")
     assert page.index("Worst photographs") < page.index(f"gain {worst[0].gain:+.2f} dB")
+
+
+def test_plots_are_well_formed_with_a_stroke_for_each_photograph_and_curves_inside_the_axes(made):
+    _, gallery = made
+    page = render_html(*made, "t")
+    plots = [ElementTree.fromstring(text) for text in re.findall(r"<svg.*?</svg>", page, re.DOTALL)]
+    assert len(plots[0].findall("circle")) == 2
+    assert len([path for path in plots[0].findall("path") if path.get("stroke-opacity")]) == 4
+    assert "smooth & slow" in [text.text for text in plots[0].findall("text")]
+    (curves,) = [plot for plot in plots if plot.findall("polyline")]
+    heights = [float(at.split(",")[1]) for line in curves.findall("polyline") for at in line.get("points").split()]
+    assert len(heights) == 2 * len(gallery.power["bicubic"][0])
+    assert 30 <= min(heights) <= max(heights) <= 300
+
+
+def test_only_finite_values_are_drawn_and_equal_ones_have_an_axis():
+    def strips(*values):
+        rows = tuple(Row(str(n), "a", (), {"psnr_rgb_fov": value}) for n, value in enumerate(values))
+        return strips_of(Report(4, (0,), rows, metrics=()), FIDELITY.scores[1])
+
+    assert strips(math.inf, None) is None
+    assert strips(0.0, math.inf, 0.0).values == {"a": [0.0, 0.0]}
+    assert strips(0.0, 0.0).axis.ticks
+    assert Axis(0, 1.6, 0, 100).at(99) == 100
 
 
 def test_no_error_is_black_and_a_large_one_pale():

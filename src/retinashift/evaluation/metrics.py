@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from statistics import fmean
 
@@ -10,14 +10,13 @@ from retinashift.evaluation.colour import COLOUR
 from retinashift.evaluation.coverage import COVERAGE
 from retinashift.evaluation.lesions import LESIONS
 from retinashift.evaluation.perceptual import LPIPS_ALEX, ST_LPIPS
-from retinashift.evaluation.scores import Metric, Result, Score, Scores
-from retinashift.evaluation.similarity import FIDELITY, MS_SSIM
+from retinashift.evaluation.scores import Metric, Result, Score, Scores, weighted
+from retinashift.evaluation.similarity import FIDELITY
 from retinashift.evaluation.spectrum import SPECTRUM
 from retinashift.evaluation.vessel_tree import VESSEL_TREE
 from retinashift.evaluation.vessels import VESSELS
 
 METRICS: dict[str, Metric] = {
-    "ms-ssim": MS_SSIM,
     "vessels": VESSELS,
     "vessel-tree": VESSEL_TREE,
     "lesions": LESIONS,
@@ -87,20 +86,7 @@ def measure(result: Result, metrics: Sequence[str]) -> Result:
     return replace(result, scores=scores)
 
 
-def mean_scores(rows: Sequence[Mapping[str, float | None]], scores: Sequence[Score]) -> Scores:
+def mean_scores(rows: Sequence[Scores], scores: Sequence[Score]) -> Scores:
     """Mean of each score over the rows that have it, by its weight if it has one; None where no row has it."""
-    means: Scores = {}
-    for score in scores:
-        values, weights = weighted(rows, score)
-        if not score.weight:
-            means[score.name] = fmean(values) if values else None
-        else:
-            means[score.name] = fmean(values, weights) if sum(weights) else None
-    return means
-
-
-def weighted(rows: Sequence[Mapping[str, float | None]], score: Score) -> tuple[list[float], list[float]]:
-    """Values of a score and their weights, of the rows that have it; without a weight each counts 1."""
-    known = [row for row in rows if row.get(score.name) is not None]
-    weights = [float(row.get(score.weight) or 0) if score.weight else 1.0 for row in known]
-    return [float(row[score.name] or 0) for row in known], weights
+    found = {score.name: weighted(score, rows, rows) for score in scores}
+    return {name: fmean(values, weights) if sum(weights) else None for name, (values, weights) in found.items()}

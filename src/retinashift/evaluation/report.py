@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -15,9 +15,8 @@ from typing import Any, Literal
 import numpy as np
 
 from retinashift import __version__
-from retinashift.evaluation.intervals import COVERAGE, RESAMPLES, Interval, bootstrap_mean, paired_difference
-from retinashift.evaluation.metrics import METRICS, default_metrics, mean_scores, scores_of, weighted
-from retinashift.evaluation.scores import Score, Scores
+from retinashift.evaluation.metrics import METRICS, default_metrics, mean_scores, scores_of
+from retinashift.evaluation.scores import Score, Scores, weighted
 from retinashift.evaluation.similarity import FIDELITY
 from retinashift.imaging.degradation.bicubic import Bicubic
 from retinashift.imaging.degradation.pipeline import Degradation
@@ -26,6 +25,53 @@ from retinashift.imaging.files import replace_file
 THIRDS = ("lowest", "middle", "highest")
 BICUBIC = Bicubic()
 """The degradation of the published scores."""
+RESAMPLES = 10_000
+COVERAGE = 0.95
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean and the bootstrap interval around it."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def bootstrap_mean(values: Sequence[float], weights: Sequence[float] | None = None, *, seed: int = 0) -> Interval:
+    """Mean with its 95 % interval over photographs drawn again, with replacement.
+
+    The draws depend on the number of values and the seed alone, so the intervals of methods over one set are paired.
+
+    Args:
+        values: finite, at least one.
+        weights: of the values, at least 0, some above; None weighs all the same.
+        seed: of the draws.
+
+    Returns:
+        An interval of no width for a single value; nan throughout if some value is infinite.
+
+    Raises:
+        ValueError: no value, or no weight.
+
+    Source: Efron, Tibshirani, "An Introduction to the Bootstrap", 1993, section 13.3.
+
+    >>> bootstrap_mean([2.0, 2.0, 2.0])
+    Interval(mean=2.0, low=2.0, high=2.0)
+    >>> bootstrap_mean([0.0, 1.0], [1, 3]).mean
+    0.75
+    """
+    x = np.asarray(values, np.float64)
+    w = np.ones_like(x) if weights is None else np.asarray(weights, np.float64)
+    if not w.sum():
+        raise ValueError("no value was given; a mean needs at least one")
+    if not np.isfinite(x).all():
+        return Interval(math.nan, math.nan, math.nan)
+    draws = np.random.default_rng(seed).integers(0, x.size, (RESAMPLES, x.size))
+    drawn = w[draws].sum(1)  # 0 where only photographs without weight were drawn
+    means = (w * x)[draws].sum(1)[drawn > 0] / drawn[drawn > 0]
+    low, high = np.quantile(means, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
+    return Interval(float((w * x).sum() / w.sum()), float(low), float(high))
 
 
 @dataclass(frozen=True)
@@ -86,32 +132,16 @@ class Report:
 
     def intervals(self) -> dict[str, dict[str, Interval]]:
         """Mean and bootstrap interval by method and score, over the photographs that have the score."""
-        found: dict[str, dict[str, Interval]] = {method: {} for method in self.methods}
-        for method in self.methods:
-            for score in self.scores():
-                values, weights = weighted(self.of(method), score)
-                if sum(weights):
-                    found[method][score.name] = bootstrap_mean(values, weights)
-        return found
+        return {name: self._intervals(self.of(name), self.of(name)) for name in self.methods}
 
     def differences(self) -> dict[str, dict[str, Interval]]:
         """Reference method less each other, by score: paired by photograph, over those that have both values."""
-        found: dict[str, dict[str, Interval]] = {}
         ours = self.of(self.compared_with)
-        for method in self.methods:
-            if method == self.compared_with:
-                continue
-            found[method] = {}
-            for score in self.scores():
-                both = [
-                    (a, b)
-                    for a, b in zip(ours, self.of(method), strict=True)
-                    if a.get(score.name) is not None and b.get(score.name) is not None
-                ]
-                (a, weights), (b, _) = (weighted([pair[side] for pair in both], score) for side in (0, 1))
-                if sum(weights):
-                    found[method][score.name] = paired_difference(a, b, weights)
-        return found
+        return {
+            name: self._intervals([_less(a, b) for a, b in zip(ours, self.of(name), strict=True)], ours)
+            for name in self.methods
+            if name != self.compared_with
+        }
 
     def subgroups(self) -> dict[str, Report]:
         """The report of each subgroup of photographs, by a name such as "brightness, lowest third".
@@ -136,12 +166,16 @@ class Report:
         }
 
     def protocol(self) -> dict[str, Any]:
-        """What the scores depend on, in words and versions."""
+        """What the scores depend on, in words and versions; of a random degradation also the ranges it drew from."""
         metrics = [FIDELITY, *(METRICS[name] for name in self.metrics)]
+        drawn = {
+            "degradation_seed": "0 and the number of the photograph",
+            "degradation_ranges": asdict(self.degradation),
+        }
         return {
             "scale": self.scale,
             "degradation": self.degradation.kind,
-            **self._degradation(),
+            **({} if self.degradation.exact else drawn),
             "photographs": len(self.images),
             "failed": list(self.failed),
             "trained_on": list(self.trained_on),
@@ -165,21 +199,19 @@ class Report:
 
         Infinite numbers are the string "inf": JSON has none. What was not measured is null, or left out.
         """
+
+        def found(report: Report) -> dict[str, Any]:
+            return {"intervals": _plain(report.intervals()), "differences": _plain(report.differences())}
+
         return {
             "protocol": self.protocol(),
-            "means": {name: self._plain(scores) for name, scores in self.means().items()},
-            "intervals": _plain_intervals(self.intervals()),
-            "differences": _plain_intervals(self.differences()),
+            "means": {name: self._finite(scores) for name, scores in self.means().items()},
+            **found(self),
             "subgroups": {
-                name: {
-                    "photographs": len(group.images),
-                    "intervals": _plain_intervals(group.intervals()),
-                    "differences": _plain_intervals(group.differences()),
-                }
-                for name, group in self.subgroups().items()
+                name: {"photographs": len(group.images), **found(group)} for name, group in self.subgroups().items()
             },
             "rows": [
-                {"image": row.image, "method": row.method, "seeds": list(row.seeds)} | self._plain(row.scores)
+                {"image": row.image, "method": row.method, "seeds": list(row.seeds)} | self._finite(row.scores)
                 for row in self.rows
             ],
         }
@@ -192,34 +224,36 @@ class Report:
     def save_csv(self, path: str | Path) -> None:
         """Write one line for each photograph and method; empty where there is no score. As `save` otherwise."""
         text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
         names = [score.name for score in scores_of(self.metrics)]
-        writer.writerow(["image", "method", "seeds", *names])
+        writer = csv.DictWriter(text, ["image", "method", "seeds", *names], lineterminator="\n")
+        writer.writeheader()
         for row in self.rows:
-            values = [row.scores.get(name) for name in names]
-            seeds = " ".join(map(str, row.seeds))
-            writer.writerow([row.image, row.method, seeds, *("" if v is None else repr(v) for v in values)])
+            about = {"image": row.image, "method": row.method, "seeds": " ".join(map(str, row.seeds))}
+            writer.writerow(about | {name: row.scores.get(name) for name in names})
         replace_file(Path(path), text.getvalue().encode())
 
     def table(self, which: Literal["fidelity", "detail"] = "fidelity") -> list[list[str]]:
         """The means as text, heading first. "fov" is the field of view; "-" is not measured."""
         columns = [score for score in self.scores(which) if score.heading]
-        lines = [[name, *(column.text(mean) for column in columns)] for name, mean in self.means().items()]
+        lines = [[name, *(column.text(mean[column.name]) for column in columns)] for name, mean in self.means().items()]
         return [["method", *(column.heading for column in columns)], *lines]
 
-    def _degradation(self) -> dict[str, object]:
-        """The ranges that a random degradation drew from."""
-        if self.degradation.exact:
-            return {}
-        ranges = asdict(self.degradation)
-        return {"degradation_seed": "0 and the number of the photograph", "degradation_ranges": ranges}
+    def _intervals(self, rows: Sequence[Scores], counts: Sequence[Scores]) -> dict[str, Interval]:
+        """By score, of rows that are weighted by other rows."""
+        found = {score.name: weighted(score, rows, counts) for score in self.scores()}
+        return {name: bootstrap_mean(values, weights) for name, (values, weights) in found.items() if sum(weights)}
 
-    def _plain(self, scores: Scores) -> dict[str, float | str | None]:
+    def _finite(self, scores: Scores) -> dict[str, float | str | None]:
         values = {score.name: scores.get(score.name) for score in scores_of(self.metrics)}
         return {name: "inf" if value is not None and math.isinf(value) else value for name, value in values.items()}
 
 
-def _plain_intervals(intervals: dict[str, dict[str, Interval]]) -> dict[str, dict[str, list[float]]]:
+def _less(a: Scores, b: Scores) -> Scores:
+    """The differences of the scores that both have."""
+    return {name: x - y for name, x in a.items() if x is not None and (y := b.get(name)) is not None}
+
+
+def _plain(intervals: dict[str, dict[str, Interval]]) -> dict[str, dict[str, list[float]]]:
     """[mean, low, high] by method and score; what is not finite is left out."""
     return {
         method: {name: [i.mean, i.low, i.high] for name, i in scores.items() if math.isfinite(i.mean)}

@@ -8,7 +8,8 @@ reports and their protocol follow from the entry.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -103,14 +104,17 @@ class Score:
     weight: str = ""
     """Name of the score that weights means over photographs: a share of marks counts every mark once."""
 
-    def text(self, scores: Mapping[str, float | None]) -> str:
-        """The value as tables print it; "-" where it was not measured."""
-        value = scores.get(self.name)
-        return "-" if value is None else f"{value:.{self.decimals}f}"
+    def text(self, value: float | None, sign: Literal["", "+"] = "") -> str:
+        """A value as tables print it, with "+" also where it is positive; "-" where there is none."""
+        return "-" if value is None or math.isnan(value) else f"{value:{sign}.{self.decimals}f}"
 
 
-def _nothing() -> None:
-    """For metrics that load nothing."""
+def weighted(score: Score, rows: Sequence[Scores], counts: Sequence[Scores]) -> tuple[list[float], list[float]]:
+    """Values of a score in the rows that have it, and what each counts: a score of the other rows, or 1."""
+    known = [(value, own) for row, own in zip(rows, counts, strict=True) if (value := row.get(score.name)) is not None]
+    return [value for value, _ in known], [
+        float(own.get(score.weight) or 0) if score.weight else 1.0 for _, own in known
+    ]
 
 
 @dataclass(frozen=True)
@@ -128,5 +132,5 @@ class Metric:
     table: Literal["fidelity", "detail"] = "detail"
     note: str = ""
     """What it needs, for the help of the command."""
-    prepare: Callable[[], object] = _nothing
+    prepare: Callable[[], object] = lambda: None
     """Loads what it needs; ValueError, one line, where that is missing."""

@@ -1,4 +1,4 @@
-"""Similarity to the reference: PSNR, SSIM and MS-SSIM; and consistency with the low-resolution input.
+"""Similarity to the reference, PSNR and SSIM, and consistency with the low-resolution input.
 
 Pictures are uint8. A mask, (H, W) bool, restricts a score to the field of view. Definitions follow the protocol in the
 data card.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy import ndimage
 from skimage.metrics import structural_similarity
 
 from retinashift.evaluation.scores import Metric, Result, Score, Scores
@@ -18,11 +17,6 @@ from retinashift.imaging.fundus import DARKEST_FIELD, SURROUND_FACTOR
 
 SSIM_WINDOW = 11
 """Side of the Gaussian window in pixels; its sigma is 1.5. Smaller pictures have no SSIM."""
-SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
-"""Exponents of the five scales of MS-SSIM, finest first."""
-MS_SSIM_SMALLEST = SSIM_WINDOW * 2 ** (len(SCALE_WEIGHTS) - 1)
-"""Shortest side in pixels that holds a window at the coarsest scale."""
-_C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 
 
 def psnr_rgb(sr: np.ndarray, hr: np.ndarray, mask: np.ndarray | None = None) -> float:
@@ -98,54 +92,6 @@ def consistency(sr: np.ndarray, lr: np.ndarray, scale: int) -> float:
     return psnr_rgb(bicubic_pillow(sr, scale), lr)
 
 
-def ms_ssim_y(sr: np.ndarray, hr: np.ndarray, mask: np.ndarray | None = None) -> float:
-    """Multi-scale structural similarity of the luma of `luma_studio`.
-
-    Contrast and structure at five scales, each half of the one before by the mean of 2x2 pixels, and luminance at the
-    coarsest; windows that reach beyond the frame are left out; a negative mean counts as 0. At every scale the mean is
-    over the mask, a coarse pixel being in it if all four finer ones are.
-
-    Args:
-        sr, hr: (H, W, 3) or (H, W), uint8, both sides at least 176.
-        mask: (H, W) bool, or None for the whole frame.
-
-    Returns:
-        0 to 1.
-
-    Raises:
-        ValueError: shapes or dtypes as for `psnr_rgb`; a side below 176; a mask that is empty at a coarse scale.
-
-    Source: Wang, Simoncelli, Bovik, "Multiscale structural similarity for image quality assessment", 2003.
-    """
-    check_pair(sr, hr, mask)
-    if min(sr.shape[:2]) < MS_SSIM_SMALLEST:
-        raise ValueError(
-            f"pictures are {sr.shape[1]}x{sr.shape[0]}; MS-SSIM needs at least {MS_SSIM_SMALLEST}x{MS_SSIM_SMALLEST}"
-        )
-    x, y = luma_studio(sr), luma_studio(hr)
-    inside: np.ndarray = np.ones(x.shape, bool) if mask is None else mask
-    product = 1.0
-    for scale, weight in enumerate(SCALE_WEIGHTS):
-        if scale:
-            x, y, inside = _halve(x).mean((1, 3)), _halve(y).mean((1, 3)), _halve_mask(inside)
-        similarity, contrast = _ssim_maps(x, y)
-        counted = _counted(inside)
-        if not counted.any():
-            raise ValueError(f"the field of view is too small for scale {scale + 1} of MS-SSIM")
-        chosen = similarity if scale == len(SCALE_WEIGHTS) - 1 else contrast
-        product *= max(0.0, float(chosen[counted].mean())) ** weight
-    return product
-
-
-def fits(mask: np.ndarray) -> bool:
-    """Whether a mask, (H, W) bool with both sides at least 176, holds a window at every scale."""
-    for _ in SCALE_WEIGHTS[1:]:
-        if not _counted(mask).any():
-            return False
-        mask = _halve_mask(mask)
-    return bool(_counted(mask).any())
-
-
 def luma_studio(pixels: np.ndarray) -> np.ndarray:
     """BT.601 luma, 16 for black and 235 for white, not rounded.
 
@@ -180,49 +126,12 @@ def _psnr(a: np.ndarray, b: np.ndarray, mask: np.ndarray | None) -> float:
     return 10 * math.log10(255**2 / error) if error else math.inf
 
 
-def _counted(mask: np.ndarray) -> np.ndarray:
-    reach = SSIM_WINDOW // 2
-    return mask[reach:-reach, reach:-reach]
-
-
-def _halve_mask(mask: np.ndarray) -> np.ndarray:
-    return np.all(_halve(mask), axis=(1, 3))
-
-
-def _ssim_maps(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """SSIM and its contrast-structure term where the 11x11 window fits: (H - 10, W - 10) each."""
-    mx, my = _blur(x), _blur(y)
-    covariance = _blur(x * y) - mx * my
-    variances = _blur(x * x) - mx**2 + _blur(y * y) - my**2
-    contrast = (2 * covariance + _C2) / (variances + _C2)
-    return (2 * mx * my + _C1) / (mx**2 + my**2 + _C1) * contrast, contrast
-
-
-def _blur(image: np.ndarray) -> np.ndarray:
-    reach = SSIM_WINDOW // 2
-    return ndimage.gaussian_filter(image, 1.5, radius=reach)[reach:-reach, reach:-reach]
-
-
-def _halve(image: np.ndarray) -> np.ndarray:
-    """(H, W) -> (H // 2, 2, W // 2, 2); an odd last row or column is left out."""
-    height, width = image.shape[0] // 2, image.shape[1] // 2
-    return image[: 2 * height, : 2 * width].reshape(height, 2, width, 2)
-
-
 def _fidelity(result: Result) -> Scores:
     sr, hr, field = result.sr, result.subject.hr, result.subject.field
     scores: Scores = {}
     for score in (psnr_rgb, psnr_y, ssim_y):
         scores |= {score.__name__: score(sr, hr), f"{score.__name__}_fov": score(sr, hr, field)}
     return scores | {"consistency": consistency(sr, result.subject.lr, result.subject.scale)}
-
-
-def _ms_ssim(result: Result) -> Scores:
-    sr, hr, field = result.sr, result.subject.hr, result.subject.field
-    if min(sr.shape[:2]) < MS_SSIM_SMALLEST:
-        return {}
-    inside = ms_ssim_y(sr, hr, field) if fits(field) else None
-    return {"ms_ssim_y": ms_ssim_y(sr, hr), "ms_ssim_y_fov": inside}
 
 
 FIDELITY = Metric(
@@ -247,10 +156,3 @@ FIDELITY = Metric(
     table="fidelity",
 )
 """Measured of every result."""
-
-MS_SSIM = Metric(
-    (Score("ms_ssim_y"), Score("ms_ssim_y_fov", "MS-SSIM fov", 4, plotted=True)),
-    _ms_ssim,
-    {"ms_ssim_y": "five scales, windows inside the frame, on the same luma"},
-    default=True,
-)
