@@ -24,11 +24,10 @@ from unittest import mock
 import psutil
 
 from retinashift.batch import places
-from retinashift.batch.fleet import Fleet, left_to_do, upscale_fleet
-from retinashift.batch.jobs import Shard, plan_jobs
+from retinashift.batch.fleet import Fleet, upscale_fleet
+from retinashift.batch.jobs import BatchOptions, Shard, plan_jobs
 from retinashift.batch.places import Remote
-from retinashift.batch.record import Outcome, merge_logs
-from retinashift.batch.upscale import BatchOptions
+from retinashift.batch.record import Outcome, left_to_do, merge_logs
 from retinashift.imaging.provenance import Provenance
 
 _REQUEST_SECONDS = 0.002
@@ -80,7 +79,7 @@ def simulate(count: int) -> None:
 
     with mock.patch.object(places, "open_system", return_value=store), tempfile.TemporaryDirectory() as folder:
         log = Path(folder, "log.jsonl")
-        jobs = plan_jobs(["s3://in/study"], "s3://out/study", resume=True)
+        jobs = plan_jobs(["s3://in/study"], "s3://out/study", BatchOptions(resume=True))
         assert len(jobs) == count
         told(f"list and plan, {store.requests} req.")
         shard = Shard(3, 16)

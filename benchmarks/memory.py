@@ -68,8 +68,8 @@ def measure(size: int, memory: str, steps: int, folder: Path) -> dict[str, Any]:
     """One picture, from a PNG file to a PNG file, both in `folder`."""
     import torch
 
-    from retinashift.batch.jobs import Job
-    from retinashift.batch.upscale import BatchOptions, upscale_files
+    from retinashift.batch.jobs import BatchOptions, Job
+    from retinashift.batch.upscale import upscale_files
     from retinashift.imaging.files import read_image
     from retinashift.inference.memory import parse_bytes
     from retinashift.inference.pipeline import ResShiftPipeline

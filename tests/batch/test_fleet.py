@@ -2,11 +2,13 @@
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import psutil
@@ -14,12 +16,12 @@ import pytest
 
 from builders.command import in_a_fresh_process, retinashift
 from retinashift.batch import fleet
-from retinashift.batch.fleet import Fleet, left_to_do
-from retinashift.batch.jobs import plan_jobs
-from retinashift.batch.record import append_line
-from retinashift.batch.upscale import BatchOptions, upscale_files
+from retinashift.batch.fleet import Fleet
+from retinashift.batch.jobs import BatchOptions, plan_jobs
+from retinashift.batch.record import append_line, left_to_do, run_record
+from retinashift.batch.upscale import upscale_files
 from retinashift.imaging.files import write_image
-from retinashift.inference.record import make_record
+from retinashift.inference.checkpoints import open_checkpoint
 
 
 @pytest.fixture
@@ -33,67 +35,52 @@ def folder(tmp_path):
     return tmp_path / "in"
 
 
-@pytest.fixture
-def worker(checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setattr(fleet.tempfile, "gettempdir", lambda: str(tmp_path))
-    return lambda **options: fleet._Worker(Fleet(checkpoint=str(checkpoint)), BatchOptions(**options), "run")
-
-
-def batch(jobs):
-    return {"row": np.arange(len(jobs)), "job": [fleet.pickle.dumps(job) for job in jobs]}
-
-
-def rows(outcomes):
-    return [json.loads(line) for one in outcomes for line in one["outcome"]]
+def done_by_a_worker(checkpoint, jobs, options, resumes=False):
+    """The rows of a worker for a block of all jobs."""
+    worker = fleet._Worker(Fleet(checkpoint=str(checkpoint)), options, resumes)
+    made = worker({"rows": [list(range(len(jobs)))], "jobs": [pickle.dumps(jobs)]})
+    assert made["row"] == list(range(len(jobs)))
+    return [json.loads(line) for line in made["outcome"]]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_a_worker_writes_what_the_local_command_writes(worker, folder, tmp_path):
-    jobs = plan_jobs([folder], tmp_path / "out")
-    made = rows(worker()(batch(jobs)))
-    one = worker()
-    local = list(upscale_files(one.pipeline, plan_jobs([folder], tmp_path / "local")))
+def test_a_worker_writes_what_the_local_command_writes(checkpoint, folder, tmp_path):
+    made = done_by_a_worker(checkpoint, plan_jobs([folder], tmp_path / "out"), BatchOptions())
+    local = list(upscale_files(open_checkpoint(str(checkpoint)), plan_jobs([folder], tmp_path / "local")))
     assert contents(tmp_path / "out") == contents(tmp_path / "local")
     assert [row["status"] for row in made] == ["failed" if o.error else "written" for o in local]
     assert [row["provenance"] for row in made if "provenance" in row] == [vars(o.record) for o in local if o.record]
-    assert not list(tmp_path.glob("retinashift-*"))
 
 
-def test_jobs_of_a_worker_that_died_are_finished_and_none_is_done_twice(worker, folder, tmp_path):
+def test_jobs_of_a_worker_that_died_are_finished_and_none_is_done_twice(checkpoint, folder, tmp_path):
     jobs = plan_jobs([folder], tmp_path / "out")
-    first = iter(worker()(batch(jobs)))
-    next(first), next(first)  # then its process is killed
+    first = upscale_files(open_checkpoint(str(checkpoint)), jobs)
+    next(first), first.close()  # then its process is killed
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
     assert times
-    again = rows(worker()(batch(jobs)))
+    again = done_by_a_worker(checkpoint, jobs, BatchOptions(resume=True))
     assert [row["status"] for row in again] == ["written", "written", "failed", "written", "written", "written"]
     assert {path: path.stat().st_mtime_ns for path in times} == times
     assert len(contents(tmp_path / "out")) == 5
 
 
-def test_a_photograph_that_ends_its_worker_again_and_again_is_given_up(worker, folder, tmp_path, monkeypatch):
-    class Killed(BaseException):
-        """Stands for the end of a process."""
+def test_a_photograph_that_ends_its_worker_again_and_again_is_given_up(folder, tmp_path, monkeypatch):
+    jobs, rounds = plan_jobs([folder], tmp_path / "out"), []
 
-    jobs = plan_jobs([folder], tmp_path / "out")
-    real = fleet.upscale_files
+    def run(ray, jobs, rows, options, fleet, alone):
+        rounds.append((list(rows), alone))
+        yield from ((row, {"status": "written"}) for row in rows if row != 3 and (alone or row < 4))
 
-    def deadly(pipeline, jobs, *args, **kwargs):
-        for job in jobs:
-            if job.source.name == "3.png":
-                raise Killed
-            yield from real(pipeline, [job], *args, **kwargs)
-
-    monkeypatch.setattr(fleet, "upscale_files", deadly)
-    for _ in range(4):
-        with pytest.raises(Killed):
-            rows(worker()(batch(jobs)))
-    last = rows(worker()(batch(jobs)))
-    assert [row["status"] for row in last] == ["written", "written", "failed", "failed", "written", "written"]
-    assert "upscale it by itself" in last[3]["error"]
+    monkeypatch.setattr(fleet, "_start", mock.MagicMock())
+    monkeypatch.setattr(fleet, "_run", run)
+    outcomes = list(fleet.upscale_fleet(jobs, BatchOptions()))
+    assert rounds == [([0, 1, 2, 3, 4, 5], False), ([3, 4, 5], True), ([3], True), ([3], True)]
+    assert [outcome.job for outcome in outcomes if outcome.error] == [jobs[3]]
+    assert "upscale it by itself" in outcomes[-1].error
+    assert len(outcomes) == 6
 
 
 def test_what_a_log_says_is_done_is_left_out_unless_something_changed(folder, tmp_path, tiny_pipeline):
@@ -101,17 +88,17 @@ def test_what_a_log_says_is_done_is_left_out_unless_something_changed(folder, tm
     pipeline, options, log = tiny_pipeline(), BatchOptions(), tmp_path / "log.jsonl"
     for outcome in upscale_files(pipeline, jobs):
         append_line(log, outcome.line())
-    record = make_record(pipeline, options.sampling, options.seed)
+    record = run_record(pipeline, options)
 
     def left(**other):
         return [job.source.name for job in left_to_do(jobs, log, record, BatchOptions(**other))]
 
     assert left() == ["2.png"]  # which failed
-    assert left(sidecar=True) == ["2.png", *(f"{n}.png" for n in (0, 1, 3, 4, 5))]
+    assert left(sidecar=True) == [f"{number}.png" for number in range(6)]
     (tmp_path / "out" / "5.png").unlink()
     write_image(folder / "4.png", np.zeros((5, 5), np.uint8), overwrite=True)
-    assert sorted(left()) == ["2.png", "4.png", "5.png"]
-    other = make_record(tiny_pipeline(trained=False), options.sampling, options.seed)
+    assert left() == ["2.png", "4.png", "5.png"]
+    other = run_record(tiny_pipeline(trained=False), options)
     assert len(left_to_do(jobs, log, other, options)) == 6
 
 

@@ -11,8 +11,11 @@ from PIL import Image
 
 from builders.dicom import photography, written
 from retinashift.batch import places
-from retinashift.batch.jobs import Shard, figure_of, maps_of, plan_jobs
+from retinashift.batch.jobs import BatchOptions, Shard, figure_of, maps_of, plan_jobs
 from retinashift.imaging.files import ImageError
+from retinashift.inference.settings import Sampling
+
+WITH_MAP = Sampling(output_uncertainty=True)
 
 
 @pytest.fixture
@@ -35,7 +38,7 @@ def test_sub_folders_names_and_suffixes_are_kept(folder, tmp_path):
 
 def test_another_format_changes_the_suffix_only(folder, tmp_path):
     out = tmp_path / "out"
-    planned = targets(plan_jobs([folder], out, file_format="png"), out)
+    planned = targets(plan_jobs([folder], out, BatchOptions(file_format="png")), out)
     assert planned == ["a.png", "d.png", "left/b.png", "left/deep/c.png"]
 
 
@@ -49,7 +52,7 @@ def test_compressed_ppm_comes_out_uncompressed(folder, tmp_path):
 def test_formats_that_would_meet_in_one_name_are_refused(folder, tmp_path):
     (folder / "a.ppm").write_bytes((folder / "d.ppm").read_bytes())
     with pytest.raises(ImageError, match="would both be written"):
-        plan_jobs([folder], tmp_path / "out", file_format="png")
+        plan_jobs([folder], tmp_path / "out", BatchOptions(file_format="png"))
 
 
 def test_one_input_may_name_its_output(folder, tmp_path):
@@ -64,7 +67,7 @@ def test_an_output_that_exists_is_refused_unless_told_otherwise(folder, tmp_path
     (tmp_path / "out" / "left" / "b.jpg").write_bytes(b"mine")
     with pytest.raises(ImageError, match="exists already; give --overwrite"):
         plan_jobs([folder], tmp_path / "out")
-    assert len(plan_jobs([folder], tmp_path / "out", overwrite=True)) == 4
+    assert len(plan_jobs([folder], tmp_path / "out", BatchOptions(overwrite=True))) == 4
 
 
 def test_results_of_a_former_run_are_not_enlarged_again(folder):
@@ -73,12 +76,12 @@ def test_results_of_a_former_run_are_not_enlarged_again(folder):
     out.mkdir()
     (out / "a.png").write_bytes((folder / "a.png").read_bytes())
     with pytest.raises(ImageError, match="inside the input folder"):
-        plan_jobs([folder], out, overwrite=True)
+        plan_jobs([folder], out, BatchOptions(overwrite=True))
 
 
 def test_a_result_never_replaces_its_own_input(folder):
     with pytest.raises(ImageError, match="replaced by its own result"):
-        plan_jobs([folder], folder, overwrite=True)
+        plan_jobs([folder], folder, BatchOptions(overwrite=True))
 
 
 def test_dicom_objects_without_a_suffix_are_found_and_their_names_are_kept_whole(folder, tmp_path):
@@ -87,7 +90,7 @@ def test_dicom_objects_without_a_suffix_are_found_and_their_names_are_kept_whole
     out = tmp_path / "out"
     planned = targets(plan_jobs([folder], out), out)
     assert [name for name in planned if name.endswith(".dcm")] == ["1.2.840.10.dcm", "1.2.840.11.dcm", "IM0001.dcm"]
-    assert "1.2.840.10.png" in targets(plan_jobs([folder], out, file_format="png"), out)
+    assert "1.2.840.10.png" in targets(plan_jobs([folder], out, BatchOptions(file_format="png")), out)
 
 
 def test_a_file_that_is_named_gets_the_suffix_of_its_content(folder, tmp_path):
@@ -116,15 +119,15 @@ def test_what_is_no_image_is_left_out_with_a_word(folder, tmp_path, caplog):
 def test_an_output_that_cannot_be_is_refused_before_any_work(folder, tmp_path, out, file_format, words):
     (tmp_path / "plain").write_text("a file")
     with pytest.raises(ImageError, match=words):
-        plan_jobs([folder / "a.png"], tmp_path / out, file_format=file_format)
-    assert plan_jobs([folder / "a.png"], tmp_path / "sharp.tif", file_format="tiff")
+        plan_jobs([folder / "a.png"], tmp_path / out, BatchOptions(file_format=file_format))
+    assert plan_jobs([folder / "a.png"], tmp_path / "sharp.tif", BatchOptions(file_format="tiff"))
 
 
 def test_a_result_that_would_be_named_like_what_lies_beside_another_is_refused(folder, tmp_path):
     (folder / "a.png.figure.png").write_bytes((folder / "a.png").read_bytes())
     assert len(plan_jobs([folder], tmp_path / "out")) == 5
     with pytest.raises(ImageError, match=r"would both be written to .*a\.png\.figure\.png"):
-        plan_jobs([folder], tmp_path / "out", figure=True)
+        plan_jobs([folder], tmp_path / "out", BatchOptions(figure=True))
 
 
 def test_maps_and_figures_of_a_run_that_was_killed_before_its_result_do_not_stop_resuming(folder, tmp_path):
@@ -133,10 +136,11 @@ def test_maps_and_figures_of_a_run_that_was_killed_before_its_result_do_not_stop
     for path in (*maps_of(target), figure_of(target)):
         path.write_bytes(b"half")
     with pytest.raises(ImageError, match="exists already"):
-        plan_jobs([folder], tmp_path / "out", uncertainty=True)
+        plan_jobs([folder], tmp_path / "out", BatchOptions(sampling=WITH_MAP))
     with pytest.raises(ImageError, match="exists already"):
-        plan_jobs([folder], tmp_path / "out", figure=True)
-    assert len(plan_jobs([folder], tmp_path / "out", uncertainty=True, figure=True, resume=True)) == 4
+        plan_jobs([folder], tmp_path / "out", BatchOptions(figure=True))
+    options = BatchOptions(sampling=WITH_MAP, figure=True, resume=True)
+    assert len(plan_jobs([folder], tmp_path / "out", options)) == 4
 
 
 @pytest.mark.parametrize("out", ["sftp://host/x", "https://example.org/x.png", "-", "s3:/x", Path("s3://bucket/x")])
@@ -187,7 +191,7 @@ def test_shards_refuse_clashes_among_all_files_and_only_their_own_results(folder
     (folder / "a.ppm").write_bytes((folder / "d.ppm").read_bytes())
     for number in (1, 2, 3):
         with pytest.raises(ImageError, match="would both be written"):
-            plan_jobs([folder], tmp_path / "out2", file_format="png", shard=Shard(number, 3))
+            plan_jobs([folder], tmp_path / "out2", BatchOptions(file_format="png"), Shard(number, 3))
 
 
 @pytest.mark.parametrize("text", ["0/3", "4/3", "3", "a/b", "-1/3", "1/0", "1/2/3"])
@@ -200,6 +204,6 @@ def test_a_name_without_room_for_its_sidecar_is_refused_before_any_work(folder, 
     name = "a" * 250 + ".png"
     (folder / "a.png").rename(folder / name)
     assert len(plan_jobs([folder], tmp_path / "out")) == 4
-    for beside in ({"sidecar": True}, {"figure": True}, {"uncertainty": True}):
+    for beside in ({"sidecar": True}, {"figure": True}, {"sampling": WITH_MAP}):
         with pytest.raises(ImageError, match="at most 255 fit; rename"):
-            plan_jobs([folder], tmp_path / "out", **beside)
+            plan_jobs([folder], tmp_path / "out", BatchOptions(**beside))

@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,9 @@ from builders.command import one_line_error, retinashift
 from builders.dicom import photography, written
 from builders.store import ENVIRONMENT, store
 from retinashift.batch import places
-from retinashift.batch.jobs import Job, plan_jobs
+from retinashift.batch.jobs import BatchOptions, Job, plan_jobs
 from retinashift.batch.places import Remote, hide
-from retinashift.batch.upscale import BatchOptions, upscale_files
+from retinashift.batch.upscale import upscale_files
 from retinashift.imaging.files import ImageError, write_image
 from retinashift.inference.settings import Sampling
 
@@ -78,9 +79,8 @@ def upload(server, bucket: str, folder: Path) -> None:
 def test_results_at_addresses_are_those_of_local_files(server, bucket, folder, tmp_path, tiny_pipeline, caplog):
     upload(server, bucket, folder)
     options = BatchOptions(sampling=Sampling(output_uncertainty=True), sidecar=True, figure=True, workers=2)
-    beside = {"sidecar": True, "uncertainty": True, "figure": True}
-    local = plan_jobs([folder], tmp_path / "out", **beside)
-    remote = plan_jobs([f"s3://{bucket}/in/"], f"s3://{bucket}/out", **beside)
+    local = plan_jobs([folder], tmp_path / "out", options)
+    remote = plan_jobs([f"s3://{bucket}/in/"], f"s3://{bucket}/out", options)
     assert "notes.txt: left out" in caplog.text
     pipeline = tiny_pipeline(head=True)
     outcomes = [list(upscale_files(pipeline, jobs, options)) for jobs in (local, remote)]
@@ -89,8 +89,9 @@ def test_results_at_addresses_are_those_of_local_files(server, bucket, folder, t
     results = {k.removeprefix("out/"): v for k, v in server.files(bucket).items() if k.startswith("out/")}
     assert len(results) == 26
     assert without_time(results) == without_time(below(tmp_path / "out"))
-    again = plan_jobs([f"s3://{bucket}/in"], f"s3://{bucket}/out", resume=True, **beside)
-    resumed = list(upscale_files(pipeline, again, BatchOptions(**{**vars(options), "resume": True})))
+    resuming = replace(options, resume=True)
+    again = plan_jobs([f"s3://{bucket}/in"], f"s3://{bucket}/out", resuming)
+    resumed = list(upscale_files(pipeline, again, resuming))
     assert [o.skipped for o in resumed] == [not o.error for o in resumed]
     with pytest.raises(ImageError, match="exists already; give --overwrite"):
         plan_jobs([f"s3://{bucket}/in"], f"s3://{bucket}/out")
@@ -104,7 +105,7 @@ def test_a_listing_has_every_key_of_all_its_pages(server, bucket):
         server.put(bucket, f"many/{name}", b"x")
     server.put(bucket, "many2/other.png", b"x")
     server.put(bucket, "many/", b"")  # what marks a folder
-    jobs = plan_jobs([f"s3://{bucket}/many"], f"s3://{bucket}/out", resume=True)
+    jobs = plan_jobs([f"s3://{bucket}/many"], f"s3://{bucket}/out", BatchOptions(resume=True))
     assert [job.target.below for job in jobs] == names
     assert [path for _, path in server.requests].count(f"/{bucket}") == 3 + 1  # pages, and whether it is a folder
 

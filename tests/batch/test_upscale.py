@@ -12,9 +12,9 @@ import pytest
 
 from builders.dicom import photography, written
 from retinashift.batch import photograph
-from retinashift.batch.jobs import Job, companions_of, figure_of, maps_of, sidecar_of
-from retinashift.batch.photograph import ResultOptions, upscale_bytes
-from retinashift.batch.upscale import BatchOptions, upscale_files
+from retinashift.batch.jobs import BatchOptions, Job, figure_of, maps_of, sidecar_of
+from retinashift.batch.photograph import upscale_bytes
+from retinashift.batch.upscale import upscale_files
 from retinashift.imaging.figures.uncertainty import decode_map
 from retinashift.imaging.files import find_provenance, read_image, write_image
 from retinashift.imaging.provenance import digest
@@ -215,7 +215,7 @@ def test_what_is_missing_beside_a_result_is_made_again_with_the_bytes_of_an_undi
     (outcome,) = upscale_files(pipeline, [Job(source, target)], options)
     assert outcome.error == ""
     whole = contents(target.parent)
-    for missing in companions_of(target):
+    for missing in options.beside(target):
         missing.unlink()
         result = target.stat().st_mtime_ns, target.read_bytes()
         (again,) = upscale_files(pipeline, [Job(source, target)], replace(options, resume=True))
@@ -245,13 +245,13 @@ def test_the_results_of_a_file_can_be_had_in_memory_as_they_would_be_written(tmp
     pipeline, source = tiny_pipeline(head=True), tmp_path / "eye.png"
     write_image(source, retina[:24, :16])
     target, shares = tmp_path / "out" / "eye.tif", []
-    options = ResultOptions(sampling=WITH_MAP, figure=True)
+    options = BatchOptions(sampling=WITH_MAP, figure=True)
     upscaled = upscale_bytes(pipeline, source.read_bytes(), "eye.png", target, options, shares.append)
     files = dict(upscaled.files())
     assert not target.parent.exists()
     assert shares == sorted(shares)
     assert shares[-1] == pytest.approx(1)
-    (outcome,) = upscale_files(pipeline, [Job(source, target)], BatchOptions(**vars(options)))
+    (outcome,) = upscale_files(pipeline, [Job(source, target)], options)
     assert {path: path.read_bytes() for path in target.parent.iterdir()} == files
     assert upscaled.record == outcome.record
     assert np.array_equal(read_image(target).pixels, upscaled.pixels)
@@ -270,9 +270,10 @@ def test_what_lay_beside_a_former_result_does_not_stay_beside_the_new_one(tmp_pa
     source, target = tmp_path / "a.png", tmp_path / "out" / "a.png"
     write_image(source, np.full((6, 5, 3), 90, np.uint8))
     job, pipeline = Job(source, target), tiny_pipeline(head=True)
-    (first,) = upscale_files(pipeline, [job], BatchOptions(sampling=WITH_MAP, sidecar=True, figure=True))
+    options = BatchOptions(sampling=WITH_MAP, sidecar=True, figure=True)
+    (first,) = upscale_files(pipeline, [job], options)
     assert first.error == ""
-    assert all(path.exists() for path in companions_of(target))
+    assert all(path.exists() for path in options.beside(target))
     (second,) = upscale_files(pipeline, [job], BatchOptions(seed=7, overwrite=True))
     assert second.error == ""
     assert [path.name for path in target.parent.iterdir()] == ["a.png"]

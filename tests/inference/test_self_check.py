@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont
 from tests.builders.pipelines import light_pipeline
 
-from retinashift.batch.jobs import Job
-from retinashift.batch.upscale import BatchOptions, upscale_files
+from retinashift.batch.jobs import BatchOptions, Job
+from retinashift.batch.upscale import upscale_files
 from retinashift.evaluation.similarity import psnr_rgb
 from retinashift.imaging.degradation.bicubic import bicubic_pillow, crop_to_multiple, enlarge
 from retinashift.imaging.files import find_images, find_provenance, read_image, write_image

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from builders.page import WAIT, page_precision, saved, shot
-from retinashift.batch.jobs import Job
-from retinashift.batch.upscale import BatchOptions, upscale_files
+from retinashift.batch.jobs import BatchOptions, Job
+from retinashift.batch.upscale import upscale_files
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.inference.settings import Sampling
 

@@ -18,8 +18,8 @@ import tifffile
 
 from builders.dicom import photography, written
 from builders.page import ask, ended, multipart, page_precision, png, start_page, stop_page, submit, upscale
-from retinashift.batch.jobs import Job
-from retinashift.batch.upscale import BatchOptions, upscale_files
+from retinashift.batch.jobs import BatchOptions, Job
+from retinashift.batch.upscale import upscale_files
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.inference.settings import Sampling
 from retinashift.web import server

@@ -6,27 +6,21 @@ import json
 import logging
 import os
 import pickle
-import secrets
-import tempfile
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
-from hashlib import blake2b
-from pathlib import Path
 from typing import Any
 
-from retinashift.batch.jobs import Job, lookup, wanted_beside
-from retinashift.batch.places import Place, stamp_of
-from retinashift.batch.record import Outcome, read_log
-from retinashift.batch.upscale import BatchOptions, upscale_files
+import numpy as np
+
+from retinashift.batch.jobs import BatchOptions, Job
+from retinashift.batch.record import Outcome, run_record
+from retinashift.batch.upscale import upscale_files
 from retinashift.imaging.failures import one_line
-from retinashift.imaging.provenance import Provenance
 from retinashift.inference.checkpoints import open_checkpoint
 from retinashift.inference.memory import choose_device
-from retinashift.inference.record import make_record
 
 _TRIES = 3
-"""Workers that one photograph may end before it is given up."""
+"""Rounds in which a photograph that ended its worker among others is tried by itself."""
 _LARGEST_BLOCK = 200
 """Jobs that are handed to a worker at a time, at most."""
 _STORE_BYTES = 256 * 2**20
@@ -60,9 +54,9 @@ def upscale_fleet(
 ) -> Generator[Outcome, None, None]:
     """Run the jobs on a cluster, and yield the outcome of each as it is done, in any order.
 
-    A photograph that fails, or that ends its worker three times, is an outcome. When a worker or its machine dies, what
-    it held is done again; results that are there already are kept. Credentials of stores are not handed to the workers:
-    each reads its own environment.
+    A photograph that fails, or that ends its worker again and again, is an outcome. When a worker or its machine dies,
+    what it held is done again, one by one; results that are there already are kept. Credentials of stores are not
+    handed to the workers: each reads its own environment.
 
     Args:
         jobs: of `plan_jobs`; local paths must be on a file system that all machines share.
@@ -71,79 +65,65 @@ def upscale_fleet(
 
     Raises:
         ImportError: Ray is missing.
-        OSError: the cluster cannot be reached, or ended the work.
+        OSError: the cluster cannot be reached, or no worker could begin.
     """
     options, fleet = options or BatchOptions(), fleet or Fleet()
     if not jobs:
         return
     ray = _start(fleet.address)
-    import pyarrow as pa
-
+    done = np.zeros(len(jobs), bool)
+    reason = f"its worker ended {1 + _TRIES} times, perhaps for want of memory; upscale it by itself"
     try:
-        have = ray.cluster_resources()
-        gpus = fleet.gpus if fleet.gpus is not None else float(have.get("GPU", 0) >= 1 and fleet.device != "cpu")
-        cores = int(have.get("CPU", 1))
-        workers = fleet.workers or int(have.get("GPU", 0) / gpus if gpus else max(1, cores // 4))
-        needs: dict[str, Any] = {"num_cpus": max(1, cores // workers), "num_gpus": gpus}
-        if options.sampling.memory:
-            needs["memory"] = options.sampling.memory
-        size = min(_LARGEST_BLOCK, max(1, len(jobs) // (20 * workers)))
-        blocks = [range(start, min(start + size, len(jobs))) for start in range(0, len(jobs), size)]
-        tables = [pa.table({"row": rows, "job": [pickle.dumps(jobs[row]) for row in rows]}) for rows in blocks]
-        dataset = ray.data.from_arrow(tables).map_batches(
-            _Worker,
-            fn_constructor_args=(fleet, options, secrets.token_hex(8)),
-            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=workers, initial_size=workers),
-            batch_size=None,
-            **needs,
-        )
-        for batch in dataset.iter_batches(batch_size=None, prefetch_batches=0):
-            for row, line in zip(batch["row"], batch["outcome"], strict=True):
-                yield Outcome.parse(jobs[int(row)], line)
-    except ray.exceptions.RayError as error:
-        raise OSError(f"the cluster ended the work: {one_line(str(error))[-300:]}") from None
+        for attempt in range(1 + _TRIES):
+            rows = np.flatnonzero(~done)
+            try:
+                for row, values in _run(ray, jobs, rows, options, fleet, alone=attempt > 0):
+                    done[row] = True
+                    yield Outcome.parse(jobs[row], values)
+            except ray.exceptions.RayError as error:  # such as results lost with their machine
+                reason = f"the cluster ended the work: {one_line(str(error))[-300:]}"
+                if not done.any():
+                    raise OSError(reason) from None
+            if done.all():
+                return
+        yield from (Outcome(jobs[int(row)], reason) for row in np.flatnonzero(~done))
     finally:
         ray.shutdown()
 
 
-def left_to_do(jobs: Sequence[Job], log: Path, record: Provenance, options: BatchOptions) -> list[Job]:
-    """The jobs without those that a log says are done, by this very work, from files that have not changed since.
-
-    No input or result is read: the log has the stamp of each input, and a listing says which results are there.
+def _run(
+    ray: Any, jobs: Sequence[Job], rows: np.ndarray, options: BatchOptions, fleet: Fleet, alone: bool
+) -> Generator[tuple[int, dict[str, Any]], None, None]:
+    """Number and outcome of each job of which there is one; a worker that dies leaves those that it held without.
 
     Args:
-        record: of the run, as `make_record` gives it.
+        alone: hand out one job at a time, so that no other is lost with it.
     """
-    done: set[bytes] = set()
-    for _, values in read_log(log):
-        outcome = Outcome.parse_values(Job(Path(), Path()), values)
-        if outcome.record is None or outcome.error or "stamp" not in values:
-            continue
-        theirs, quality = dict(outcome.record.options), options.quality
-        same = theirs.pop("quality", quality) == quality
-        measured: dict[str, Any] = {
-            "input": outcome.record.input, "input_was_super_resolved": outcome.record.input_was_super_resolved,
-        }  # fmt: skip
-        if same and replace(outcome.record, options=theirs).same_work(replace(record, **measured)):
-            done.add(_key(values["source"], values["target"], values["stamp"]))
-    rest: list[Job] = []
-    candidates: list[Job] = []
-    for job in jobs:
-        held = _key(str(job.source), str(job.target), stamp_of(job.source)) in done
-        (candidates if held else rest).append(job)
-    if candidates:
-        exists = lookup([job.target for job in candidates])
+    import pyarrow as pa
 
-        def missing(target: Place) -> bool:
-            beside = wanted_beside(target, options.sidecar, options.sampling.output_uncertainty, options.figure)
-            return not all(map(exists, (target, *beside)))
-
-        rest += [job for job in candidates if missing(job.target)]
-    return rest
-
-
-def _key(source: str, target: str, stamp: str) -> bytes:
-    return blake2b(json.dumps([source, target, stamp]).encode(), digest_size=16).digest()
+    have = ray.cluster_resources()
+    gpus = fleet.gpus if fleet.gpus is not None else float(have.get("GPU", 0) >= 1 and fleet.device != "cpu")
+    cores = int(have.get("CPU", 1))
+    workers = fleet.workers or int(have.get("GPU", 0) / gpus if gpus else max(1, cores // 4))
+    needs: dict[str, Any] = {"num_cpus": max(1, cores // workers), "num_gpus": gpus}
+    if options.sampling.memory:
+        needs["memory"] = options.sampling.memory
+    size = 1 if alone else min(_LARGEST_BLOCK, max(1, len(rows) // (10 * workers)))
+    blocks = [rows[start : start + size] for start in range(0, len(rows), size)]
+    tables = [
+        pa.table({"rows": [block.tolist()], "jobs": [pickle.dumps([jobs[row] for row in block])]}) for block in blocks
+    ]
+    resumed = replace(options, resume=True) if alone else options  # a worker that died may have written some
+    pool = ray.data.ActorPoolStrategy(
+        min_size=1, max_size=workers, initial_size=workers, max_tasks_in_flight_per_actor=1 if alone else None
+    )
+    dataset = ray.data.from_arrow(tables).map_batches(
+        _Worker, fn_constructor_args=(fleet, resumed, options.resume), compute=pool, batch_size=None,
+        max_task_retries=0, **needs,
+    )  # fmt: skip
+    for batch in dataset.iter_batches(batch_size=None, prefetch_batches=0):
+        for row, values in zip(batch["row"], batch["outcome"], strict=True):
+            yield int(row), json.loads(values)
 
 
 def _start(address: str) -> Any:
@@ -157,9 +137,10 @@ def _start(address: str) -> Any:
         import ray.data
     except ImportError:
         raise ImportError("--engine ray needs Ray: pip install -c constraints.txt -e '.[fleet]'") from None
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
+    context.max_errored_blocks = -1  # what a worker held when it died is done again
     local = {"address": "local", "include_dashboard": False, "object_store_memory": _STORE_BYTES}
     try:
         ray.init(**({"address": address} if address else local), log_to_driver=False, logging_level=logging.ERROR)
@@ -171,47 +152,14 @@ def _start(address: str) -> Any:
 class _Worker:
     """One process of the fleet, with its own checkpoint."""
 
-    def __init__(self, fleet: Fleet, options: BatchOptions, run: str) -> None:
+    def __init__(self, fleet: Fleet, options: BatchOptions, resumes: bool) -> None:
         self.pipeline = open_checkpoint(fleet.checkpoint).to(choose_device(fleet.device))
-        self.options = options
-        self.record = make_record(self.pipeline, options.sampling, options.seed, options.page, options.deidentify)
-        self.tries = Path(tempfile.gettempdir()) / f"retinashift-{run}"
+        self.options, self.resumes = options, resumes
+        self.record = run_record(self.pipeline, options)
 
-    def __call__(self, batch: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """The outcomes of some jobs. One that is called again for the same jobs does them one by one."""
-        rows = [int(row) for row in batch["row"]]
-        jobs = [pickle.loads(job) for job in batch["job"]]
-        again = self._try(f"block-{rows[0]}") > 1
-        # a worker that died may have written some: what was there before the run was refused, or may be replaced
-        options = replace(self.options, resume=True) if again or not self.options.overwrite else self.options
-        for row, outcome in zip(
-            rows, self._each(rows, jobs, options) if again else self._run(jobs, options), strict=True
-        ):
-            if outcome.skipped and not self.options.resume:
-                outcome = replace(outcome, skipped=False)
-            yield {"row": [row], "outcome": [outcome.line()]}
-        self._done(f"block-{rows[0]}")
-
-    def _run(self, jobs: list[Job], options: BatchOptions) -> Iterator[Outcome]:
-        return upscale_files(self.pipeline, jobs, options, record=self.record)
-
-    def _each(self, rows: list[int], jobs: list[Job], options: BatchOptions) -> Iterator[Outcome]:
-        """One by one, so that a photograph that ends the process is known by its number of tries."""
-        for row, job in zip(rows, jobs, strict=True):
-            if self._try(str(row)) > _TRIES:
-                yield Outcome(job, f"its worker ended {_TRIES} times, perhaps for want of memory; upscale it by itself")
-            else:
-                yield from self._run([job], options)
-            self._done(str(row))
-
-    def _try(self, name: str) -> int:
-        """How often work of that name has begun on this machine and not ended, with this time."""
-        self.tries.mkdir(exist_ok=True)
-        with open(self.tries / name, "ab") as file:
-            file.write(b".")
-            return file.tell()
-
-    def _done(self, name: str) -> None:
-        (self.tries / name).unlink(missing_ok=True)
-        with suppress(OSError):  # not empty: another worker's
-            self.tries.rmdir()
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The outcomes of a block of jobs. One that this run has finished before counts as written."""
+        jobs = pickle.loads(batch["jobs"][0])
+        outcomes = upscale_files(self.pipeline, jobs, self.options, record=self.record)
+        lines = [replace(one, skipped=one.skipped and self.resumes).line() for one in outcomes]
+        return {"row": batch["rows"][0], "outcome": lines}

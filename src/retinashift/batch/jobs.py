@@ -5,16 +5,19 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache, partial
 from pathlib import Path, PurePath, PurePosixPath
 from typing import TypeVar
 
+import numpy as np
+
 from retinashift.batch.places import Place, Remote, find_remote, listing, place_of
 from retinashift.imaging.failures import printable
-from retinashift.imaging.files import WRITE_SUFFIXES, ImageError, find_images, format_of, own_suffix
-from retinashift.inference.settings import OutputFormat
+from retinashift.imaging.files import MAX_PIXELS, WRITE_SUFFIXES, ImageError, find_images, format_of, own_suffix
+from retinashift.inference.settings import OutputFormat, Sampling
 
 logger = logging.getLogger(__name__)
 
@@ -22,9 +25,9 @@ _UNWRITTEN = (".bmp", ".gif", ".heic", ".avif", ".jp2", ".jxl", ".pdf", ".svg", 
 """Suffixes that nobody gives a folder, of files that are not written."""
 _NAME_BYTES = 255
 """That a file name holds on common file systems."""
-PathType = TypeVar("PathType", bound=PurePath)
 _FEW = 50
 """Files that are looked up one by one at an address; for more, the folder is listed."""
+PathType = TypeVar("PathType", bound=PurePath)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,55 @@ class Job:
 
     source: Place
     target: Place
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchOptions:
+    """How files are read, upscaled and written.
+
+    Raises:
+        ValueError: `workers` below 1.
+    """
+
+    sampling: Sampling = field(default_factory=Sampling)
+    seed: int = 0
+    """Every photograph starts from it, so its result does not depend on the others of a run."""
+    page: int | None = None
+    """Page (DICOM: frame) of files with several, from 1; None refuses such files."""
+    max_pixels: int = MAX_PIXELS
+    """Limit of width x height of an input."""
+    deidentify: bool = False
+    """Remove the person from DICOM headers; files of other formats are then refused."""
+    file_format: OutputFormat = "same"
+    """Of the results."""
+    quality: int | None = None
+    """Of JPEG results, 1 to 100; None is the encoder's own. Results of other formats lose nothing."""
+    figure: bool = False
+    """Draw a figure of the input beside the result."""
+    sidecar: bool = False
+    """Write the provenance record into a JSON file beside the result."""
+    overwrite: bool = False
+    """Replace a result, and remove what lay beside the former one."""
+    resume: bool = False
+    """Skip results already written by an identical run; with `overwrite`, replace all others."""
+    workers: int = 1
+    """Threads that read ahead, and as many that write behind. They change the speed and the memory, not the bytes."""
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise ValueError(f"workers is {self.workers}; at least 1 is needed")
+
+    def quality_for(self, target: Place) -> int | None:
+        """The quality, where the target's format has one."""
+        return self.quality if format_of(Path(target.name)) == "JPEG" else None
+
+    def beside(self, target: Place) -> tuple[Place, ...]:
+        """The files beside a result that a run with these options writes."""
+        kinds = (
+            (self.sidecar, (sidecar_of(target),)), (self.sampling.output_uncertainty, maps_of(target)),
+            (self.figure, (figure_of(target),)),
+        )  # fmt: skip
+        return tuple(path for wanted, paths in kinds if wanted for path in paths)
 
 
 @dataclass(frozen=True)
@@ -53,15 +105,10 @@ class Shard:
 
     @classmethod
     def parse(cls, text: str) -> Shard:
-        """The shard that a text such as 3/16 names.
-
-        >>> Shard.parse("3/16")
-        Shard(number=3, count=16)
-        """
-        number, sign, count = text.partition("/")
-        if not (sign and number.isdecimal() and count.isdecimal()):
+        """The shard that a text such as 3/16 names."""
+        if not (match := re.fullmatch(r"(\d+)/(\d+)", text)):
             raise ValueError(f"--shard is {text!r}; the part and how many there are is needed, such as 3/16")
-        return cls(int(number), int(count))
+        return cls(int(match[1]), int(match[2]))
 
     def holds(self, name: str) -> bool:
         """Whether a file belongs to it: a hash of its relative name decides, the same on every machine and day."""
@@ -85,28 +132,8 @@ def figure_of(target: Place) -> Place:
     return target.with_name(f"{target.name}.figure.png")
 
 
-def companions_of(target: Place) -> tuple[Place, ...]:
-    """All files that may lie beside a result and belong to it."""
-    return wanted_beside(target, sidecar=True, uncertainty=True, figure=True)
-
-
-def wanted_beside(target: Place, sidecar: bool, uncertainty: bool, figure: bool) -> tuple[Place, ...]:
-    """The files beside a result that a run with these options writes."""
-    kinds = ((sidecar, (sidecar_of(target),)), (uncertainty, maps_of(target)), (figure, (figure_of(target),)))
-    return tuple(path for wanted, paths in kinds if wanted for path in paths)
-
-
 def plan_jobs(
-    inputs: Sequence[str | Path],
-    out: str | Path,
-    *,
-    file_format: OutputFormat = "same",
-    overwrite: bool = False,
-    resume: bool = False,
-    sidecar: bool = False,
-    uncertainty: bool = False,
-    figure: bool = False,
-    shard: Shard | None = None,
+    inputs: Sequence[str | Path], out: str | Path, options: BatchOptions | None = None, shard: Shard | None = None
 ) -> list[Job]:
     """Pair every input with its output, keeping names and sub-folders under `out`.
 
@@ -116,8 +143,7 @@ def plan_jobs(
     Args:
         inputs: files, folders, patterns, or addresses of them such as s3://bucket/folder.
         out: a folder, or the address of one; or, for one input file, a file name that ends like an image.
-        file_format: of the results.
-        overwrite, resume, sidecar, uncertainty, figure: options of the run.
+        options: of the run; defaults to `BatchOptions()`.
         shard: the part of the inputs to return, which may be none; clashes are refused among all inputs.
 
     Raises:
@@ -126,6 +152,7 @@ def plan_jobs(
             nor an image file that can be written.
         OSError: an address that cannot be listed.
     """
+    options = options or BatchOptions()
     places = [place_of(given, "an input is a file, folder or pattern, local or at s3://, gs://, az:// or https://")
               for given in inputs]  # fmt: skip
     target = place_of(out, "-o takes a folder or file name, local or at s3://, gs:// or az://")
@@ -136,115 +163,30 @@ def plan_jobs(
     mine: list[bool] = []
     for source, name, suffix in _find(places):
         own = partial(own_suffix, source) if isinstance(source, Path) else partial(str, suffix)
-        below = result_name(PurePosixPath(name), file_format, own).as_posix()
+        below = result_name(PurePosixPath(name), options.file_format, own).as_posix()
         # an equal name is kept as one string, of which a million are held
         jobs.append(Job(source, target if one_file else target / (name if below == name else below)))
         if shard is not None:
             mine.append(shard.holds(name))
-    if one_file and len(jobs) > 1:
-        raise ImageError(f"{len(jobs)} images cannot be written into one file {target}; give a folder with -o")
-    if one_file and file_format != "same" and format_of(Path(target.name)) != format_of(Path(f"x.{file_format}")):
-        raise ImageError(f"-o {target} and --format {file_format} name two formats; omit one of them")
-    if not one_file and ((isinstance(target, Path) and target.is_file()) or target.suffix.lower() in _UNWRITTEN):
-        allowed = ", ".join(WRITE_SUFFIXES)
-        raise ImageError(f"{target} is neither a folder nor a file with one of {allowed}; choose another name with -o")
+    _check_out(target, one_file, len(jobs), options.file_format)
     _refuse_former_results(places, [job.source for job in jobs], target)
-    beside = partial(wanted_beside, sidecar=sidecar, uncertainty=uncertainty, figure=figure)
-    _refuse_clashes(jobs, beside)
+    _refuse_clashes(jobs, options)
     if shard is not None:
         jobs = [job for job, held in zip(jobs, mine, strict=True) if held]
-    if overwrite:
+    if options.overwrite:
         return jobs
     exists = lookup([job.target for job in jobs])
     existing: list[Place] = []
     for job in jobs:
-        if resume:  # what lies beside a result belongs to it, and maps are written before it
-            planned: tuple[Place, ...] = (sidecar_of(job.target),) if sidecar and not exists(job.target) else ()
+        if options.resume:  # what lies beside a result belongs to it, and maps are written before it
+            planned: tuple[Place, ...] = (sidecar_of(job.target),) if options.sidecar and not exists(job.target) else ()
         else:
-            planned = (job.target, *beside(job.target))
+            planned = (job.target, *options.beside(job.target))
         existing += filter(exists, planned)
     if existing:
         more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
         raise ImageError(f"{existing[0]}{more} exists already; give --overwrite to replace, or another folder with -o")
     return jobs
-
-
-def _find(places: Sequence[Place]) -> Iterator[tuple[Place, str, str]]:
-    """Each image once, its path below what was given and, of a remote one, the suffix that its content calls for."""
-    local = [place for place in places if isinstance(place, Path)]
-    if local or not places:
-        for path, relative in find_images(local):
-            yield path, relative.as_posix(), ""
-    others: list[Place] = []
-    seen: set[str] = set()
-    remote = [place for place in places if isinstance(place, Remote)]
-    for place in remote:
-        for file, name, suffix in find_remote(place, others):
-            if len(remote) == 1 or str(file) not in seen:
-                yield file, name, suffix
-            if len(remote) > 1:
-                seen.add(str(file))
-    if others:
-        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
-        logger.warning("%s%s: left out, not among the images that are read", printable(str(others[0])), more)
-
-
-def lookup(targets: Sequence[Place]) -> Callable[[Place], bool]:
-    """Whether a result exists; for many results below one address, from a listing of it when the first is asked for."""
-    if len(targets) <= _FEW or isinstance(targets[0], Path):
-        return lambda place: place.exists()
-    root = Remote(targets[0].root)
-    there: list[set[str]] = []
-
-    def exists(place: Place) -> bool:
-        if not there:
-            there.append({file.below for file in listing(root)})
-        return isinstance(place, Remote) and place.below in there[0]
-
-    return exists
-
-
-def _refuse_former_results(inputs: Sequence[Place], sources: list[Place], out: Place) -> None:
-    """An output folder inside an input folder would be input of the next run."""
-
-    def folders(place: Place) -> Iterator[str]:  # that hold it
-        full = place.resolve() if isinstance(place, Path) else PurePosixPath(str(place))
-        return map(str, full.parents)
-
-    given = {str(place.expanduser().resolve()) for place in inputs if isinstance(place, Path) and place.is_dir()}
-    given |= {str(PurePosixPath(str(place))) for place in inputs if isinstance(place, Remote)}
-    if given.isdisjoint(folders(out)):
-        return
-    results = next(folders(out / "x"))
-    for source in sources:
-        if results in folders(source):
-            raise ImageError(
-                f"{source} lies in the output folder, inside the input folder; choose a folder outside it with -o"
-            )
-
-
-def _refuse_clashes(jobs: list[Job], beside: Callable[[Place], tuple[Place, ...]]) -> None:
-    """No two inputs to one output, no input replaced by its own result, no name too long. `beside`: by target."""
-    taken: set[int] = set()  # hashes: the names of a million results would fill the memory
-    for job in jobs:
-        for path in (job.target, *beside(job.target)):
-            key = str(path).casefold()  # some file systems ignore case
-            if hash(key) in taken:
-                for other in jobs:
-                    same = [p for p in (other.target, *beside(other.target)) if str(p).casefold() == key]
-                    if same and other is not job:
-                        raise ImageError(
-                            f"{other.source} and {job.source} would both be written to {path}; run them separately"
-                        )
-            size = len(os.fsencode(path.name))
-            if size > _NAME_BYTES:
-                raise ImageError(f"{path.name}: a name of {size} bytes, at most {_NAME_BYTES} fit; rename {job.source}")
-            taken.add(hash(key))
-        itself = job.target == job.source
-        if isinstance(job.target, Path) and isinstance(job.source, Path) and job.target.exists():
-            itself = job.target.resolve() == job.source.resolve()
-        if itself:
-            raise ImageError(f"{job.source} would be replaced by its own result; give another folder with -o")
 
 
 def result_name(relative: PathType, file_format: OutputFormat, own: Callable[[], str]) -> PathType:
@@ -254,6 +196,7 @@ def result_name(relative: PathType, file_format: OutputFormat, own: Callable[[],
 
     Args:
         relative: path of the input inside the folder that was given.
+        file_format: of the result.
         own: the suffix that the input's content calls for.
     """
     if relative.suffix.lower() == ".gz":
@@ -261,3 +204,101 @@ def result_name(relative: PathType, file_format: OutputFormat, own: Callable[[],
     if relative.suffix.lower() not in WRITE_SUFFIXES:
         return relative.with_name(relative.name + (own() if file_format == "same" else f".{file_format}"))
     return relative if file_format == "same" else relative.with_suffix(f".{file_format}")
+
+
+def lookup(targets: Sequence[Place]) -> Callable[[Place], bool]:
+    """Whether a file exists; for many results below one address, from a listing of it when the first is asked for."""
+    if len(targets) <= _FEW or isinstance(targets[0], Path):
+        return lambda place: place.exists()
+    root = Remote(targets[0].root)
+
+    @cache
+    def there() -> np.ndarray:
+        return digests(map(str, listing(root)))
+
+    return lambda place: holds(there(), str(place))
+
+
+def digests(texts: Iterable[str]) -> np.ndarray:
+    """A sorted array of 16 bytes for each text: a million names would fill the memory."""
+    return np.sort(np.fromiter(map(_digest, texts), "S16"))
+
+
+def holds(known: np.ndarray, text: str) -> bool:
+    """Whether a text is among those that `digests` was made of."""
+    at = int(known.searchsorted(_digest(text)))
+    return at < len(known) and bool(known[at] == _digest(text))
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=15).digest() + b"."  # no zero at the end
+
+
+def _find(places: Sequence[Place]) -> Iterator[tuple[Place, str, str]]:
+    """Each image once, its path below what was given and, of a remote one, the suffix that its content calls for."""
+    local = [place for place in places if isinstance(place, Path)]
+    if local or not places:
+        for path, relative in find_images(local):
+            yield path, relative.as_posix(), ""
+    others: list[Place] = []
+    for place in places:
+        if isinstance(place, Remote):
+            yield from find_remote(place, others)
+    if others:
+        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
+        logger.warning("%s%s: left out, not among the images that are read", printable(str(others[0])), more)
+
+
+def _check_out(out: Place, one_file: bool, count: int, file_format: OutputFormat) -> None:
+    """Refuse an output that is neither a folder nor a file of one photograph in the format that is asked for."""
+    if not one_file:
+        if (isinstance(out, Path) and out.is_file()) or out.suffix.lower() in _UNWRITTEN:
+            known = ", ".join(WRITE_SUFFIXES)
+            raise ImageError(f"{out} is neither a folder nor a file with one of {known}; choose another name with -o")
+    elif count > 1:
+        raise ImageError(f"{count} images cannot be written into one file {out}; give a folder with -o")
+    elif file_format != "same" and format_of(Path(out.name)) != format_of(Path(f"x.{file_format}")):
+        raise ImageError(f"-o {out} and --format {file_format} name two formats; omit one of them")
+
+
+def _refuse_former_results(inputs: Sequence[Place], sources: list[Place], out: Place) -> None:
+    """An output folder inside an input folder would be input of the next run."""
+
+    def whole(place: Place) -> PurePath:
+        return place.expanduser().resolve() if isinstance(place, Path) else PurePosixPath(str(place))
+
+    results = whole(out)
+    if {whole(place) for place in inputs if isinstance(place, Remote) or place.is_dir()}.isdisjoint(results.parents):
+        return
+    for source in sources:
+        if results in whole(source).parents:
+            raise ImageError(
+                f"{source} lies in the output folder, inside the input folder; choose a folder outside it with -o"
+            )
+
+
+def _refuse_clashes(jobs: list[Job], options: BatchOptions) -> None:
+    """No two inputs to one output, no input replaced by its own result, no name too long."""
+
+    def outputs() -> Iterator[tuple[Job, Place, str]]:
+        for job in jobs:
+            for path in (job.target, *options.beside(job.target)):
+                yield job, path, str(path).casefold()  # some file systems ignore case
+
+    found = digests(name for *_, name in outputs())
+    if (found[1:] == found[:-1]).any():
+        first: dict[str, Job] = {}
+        for job, path, name in outputs():
+            if (other := first.setdefault(name, job)) is not job:
+                both = f"{other.source} and {job.source}"
+                raise ImageError(f"{both} would both be written to {path}; run them separately")
+    for job, path, _ in outputs():
+        size = len(os.fsencode(path.name))
+        if size > _NAME_BYTES:
+            raise ImageError(f"{path.name}: a name of {size} bytes, at most {_NAME_BYTES} fit; rename {job.source}")
+    for job in jobs:
+        itself = job.target == job.source
+        if isinstance(job.target, Path) and isinstance(job.source, Path) and job.target.exists():
+            itself = job.target.resolve() == job.source.resolve()
+        if itself:
+            raise ImageError(f"{job.source} would be replaced by its own result; give another folder with -o")

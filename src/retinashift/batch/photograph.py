@@ -5,37 +5,27 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 
-from retinashift.batch.jobs import figure_of, maps_of, sidecar_of
+from retinashift.batch.jobs import BatchOptions, figure_of, maps_of, sidecar_of
 from retinashift.batch.places import Place
-from retinashift.batch.record import make_sidecar
+from retinashift.batch.record import for_input, make_sidecar, run_record
 from retinashift.imaging.degradation.bicubic import resize
 from retinashift.imaging.dicom.deidentify import deidentify
 from retinashift.imaging.dicom.parametric import encode_with_map
 from retinashift.imaging.figures.comparison import compared
 from retinashift.imaging.figures.uncertainty import encode_map, overlay
-from retinashift.imaging.files import (
-    MAX_PIXELS,
-    ImageError,
-    Photograph,
-    check_target,
-    decode_image,
-    encode_image,
-    format_of,
-    with_metadata,
-)
+from retinashift.imaging.files import ImageError, Photograph, check_target, decode_image, encode_image, with_metadata
 from retinashift.imaging.formats.png import encode_png
-from retinashift.imaging.provenance import Provenance, digest
-from retinashift.inference.advice import Condition, measure_condition, quality_of_jpeg
+from retinashift.imaging.provenance import Provenance
+from retinashift.inference.advice import measure_condition, quality_of_jpeg
 from retinashift.inference.pipeline import ResShiftPipeline
-from retinashift.inference.record import make_record, plain_number
-from retinashift.inference.settings import Sampling
+from retinashift.inference.record import plain_number
 
 logger = logging.getLogger(__name__)
 
@@ -44,42 +34,19 @@ MEANING = "1.645 of it on each side covers 90 % of values"
 CAPTION = "standard deviation in levels of 255"
 
 
-@dataclass(frozen=True, kw_only=True)
-class ResultOptions:
-    """How one photograph is read, sampled and encoded."""
-
-    sampling: Sampling = field(default_factory=Sampling)
-    seed: int = 0
-    """Every photograph starts from it, so its result does not depend on the others of a run."""
-    page: int | None = None
-    """Page (DICOM: frame) of files with several, from 1; None refuses such files."""
-    max_pixels: int = MAX_PIXELS
-    """Limit of width x height of an input."""
-    deidentify: bool = False
-    """Remove the person from DICOM headers; files of other formats are then refused."""
-    quality: int | None = None
-    """Of JPEG results, 1 to 100; None is the encoder's own. Results of other formats lose nothing."""
-    figure: bool = False
-    """Draw a figure of the input beside the result."""
-    sidecar: bool = False
-    """Write the provenance record into a JSON file beside the result."""
-
-    def quality_for(self, target: Place) -> int | None:
-        """The quality, where the target's format has one."""
-        return self.quality if format_of(Path(target.name)) == "JPEG" else None
-
-
 @dataclass(frozen=True)
 class Source:
-    """A photograph that was read, and the record of its result but for the consistency."""
+    """A photograph that was read, and the record of its result without what is measured on it."""
 
-    path: str
+    place: str | Place
     """What messages call it."""
-    name: str
-    """Its file name."""
     photograph: Photograph
     record: Provenance
-    condition: Condition
+
+    @property
+    def name(self) -> str:
+        """Without its folder."""
+        return Path(self.place).name if isinstance(self.place, str) else self.place.name
 
 
 @dataclass(frozen=True)
@@ -96,7 +63,7 @@ class Upscaled:
     pixels: np.ndarray
     record: Provenance
     sigma: np.ndarray | None
-    options: ResultOptions
+    options: BatchOptions
     meaning: ClassVar[str] = MEANING
 
     def files(self) -> Iterator[tuple[Place, bytes]]:
@@ -108,17 +75,13 @@ class Upscaled:
             ImageError: the format cannot hold the result.
         """
         record, photograph, sigma = self.record, self.source.photograph, self.sigma
-        objects: list[bytes] = []
-        name = str(self.target)
+        name, quality, objects = str(self.target), self.options.quality_for(self.target), list[bytes]()
+        kept: dict[str, Any] = {"like": photograph, "scale": record.scale, "provenance": record}
         if sigma is not None and self.target.suffix.lower() == ".dcm":
-            derived = with_metadata(name, self.pixels, like=photograph, scale=record.scale, provenance=record)
-            result, parametric = encode_with_map(derived, sigma, MEANING)
+            result, parametric = encode_with_map(with_metadata(name, self.pixels, **kept), sigma, MEANING)
             objects.append(parametric)
         else:
-            result = encode_image(
-                name, self.pixels, like=photograph, scale=record.scale, provenance=record,
-                quality=self.options.quality_for(self.target),
-            )  # fmt: skip
+            result = encode_image(name, self.pixels, quality=quality, **kept)
         if sigma is not None:
             account = {"meaning": MEANING, "provenance": json.loads(record.line())}
             numbers, picture, *others = maps_of(self.target)
@@ -143,7 +106,7 @@ def upscale_bytes(
     data: bytes,
     name: str,
     target: Place,
-    options: ResultOptions | None = None,
+    options: BatchOptions | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Upscaled:
     """The result of a photograph's file, in memory; `Upscaled.files` encodes what the command line would write.
@@ -153,76 +116,74 @@ def upscale_bytes(
         data: the file.
         name: path or name of the file, for messages; the sidecar has it without its folder.
         target: name of the result's file; nothing is written there.
-        options: defaults to `ResultOptions()`.
+        options: defaults to `BatchOptions()`.
         progress: called with the share of the sampling that is done, 0..1; what it raises ends the work.
 
     Raises:
         ImageError: the file cannot be read, or the target's format cannot hold the result.
         ValueError: settings that the checkpoint does not allow.
     """
-    options = options or ResultOptions()
-    record = make_record(pipeline, options.sampling, options.seed, options.page, options.deidentify)
-    return upscale_source(pipeline, read_source(data, name, target, record, options), target, options, progress)
+    options = options or BatchOptions()
+    source = read_source(pipeline, data, name, target, run_record(pipeline, options), options)
+    return upscale_source(pipeline, source, target, options, progress)
 
 
-def read_source(data: bytes, path: str | Place, target: Place, record: Provenance, options: ResultOptions) -> Source:
-    """Decode a file and check that `target` can hold its result.
+def read_source(
+    pipeline: ResShiftPipeline, data: bytes, place: str | Place, target: Place, record: Provenance,
+    options: BatchOptions,
+) -> Source:  # fmt: skip
+    """Decode a file, check that `target` can hold its result, and warn of an input that does not suit the checkpoint.
 
     Args:
-        data: the file.
-        path: what errors call it.
-        target: path of the result.
+        place: what messages call the file.
         record: of the run.
-        options: see `ResultOptions`.
 
     Raises:
         ImageError: it cannot be read, or not as the options say.
     """
-    photograph = decode_image(data, str(path), options.max_pixels, options.page)
+    photograph = decode_image(data, str(place), options.max_pixels, options.page)
     derived = photograph.record is not None
     if derived:
-        logger.warning("%s is a result of super-resolution itself", path)
-    quality = options.quality_for(target)
+        logger.warning("%s is a result of super-resolution itself", place)
+    record = replace(for_input(record, data, target, options), input_was_super_resolved=derived)
     if options.sampling.longest_side is not None:
         height, width = photograph.pixels.shape[:2]
         options.sampling.size_of(height, width, int(record.scale))
         record = replace(record, scale=plain_number(options.sampling.longest_side / max(height, width)))
-    check_target(str(target), photograph, record.scale, quality)
+    check_target(str(target), photograph, record.scale, options.quality_for(target))
     if options.deidentify:
         if photograph.dicom is None:
-            raise ImageError(f"{path} is {photograph.format}; --deidentify is for DICOM, run the others without it")
+            raise ImageError(f"{place} is {photograph.format}; --deidentify is for DICOM, run the others without it")
         try:
             photograph = replace(photograph, dicom=deidentify(photograph.dicom))
         except ImageError as error:
-            raise ImageError(f"{path}: {error}") from None
-    record = replace(record, input=digest(data), input_was_super_resolved=derived)
-    if quality is not None:
-        record = replace(record, options={**record.options, "quality": quality})
+            raise ImageError(f"{place}: {error}") from None
     condition = measure_condition(photograph.pixels, quality_of_jpeg(data))
-    return Source(str(path), Path(path).name if isinstance(path, str) else path.name, photograph, record, condition)
+    if warning := condition.warning(restores=pipeline.config.check_measure == "burst"):
+        logger.warning("%s: %s", place, warning)
+    return Source(place, photograph, record)
 
 
 def upscale_source(
     pipeline: ResShiftPipeline,
     source: Source,
     target: Place,
-    options: ResultOptions,
+    options: BatchOptions,
     progress: Callable[[float], None] | None = None,
 ) -> Upscaled:
     """Sample the result of a photograph that was read; arguments as in `upscale_bytes`."""
-    if warning := source.condition.warning(restores=pipeline.config.check_measure == "burst"):
-        logger.warning("%s: %s", source.path, warning)
-    colour, alpha = _split_alpha(source.photograph)
+    pixels = source.photograph.pixels
+    colour, alpha = (pixels[..., :-1], pixels[..., -1]) if source.photograph.has_alpha else (pixels, None)
     result = pipeline(
-        colour,
+        np.ascontiguousarray(colour[..., 0] if colour.shape[2:] == (1,) else colour),
         generator=torch.Generator().manual_seed(options.seed),
         progress=progress,
         **vars(options.sampling),
     )
-    pixels, consistency = result.images[0], result.consistency[0]
+    upscaled, consistency = result.images[0], result.consistency[0]
     if alpha is not None:  # a mask is geometry, not retina: it is interpolated
-        size = pixels.shape[0], pixels.shape[1]
-        pixels = np.dstack([pixels, resize(alpha, size, "bicubic")])
+        size = upscaled.shape[0], upscaled.shape[1]
+        upscaled = np.dstack([upscaled, resize(np.ascontiguousarray(alpha), size, "bicubic")])
     record = replace(
         source.record,
         consistency_db=None if consistency == float("inf") else round(consistency, 2),
@@ -230,15 +191,5 @@ def upscale_source(
         detail_factor=result.detail_factor[0],
     )
     if record.bicubic_share:
-        logger.warning("%s: %s, where the network's estimate contradicted it", source.path, record.returned())
-    sigma = result.sigma[0] if result.sigma else None
-    return Upscaled(source, target, pixels, record, sigma, options)
-
-
-def _split_alpha(photograph: Photograph) -> tuple[np.ndarray, np.ndarray | None]:
-    """Colour as (H, W) or (H, W, 3), and the alpha channel (H, W) if there is one."""
-    pixels = photograph.pixels
-    if not photograph.has_alpha:
-        return pixels, None
-    colour = pixels[..., 0] if pixels.shape[2] == 2 else pixels[..., :3]
-    return np.ascontiguousarray(colour), np.ascontiguousarray(pixels[..., -1])
+        logger.warning("%s: %s, where the network's estimate contradicted it", source.place, record.returned())
+    return Upscaled(source, target, upscaled, record, result.sigma[0] if result.sigma else None, options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -28,7 +28,7 @@ _SECRET = re.compile(r"KEY|SECRET|TOKEN|PASSWORD|CREDENTIAL|SIGNATURE|SAS|CONNEC
 _KEY_ID = re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{12,}\b")
 _QUERY = re.compile(r"(?<=\S)\?\S*|(?<=://)[^/\s@]*@")
 _PAGE = 1000
-"""Keys that S3 lists in one request, and files whose first bytes are read together."""
+"""Files whose first bytes are read together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +56,7 @@ class Remote:
     @property
     def size(self) -> int:
         """Bytes, as the listing says; -1 if it does not."""
-        size = self.stamp.partition("-")[0]
-        return int(size) if size else -1
+        return int(self.stamp.partition("-")[0] or -1)
 
     @property
     def name(self) -> str:
@@ -72,16 +71,10 @@ class Remote:
     def scheme(self) -> str:
         return self.root.partition("://")[0]
 
-    @property
-    def parent(self) -> Remote:
-        return Remote(self.root, self.below.rpartition("/")[0]) if self.below else Remote(self.root.rpartition("/")[0])
-
     def with_name(self, name: str) -> Remote:
         """Another file of the same folder."""
-        return self.parent / name
-
-    def mkdir(self, parents: bool = False, exist_ok: bool = False) -> None:
-        """Nothing: object stores have no folders."""
+        folder = self.below.rpartition("/")[0] if self.below else None
+        return Remote(self.root.rpartition("/")[0] if folder is None else self.root, folder or "") / name
 
     def exists(self) -> bool:
         """Whether there is a file at the address: one request."""
@@ -89,31 +82,23 @@ class Remote:
 
     def facts(self) -> Remote | None:
         """The file with its size and stamp; None if there is none."""
-        with _clear(self, "looked up"):
-            try:
-                info = self._system().info(str(self) + self.query)
-            except FileNotFoundError:
-                return None
-            if info["type"] != "file":
-                return None
-            return replace(self, stamp=_stamp(info.get("size"), info))
+        try:
+            with _clear(self, "looked up", FileNotFoundError):
+                info = self.system().info(str(self) + self.query)
+        except FileNotFoundError:
+            return None
+        return replace(self, stamp=_stamp(info)) if info["type"] == "file" else None
 
     def read_bytes(self) -> bytes:
         with _clear(self, "read"):
-            return self._system().cat_file(str(self) + self.query)
-
-    def read_head(self, count: int) -> bytes:
-        """The first bytes, no more than `count`."""
-        with _clear(self, "read"):
-            if not self.size:  # a store refuses any range of an empty object
-                return b""
-            return self._system().cat_file(str(self) + self.query, start=0, end=count)[:count]
+            return self.system().cat_file(str(self) + self.query)
 
     def unlink(self) -> None:
         with _clear(self, "removed"):
-            self._system().rm_file(str(self))
+            self.system().rm_file(str(self))
 
-    def _system(self) -> Any:
+    def system(self) -> Any:
+        """The file system of its scheme."""
         return open_system(self.scheme)
 
 
@@ -126,22 +111,19 @@ def place_of(given: str | Path, allowed: str) -> Place:
     Raises:
         ImageError: "-", which stands for a stream, or an address that is not supported; it says what is `allowed`.
     """
-    text = str(given)
-    scheme, sign, rest = text.partition("://")
+    scheme, sign, rest = str(given).partition("://")
     scheme = scheme.lower()
-    if isinstance(given, Path) or not sign or Path(text).exists():
-        check_local(given, allowed)
-        return Path(text)
-    if scheme == "file" and rest.startswith("/"):
+    if scheme == "file" and rest.startswith("/") and not isinstance(given, Path):
         return Path(rest)
-    if scheme not in SCHEMES:
-        raise ImageError(f"{hide(text)} is an address of a kind that is not supported; {allowed}")
+    if isinstance(given, Path) or not sign or scheme not in SCHEMES or Path(given).exists():
+        check_local(given, allowed)
+        return Path(given)
     address, mark, query = rest.partition("?") if scheme.startswith("http") else (rest, "", "")
     address = address.rstrip("/")
     if "@" in address.partition("/")[0]:
-        raise ImageError(f"{hide(text)}: an address with credentials in it; leave them to the environment")
+        raise ImageError(f"{hide(given)}: an address with credentials in it; leave them to the environment")
     if not address:
-        raise ImageError(f"{text} names no bucket or host; {allowed}")
+        raise ImageError(f"{given} names no bucket or host; {allowed}")
     open_system(scheme)
     return Remote(f"{scheme}://{address}", query=mark + query)
 
@@ -162,20 +144,16 @@ def check_local(given: str | Path, allowed: str) -> None:
 def find_remote(given: Remote, others: list[Place]) -> Iterator[tuple[Remote, str, str]]:
     """Images at an address: a file, a folder or a pattern. Which of them are images is decided as for local files.
 
-    Args:
-        given: http addresses are files.
-        others: files of a folder that are no images are added to it.
-
     Yields:
         (file, its name below the folder or the part of the pattern without wildcards, suffix that its content calls
-        for; "" for names that say it).
+        for; "" for names that say it). Files of a folder that are no images are added to `others`.
 
     Raises:
         ImageError: nothing there, or a key that cannot be a file name.
         OSError: it cannot be listed.
     """
     if (file := given.facts()) is not None:
-        yield file, file.name, "" if _says_format(file.name) else suffix_of_bytes(file.read_head(HEAD))
+        yield file, file.name, suffix_of_bytes(_heads([file])[0])
         return
     if given.scheme.startswith("http"):
         raise ImageError(f"{given}: no such file that may be read; an http address names one file")
@@ -186,37 +164,31 @@ def find_remote(given: Remote, others: list[Place]) -> Iterator[tuple[Remote, st
         parts = str(given).split("/")
         fixed = next(number for number, part in enumerate(parts) if any(sign in part for sign in "*?["))
         root, matches = Remote("/".join(parts[:fixed])), re.compile(glob_translate("/".join(parts[fixed:]))).match
-    count, files = 0, listing(root)
+    found, files = False, listing(root)
     while keys := list(islice(files, _PAGE)):
         page = [file for file in keys if not file.name.startswith(".") and (not matches or matches(file.below))]
-        heads = _heads([file for file in page if not _says_format(file.name)])
-        for file in page:
-            own = suffix_of_bytes(heads.get(file.below, b""))
+        for file, head in zip(page, _heads(page), strict=True):
+            own = suffix_of_bytes(head)
             if file.name.lower().endswith(READ_SUFFIXES) or (own == ".dcm" and file.name.upper() != "DICOMDIR"):
-                count += 1
+                found = True
                 yield file, file.below, own
             elif not matches:
                 others.append(file)
-    if not count:
+    if not found:
         raise ImageError(f"{given}: no image found ({', '.join(READ_SUFFIXES)})")
 
 
 def listing(folder: Remote) -> Iterator[Remote]:
-    """Every file below a folder. S3 is listed page by page, so that a million keys are never held with their facts.
-
-    Raises:
-        ImageError: a key that cannot be a file name.
-        OSError: no such bucket, or it may not be listed.
-    """
-    root, prefix = str(folder), f"{folder}/"  # one string for all files
+    """Every file below a folder; ImageError for a key that cannot be a file name, OSError where it cannot be listed."""
+    root = str(folder)  # one string for all files
     with _clear(folder, "listed"):
-        for path, stamp in _entries(folder):
-            below = path.removeprefix(prefix)
+        for path, info in _entries(folder):
+            below = path.removeprefix(f"{root}/")
             if below.endswith("/") or not below:  # the mark of an empty folder
                 continue
             if not {"", ".", ".."}.isdisjoint(below.split("/")) or "\0" in below:
                 raise ImageError(f"{path}: a key that cannot be the name of a file; rename it")
-            yield Remote(root, below, stamp=stamp)
+            yield Remote(root, below, stamp=_stamp(info))
 
 
 def read_place(place: Place, max_pixels: int) -> bytes:
@@ -229,6 +201,15 @@ def read_place(place: Place, max_pixels: int) -> bytes:
     return data
 
 
+def read_head(place: Place, count: int) -> bytes:
+    """The first bytes of a file, no more than `count`."""
+    if isinstance(place, Path):
+        with place.open("rb") as file:
+            return file.read(count)
+    with _clear(place, "read"):
+        return place.system().cat_file(str(place) + place.query, start=0, end=count)[:count]
+
+
 def write_place(place: Place, data: bytes, *, overwrite: bool = True) -> None:
     """Write a file whole or not at all: `replace_file`, or one upload, which a store shows when it is complete.
 
@@ -237,11 +218,12 @@ def write_place(place: Place, data: bytes, *, overwrite: bool = True) -> None:
         OSError: it cannot be written.
     """
     if isinstance(place, Path):
+        place.parent.mkdir(parents=True, exist_ok=True)
         return replace_file(place, data, overwrite=overwrite)
     if not overwrite and place.exists():
         raise FileExistsError(f"{place} exists already; give --overwrite to replace it")
     with _clear(place, "written"):
-        place._system().pipe_file(str(place), data)
+        place.system().pipe_file(str(place), data)
 
 
 def stamp_of(place: Place) -> str:
@@ -255,52 +237,50 @@ def stamp_of(place: Place) -> str:
     return f"{status.st_size}-{status.st_mtime_ns}"
 
 
-def hide(text: str) -> str:
+def hide(text: object) -> str:
     """The text without credentials: values of such variables of the environment, key names, queries of addresses."""
+    text = str(text)
     for name, value in os.environ.items():
         if len(value) > 3 and _SECRET.search(name):
             text = text.replace(value, "***")
     return _QUERY.sub("", _KEY_ID.sub("***", text))
 
 
-def _says_format(name: str) -> bool:
-    """Whether the name decides the suffix of the result."""
-    return name.lower().removesuffix(".gz").endswith(WRITE_SUFFIXES)
-
-
-def _heads(files: Sequence[Remote]) -> dict[str, bytes]:
-    """The first bytes of files of one folder, by their path below it, read together."""
-    files = [file for file in files if file.size]
-    if not files:
-        return {}
-    with _clear(files[0], "read"):
-        found = files[0]._system().cat_ranges([str(file) for file in files], 0, HEAD, on_error="return")
-    for file, head in zip(files, found, strict=True):
+def _heads(files: list[Remote]) -> list[bytes]:
+    """The first bytes of those files whose names do not decide the suffix of the result, read together; else b""."""
+    named = [file.name.lower().removesuffix(".gz").endswith(WRITE_SUFFIXES) for file in files]
+    unknown = [file for file, known in zip(files, named, strict=True) if file.size and not known]
+    if not unknown:  # a store refuses any range of an empty object
+        return [b""] * len(files)
+    addresses = [str(file) + file.query for file in unknown]
+    with _clear(unknown[0], "read"):
+        found = dict(zip(unknown, unknown[0].system().cat_ranges(addresses, 0, HEAD, on_error="return"), strict=True))
+    for file, head in found.items():
         if isinstance(head, BaseException):
             raise OSError(f"{file}: cannot be read ({_reason(head)})")
-    return {file.below: head for file, head in zip(files, found, strict=True)}
+    return [found.get(file, b"")[:HEAD] for file in files]
 
 
-def _entries(folder: Remote) -> Iterator[tuple[str, str]]:
-    """Address and stamp of every key below a folder."""
-    system, scheme = folder._system(), folder.scheme
+def _entries(folder: Remote) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Address and facts of every key below a folder; facts of S3 are held for one page only, to save memory."""
+    scheme, _, path = str(folder).partition("://")
     if scheme != "s3":
-        for path, info in system.find(str(folder), detail=True).items():
-            yield f"{scheme}://{path.partition('://')[2] or path}", _stamp(info.get("size"), info)
+        found = folder.system().find(str(folder), detail=True)
+        yield from ((f"{scheme}://{name.partition('://')[2] or name}", info) for name, info in found.items())
         return
-    bucket, _, key = str(folder).partition("://")[2].partition("/")
+    bucket, _, key = path.partition("/")
     page: dict[str, Any] = {"IsTruncated": True}
     while page["IsTruncated"]:
         more = {"ContinuationToken": page["NextContinuationToken"]} if "NextContinuationToken" in page else {}
-        page = system.call_s3("list_objects_v2", Bucket=bucket, Prefix=f"{key}/" if key else "", **more)
-        for item in page.get("Contents", ()):
-            yield f"s3://{bucket}/{item['Key']}", _stamp(item["Size"], item)
+        page = folder.system().call_s3("list_objects_v2", Bucket=bucket, Prefix=f"{key}/" if key else "", **more)
+        yield from ((f"s3://{bucket}/{item['Key']}", item) for item in page.get("Contents", ()))
 
 
-def _stamp(size: int | None, info: dict[str, Any]) -> str:
-    keys = ("ETag", "etag", "mtime", "last_modified", "LastModified")
-    tag = next((str(info[key]).strip('"') for key in keys if info.get(key)), "")
-    return f"{'' if size is None else size}-{tag}" if tag else ""
+def _stamp(info: dict[str, Any]) -> str:
+    size = next((str(info[key]) for key in ("Size", "size") if info.get(key) is not None), "")
+    tags = ("ETag", "etag", "mtime", "last_modified", "LastModified")
+    tag = next((str(info[key]).strip('"') for key in tags if info.get(key)), "")
+    return f"{size}-{tag}" if tag else ""
 
 
 @lru_cache
@@ -316,25 +296,24 @@ def open_system(scheme: str) -> Any:
         whole = {"max_concurrency": 1} if scheme == "s3" else {}  # one request reads a file
         return fsspec.filesystem(scheme, use_listings_cache=False, **whole)
     except ImportError:
-        packages = f"pip install fsspec {SCHEMES[scheme]}"
-        if scheme == "s3":
-            packages = "pip install -c constraints.txt -e '.[fleet]'"
-        raise ImageError(f"{scheme}:// is an address of a store whose package is missing: {packages}") from None
+        packages = "-c constraints.txt -e '.[fleet]'" if scheme == "s3" else f"fsspec {SCHEMES[scheme]}"
+        text = f"{scheme}:// is an address of a store whose package is missing: pip install {packages}"
+        raise ImageError(text) from None
 
 
 @contextmanager
-def _clear(place: Remote, verb: str) -> Iterator[None]:
-    """Whatever a store's library raises becomes an OSError of one line, without credentials."""
+def _clear(place: Remote, verb: str, *passed: type[Exception]) -> Iterator[None]:
+    """Whatever a store's library raises, but `passed`, becomes an OSError of one line, without credentials."""
     try:
         yield
-    except (ImageError, MemoryError):
-        raise
     except Exception as error:
+        if isinstance(error, (ImageError, MemoryError, *passed)):
+            raise
         raise OSError(f"{place}: cannot be {verb} ({_reason(error)})") from None
 
 
 def _reason(error: BaseException) -> str:
-    text = one_line(hide(str(error)))
+    text = one_line(hide(error))
     kind = type(error).__name__
     if isinstance(error, FileNotFoundError):
         return "no such file, folder or bucket"

@@ -5,28 +5,68 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import sqlite3
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
-from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from retinashift.batch.jobs import Job
-from retinashift.batch.places import Place, stamp_of
+from retinashift.batch.jobs import BatchOptions, Job, digests, holds, lookup
+from retinashift.batch.places import Place, read_head, stamp_of
 from retinashift.imaging.failures import explain
+from retinashift.imaging.files import ImageError, find_provenance
 from retinashift.imaging.provenance import Provenance, digest
+
+if TYPE_CHECKING:
+    from retinashift.inference.pipeline import ResShiftPipeline
+
+_HEADER = 2**16
+"""Bytes of a file that hold its header, with its record, in most formats."""
+
+
+def run_record(pipeline: ResShiftPipeline, options: BatchOptions) -> Provenance:
+    """What the records of all results of a run share."""
+    from retinashift.inference.record import make_record  # loads torch
+
+    return make_record(pipeline, options.sampling, options.seed, options.page, options.deidentify)
+
+
+def for_input(record: Provenance, data: bytes, target: Place, options: BatchOptions) -> Provenance:
+    """The record of a run for one input and the format of its result."""
+    quality = options.quality_for(target)
+    return replace(
+        record, input=digest(data), options=record.options | ({} if quality is None else {"quality": quality})
+    )
+
+
+def same_work(former: Provenance, record: Provenance, options: BatchOptions) -> bool:
+    """Whether `former` is the record of a result of this input by such a run; what follows from both is not compared.
+
+    Args:
+        record: as `for_input` returns.
+    """
+    follows: dict[str, Any] = {"input_was_super_resolved": former.input_was_super_resolved}
+    if options.sampling.longest_side is not None:
+        follows["scale"] = former.scale
+    return former.same_work(replace(record, **follows))
+
+
+def read_record(place: Place) -> Provenance | None:
+    """The record in a result, by its header where that is enough; None for a file that holds none."""
+    for read in (lambda: read_head(place, _HEADER), place.read_bytes):
+        try:
+            if found := find_provenance(read(), str(place)):
+                return found
+        except ImageError:  # it may be cut short
+            continue
+    return None
 
 
 def make_sidecar(source: str, target: str, result: bytes, record: Provenance) -> bytes:
-    """The JSON file beside a result: names of input and result, the result's hash, the record.
-
-    Args:
-        source, target: file names without folders.
-        result: the bytes of the result.
-        record: of the result.
-    """
+    """The JSON file beside a result: names of input and result without folders, the result's hash, the record."""
     values = {
         "source": source,
         "result": target,
@@ -73,25 +113,16 @@ class Outcome:
             "source": str(self.job.source),
             "target": str(self.job.target),
             "seconds": round(self.seconds, 3),
+            "stamp": stamp_of(self.job.source),
+            "error": self.error,
+            "internal": self.internal,
+            "provenance": self.record and asdict(self.record),
         }
-        if stamp := stamp_of(self.job.source):
-            values["stamp"] = stamp
-        if self.error:
-            values["error"] = self.error
-        if self.internal:
-            values["internal"] = True
-        if self.record is not None:
-            values["provenance"] = asdict(self.record)
-        return json.dumps(values) + "\n"
+        return json.dumps({key: value for key, value in values.items() if value or key == "seconds"}) + "\n"
 
     @classmethod
-    def parse(cls, job: Job, line: str) -> Outcome:
-        """The outcome of a job that `line` has written."""
-        return cls.parse_values(job, json.loads(line))
-
-    @classmethod
-    def parse_values(cls, job: Job, values: dict[str, Any]) -> Outcome:
-        """`parse` of a line whose JSON is read; a record of another version is left out."""
+    def parse(cls, job: Job, values: dict[str, Any]) -> Outcome:
+        """The outcome of a job from the values of its `line`; a record of another version is left out."""
         try:
             record = Provenance(**values["provenance"]) if "provenance" in values else None
         except TypeError:
@@ -119,86 +150,85 @@ def append_line(path: Path, line: str) -> None:
             raise OSError(f"{path}: the disk is full; the log keeps its former lines")
 
 
+def left_to_do(jobs: Sequence[Job], log: Path, record: Provenance, options: BatchOptions) -> list[Job]:
+    """The jobs without those that a log says are done, by this very work, from files that have not changed since.
+
+    No input or result is read: the log has the stamp of each input, and a listing says which results are there.
+
+    Args:
+        record: of the run, as `run_record` gives it.
+    """
+
+    def done() -> Iterator[str]:
+        for _, values in read_log(log):
+            job = Job(Path(values["source"]), Path(values["target"]))
+            former = Outcome.parse(job, values).record
+            if former is None or "error" in values or "stamp" not in values:
+                continue
+            mine = replace(for_input(record, b"", job.target, options), input=former.input)
+            if same_work(former, mine, options):
+                yield "\n".join((values["source"], values["target"], values["stamp"]))
+
+    known = digests(done())
+    exists = lookup([job.target for job in jobs])
+
+    def is_done(job: Job) -> bool:
+        if not holds(known, "\n".join((str(job.source), str(job.target), stamp_of(job.source)))):
+            return False
+        return all(map(exists, (job.target, *options.beside(job.target))))
+
+    return [job for job in jobs if not is_done(job)]
+
+
 def merge_logs(paths: Sequence[Path], out: Path) -> dict[str, int]:
-    """Join logs into one table with the last line of each result, sorted by source; the rows of each status.
+    """Join logs into one with the last line of each result, sorted by source; the rows of each status.
 
     Args:
         paths: logs of `upscale`. A last line that a killed process left half is left out.
-        out: ends in .parquet for a table of Parquet, else lines of JSON.
+        out: lines of JSON; replaced when it is complete.
 
     Raises:
         ValueError: a line that is not of such a log.
         OSError: a log cannot be read, or the table cannot be written.
     """
-    last: dict[str, tuple[str, str, int, int, str]] = {}  # the lines of a million results would fill the memory
-    for number, path in enumerate(paths):
-        for offset, values in read_log(path):
-            place = (values["source"], values["time"], number, offset, values["status"])
-            if last.get(values["target"], ("", ""))[1] <= values["time"]:
-                last[values["target"]] = place
-    order = sorted(last.values())
-    with ExitStack() as opened:
-        logs = [opened.enter_context(path.open("rb")) for path in paths]
-
-        def rows() -> Iterator[bytes]:
-            for _, _, number, offset, _ in order:
-                logs[number].seek(offset)
-                yield logs[number].readline()
-
-        with _whole(out) as temporary:
-            if out.suffix.lower() == ".parquet":
-                _write_parquet(temporary, rows())
-            else:
-                with temporary.open("wb") as file:
-                    file.writelines(rows())
-    counts = {"written": 0, "skipped": 0, "failed": 0}
-    for *_, status in order:
-        counts[status] = counts.get(status, 0) + 1
-    return counts
-
-
-def read_log(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Offset and values of each whole line of a log."""
-    with path.open("rb") as file:
-        offset = 0
-        for line in file:
-            if line.endswith(b"\n"):  # else the process that wrote it was killed
-                try:
-                    values = json.loads(line)
-                    known = isinstance(values, dict) and {"time", "status", "source", "target"} <= set(values)
-                except ValueError:
-                    known = False
-                if not known:
-                    raise ValueError(f"{path} is not a log of JSON lines that --log has written (byte {offset})")
-                yield offset, values
-            offset += len(line)
-
-
-@contextmanager
-def _whole(out: Path) -> Iterator[Path]:
-    """A temporary file beside `out`, which it replaces when it is complete."""
+    counts = Counter({"written": 0, "skipped": 0, "failed": 0})
     temporary = out.with_name(f".{secrets.token_hex(8)}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, out)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with closing(sqlite3.connect("")) as table:  # on disk: the lines of a million results would fill the memory
+        table.execute("CREATE TABLE log (target BLOB PRIMARY KEY, source BLOB, time TEXT, status TEXT, line TEXT)")
+        for path in paths:
+            table.executemany(
+                "INSERT INTO log VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET (source, time, status, line) = "
+                "(excluded.source, excluded.time, excluded.status, excluded.line) WHERE excluded.time >= time",
+                (
+                    (os.fsencode(row["target"]), os.fsencode(row["source"]), row["time"], row["status"], line)
+                    for line, row in read_log(path)
+                ),
+            )
+        try:
+            with temporary.open("w", encoding="utf-8") as file:
+                for status, line in table.execute("SELECT status, line FROM log ORDER BY source, target"):
+                    counts[status] += 1
+                    file.write(line)
+            os.replace(temporary, out)
+        finally:
+            temporary.unlink(missing_ok=True)
+    return dict(counts)
 
 
-def _write_parquet(path: Path, lines: Iterator[bytes]) -> None:
-    """Columns of the fields of a log; the provenance is a column of JSON."""
-    try:
-        import pyarrow as pa
-        from pyarrow.parquet import ParquetWriter
-    except ImportError:
-        raise ImportError("a table of Parquet needs pyarrow: pip install -c constraints.txt -e '.[fleet]'") from None
-    text = ("time", "status", "source", "target", "stamp", "error", "provenance")
-    schema = pa.schema([*((name, pa.string()) for name in text), ("seconds", pa.float64()), ("internal", pa.bool_())])
-    with ParquetWriter(path, schema) as writer:
-        while some := [json.loads(line) for line in islice(lines, 10_000)]:
-            for row in some:
-                row["provenance"] = json.dumps(row["provenance"]) if "provenance" in row else None
-            writer.write_table(pa.Table.from_pylist(some, schema))
+def read_log(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Text and values of each whole line of a log."""
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith("\n"):  # the process that wrote it was killed
+                return
+            try:
+                values = json.loads(line)
+                known = isinstance(values, dict) and {"time", "status", "source", "target"} <= set(values)
+            except ValueError:
+                known = False
+            if not known:
+                raise ValueError(f"{path} is not a log of JSON lines that --log has written (line {number})")
+            yield line, values
 
 
 def _now() -> str:

@@ -26,9 +26,8 @@ from retinashift.inference.settings import Mode, OutputFormat, Precision, Sampli
 
 if TYPE_CHECKING:
     from retinashift.batch.fleet import Fleet
-    from retinashift.batch.jobs import Job
+    from retinashift.batch.jobs import BatchOptions, Job
     from retinashift.batch.record import Outcome
-    from retinashift.batch.upscale import BatchOptions
     from retinashift.inference.pipeline import ResShiftPipeline
 
 _JPEG = (".jpg", ".jpeg")
@@ -135,7 +134,7 @@ def upscale(
     checkpoint: Checkpoint = "",
 ) -> None:
     """Upscale photographs: PNG, JPEG, TIFF, WebP, PPM, DICOM. Bit depth, names and sub-folders are kept."""
-    from retinashift.batch.jobs import Shard, plan_jobs
+    from retinashift.batch.jobs import BatchOptions, Shard, plan_jobs
 
     if engine == "local" and (address or gpus_per_worker is not None or workers > 16):
         raise ValueError("--address, --gpus-per-worker and more than 16 --workers need --engine ray")
@@ -151,31 +150,24 @@ def upscale(
         longest_side=longest_side,
         turns=turns,
     )
-    jobs = plan_jobs(
-        inputs, out, file_format=file_format, overwrite=overwrite, resume=resume, sidecar=sidecar,
-        uncertainty=uncertainty, figure=figure, shard=Shard.parse(shard) if shard else None,
+    options = BatchOptions(
+        sampling=sampling, seed=seed, page=page or None, max_pixels=max_pixels, deidentify=deidentify,
+        file_format=file_format, quality=quality or None, figure=figure, sidecar=sidecar, overwrite=overwrite,
+        resume=resume, workers=1 if engine == "ray" else workers or 1,
     )  # fmt: skip
+    jobs = plan_jobs(inputs, out, options, Shard.parse(shard) if shard else None)
     if quality and jobs and not any(job.target.suffix.lower() in _JPEG for job in jobs):
         raise ValueError("--quality is for JPEG results, and there is none; give --format jpeg, or omit --quality")
     check_log(log)
     pipeline = open_pipeline(checkpoint, device)
-    from retinashift.batch.fleet import Fleet
-    from retinashift.batch.upscale import BatchOptions
-    from retinashift.inference.record import make_record
-
-    fleet = None
+    fleet, total = None, len(jobs)
     if engine == "ray":
-        fleet = Fleet(address=address, workers=workers, gpus=gpus_per_worker, checkpoint=checkpoint, device=device)
-    options = BatchOptions(
-        sampling=sampling, seed=seed, page=page or None, max_pixels=max_pixels, deidentify=deidentify,
-        quality=quality or None, figure=figure, sidecar=sidecar, overwrite=overwrite, resume=resume,
-        workers=1 if fleet else workers or 1,
-    )  # fmt: skip
-    total = len(jobs)
-    if fleet and resume and log is not None and log.exists():
-        from retinashift.batch.fleet import left_to_do
+        from retinashift.batch.fleet import Fleet
+        from retinashift.batch.record import left_to_do, run_record
 
-        jobs = left_to_do(jobs, log, make_record(pipeline, sampling, seed, options.page, deidentify), options)
+        fleet = Fleet(address=address, workers=workers, gpus=gpus_per_worker, checkpoint=checkpoint, device=device)
+        if resume and log is not None and log.exists():
+            jobs = left_to_do(jobs, log, run_record(pipeline, options), options)
     with Watch(total, quiet) as watch:
         report = run_batch(pipeline, jobs, options, log, watch, fleet, already=total - len(jobs))
     report.tell(out, quiet)
@@ -185,7 +177,7 @@ def upscale(
 
 def merge_logs(
     logs: Annotated[list[Path], typer.Argument(help="Files that upscale --log has written.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="File for the table; .parquet, or lines of JSON.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="File for the table, lines of JSON.")],
     overwrite: Overwrite = False,
 ) -> None:
     """Join the logs of several machines or runs: one row for each result, its last. Exit code 1 if one failed."""

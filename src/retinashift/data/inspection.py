@@ -28,11 +28,7 @@ _PIECES = ((273, 279), (324, 325))  # where its strips or its tiles are, and how
 _READ_AS_THEY_ARE = ((1, 5, 8, 32773, 32946), (1, 2))
 
 
-def accept_any(name: str, size: tuple[int, int]) -> None:
-    """For photographs of any size."""
-
-
-def check_photographs(items: Sequence[Item], scale: int, check_size: Check = accept_any) -> None:
+def check_photographs(items: Sequence[Item], scale: int, check_size: Check | None = None) -> None:
     """Refuse a set with a photograph that cannot be read or used.
 
     Args:
@@ -44,26 +40,22 @@ def check_photographs(items: Sequence[Item], scale: int, check_size: Check = acc
         DataError: it names the first such photograph, and says how many more there are.
     """
     flaws = []
-    for item in items:
+    for hr, lr in ((item.hr, item.lr) for item in items):
         try:
-            check_size(item.hr.name, measured(item.hr))
-            if item.lr is not None:
-                _check_pair(item.hr, item.lr, scale)
+            height, width = measured(hr)
+            if check_size is not None:
+                check_size(hr.name, (height, width))
+            if lr is not None:
+                low, narrow = measured(lr)
+                if (height, width) != (low * scale, narrow * scale):
+                    needed = f"{narrow * scale}x{low * scale} (x{scale})"
+                    raise DataError(f"{lr.name}: LR is {narrow}x{low}, HR is {width}x{height}; HR must be {needed}")
         except Exception as error:
             failure = explain(error)
-            flaws.append(failure.text if isinstance(error, DataError) else f"{item.hr.name}: {failure.text}")
+            flaws.append(failure.text if isinstance(error, DataError) else f"{hr.name}: {failure.text}")
     if flaws:
         others = f" ({len(flaws) - 1} more cannot be used either)" if len(flaws) > 1 else ""
         raise DataError(flaws[0] + others)
-
-
-def _check_pair(hr: FileRef, lr: FileRef, scale: int) -> None:
-    (height, width), (low, narrow) = measured(hr), measured(lr)
-    if (height, width) != (low * scale, narrow * scale):
-        raise DataError(
-            f"{lr.name}: LR is {narrow}x{low}, HR is {width}x{height}; HR must be {narrow * scale}x{low * scale} "
-            f"(x{scale})"
-        )
 
 
 def measured(ref: FileRef) -> tuple[int, int]:
@@ -72,11 +64,8 @@ def measured(ref: FileRef) -> tuple[int, int]:
     Raises:
         DataError: the file is missing, truncated, damaged or of a kind that is not read.
     """
-    size = _from_header(ref)
-    if size is None:
-        height, width = ref.read().shape[:2]
-        return height, width
-    return size
+    height, width = _from_header(ref) or ref.read().shape[:2]
+    return height, width
 
 
 def _from_header(ref: FileRef) -> tuple[int, int] | None:
@@ -85,21 +74,18 @@ def _from_header(ref: FileRef) -> tuple[int, int] | None:
         with ref.open() as file, warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit here is our own
             with Image.open(file, formats=_FORMATS) as picture:
-                usual = picture.mode in _MODES and "transparency" not in picture.info
-                usual = usual and getattr(picture, "n_frames", 1) == 1 and picture.width * picture.height <= MAX_PIXELS
-                usual = usual and not _is_turned(picture)
+                known = picture.format in ("JPEG", "TIFF") or "exif" in picture.info  # PNG: it may follow the pixels
+                usual = (
+                    picture.mode in _MODES and "transparency" not in picture.info
+                    and getattr(picture, "n_frames", 1) == 1 and picture.width * picture.height <= MAX_PIXELS
+                    and not (known and exif_orientation(picture.getexif()) != 1)  # which the decoder applies
+                )  # fmt: skip
                 # a member of a zip is whole, since the list of members comes after it
-                if usual and (_is_whole(file, picture) or ref.member):
+                if usual and (ref.member or _is_whole(file, picture)):
                     return picture.height, picture.width
     except Exception:  # whatever Pillow makes of a damaged header: the decoder says it in better words
         pass
     return None
-
-
-def _is_turned(picture: Image.Image) -> bool:
-    """Whether the header has an orientation, which the decoder applies. PNG may have it behind its pixels."""
-    has_exif = picture.format in ("JPEG", "TIFF") or "exif" in picture.info
-    return has_exif and exif_orientation(picture.getexif()) != 1
 
 
 def _is_whole(file: BinaryIO, picture: ImageFile.ImageFile) -> bool:

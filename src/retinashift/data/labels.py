@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -70,29 +71,31 @@ def find_label(photograph: Path, folder: Path | None = None) -> Path | None:
     """
     if folder is not None and not folder.is_dir():
         raise ImageError(f"{folder}: no such folder of labels")
-    beside = [parent / name for parent in (photograph.parent, photograph.parent.parent) for name in FOLDERS]
     stem = _stem(photograph.name)
-    for place in [folder] if folder is not None else beside:
-        names = _images(place, photograph)
-        for fits in (_begins, _shares_first_part):
-            found = [path for path in names if fits(_stem(path.name), stem)]
-            if found:
-                return _only(found, place, photograph)
+    first = re.split(r"[._-]", stem)[0]
+    rules: list[Callable[[str], bool]] = [
+        lambda label: label == stem or (label.startswith(stem) and label[len(stem)] in "._-"),
+        lambda label: re.split(r"[._-]", label)[0] == first,
+    ]
+    beside = [parent / name for parent in (photograph.parent, photograph.parent.parent) for name in FOLDERS]
+    searched = [(place, rules) for place in ([folder] if folder is not None else beside)]
     if folder is None:
-        names = _images(photograph.parent, photograph)
-        for ending in ENDINGS:
-            found = [path for path in names if _stem(path.name) == stem + ending.lower()]
+        searched.append((photograph.parent, [(stem + ending.lower()).__eq__ for ending in ENDINGS]))
+    for place, ways in searched:
+        files = [path for path in sorted(place.iterdir()) if _SUFFIX.search(path.name)] if place.is_dir() else []
+        for fits in ways:
+            found = [path for path in files if path != photograph and fits(_stem(path.name))]
+            if len(found) > 1:
+                listed = ", ".join(path.name for path in found[:3])
+                raise ImageError(f"{place} holds several labels of {photograph.name}: {listed}; keep one")
             if found:
-                return _only(found, photograph.parent, photograph)
+                return found[0]
     return None
 
 
 def read_label(path: Path) -> np.ndarray:
     """(H, W) bool, True on vessels: brighter than half. GIF is read too. ImageError as `read_image`."""
-    if path.suffix.lower() == ".gif":
-        pixels = _read_gif(path)
-    else:
-        pixels = read_image(path).pixels
+    pixels = _read_gif(path) if path.suffix.lower() == ".gif" else read_image(path).pixels
     grey = pixels if pixels.ndim == 2 else pixels[..., :3].max(-1)
     return grey > np.iinfo(grey.dtype).max // 2
 
@@ -108,26 +111,5 @@ def _read_gif(path: Path) -> np.ndarray:
         raise ImageError(f"{path}: cannot be read as GIF ({' '.join(str(error).split())})") from None
 
 
-def _images(place: Path, photograph: Path) -> list[Path]:
-    if not place.is_dir():
-        return []
-    return sorted(path for path in place.iterdir() if _SUFFIX.search(path.name) and path != photograph)
-
-
-def _only(found: list[Path], place: Path, photograph: Path) -> Path:
-    if len(found) > 1:
-        listed = ", ".join(path.name for path in found[:3])
-        raise ImageError(f"{place} holds several labels of {photograph.name}: {listed}; keep one")
-    return found[0]
-
-
 def _stem(name: str) -> str:
     return _SUFFIX.sub("", name).lower()
-
-
-def _begins(label: str, photograph: str) -> bool:
-    return label == photograph or (label.startswith(photograph) and label[len(photograph)] in "._-")
-
-
-def _shares_first_part(label: str, photograph: str) -> bool:
-    return re.split(r"[._-]", label)[0] == re.split(r"[._-]", photograph)[0]

@@ -6,7 +6,6 @@ import gzip
 import hashlib
 import json
 import re
-import zipfile
 import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -27,12 +26,10 @@ def content_hash(ref: FileRef) -> str:
     Raises:
         DataError: the file cannot be read.
     """
+    content = ref.read_bytes()
     try:
-        with ref.open() as file:
-            content = file.read()
-        if ref.name.lower().endswith(".gz"):
-            content = gzip.decompress(content)
-    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+        content = gzip.decompress(content) if ref.name.lower().endswith(".gz") else content
+    except (OSError, zlib.error, EOFError) as error:
         raise DataError(f"{ref.path / ref.member}: cannot be read ({error})") from None
     return hashlib.sha256(content).hexdigest()[:DIGITS]
 

@@ -20,7 +20,7 @@ from typing import BinaryIO, Literal, cast
 import numpy as np
 
 from retinashift.data.labels import label_mark
-from retinashift.imaging.files import READ_SUFFIXES, ImageError, decode_image, read_image
+from retinashift.imaging.files import READ_SUFFIXES, ImageError, decode_image, read_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -30,6 +30,7 @@ STARE_LABELLED = (
     "im0001 im0002 im0003 im0004 im0005 im0044 im0077 im0081 im0082 im0139 "
     "im0162 im0163 im0235 im0236 im0239 im0240 im0255 im0291 im0319 im0324"
 ).split()
+_SUFFIX = re.compile(rf"({'|'.join(map(re.escape, sorted(READ_SUFFIXES, key=len, reverse=True)))})$", re.IGNORECASE)
 NAMED = 3
 """Folders and files that a note about left-out labels names; the rest are counted."""
 
@@ -81,22 +82,29 @@ class FileRef:
             with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as member:
                 yield cast(BinaryIO, member)
 
-    def read(self) -> np.ndarray:
-        """(H, W, 3) uint8 or uint16. Grey becomes three equal channels; alpha is refused. DataError if unreadable."""
+    def read_bytes(self) -> bytes:
+        """All of them. DataError if they cannot be read."""
         try:
-            if self.member:
-                with self.open() as member:
-                    pixels = decode_image(member.read(), self.name).pixels
-            else:
-                pixels = read_image(self.path).pixels
+            if not self.member:
+                return read_bytes(self.path)
+            with self.open() as member:
+                return member.read()
         except ImageError as error:
             raise DataError(str(error)) from None
-        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # RuntimeError: encrypted
+        except (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # RuntimeError: encrypted
             raise DataError(f"{self.path}: {self.member} cannot be read from the zip ({error})") from None
+
+    def read(self) -> np.ndarray:
+        """(H, W, 3) uint8 or uint16. Grey becomes three equal channels; alpha is refused. DataError if unreadable."""
+        data, place = self.read_bytes(), self.path / self.member
+        try:
+            pixels = decode_image(data, str(place)).pixels
+        except ImageError as error:
+            raise DataError(str(error)) from None
         if pixels.ndim == 2:
             pixels = pixels[..., None]
         if pixels.shape[2] in (2, 4):
-            raise DataError(f"{self.path / self.member} has an alpha channel; remove it from the photographs")
+            raise DataError(f"{place} has an alpha channel; remove it from the photographs")
         return np.broadcast_to(pixels, (*pixels.shape[:2], 3))
 
 
@@ -114,11 +122,12 @@ def stem(name: str) -> str:
     >>> stem("a/im0001.ppm.gz")
     'im0001'
     """
-    base = PurePosixPath(name).name
-    for suffix in sorted(READ_SUFFIXES, key=len, reverse=True):
-        if base.lower().endswith(suffix):
-            return base[: -len(suffix)]
-    return base
+    return PurePosixPath(stem_path(name)).name
+
+
+def stem_path(name: str) -> str:
+    """Path without image suffixes."""
+    return _SUFFIX.sub("", name)
 
 
 def by_stem_path(refs: Sequence[FileRef], folder: str | Path) -> dict[str, FileRef]:
@@ -133,11 +142,6 @@ def by_stem_path(refs: Sequence[FileRef], folder: str | Path) -> dict[str, FileR
         if former is not ref:
             raise DataError(f"{folder} holds both {former.name} and {ref.name}; keep one of that name")
     return found
-
-
-def stem_path(name: str) -> str:
-    """Path without image suffix."""
-    return str(PurePosixPath(name).with_name(stem(name)))
 
 
 def find_photographs(folder: str | Path) -> list[FileRef]:
@@ -199,25 +203,20 @@ def list_source(source: Source, section: str = "") -> list[Item]:
     Raises:
         DataError: it names the file or folder that is missing or out of place.
     """
-    refs = _find(source, "path", section)
+    found: list[list[FileRef]] = []
+    for setting in ("path", "lr_path") if source.layout == "pairs" else ("path",):
+        try:
+            found.append(find_photographs(getattr(source, setting)))
+        except DataError as error:
+            raise DataError(f"{section}.{setting}: {error}" if section else str(error)) from None
     if source.layout == "stare":
-        return [Item(ref) for ref in _stare_split(refs, source)]
-    items = [Item(ref) for ref in refs]
-    if source.layout == "pairs":
-        items = _match_pairs(refs, _find(source, "lr_path", section), source)
+        return [Item(ref) for ref in _stare_split(found[0], source)]
+    items = _match_pairs(found[0], found[1], source) if source.layout == "pairs" else [Item(ref) for ref in found[0]]
     if source.split == "all":
         return items
     from retinashift.data.leaks import split_by_patient  # which knows photographs
 
-    training, test = split_by_patient(items)
-    return test if source.split == "test" else training
-
-
-def _find(source: Source, setting: str, section: str) -> list[FileRef]:
-    try:
-        return find_photographs(getattr(source, setting))
-    except DataError as error:
-        raise DataError(f"{section}.{setting}: {error}" if section else str(error)) from None
+    return split_by_patient(items)[source.split == "test"]
 
 
 def _stare_split(refs: list[FileRef], source: Source) -> list[FileRef]:

@@ -25,7 +25,7 @@ from accelerate import Accelerator
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
-from retinashift.data.inspection import Check, accept_any, check_photographs
+from retinashift.data.inspection import Check, check_photographs
 from retinashift.data.leaks import check_no_leakage, content_hashes
 from retinashift.data.photographs import Source, list_source
 from retinashift.imaging.files import replace_file
@@ -345,7 +345,7 @@ class Trainer:
 
     # -- start ---------------------------------------------------------------------------------------------------
 
-    def _open(self, name: str, source: Source, size_check: Check = accept_any) -> PhotographSet:
+    def _open(self, name: str, source: Source, size_check: Check | None = None) -> PhotographSet:
         items = list_source(source, name)
         check_photographs(items, self.config.chain.scale, size_check)
         return PhotographSet(items, cache_gib=self.config.run.cache_gib, device=self.device, balance=source.balance)

@@ -93,8 +93,8 @@ class Worker:
         """The files that the command would write, the viewer's layers, and what is known of the result."""
         import numpy as np
 
-        from retinashift.batch.jobs import result_name
-        from retinashift.batch.photograph import ResultOptions, upscale_bytes
+        from retinashift.batch.jobs import BatchOptions, result_name
+        from retinashift.batch.photograph import upscale_bytes
         from retinashift.imaging.degradation.bicubic import resize
         from retinashift.imaging.figures.comparison import shown
         from retinashift.imaging.files import decode_image
@@ -107,7 +107,7 @@ class Worker:
         factor = f"x{sampling.scale or pipeline.config.scale:g}"
         size = f"{sampling.longest_side}px" if sampling.longest_side else factor
         target = named.with_name(f"{named.stem}_{size}{named.suffix}")
-        chosen = ResultOptions(sampling=sampling, seed=options.seed, max_pixels=most, sidecar=True)
+        chosen = BatchOptions(sampling=sampling, seed=options.seed, max_pixels=most, sidecar=True)
         made = upscale_bytes(pipeline, data, name, target, chosen, lambda share: tell(0.95 * share))
         encoded = {path.name: encoded for path, encoded in made.files()}
         source, result, record = shown(made.source.photograph.pixels), shown(made.pixels), made.record
