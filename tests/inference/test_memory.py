@@ -13,7 +13,6 @@ from torch import nn
 from retinashift.inference import memory
 from retinashift.inference.memory import (
     _free_memory,
-    _unwritten,
     choose_device,
     drop_clean_pages,
     fast_precision,
@@ -76,23 +75,6 @@ def test_weights_that_are_no_file_are_left_alone():
     assert drop_clean_pages(layers) == 0
     trim_heap()
     assert all(torch.equal(p, e) for p, e in zip(layers.parameters(), expected, strict=True))
-
-
-def test_mappings_of_files_without_pages_of_their_own_are_told_from_all_others():
-    def mapping(start: int, rights: str, inode: int, anonymous: int, swap: int = 0) -> str:
-        head = f"{start:x}-{start + 0x1000:x} {rights} 00000000 08:01 {inode} /a file\n"
-        return head + f"Size: 4 kB\nAnonymous: {anonymous} kB\nSwap: {swap} kB\nVmFlags: rd mr\n"
-
-    maps = (
-        mapping(0x1000, "rw-p", 5, 0)
-        + mapping(0x3000, "rw-p", 5, 4)
-        + mapping(0x5000, "rw-p", 5, 0, swap=4)
-        + mapping(0x7000, "rw-s", 5, 0)
-        + mapping(0x9000, "rw-p", 0, 0)
-        + mapping(0xB000, "r--p", 6, 0)
-    )
-    assert _unwritten(maps) == [(0x1000, 0x2000), (0xB000, 0xC000)]
-    assert _unwritten("") == []
 
 
 def test_auto_is_a_device_that_computes():

@@ -16,14 +16,13 @@ from PIL.TiffImagePlugin import TiffImageFile
 from retinashift.data.photographs import DataError, FileRef, Item
 from retinashift.imaging.failures import explain
 from retinashift.imaging.files import MAX_PIXELS
-from retinashift.imaging.formats.exif import exif_orientation
 
 Check = Callable[[str, tuple[int, int]], None]
 
 _FORMATS = ("PNG", "JPEG", "PPM", "TIFF")  # opening a WebP takes about as much as decoding it
 _MODES = ("L", "RGB", "I;16", "I;16B")
 _LAST_BYTES = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}
-_COMPRESSION, _PHOTOMETRIC = 259, 262  # tags of a TIFF
+_COMPRESSION, _PHOTOMETRIC, _ORIENTATION = 259, 262, 274  # tags of a TIFF
 _PIECES = ((273, 279), (324, 325))  # where its strips or its tiles are, and how long
 _READ_AS_THEY_ARE = ((1, 5, 8, 32773, 32946), (1, 2))
 
@@ -78,7 +77,7 @@ def _from_header(ref: FileRef) -> tuple[int, int] | None:
                 usual = (
                     picture.mode in _MODES and "transparency" not in picture.info
                     and getattr(picture, "n_frames", 1) == 1 and picture.width * picture.height <= MAX_PIXELS
-                    and not (known and exif_orientation(picture.getexif()) != 1)  # which the decoder applies
+                    and not (known and picture.getexif().get(_ORIENTATION, 1) != 1)  # which the decoder applies
                 )  # fmt: skip
                 # a member of a zip is whole, since the list of members comes after it
                 if usual and (ref.member or _is_whole(file, picture)):

@@ -23,14 +23,13 @@ from retinashift.imaging.formats.jpeg import MAX_DPI
 from retinashift.imaging.formats.png import is_srgb
 from retinashift.imaging.formats.table import HEAD, Format, format_of_bytes, format_of_suffix
 from retinashift.imaging.photograph import MAX_PIXELS, ImageError, Photograph
-from retinashift.imaging.provenance import Provenance, parse_line
+from retinashift.imaging.provenance import Provenance, find_line, parse_line
 from retinashift.imaging.search import READ_SUFFIXES, WRITE_SUFFIXES, find_images, own_suffix
 
 __all__ = [
     "MAX_PIXELS", "READ_SUFFIXES", "WRITE_SUFFIXES", "ImageError", "Photograph", "check_bytes", "check_target",
-    "decode_image", "encode_image", "encode_photograph", "find_images", "find_provenance", "flush_to_disk",
-    "format_of", "own_suffix", "read_bytes", "read_image", "remove_stale_temporaries", "replace_file",
-    "with_metadata", "write_image",
+    "decode_image", "encode_image", "find_images", "find_provenance", "flush_to_disk", "format_of", "own_suffix",
+    "read_bytes", "read_image", "remove_stale_temporaries", "replace_file", "with_metadata", "write_image",
 ]  # fmt: skip
 
 logger = logging.getLogger(__name__)
@@ -90,29 +89,25 @@ def check_bytes(name: str, size: int, max_pixels: int) -> None:
 
 
 def decode_image(data: bytes, name: str, max_pixels: int = MAX_PIXELS, page: int | None = None) -> Photograph:
-    """`read_image` for the bytes of a file; `name` is what errors call it.
-
-    The record of a result is in `Photograph.record`: a file need not be parsed again for it.
-    """
+    """`read_image` for the bytes of a file; `name` is what errors call it."""
     with _reading(data, name) as known:
         if page not in (None, 1) and not known.pages:
             raise ImageError(f"page {page} is asked for, but {known.name} has one page only")
         photograph = known.decode(data, max_pixels, page)
+        photograph = replace(photograph, provenance=photograph.provenance or find_line(data))
     for note in photograph.notes:
         logger.warning("%s: %s", printable(name), printable(note))
     return photograph
 
 
 def find_provenance(data: bytes, name: str) -> Provenance | None:
-    """The record that `encode_image` wrote into a file, from its header; None if there is none.
-
-    For files whose pixels are not needed: `decode_image` returns the record with the pixels.
+    """The record that `encode_image` wrote into a file, without decoding it; None if there is none.
 
     Raises:
-        ImageError: damaged, or not a format that is read.
+        ImageError: not a format that is read.
     """
-    with _reading(data, name) as known:
-        return parse_line(known.provenance(data))
+    with _reading(data, name):
+        return parse_line(find_line(data))
 
 
 def write_image(
@@ -124,15 +119,10 @@ def write_image(
     overwrite: bool = False,
     provenance: Provenance | None = None,
 ) -> None:
-    """`encode_image`, written whole or not at all.
-
-    Args:
-        path: in a folder that exists.
-        image: as in `encode_image`, like `like`, `scale` and `provenance`.
-        overwrite: replace a file that exists.
+    """`encode_image`, written whole or not at all; arguments as there.
 
     Raises:
-        ImageError: the file exists, its folder does not, or the format cannot hold the image.
+        ImageError: the file exists and may not be replaced, its folder is missing, or the format cannot hold the image.
         OSError: the disk is full or not writable.
     """
     path = Path(path)
@@ -168,7 +158,8 @@ def encode_image(
     Raises:
         ImageError: another suffix, or the format cannot hold the image (such as 16 bit or alpha in JPEG).
     """
-    return encode_photograph(path, with_metadata(path, image, like=like, scale=scale, provenance=provenance), quality)
+    photograph = with_metadata(path, image, like=like, scale=scale, provenance=provenance)
+    return _encode(Path(path), photograph, quality)
 
 
 def with_metadata(
@@ -184,10 +175,9 @@ def with_metadata(
     Logs what is not carried over. Arguments as in `encode_image`.
     """
     path = printable(str(path))
-    if isinstance(image, Photograph):
-        pixels, like = image.pixels, like or image
-    else:
-        pixels = image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image
+    pixels, like = (image.pixels, like or image) if isinstance(image, Photograph) else (image, like)
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[..., 0]
     line = "" if provenance is None else provenance.line()
     try:
         photograph = Photograph(np.ascontiguousarray(pixels), provenance=line)
@@ -195,24 +185,21 @@ def with_metadata(
         raise ImageError(f"{path}: {error}") from None
     if like is None:
         return photograph
-    lost = list(like.left_out)
-    icc = like.icc
-    if icc and (photograph.channels < 3) != (like.channels < 3):
-        lost.append("the ICC profile, which is for another number of colours")
-        icc = None
+    known = format_of(Path(path))
+    icc = like.icc if (photograph.channels < 3) == (like.channels < 3) else None
     dpi = None if like.dpi is None else (like.dpi[0] * scale, like.dpi[1] * scale)
-    known = format_of_suffix(Path(path).suffix)
-    if known is not None and known.name != "PNG" and like.colour and not icc and not is_srgb(like.colour):
-        lost.append("how colours look (gamma, primaries); write PNG to keep it")
-    if known is not None and known.name == "JPEG" and dpi and max(dpi) > MAX_DPI:
-        lost.append(f"a resolution above JPEG's {MAX_DPI} dpi; write PNG or TIFF to keep it")
-    if lost:
-        logger.warning("%s: not carried over from the input: %s", path, printable(", ".join(lost)))
-    height, width = pixels.shape[:2]
-    return replace(
-        photograph, icc=icc, dpi=dpi, exif=fit_exif(like.exif, width, height, scale), colour=like.colour,
-        dicom=like.dicom, frame=like.frame,
-    )  # fmt: skip
+    lost = {
+        "the ICC profile, which is for another number of colours": like.icc and not icc,
+        "how colours look (gamma, primaries); write PNG to keep it":
+            known not in (None, "PNG") and like.colour and not icc and not is_srgb(like.colour),
+        f"a resolution above JPEG's {MAX_DPI} dpi; write PNG or TIFF to keep it":
+            known == "JPEG" and dpi and max(dpi) > MAX_DPI,
+    }  # fmt: skip
+    names = [*like.left_out, *(name for name, true in lost.items() if true)]
+    if names:
+        logger.warning("%s: not carried over from the input: %s", path, printable(", ".join(names)))
+    exif = fit_exif(like.exif, pixels.shape[1], pixels.shape[0])
+    return replace(photograph, icc=icc, dpi=dpi, exif=exif, colour=like.colour, dicom=like.dicom, frame=like.frame)
 
 
 def check_target(path: str | Path, like: Photograph, scale: float, quality: int | None = None) -> None:
@@ -222,19 +209,16 @@ def check_target(path: str | Path, like: Photograph, scale: float, quality: int 
         ImageError: a suffix that is not written, or a format that cannot hold the pixels, their number, the ICC
             profile, the EXIF block or the DICOM header.
     """
-    known = _written(Path(path))
     try:
-        known.check(like, scale)
+        _written(Path(path)).check(like, scale)
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from None
     pixel = np.zeros((1, 1, *like.pixels.shape[2:]), like.pixels.dtype)
-    exif = fit_exif(like.exif, 1, 1, scale)
-    encode_photograph(path, Photograph(pixel, icc=like.icc, exif=exif, dicom=like.dicom, frame=like.frame), quality)
+    _encode(Path(path), replace(like, pixels=pixel, dpi=None, colour=(), provenance=""), quality)
 
 
-def encode_photograph(path: str | Path, photograph: Photograph, quality: int | None = None) -> bytes:
-    """`encode_image` of a photograph as `with_metadata` gives it."""
-    known = _written(Path(path))
+def _encode(path: Path, photograph: Photograph, quality: int | None) -> bytes:
+    known = _written(path)
     try:
         known.check(photograph)
         assert known.encode is not None  # `check` refuses formats that are only read

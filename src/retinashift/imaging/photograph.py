@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -103,7 +103,7 @@ def narrow(rgb: np.ndarray) -> np.ndarray:
     return high.astype(np.uint8) if np.array_equal(high, low) or not low.any() else rgb
 
 
-def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
+def upright(pixels: np.ndarray, orientation: Any) -> np.ndarray:
     """Apply an EXIF orientation.
 
     Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
+
+from retinashift.imaging.failures import one_line
 
 SHOWN = 4  # names of a long list in an error
 FLOATS = {"F64", "F32", "F16", "BF16"}  # as safetensors names them
@@ -40,7 +42,7 @@ def check_folder(folder: Path, variant: str | None = None) -> None:
     for part in NETWORKS:
         module, name = index.get(part) or (None, None)
         if module is not None and name is not None:
-            _check_tensors(folder / part, getattr(import_module(module), name), variant)
+            _check_tensors(folder / part, getattr(import_module(module), name), f".{variant}" if variant else "")
 
 
 def check_finite(folder: Path | str, networks: Mapping[str, nn.Module | None]) -> None:
@@ -64,33 +66,28 @@ def _read_index(folder: Path) -> dict[str, Any]:
         if isinstance(value, list) and value not in ALLOWED_COMPONENTS.get(name, ()):
             raise CheckpointError(f"{folder} names {value} as its {name}, which is not allowed")
     for name in ("denoiser", "scheduler"):
-        if name not in index:
-            raise CheckpointError(f"{folder}/model_index.json names no {name}")
-        if not (folder / name).is_dir():
-            raise CheckpointError(f"{folder} lacks the folder {name}")
+        if name not in index or not (folder / name).is_dir():
+            raise CheckpointError(f"{folder} lacks its {name}: in model_index.json, or the folder")
     return index
 
 
-def _check_tensors(folder: Path, kind: Any, variant: str | None) -> None:
+def _check_tensors(folder: Path, kind: Any, variant: str) -> None:
     """CheckpointError unless the folder's files hold the tensors of the class that its config describes, as floats."""
-    found = _tensors_in(folder, f".{variant}" if variant else "")
+    found = _tensors_in(folder, variant)
     try:
         config = {key: value for key, value in kind.load_config(folder).items() if not key.startswith("_")}
         if config.get("cond_mask") is False:  # checkpoints of earlier versions state it
             del config["cond_mask"]
         with torch.device("meta"):  # names and shapes only
-            expected = kind(**config).state_dict()
+            expected = {name: list(tensor.shape) for name, tensor in kind(**config).state_dict().items()}
     except Exception as error:  # a config can make a constructor raise almost anything
-        raise CheckpointError(f"{folder}/config.json describes no {kind.__name__}: {_one_line(error)}") from error
+        raise CheckpointError(f"{folder}/config.json describes no {kind.__name__}: {_cut(error)}") from error
+    both = {name: (shape, expected[name]) for name, (shape, _) in found.items() if name in expected}
     complaints = {
-        "missing": [name for name in expected if name not in found],
-        "unexpected": [name for name in found if name not in expected],
+        "missing": expected.keys() - found.keys(),
+        "unexpected": found.keys() - expected.keys(),
         "not floating point": [name for name, (_, dtype) in found.items() if dtype not in FLOATS],
-        "of another shape": [
-            f"{name} {shape} instead of {list(expected[name].shape)}"
-            for name, (shape, _) in found.items()
-            if name in expected and shape != list(expected[name].shape)
-        ],
+        "of another shape": [f"{name} {own} instead of {other}" for name, (own, other) in both.items() if own != other],
     }
     if listed := [f"{what}: {_listed(names)}" for what, names in complaints.items() if names]:
         raise CheckpointError(f"the tensors in {folder} do not fit its config.json; {'; '.join(listed)}")
@@ -99,24 +96,25 @@ def _check_tensors(folder: Path, kind: Any, variant: str | None) -> None:
 def _tensors_in(folder: Path, variant: str) -> dict[str, tuple[list[int], str]]:
     """Shape and dtype of every tensor in the weight files of a component; only their headers are read."""
     found: dict[str, tuple[list[int], str]] = {}
-    files = sorted(folder.glob(f"diffusion_pytorch_model{variant}*.safetensors")) if folder.is_dir() else []
+    files = sorted(folder.glob(f"diffusion_pytorch_model{variant}*.safetensors"))
     files = [file for file in files if variant or file.name.count(".") == 1]  # not those of other variants
     if not files:
         raise CheckpointError(f"{folder} lacks diffusion_pytorch_model{variant}.safetensors")
     for file in files:
         try:
             with safe_open(file, framework="pt") as contents:
-                slices = {name: contents.get_slice(name) for name in contents.keys()}
-                found |= {name: (piece.get_shape(), piece.get_dtype()) for name, piece in slices.items()}
+                for name in contents.keys():
+                    tensor = contents.get_slice(name)
+                    found[name] = tensor.get_shape(), tensor.get_dtype()
         except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{file} cannot be read: {_one_line(error)}") from error
+            raise CheckpointError(f"{file} cannot be read: {_cut(error)}") from error
     return found
 
 
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+def _listed(names: Iterable[str]) -> str:
+    first, *more = sorted(names)
+    return ", ".join([first, *more[: SHOWN - 1]]) + (f" and {len(more) + 1 - SHOWN} more" if len(more) >= SHOWN else "")
 
 
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]
+def _cut(error: BaseException) -> str:
+    return one_line(str(error))[:300]

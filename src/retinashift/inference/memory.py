@@ -22,7 +22,6 @@ import psutil
 import torch
 from torch import nn
 
-_MAPS = Path("/proc/self/smaps")
 _DROP = 4  # MADV_DONTNEED of Linux
 _GROUP_FILES = {
     1: (("memory",), "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
@@ -37,15 +36,13 @@ def choose_device(name: str = "auto") -> torch.device:
     Raises:
         ValueError: a name torch does not know, or a device that this machine lacks.
     """
+    present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        return torch.device(next(kind for kind, there in present.items() if there))
     try:
         device = torch.device(name)
     except RuntimeError:
         raise ValueError(f"device is {name!r}; auto, cpu, cuda, cuda:1 or mps are allowed") from None
-    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if not present.get(device.type, False) or (device.index or 0) >= max(1, torch.cuda.device_count()):
         raise ValueError(f"device {name} is not on this machine; use --device auto or cpu")
     return device
@@ -152,20 +149,15 @@ def out_of_memory(error: BaseException) -> bool:
 
 def release_weights(*networks: nn.Module) -> None:
     """After networks have done their work for a picture on a CPU, make room for what comes next."""
-    if any(weight.device.type != "cpu" for network in networks for weight in network.parameters()):
-        return
-    for network in networks:
-        drop_clean_pages(network)
-    if networks:
+    if networks and all(weight.device.type == "cpu" for network in networks for weight in network.parameters()):
+        for network in networks:
+            drop_clean_pages(network)
         trim_heap()
 
 
 def trim_heap() -> None:
     """Freed memory goes back to the system, where the C library is one that keeps it: that of most Linux systems."""
-    if sys.platform != "linux":
-        return
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
         trim(0)
 
 
@@ -175,35 +167,19 @@ def drop_clean_pages(part: nn.Module) -> int:
     Weights elsewhere (on a GPU, converted, trained) and a mapping of which a single page was written to are left alone.
     """
     weights = [parameter for parameter in part.parameters() if parameter.device.type == "cpu" and parameter.numel()]
-    if not weights or not _MAPS.exists():
+    if not weights or sys.platform != "linux":
         return 0
-    clean = _unwritten(_MAPS.read_text())
-    starts, released = [start for start, _ in clean], 0
+    maps = psutil.Process().memory_maps(grouped=False)
+    private = [m for m in maps if m.perms.endswith("p") and m.path.startswith("/") and not m.anonymous and not m.swap]
+    clean = sorted(tuple(int(address, 16) for address in m.addr.split("-")) for m in private)
     advise = ctypes.CDLL(None).madvise
     advise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    released = 0
     for weight in weights:
-        size = weight.numel() * weight.element_size()
-        first, last = weight.data_ptr(), weight.data_ptr() + size
-        number = bisect_right(starts, first) - 1
+        first, last = weight.data_ptr(), weight.data_ptr() + weight.nbytes
+        number = bisect_right(clean, (first, sys.maxsize)) - 1
         if number >= 0 and last <= clean[number][1]:
             page = first // mmap.PAGESIZE * mmap.PAGESIZE
             if advise(page, last - page, _DROP) == 0:
-                released += size
+                released += weight.nbytes
     return released
-
-
-def _unwritten(maps: str) -> list[tuple[int, int]]:
-    """(first address, beyond the last) of private mappings of files that hold no page of their own, in order."""
-    found: list[tuple[int, int]] = []
-    here: tuple[int, int] | None = None
-    own = 0
-    for line in [*maps.splitlines(), "0-0 ---p 0 0:0 0"]:
-        name, *values = line.split()
-        if not name.endswith(":"):  # the head of the next mapping: addresses, rights, offset, device, inode, path
-            if here is not None and own == 0:
-                found.append(here)
-            start, end = (int(address, 16) for address in name.split("-"))
-            here, own = ((start, end) if values[0].endswith("p") and values[3] != "0" else None), 0
-        elif name in ("Anonymous:", "Swap:"):
-            own += int(values[0])
-    return found

@@ -61,7 +61,7 @@ def test_settings_that_contradict_themselves_are_named():
         ({"clean_share": -0.1}, "degradation.clean_share is -0.1; a probability"),
         ({"blur_probability": 1.5}, "degradation.blur_probability is 1.5; a probability"),
         ({"noise": (0.1, 0.05)}, "degradation.noise is 0.1 to 0.05; 0 < least <= most"),
-        ({"haze": (0.1, 1.5)}, "degradation.haze is up to 1.5; at most 1"),
+        ({"haze": (0.1, 1.5)}, "degradation.haze is 0.1 to 1.5; 0 < least <= most <= 1"),
     ):
         with pytest.raises(ValueError, match=reason):
             Camera(**wrong)

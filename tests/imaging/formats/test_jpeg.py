@@ -40,7 +40,7 @@ def test_what_jpeg_cannot_hold_is_refused(retina):
         encode_image("a.jpg", np.dstack([retina, retina[..., 0]]))
     with pytest.raises(ImageError, match="65,500"):
         encode_image("a.jpg", np.zeros((1, 65501), np.uint8))
-    with pytest.raises(ImageError, match="EXIF has 65,534 bytes"):
+    with pytest.raises(ImageError, match="EXIF of 65,528 bytes"):
         encode_jpeg(Photograph(retina, exif=bytes(65528)))
     assert Image.open(io.BytesIO(encode_jpeg(Photograph(retina, exif=bytes(65527))))).info["exif"][6:] == bytes(65527)
 
@@ -71,7 +71,7 @@ def test_a_profile_of_any_size_is_written_beside_exif_and_comment():
 
 
 def test_a_profile_that_jpeg_cannot_hold_is_refused_before_the_work(retina):
-    with pytest.raises(ImageError, match=f"a.jpg: the ICC profile has 16,707,346 bytes and JPEG holds {255 * PART:,}"):
+    with pytest.raises(ImageError, match=f"a.jpg: ICC profile of 16,707,346 bytes; JPEG holds {255 * PART:,}"):
         check_target("a.jpg", Photograph(retina, icc=bytes(255 * PART + 1)), 4)
     check_target("a.jpg", Photograph(retina, icc=bytes(255 * PART)), 4)
 

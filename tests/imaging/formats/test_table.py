@@ -28,7 +28,7 @@ def decode_toy(data, max_pixels, page):
     """A toy: magic number, side, the record's length, the record, the pixels of a grey square."""
     side, length = data[3], data[4] * 256 + data[5]
     pixels = np.frombuffer(data[6 + length :], np.uint8).reshape(side, side)
-    return Photograph(pixels, "toy", provenance=data[6 : 6 + length].decode())
+    return Photograph(pixels, "toy")
 
 
 def encode_toy(photograph):
@@ -37,8 +37,8 @@ def encode_toy(photograph):
 
 
 TOY = Format(
-    "toy", (".toy",), lambda head: head.startswith(b"TOY"), decode_toy, encode_toy,
-    lambda data: decode_toy(data, 0, None).provenance, deep=False, colour=False, alpha=False, longest_side=99,
+    "toy", (".toy",), lambda head: head.startswith(b"TOY"), decode_toy, encode_toy, deep=False, colour=False,
+    alpha=False, longest_side=99,
 )  # fmt: skip
 
 

@@ -9,7 +9,6 @@ import tifffile
 from PIL import Image
 from PIL.ExifTags import IFD, Base
 
-from retinashift.imaging.files import encode_image
 from retinashift.imaging.formats.tiff import decode_tiff, encode_tiff
 from retinashift.imaging.photograph import ImageError, Photograph
 
@@ -162,18 +161,6 @@ def test_calibration_by_imagej_becomes_a_resolution(unit):
     data = tiff(np.zeros((20, 30), np.uint8), imagej=True, resolution=(0.2, 0.1), metadata={"unit": unit})
     assert f"unit={unit}".encode() in data
     assert decode_tiff(data, LIMIT).dpi == pytest.approx((5080, 2540))
-
-
-def test_resolution_without_a_unit_stays_one_and_follows_the_scale():
-    data = tiff(np.zeros((20, 30), np.uint8), imagej=True, resolution=(2.5, 1.5), metadata={"unit": "disc"})
-    like = decode_tiff(data, LIMIT)
-    assert like.dpi is None
-    out = encode_image("a.tif", np.zeros((80, 120), np.uint8), like=like, scale=4)
-    with tifffile.TiffFile(io.BytesIO(out)) as file:
-        tags = file.pages.first.tags
-        across, down = (tags[name].value for name in ("XResolution", "YResolution"))
-        assert tags["ResolutionUnit"].value == 1
-    assert (across[0] / across[1], down[0] / down[1]) == (10, 6)
 
 
 def test_a_channel_of_no_stated_meaning_never_hides_the_picture(retina):

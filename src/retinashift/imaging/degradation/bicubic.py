@@ -69,9 +69,14 @@ def bicubic_pillow(hr: np.ndarray, scale: int) -> np.ndarray:
     """
     _check(hr, scale, "scale")
     height, width = hr.shape[:2]
+    check_multiple(height, width, scale)
+    return resize(hr, (height // scale, width // scale), "bicubic")
+
+
+def check_multiple(height: int, width: int, scale: int) -> None:
+    """Raise ValueError for a size that cannot be reduced by the scale."""
     if height % scale or width % scale:
         raise ValueError(f"the image is {width}x{height}, no multiple of {scale}; call crop_to_multiple first")
-    return _resize(hr, (height // scale, width // scale), Image.Resampling.BICUBIC)
 
 
 @dataclass(frozen=True)
@@ -112,7 +117,13 @@ def enlarge(lr: np.ndarray, scale: int, method: Enlargement) -> np.ndarray:
 
 def resize(pixels: np.ndarray, size: tuple[int, int], method: Enlargement) -> np.ndarray:
     """`enlarge` to any (height, width)."""
-    return _resize(pixels, size, _RESAMPLING[method])
+    if pixels.dtype not in (np.uint8, np.uint16):
+        raise ValueError(f"the image is {pixels.dtype}; uint8 or uint16 is needed")
+    filter_ = _RESAMPLING[method]
+    if pixels.dtype == np.uint8:
+        return resize_channels(pixels, size, filter_)
+    # Pillow reduces 16-bit images without the antialiasing filter or not at all, so they go through its float mode.
+    return np.rint(resize_channels(pixels.astype(np.float32), size, filter_)).clip(0, 65535).astype(np.uint16)
 
 
 def _check(pixels: np.ndarray, factor: int, name: str) -> None:
@@ -120,15 +131,6 @@ def _check(pixels: np.ndarray, factor: int, name: str) -> None:
         raise ValueError(f"{name} is {factor!r}; a whole number of at least 1 is needed")
     if pixels.ndim not in (2, 3) or 0 in pixels.shape:
         raise ValueError(f"the image has shape {pixels.shape}; (H, W) or (H, W, C) is needed, no side empty")
-
-
-def _resize(pixels: np.ndarray, size: tuple[int, int], filter_: Image.Resampling) -> np.ndarray:
-    if pixels.dtype not in (np.uint8, np.uint16):
-        raise ValueError(f"the image is {pixels.dtype}; uint8 or uint16 is needed")
-    if pixels.dtype == np.uint8:
-        return resize_channels(pixels, size, filter_)
-    # Pillow reduces 16-bit images without the antialiasing filter or not at all, so they go through its float mode.
-    return np.rint(resize_channels(pixels.astype(np.float32), size, filter_)).clip(0, 65535).astype(np.uint16)
 
 
 def resize_channels(pixels: np.ndarray, size: tuple[int, int], filter_: Image.Resampling) -> np.ndarray:

@@ -1,8 +1,7 @@
 """Degradations: objects with a name, in one table, that make a low-resolution input from a photograph.
 
-`Camera` imitates a poor camera: light, blur, reduction, mosaic, noise and compression, in
-the order in which light meets them. As in Real-ESRGAN (Wang et al., 2021, arXiv 2107.10833) a second round of blur,
-resizing, noise and compression may follow.
+`Camera` imitates a poor camera: light, blur, reduction, noise, mosaic and compression. As in Real-ESRGAN (Wang et al.,
+2021, arXiv 2107.10833) a second round of blur, resizing, noise and compression may follow.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import Any, ClassVar, Literal, Protocol, get_args
 import numpy as np
 from PIL import Image
 
-from retinashift.imaging.degradation.bicubic import Bicubic, bicubic_pillow, resize_channels
+from retinashift.imaging.degradation.bicubic import Bicubic, bicubic_pillow, check_multiple, resize_channels
 from retinashift.imaging.degradation.camera import (
     blur,
     defocus_kernel,
@@ -38,6 +37,7 @@ BLURS: tuple[Step, ...] = ("isotropic", "anisotropic", "defocus", "motion")
 FILTERS = (Image.Resampling.BOX, Image.Resampling.BILINEAR, Image.Resampling.BICUBIC)
 """Of the resizing between two rounds: area, bilinear, bicubic."""
 SUBSAMPLINGS = ("4:4:4", "4:2:2", "4:2:0")
+_MOST = {"light": 1, "haze": 1, "spots": 1, "noise": 1, "jpeg": 95}
 
 
 class Degradation(Protocol):
@@ -109,24 +109,20 @@ class Camera:
     """Probability of a second, weaker round of blur, resizing, noise and compression."""
 
     def __post_init__(self) -> None:
-        for name in ("clean_share", "optics_probability", "blur_probability", "noise_probability", "mosaic_probability",
-                     "jpeg_probability", "second_order"):  # fmt: skip
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"degradation.{name} is {getattr(self, name)}; a probability from 0 to 1 is needed")
-        for name in ("light", "haze", "spots", "isotropic", "anisotropic", "defocus", "motion", "noise", "jpeg"):
-            low, high = getattr(self, name)
-            if not 0 < low <= high:
-                raise ValueError(f"degradation.{name} is {low} to {high}; 0 < least <= most is needed")
-        for name, most in (("light", 1), ("haze", 1), ("spots", 1), ("noise", 1), ("jpeg", 95)):
-            if getattr(self, name)[1] > most:
-                raise ValueError(f"degradation.{name} is up to {getattr(self, name)[1]}; at most {most} is allowed")
+        for name in (field.name for field in fields(self) if field.name != "kind"):
+            value, most = getattr(self, name), _MOST.get(name, np.inf)
+            if isinstance(value, (int, float)):
+                if not 0 <= value <= 1:
+                    raise ValueError(f"degradation.{name} is {value}; a probability from 0 to 1 is needed")
+            elif not 0 < value[0] <= value[1] <= most:
+                limit = f"0 < least <= most <= {most}" if name in _MOST else "0 < least <= most"
+                raise ValueError(f"degradation.{name} is {value[0]} to {value[1]}; {limit} is needed")
 
     def __call__(self, hr: np.ndarray, scale: int, generator: np.random.Generator) -> np.ndarray:
         if hr.ndim != 3 or hr.shape[2] != 3 or hr.dtype != np.uint8:
             raise ValueError(f"the photograph is {hr.dtype} {hr.shape}; the camera degradation needs uint8 (H, W, 3)")
         height, width = hr.shape[:2]
-        if height % scale or width % scale:
-            raise ValueError(f"the photograph is {width}x{height}, no multiple of {scale}; call crop_to_multiple first")
+        check_multiple(height, width, scale)
         if self.clean_share and generator.random() < self.clean_share:
             return bicubic_pillow(hr, scale)
         small = (height // scale, width // scale)
@@ -187,16 +183,13 @@ def read_section(section: Mapping[str, Any]) -> tuple[type[Degradation], dict[st
         raise ValueError(f"degradation.kind is {given!r}; allowed are {', '.join(DEGRADATIONS)}")
     if kind != given:
         logger.warning("degradation.kind %s is now called %s; please rename it in your settings", given, kind)
-    settings = {key: value for key, value in section.items() if key != "kind"}
     allowed = [field.name for field in fields(DEGRADATIONS[kind])]
     elsewhere = {field.name for known in DEGRADATIONS.values() for field in fields(known)}
-    for key in settings:
-        if key not in elsewhere:
-            raise ValueError(f"unknown setting degradation.{key}; allowed are {', '.join(allowed)}")
-    unused = [key for key in settings if key not in allowed]
-    if unused:
+    if unknown := [key for key in section if key not in elsewhere]:
+        raise ValueError(f"unknown setting degradation.{unknown[0]}; allowed are {', '.join(allowed)}")
+    if unused := [key for key in section if key not in allowed]:
         logger.warning("degradation.kind %s does not use %s", kind, ", ".join(unused))
-    return DEGRADATIONS[kind], {key: value for key, value in settings.items() if key in allowed}
+    return DEGRADATIONS[kind], {key: value for key, value in section.items() if key in allowed and key != "kind"}
 
 
 def degrade_by_seed(hr: np.ndarray, scale: int, degradation: Degradation, seed: int) -> np.ndarray:
@@ -219,27 +212,20 @@ def apply_step(image: np.ndarray, step: Step, strength: float, generator: np.ran
     return np.clip(_STEPS[step](image, strength, generator), 0, 1)
 
 
-def _anisotropic(image: np.ndarray, strength: float, generator: np.random.Generator) -> np.ndarray:
-    return blur(image, gaussian_kernel(strength, generator.uniform(0.3, 0.9), generator.uniform(0, np.pi)))
-
-
-def _noise(image: np.ndarray, strength: float, generator: np.random.Generator) -> np.ndarray:
-    return sensor_noise(image, 0.8 * strength**2, np.sqrt(0.2) * strength, generator)
-
-
-def _jpeg(image: np.ndarray, strength: float, generator: np.random.Generator) -> np.ndarray:
-    return jpeg(image, round(100 - strength), SUBSAMPLINGS[generator.integers(len(SUBSAMPLINGS))])
-
-
-_STEPS: dict[Step, Callable[[np.ndarray, float, np.random.Generator], np.ndarray]] = {
+_Apply = Callable[[np.ndarray, float, np.random.Generator], np.ndarray]
+_STEPS: dict[Step, _Apply] = {
     "light": uneven_light,
     "haze": haze,
-    "spots": lambda image, strength, generator: spots(image, int(generator.integers(1, 9)), strength, generator),
-    "isotropic": lambda image, strength, generator: blur(image, gaussian_kernel(strength)),
-    "anisotropic": _anisotropic,
-    "defocus": lambda image, strength, generator: blur(image, defocus_kernel(strength)),
-    "motion": lambda image, strength, generator: blur(image, motion_kernel(strength, generator.uniform(0, np.pi))),
-    "noise": _noise,
-    "mosaic": lambda image, strength, generator: demosaic_bilinear(mosaic(image)),
-    "jpeg": _jpeg,
+    "spots": lambda image, strength, rng: spots(image, int(rng.integers(1, 9)), strength, rng),
+    "isotropic": lambda image, strength, rng: blur(image, gaussian_kernel(strength)),
+    "anisotropic": lambda image, strength, rng: blur(
+        image, gaussian_kernel(strength, rng.uniform(0.3, 0.9), rng.uniform(0, np.pi))
+    ),
+    "defocus": lambda image, strength, rng: blur(image, defocus_kernel(strength)),
+    "motion": lambda image, strength, rng: blur(image, motion_kernel(strength, rng.uniform(0, np.pi))),
+    "noise": lambda image, strength, rng: sensor_noise(image, 0.8 * strength**2, np.sqrt(0.2) * strength, rng),
+    "mosaic": lambda image, strength, rng: demosaic_bilinear(mosaic(image)),
+    "jpeg": lambda image, strength, rng: jpeg(
+        image, round(100 - strength), SUBSAMPLINGS[rng.integers(len(SUBSAMPLINGS))]
+    ),
 }

@@ -11,9 +11,8 @@ import numpy as np
 
 from retinashift.imaging.dicom.frames import LOSSY_SYNTAXES
 from retinashift.imaging.dicom.geometry import enlarge_lengths, keep_frame
-from retinashift.imaging.dicom.read import PRIVATE_CREATOR, PRIVATE_GROUP, read_header, record_of, require_pydicom
-from retinashift.imaging.dicom.structure import read_structure
-from retinashift.imaging.photograph import MAX_PIXELS, ImageError, Photograph
+from retinashift.imaging.dicom.read import PRIVATE_CREATOR, PRIVATE_GROUP, require_pydicom
+from retinashift.imaging.photograph import ImageError, Photograph
 from retinashift.imaging.provenance import parse_line
 
 if TYPE_CHECKING:
@@ -83,12 +82,6 @@ def write_object(dataset: Dataset) -> bytes:
     except Exception as error:  # pydicom raises whatever a value leads it to
         raise ImageError(f"the DICOM header cannot be written ({' '.join(str(error).split())})") from None
     return buffer.getvalue()
-
-
-def provenance_of_dicom(data: bytes) -> str:
-    """The text of our private element, or ""; found in the header alone."""
-    require_pydicom()
-    return record_of(read_header(read_structure(data, MAX_PIXELS, header_only=True)))
 
 
 def _put_pixels(dataset: Dataset, photograph: Photograph) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -87,20 +88,16 @@ def _native(structure: Structure, stored: FrameFormat, index: int) -> np.ndarray
             f"DICOM whose pixels have {len(structure.pixels):,} bytes; {stored.frames} frame(s) of "
             f"{stored.columns}x{stored.rows} have {expected:,}"
         )
-    pixels = structure.pixels
-    if not structure.little and stored.bytes_a_sample == 1 and structure.pixel_vr == b"OW":
-        pixels = (
-            np.frombuffer(pixels + bytes(len(pixels) % 2), ">u2").astype("<u2").tobytes()
-        )  # frames may split a word
-    raw = pixels[index * length : (index + 1) * length]
-    values = np.frombuffer(raw, f"{'<' if structure.little else '>'}u{stored.bytes_a_sample}")
-    values = values.astype(values.dtype.newbyteorder("="), copy=False)
-    if subsampled:
-        lumas, chromas = values.reshape(-1, 4)[:, :2], values.reshape(-1, 4)[:, 2:]
-        values = np.concatenate([lumas[..., None], np.repeat(chromas[:, None], 2, 1)], axis=2)  # (pairs, 2, 3)
-    elif stored.samples == 3 and stored.planar:
-        values = np.moveaxis(values.reshape(3, stored.rows, stored.columns), 0, -1)
-    return _to_rgb(values.reshape(stored.shape), stored.photometric)
+    from pydicom.pixels.decoders.base import get_decoder
+
+    bits = 8 * stored.bytes_a_sample  # all: the decoder would mask what lies above the stored ones
+    options: dict[str, Any] = {
+        "rows": stored.rows, "columns": stored.columns, "samples_per_pixel": stored.samples, "bits_allocated": bits,
+        "bits_stored": bits, "photometric_interpretation": stored.photometric, "number_of_frames": stored.frames,
+        "planar_configuration": int(stored.planar), "pixel_representation": 0, "pixel_keyword": "PixelData",
+        "be_swap_ow": not structure.little and structure.pixel_vr == b"OW",
+    }  # fmt: skip
+    return get_decoder(structure.syntax).as_array(structure.pixels, index=index, **options)[0]
 
 
 def _frames(fragments: list[bytes], frames: int, one_fragment_each: bool) -> list[bytes]:

@@ -54,14 +54,13 @@ def is_dicom(head: bytes) -> bool:
     return head[128:132] == b"DICM" or (head[:2] == b"\2\0" and head[4:6] in (b"UL", b"OB"))
 
 
-def read_structure(data: bytes, max_pixels: int, *, header_only: bool = False) -> Structure:
+def read_structure(data: bytes, max_pixels: int) -> Structure:
     """Take a file apart, and refuse what would exhaust a parser.
 
     Args:
         data: the file.
         max_pixels: limit of rows x columns of a deflated object, whose pixels are inflated no further than its own
             rows, columns and frames need.
-        header_only: look no further than the header; `pixels` and `fragments` stay empty.
 
     Raises:
         ImageError: no file meta information, a deflate bomb, sequences nested deeper than `MAX_DEPTH`, or an element
@@ -87,7 +86,7 @@ def read_structure(data: bytes, max_pixels: int, *, header_only: bool = False) -
     if inflater and inflater.unconsumed_tail and not walk.pixels:
         raise ImageError(f"deflated DICOM whose header inflates to more than {MAX_HEADER >> 20} MiB")
     found = Structure(syntax, data[start:end], implicit, little, notes=notes)
-    if not walk.pixels or header_only:
+    if not walk.pixels:
         return found
     kind, position, length = walk.pixels
     found.has_pixels, found.pixel_vr = True, kind

@@ -9,12 +9,14 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.Image import Resampling
 
 from retinashift.imaging.degradation.bicubic import resize
+from retinashift.imaging.figures.plot import INK, PAPER
 
 SIDE, BAR, GAP, FOOT = 480, 46, 8, 26
 """Of the canvas in pixels: a square, the captions, the gaps, and the note below."""
 DETAIL = 4
 """Screen pixels to a pixel of the result in the lower row."""
-PAPER, INK, MARK = (255, 255, 255), (28, 36, 48), (255, 214, 10)
+MARK = (255, 214, 10)
+"""Colour of the frame around the detail."""
 
 
 def side_by_side(

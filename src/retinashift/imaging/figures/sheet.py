@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
-from scipy import ndimage
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from retinashift.imaging.degradation.bicubic import enlarge
 from retinashift.imaging.degradation.pipeline import OPTICS, STEPS, Camera, Step, apply_step
-from retinashift.imaging.figures.comparison import INK, PAPER
+from retinashift.imaging.figures.comparison import busiest
+from retinashift.imaging.figures.plot import INK, PAPER
 
 SIDE = 200
 """Pixels of a picture on the sheet."""
@@ -38,44 +38,39 @@ def draw_sheet(hr: np.ndarray, settings: Camera, seed: int) -> np.ndarray:
     """
     if hr.ndim != 3 or hr.shape[2] != 3 or hr.dtype != np.uint8 or min(hr.shape[:2]) < SIDE:
         raise ValueError(f"the photograph is {hr.dtype} {hr.shape}; uint8 (H, W, 3), at least {SIDE} a side, is needed")
-    rows = [(ROWS[step][0], _strengths(hr, settings, step, seed)) for step in STEPS]
-    rows += [("the chain, as set", _chain(hr, settings, seed))]
-    rows += [("second order", _chain(hr, settings, seed, second=1.0))]
-    width = _LEFT + 4 * (SIDE + _GAP)
-    canvas = Image.new("RGB", (width, (SIDE + _BAR + _GAP) * len(rows) + _GAP), PAPER)
+    whole = np.asarray(ImageOps.fit(Image.fromarray(hr), (SIDE, SIDE), Image.Resampling.LANCZOS))
+    green = hr[..., 1].astype(np.float32)
+    detail = np.ascontiguousarray(hr[busiest(np.hypot(*np.gradient(green)), SIDE)])
+    rows = {ROWS[s][0]: _strengths(whole if s in OPTICS else detail, settings, s, seed) for s in STEPS}
+    rows["the chain, as set"] = _chain(detail, settings, seed)
+    rows["second order"] = _chain(detail, replace(settings, second_order=1.0), seed)
+    size = (_LEFT + 4 * (SIDE + _GAP), (SIDE + _BAR + _GAP) * len(rows) + _GAP)
+    canvas = Image.new("RGB", size, PAPER)
     draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=15)
-    for number, (label, pictures) in enumerate(rows):
+    for number, (label, pictures) in enumerate(rows.items()):
         top = _GAP + number * (SIDE + _BAR + _GAP)
         draw.text((_GAP, top + _BAR + SIDE // 2 - 8), label, fill=INK, font=font)
-        for column, (caption, picture) in enumerate(pictures):
+        for column, (text, picture) in enumerate(pictures.items()):
             left = _LEFT + column * (SIDE + _GAP)
-            draw.text((left, top + 3), caption, fill=INK, font=font)
+            draw.text((left, top + 3), text, fill=INK, font=font)
             canvas.paste(Image.fromarray(picture), (left, top + _BAR))
     return np.asarray(canvas)
 
 
-def _strengths(hr: np.ndarray, settings: Camera, step: Step, seed: int) -> list[tuple[str, np.ndarray]]:
-    """Caption and picture of the original and of three strengths."""
-    shown = _whole(hr) if step in OPTICS else _detail(hr)  # optics span the picture
-    pictures = [("original", shown)]
-    if step == "mosaic":
-        strengths = [0.0]
-    else:
-        least, most = getattr(settings, step)
-        strengths = [least, (least + most) / 2, most]
-    for strength in strengths:
+def _strengths(shown: np.ndarray, settings: Camera, step: Step, seed: int) -> dict[str, np.ndarray]:
+    """The original and three strengths, by caption."""
+    least, most = (0.0, 0.0) if step == "mosaic" else getattr(settings, step)
+    pictures = {"original": shown}
+    for strength in (least, (least + most) / 2, most):
         made = apply_step(shown.astype(np.float32) / 255, step, strength, np.random.default_rng(seed))
-        pictures.append((caption(step, strength), np.rint(made * 255).astype(np.uint8)))
+        pictures[caption(step, strength)] = np.rint(made * 255).astype(np.uint8)
     return pictures
 
 
-def _chain(hr: np.ndarray, settings: Camera, seed: int, second: float | None = None) -> list[tuple[str, np.ndarray]]:
-    """Three inputs of the whole chain at x4, each enlarged by repetition."""
-    if second is not None:
-        settings = replace(settings, second_order=second)
-    shown = _detail(hr)
-    inputs = [settings(shown, 4, np.random.default_rng((seed, number))) for number in range(3)]
-    return [("original", shown), *((f"seed {seed}.{i}", enlarge(lr, 4, "nearest")) for i, lr in enumerate(inputs))]
+def _chain(shown: np.ndarray, settings: Camera, seed: int) -> dict[str, np.ndarray]:
+    """The original and three inputs of the whole chain at x4, each enlarged by repetition, by caption."""
+    inputs = {f"seed {seed}.{i}": settings(shown, 4, np.random.default_rng((seed, i))) for i in range(3)}
+    return {"original": shown, **{name: enlarge(lr, 4, "nearest") for name, lr in inputs.items()}}
 
 
 def caption(step: Step, strength: float) -> str:
@@ -83,20 +78,3 @@ def caption(step: Step, strength: float) -> str:
     _, measure, unit, factor = ROWS[step]
     value = 100 - strength if step == "jpeg" else strength * factor
     return f"{measure} {value:.3g}{unit}" if step != "mosaic" else measure
-
-
-def _whole(hr: np.ndarray) -> np.ndarray:
-    side = min(hr.shape[:2])
-    top, left = ((length - side) // 2 for length in hr.shape[:2])
-    square = Image.fromarray(np.ascontiguousarray(hr[top : top + side, left : left + side]))
-    return np.asarray(square.resize((SIDE, SIDE), Image.Resampling.LANCZOS))
-
-
-def _detail(hr: np.ndarray) -> np.ndarray:
-    """The square with the most structure."""
-    green = hr[..., 1].astype(np.float32)
-    structure = np.abs(green - ndimage.gaussian_filter(green, 4))
-    around = ndimage.uniform_filter(structure, SIDE, mode="constant")
-    row, column = np.unravel_index(around.argmax(), around.shape)
-    top, left = (int(np.clip(at - SIDE // 2, 0, n - SIDE)) for at, n in zip((row, column), hr.shape[:2], strict=True))
-    return np.ascontiguousarray(hr[top : top + SIDE, left : left + SIDE])

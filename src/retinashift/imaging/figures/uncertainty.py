@@ -11,7 +11,9 @@ import tifffile
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from retinashift.imaging.figures.comparison import DETAIL, INK, PAPER, SIDE, side_by_side
+from retinashift.imaging.figures.comparison import DETAIL, SIDE, busiest, shown, side_by_side
+from retinashift.imaging.figures.plot import INK, PAPER
+from retinashift.imaging.fundus import LUMA
 
 FULL_SCALE = 65535
 """Largest stored integer. Stored values are standard deviations of a 16-bit picture: 257 is one level of 255."""
@@ -74,7 +76,8 @@ def overlay(pixels: np.ndarray, sigma: np.ndarray, caption: str) -> np.ndarray:
         rows = slice(top, min(height, top + 256))
         level = np.clip(sigma[rows] * (255 / BRIGHTEST), 0, 1)[..., None]  # (n, W, 1)
         veil = OPAQUE * np.sqrt(level)
-        picture[rows] = np.rint((1 - veil) * _grey(pixels[rows]) + veil * _colour(level[..., 0]))
+        grey = shown(pixels[rows]) @ np.asarray(LUMA, np.float32)[:, None]  # (n, W, 1)
+        picture[rows] = np.rint((1 - veil) * grey + veil * _colour(level[..., 0]))
     picture[height:] = _legend(width, bar, caption)
     return picture
 
@@ -88,26 +91,10 @@ def map_and_error(result: np.ndarray, sigma: np.ndarray, errors: np.ndarray) -> 
         errors: (H, W, 3), in levels of 255; drawn as the root of their mean square over colours and 5x5 pixels.
     """
     error = np.sqrt(ndimage.uniform_filter((errors**2).mean(2), 5))  # (H, W)
-    side = min(SIDE // DETAIL, *error.shape)
-    inside = (slice(side // 2, error.shape[0] - side // 2), slice(side // 2, error.shape[1] - side // 2))
-    around = ndimage.uniform_filter(np.minimum(error, BRIGHTEST), side)[inside]
-    top, left = np.unravel_index(around.argmax(), around.shape)
-    detail = (slice(int(top), int(top) + side), slice(int(left), int(left) + side))
+    detail = busiest(np.minimum(error, BRIGHTEST), SIDE // DETAIL)
     maps = [np.rint(_colour(np.clip(x / BRIGHTEST, 0, 1))).astype(np.uint8) for x in (sigma, error)]
-    pictures = dict(
-        zip(("result", f"uncertainty map, 0 to {BRIGHTEST:g} levels", "true error"), (result, *maps), strict=True)
-    )
-    return side_by_side(pictures, detail, SIDE)
-
-
-def _grey(pixels: np.ndarray) -> np.ndarray:
-    """(n, W, 1) in [0, 255]."""
-    values = pixels.astype(np.float32) / (257 if pixels.dtype == np.uint16 else 1)
-    if values.ndim == 2:
-        return values[..., None]
-    if values.shape[2] < 3:
-        return values[..., :1]
-    return values[..., :3] @ np.array([[0.299], [0.587], [0.114]], np.float32)
+    named = {"result": result, f"uncertainty map, 0 to {BRIGHTEST:g} levels": maps[0], "true error": maps[1]}
+    return side_by_side(named, detail, SIDE)
 
 
 def _colour(level: np.ndarray) -> np.ndarray:
@@ -117,6 +104,7 @@ def _colour(level: np.ndarray) -> np.ndarray:
 
 
 def _legend(width: int, height: int, caption: str) -> np.ndarray:
+    """The colours with their levels, and what they mean: (height, width, 3) uint8."""
     strip = Image.new("RGB", (width, height), PAPER)
     draw, font = ImageDraw.Draw(strip), ImageFont.load_default(size=max(9, height * 3 // 8))
     left, right = height // 2, height // 2 + width // 3
@@ -124,12 +112,11 @@ def _legend(width: int, height: int, caption: str) -> np.ndarray:
     veil = OPAQUE * np.sqrt(ramp)[..., None]
     colours = np.rint((1 - veil) * 96 + veil * _colour(ramp)).astype(np.uint8)  # over a middle grey
     strip.paste(Image.fromarray(np.repeat(colours, height // 3, 0)), (left, height // 8))
-    for level in (0, BRIGHTEST / 4, BRIGHTEST / 2, BRIGHTEST):
-        x = left + (right - left) * level / BRIGHTEST
-        text = f"{level:g}{'+' if level == BRIGHTEST else ''}"
-        draw.text((x, height - 2), text, fill=INK, font=font, anchor="mb")
+    for share in (0, 1 / 4, 1 / 2, 1):
+        level = f"{BRIGHTEST * share:g}{'+' if share == 1 else ''}"
+        draw.text((left + (right - left) * share, height - 2), level, fill=INK, font=font, anchor="mb")
     text, room = caption.replace(", ", "\n", 1), width - right - height
     wide = draw.multiline_textbbox((0, 0), text, font=font)[2]
-    font = ImageFont.load_default(size=max(7, min(height * 3 / 8, height * 3 / 8 * room / max(1, wide))))
-    draw.multiline_text((right + height // 2, height // 2), text, fill=INK, font=font, anchor="lm")
+    fitting = ImageFont.load_default(size=max(7, height * 3 / 8 * min(1, room / max(1, wide))))
+    draw.multiline_text((right + height // 2, height // 2), text, fill=INK, font=fitting, anchor="lm")
     return np.asarray(strip)

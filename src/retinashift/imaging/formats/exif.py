@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Mapping, MutableMapping
-from fractions import Fraction
-from math import isfinite
-from numbers import Rational, Real
+from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from PIL.ExifTags import IFD, Base
-from PIL.TiffImagePlugin import IFDRational, ImageFileDirectory_v2
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from retinashift.imaging.photograph import Photograph, upright
 
@@ -22,9 +19,18 @@ DESCRIPTIVE = (
     Base.Copyright,
 )  # fmt: skip
 """Tags of the first directory that describe the photograph, not how its file stores it."""
-_KEPT = {*DESCRIPTIVE, Base.Orientation, Base.XResolution, Base.YResolution, Base.ResolutionUnit, IFD.Exif, IFD.GPSInfo}
+_STATED_ELSEWHERE = (Base.Orientation, Base.XResolution, Base.YResolution, Base.ResolutionUnit)
+_KEPT = (*DESCRIPTIVE, *_STATED_ELSEWHERE)
+_NESTED = (IFD.Exif, IFD.GPSInfo)
+_UNTRUE = (
+    IFD.MakerNote, IFD.Interop, 0x9214, 0xA214, Base.FocalPlaneXResolution, Base.FocalPlaneYResolution,
+    Base.FocalPlaneResolutionUnit,
+)  # fmt: skip
+"""Tags with offsets into the file they come from, or with places (subject area and location) in the small picture."""
 _PER_INCH = {2: 1.0, 3: 2.54}
-SUBJECT_AREA, SUBJECT_LOCATION = 0x9214, 0xA214  # the first has no name in Pillow
+
+Tags = dict[int, Any]
+"""Values by tag; those of the Exif and GPS tags are directories of their own."""
 
 
 class ByteText(str):
@@ -37,77 +43,53 @@ class ByteText(str):
         return super().encode("latin-1")
 
 
-def load_exif(block: bytes | None, notes: list[str] | None = None) -> Image.Exif:
-    """Parse a TIFF structure; only descriptive tags, orientation, resolution, Exif and GPS directories are kept.
+def load_exif(block: bytes | None, notes: list[str] | None = None, offset: int | None = None) -> Tags:
+    """The descriptive tags, orientation, resolution, and the Exif and GPS directories of a TIFF structure.
 
     A damaged block is no reason to refuse the picture: it is left out, with a line in `notes`.
+
+    Args:
+        block: the structure, with or without an "Exif" prefix, or a whole TIFF or BigTIFF file.
+        notes: is appended to.
+        offset: of the directory; None is the first.
     """
-    exif = Image.Exif()
-    if block:
-        try:
-            exif.load(block)
-            for tag in set(exif) - _KEPT:  # thumbnails and strip offsets would describe another picture
-                del exif[tag]
-            for tag in {IFD.Exif, IFD.GPSInfo} & set(exif):
-                _keep_bytes(exif.get_ifd(tag))
-            _keep_bytes(exif)
-            exif.tobytes()
-        except Exception as error:  # Pillow raises whatever a damaged directory leads it to
-            return _nothing(error, notes)
-    return exif
-
-
-def load_directory(tiff: bytes, offset: int, notes: list[str] | None = None) -> Image.Exif:
-    """`load_exif` for the page of a TIFF or BigTIFF whose directory lies at `offset`; Pillow's reads the first only."""
-    exif = Image.Exif()
+    if not block:
+        return {}
     try:
-        directory = _directory(tiff, offset)
-        for tag in _KEPT & set(directory):
-            if tag in (IFD.Exif, IFD.GPSInfo):
-                exif.get_ifd(tag).update(_directory(tiff, directory[tag]))
-                _keep_bytes(exif.get_ifd(tag))
-            else:
-                exif[tag] = directory[tag]
-        _keep_bytes(exif)
-        exif.tobytes()
-    except Exception as error:  # as in `load_exif`
-        return _nothing(error, notes)
-    return exif
+        block = block.removeprefix(b"Exif\0\0")
+        directory = read_directory(block, offset)
+        tags: Tags = {tag: _written_as_read(directory[tag]) for tag in _KEPT if tag in directory}
+        for tag in (tag for tag in _NESTED if tag in directory):
+            details = read_directory(block, directory[tag]).items()
+            tags[tag] = {k: _written_as_read(v) for k, v in details if k not in _UNTRUE}
+        dump_exif(tags)
+    except Exception as error:  # Pillow raises whatever a damaged directory leads it to
+        if notes is not None:
+            notes.append(f"damaged EXIF is left out ({' '.join(str(error).split()) or type(error).__name__})")
+        return {}
+    return tags
 
 
-def _nothing(error: Exception, notes: list[str] | None) -> Image.Exif:
-    if notes is not None:
-        notes.append(f"damaged EXIF is left out ({' '.join(str(error).split()) or type(error).__name__})")
-    return Image.Exif()
+def _written_as_read(value: Any) -> Any:
+    return ByteText(value) if isinstance(value, str) else value
 
 
-def _keep_bytes(tags: MutableMapping[int, Any]) -> None:
-    for tag, value in list(tags.items()):
-        if isinstance(value, str):
-            tags[tag] = ByteText(value)
-
-
-def _directory(tiff: bytes, offset: int) -> dict[int, Any]:
+def read_directory(tiff: bytes, offset: int | None = None) -> dict[int, Any]:
+    """The tags of a directory of a TIFF structure or file, the first if no offset is given."""
     if b"+" in tiff[2:4]:  # BigTIFF, which Pillow recognises in little-endian files only
         directory = ImageFileDirectory_v2(b"II+\0" + tiff[4:16], prefix=tiff[:2])
     else:
         directory = ImageFileDirectory_v2(tiff[:8])
     file = io.BytesIO(tiff)
-    file.seek(offset)
+    file.seek(directory.next if offset is None else offset)
     directory.load(file)
     return dict(directory)
 
 
-def exif_orientation(exif: Image.Exif) -> int:
-    """1 to 8; 1, upright, where the tag is missing or invalid."""
-    value = exif.get(Base.Orientation, 1)
-    return value if value in range(1, 9) else 1
-
-
-def exif_dpi(exif: Image.Exif, per_inch: Mapping[int, float] = _PER_INCH) -> tuple[float, float] | None:
+def exif_dpi(tags: Tags, per_inch: Mapping[int, float] = _PER_INCH) -> tuple[float, float] | None:
     """Pixels per inch, or None where the tags give no absolute resolution; units in `per_inch` count."""
-    factor = per_inch.get(exif.get(Base.ResolutionUnit, 2))
-    across, down = exif.get(Base.XResolution), exif.get(Base.YResolution)
+    factor = per_inch.get(tags.get(Base.ResolutionUnit, 2))
+    across, down = tags.get(Base.XResolution), tags.get(Base.YResolution)
     if factor is None or not isinstance(across, Real) or not isinstance(down, Real):
         return None
     if not (0 < float(across) < 1e6 and 0 < float(down) < 1e6):
@@ -115,94 +97,82 @@ def exif_dpi(exif: Image.Exif, per_inch: Mapping[int, float] = _PER_INCH) -> tup
     return float(across) * factor, float(down) * factor
 
 
-def dump_exif(exif: Image.Exif) -> bytes | None:
-    """The TIFF structure, or None if nothing is in it."""
-    return exif.tobytes().removeprefix(b"Exif\0\0") if len(exif) else None
+def dump_exif(tags: Tags, dpi: tuple[float, float] | None = None) -> bytes | None:
+    """The TIFF structure of tags, and of a resolution; None if there are neither."""
+    directory = make_directory(tags, dpi)
+    return b"II*\0\x08\0\0\0" + directory.tobytes(8) if len(directory) else None
 
 
-def upright_exif(exif: Image.Exif, width: int, height: int) -> bytes | None:
-    """The TIFF structure without orientation, true of the picture turned upright; None if nothing else is in it.
-
-    Args:
-        exif: as loaded; changed in place.
-        width: of the picture as stored, as `height` is.
-    """
-    orientation, details = exif_orientation(exif), _details(exif)
-    if Base.Orientation in exif:
-        del exif[Base.Orientation]
-    if orientation > 4:
-        for tags, one, other in (
-            (exif, Base.XResolution, Base.YResolution),
-            (details, Base.FocalPlaneXResolution, Base.FocalPlaneYResolution),
-            (details, Base.ExifImageWidth, Base.ExifImageHeight),
-        ):
-            if one in tags and other in tags:
-                tags[one], tags[other] = tags[other], tags[one]
-    for tag in (SUBJECT_AREA, SUBJECT_LOCATION):
-        place = _place(details.get(tag))
-        if place:
-            x, y, *extent = place
-            x = width - 1 - x if orientation in (2, 3, 7, 8) else x
-            y = height - 1 - y if orientation in (3, 4, 6, 7) else y
-            details[tag] = (y, x, *extent[::-1]) if orientation > 4 else (x, y, *extent)
-    return dump_exif(exif)
+def make_directory(tags: Tags, dpi: tuple[float, float] | None) -> ImageFileDirectory_v2:
+    """A little-endian directory of tags and of a resolution."""
+    directory = ImageFileDirectory_v2()
+    for tag, value in tags.items():
+        if value != {}:
+            directory[tag] = value
+    if dpi:
+        directory[Base.XResolution], directory[Base.YResolution] = dpi
+        directory[Base.ResolutionUnit] = 2  # inch
+    return directory
 
 
-def fit_exif(block: bytes | None, width: int, height: int, scale: float) -> bytes | None:
-    """A copy true of the picture enlarged by `scale` to this size: its size, resolution and places, where present."""
-    exif = load_exif(block)
-    details = _details(exif)
+def fit_exif(block: bytes | None, width: int, height: int) -> bytes | None:
+    """A copy true of a picture of this size."""
+    tags = load_exif(block)
+    details = tags.get(IFD.Exif, {})
     for tag, side in ((Base.ExifImageWidth, width), (Base.ExifImageHeight, height)):
         if tag in details:
             details[tag] = side
-    for tags, names in (
-        (exif, (Base.XResolution, Base.YResolution)),
-        (details, (Base.FocalPlaneXResolution, Base.FocalPlaneYResolution)),
-    ):
-        for name in names:
-            value = tags.get(name)
-            if isinstance(value, (float, Rational)) and isfinite(value):
-                tags[name] = IFDRational((Fraction(value) * Fraction(scale)).limit_denominator(10**6))
-    for subject in (SUBJECT_AREA, SUBJECT_LOCATION):
-        if place := _place(details.get(subject)):
-            x, y, *extent = place
-            middle = (int((value + 0.5) * scale) for value in (x, y))  # a pixel's middle stays its middle
-            details[subject] = (*middle, *(round(value * scale) for value in extent))
-    return dump_exif(exif)
-
-
-def _details(exif: Image.Exif) -> dict[int, Any]:
-    return exif.get_ifd(IFD.Exif) if IFD.Exif in exif else {}  # asking for a missing directory would add it
-
-
-def _place(value: object) -> tuple[int, ...] | None:
-    """A point and, perhaps, a diameter or width and height, if the tag's value is such."""
-    if isinstance(value, tuple) and 2 <= len(value) <= 4 and all(isinstance(v, int) and v >= 0 for v in value):
-        return value
-    return None
+    return dump_exif(tags)
 
 
 def upright_photograph(
     pixels: np.ndarray,
     file_format: str,
-    exif: Image.Exif,
+    tags: Tags,
     *,
     dpi: tuple[float, float] | None = None,
+    left_out: Sequence[str] = (),
+    notes: Sequence[str] = (),
     **others: Any,
 ) -> Photograph:
-    """The photograph turned as its EXIF says, its metadata with it.
+    """The photograph turned as its EXIF says, its resolution with it.
 
     Args:
         pixels: as stored.
         file_format: name of the format.
-        exif: as loaded; changed in place.
+        tags: of its EXIF.
         dpi: from another place of the file, if it has one that goes before EXIF's.
-        others: further fields of `Photograph`.
+        left_out: as in `Photograph`, like the rest.
     """
-    orientation, dpi = exif_orientation(exif), dpi or exif_dpi(exif)
-    block = upright_exif(exif, pixels.shape[1], pixels.shape[0])
-    dpi = dpi[::-1] if dpi and orientation > 4 else dpi
-    return Photograph(upright(pixels, orientation), file_format, exif=block, dpi=dpi, **others)
+    orientation, dpi = tags.get(Base.Orientation), dpi or exif_dpi(tags)
+    if dpi is None and {tags.get(Base.XResolution, 1), tags.get(Base.YResolution, 1)} != {1}:
+        left_out = (*left_out, "a resolution without a unit")
+    exif = dump_exif({tag: value for tag, value in tags.items() if tag not in _STATED_ELSEWHERE})
+    if dpi and orientation in (5, 6, 7, 8):
+        dpi = dpi[::-1]
+    return Photograph(
+        upright(pixels, orientation), file_format, exif=exif, dpi=dpi, left_out=tuple(left_out), notes=tuple(notes),
+        **others,
+    )  # fmt: skip
+
+
+def photograph_with_info(
+    pixels: np.ndarray,
+    file_format: str,
+    info: Mapping[Any, Any],
+    *,
+    notes: Sequence[str] = (),
+    left_out: Sequence[str] = (),
+    dpi: tuple[float, float] | None = None,
+) -> Photograph:
+    """`upright_photograph` with the metadata that Pillow found."""
+    found = [*notes]
+    tags, xmp = load_exif(info.get("exif"), found), info.get("xmp")
+    if xmp:
+        note_xmp_orientation(xmp, tags, found)
+        left_out = ("XMP", *left_out)
+    icc = info.get("icc_profile") or None
+    return upright_photograph(pixels, file_format, tags, dpi=dpi, icc=icc, notes=found, left_out=left_out)
 
 
 def xmp_orientation(xmp: bytes) -> int:
@@ -215,7 +185,7 @@ def xmp_orientation(xmp: bytes) -> int:
     return int(found[1]) if found else 1
 
 
-def note_xmp_orientation(xmp: bytes, exif: Image.Exif, notes: list[str]) -> None:
+def note_xmp_orientation(xmp: bytes, tags: Tags, notes: list[str]) -> None:
     """Add a note if XMP alone says that the picture is turned: most viewers do not follow it there."""
-    if (turned := xmp_orientation(xmp)) != 1 and Base.Orientation not in exif:
+    if (turned := xmp_orientation(xmp)) != 1 and Base.Orientation not in tags:
         notes.append(f"XMP calls for orientation {turned} and EXIF for none; the picture is not turned")

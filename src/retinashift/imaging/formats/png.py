@@ -49,9 +49,8 @@ def decode_png(data: bytes, max_pixels: int, page: int | None = None) -> Photogr
         raise ImageError("animated PNG; save the picture you want as a file of its own")
     notes: list[str] = []
     exif = load_exif(chunks.get(b"eXIf") or _raw_profile(texts), notes)
-    turned = xmp_orientation(_text(texts[_XMP])) if _XMP in texts else 1
-    if turned != 1 and Base.Orientation not in exif:
-        exif[Base.Orientation] = turned
+    if _XMP in texts:
+        exif.setdefault(Base.Orientation, xmp_orientation(_text(texts[_XMP])))
     left_out = ["XMP" if name == _XMP else f"text {name!r}" for name in texts if name not in (KEYWORD, *_RAW_EXIF)]
     return upright_photograph(
         imagecodecs.png_decode(b"".join(bare)),
@@ -60,9 +59,8 @@ def decode_png(data: bytes, max_pixels: int, page: int | None = None) -> Photogr
         dpi=_read_dpi(chunks[b"pHYs"]) if b"pHYs" in chunks else None,
         icc=_read_icc(chunks[b"iCCP"], notes) if b"iCCP" in chunks else None,
         colour=tuple((kind, chunks[kind]) for kind in COLOUR if kind in chunks),
-        provenance=_text(texts[KEYWORD]).decode() if KEYWORD in texts else "",
-        notes=tuple(notes),
-        left_out=tuple(left_out),
+        notes=notes,
+        left_out=left_out,
     )
 
 
@@ -94,15 +92,6 @@ def encode_png(photograph: Photograph) -> bytes:
 def is_srgb(colour: tuple[tuple[bytes, bytes], ...]) -> bool:
     """Whether such chunks say no more than what is assumed without them."""
     return any(kind == b"sRGB" for kind, _ in colour) or colour == ((b"gAMA", struct.pack(">I", 45455)),)
-
-
-def provenance_of_png(data: bytes) -> str:
-    """The text of our chunk, or ""."""
-    prefix = KEYWORD.encode() + bytes(5)
-    for kind, body, _ in _walk(data):
-        if kind == b"iTXt" and body.startswith(prefix):
-            return body[len(prefix) :].decode()
-    return ""
 
 
 def _walk(data: bytes) -> Iterator[tuple[bytes, bytes, bytes]]:
@@ -141,7 +130,7 @@ def _raw_profile(texts: dict[str, bytes]) -> bytes | None:
         profile = bytes.fromhex("".join(_text(texts[name]).decode("latin-1").split()[2:]))
     except ValueError:
         return None
-    return profile.removeprefix(b"Exif\0\0") if profile.startswith(b"Exif") else None
+    return profile if profile.startswith(b"Exif") else None
 
 
 def _read_dpi(body: bytes) -> tuple[float, float] | None:

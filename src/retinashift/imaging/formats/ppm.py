@@ -11,7 +11,6 @@ from retinashift.imaging.photograph import ImageError, Photograph, check_size, f
 
 _SPACE = rb"(?:\s|#[^\n]*\n)"
 _HEADER = re.compile(rb"P([2356])" + 3 * (_SPACE + rb"+(\d{1,9})") + rb"\s")
-_COMMENT = re.compile(rb"P[56]\n# ([^\n]*)\n")
 _MAX_HEADER = 4096
 _LAST_BREAKS = (b"", b"\n", b"\r\n")  # editors leave one behind the pixels
 _WIDEST = 16  # bytes of a number in a plain file and of what stands around it
@@ -49,7 +48,7 @@ def decode_ppm(data: bytes, max_pixels: int, page: int | None = None) -> Photogr
     if len(raster) < count * dtype.itemsize:
         raise ImageError(f"truncated PPM: {len(raster)} of {count * dtype.itemsize} bytes")
     stored = np.frombuffer(raster, dtype, count).reshape(shape).astype(dtype.newbyteorder("="))
-    return Photograph(fill_range(stored, maxval), "PPM", provenance=provenance_of_ppm(data))
+    return Photograph(fill_range(stored, maxval), "PPM")
 
 
 def _plain(text: bytes, count: int, maxval: int) -> np.ndarray:
@@ -75,12 +74,6 @@ def encode_ppm(photograph: Photograph) -> bytes:
     comment = f"# {photograph.provenance}\n" if photograph.provenance else ""
     header = f"P{kind}\n{comment}{width} {height}\n{maxval}\n".encode()
     return header + photograph.pixels.astype(dtype).tobytes()
-
-
-def provenance_of_ppm(data: bytes) -> str:
-    """The comment behind the magic number, or ""."""
-    comment = _COMMENT.match(_unpack(data, _MAX_HEADER))
-    return comment[1].decode("latin-1") if comment else ""
 
 
 def _unpack_whole(data: bytes, length: int) -> bytes:

@@ -8,18 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from retinashift.imaging.dicom.derived import encode_dicom, provenance_of_dicom
+from retinashift.imaging.dicom.derived import encode_dicom
 from retinashift.imaging.dicom.read import decode_dicom
 from retinashift.imaging.dicom.structure import is_dicom
-from retinashift.imaging.formats.avif import decode_avif, is_avif
-from retinashift.imaging.formats.bmp import decode_bmp
-from retinashift.imaging.formats.jpeg import decode_jpeg, encode_jpeg, provenance_of_jpeg
+from retinashift.imaging.formats.jpeg import decode_jpeg, encode_jpeg
 from retinashift.imaging.formats.jpeg2000 import decode_jpeg2000
 from retinashift.imaging.formats.jpegxl import decode_jpegxl
-from retinashift.imaging.formats.png import SIGNATURE, decode_png, encode_png, provenance_of_png
-from retinashift.imaging.formats.ppm import decode_ppm, encode_ppm, provenance_of_ppm
-from retinashift.imaging.formats.tiff import decode_tiff, encode_tiff, provenance_of_tiff
-from retinashift.imaging.formats.webp import decode_webp, encode_webp, provenance_of_webp
+from retinashift.imaging.formats.pillow import decode_avif, decode_bmp, decode_webp, encode_webp, is_avif
+from retinashift.imaging.formats.png import SIGNATURE, decode_png, encode_png
+from retinashift.imaging.formats.ppm import decode_ppm, encode_ppm
+from retinashift.imaging.formats.tiff import decode_tiff, encode_tiff
 from retinashift.imaging.photograph import ImageError, Photograph
 
 
@@ -36,8 +34,6 @@ class Format:
     """File, limit of pixels, and page from 1 or None -> photograph. May raise anything for damaged files."""
     encode: Callable[..., bytes] | None = None
     """Photograph, and quality if `lossy` -> file; None for a format that is only read."""
-    provenance: Callable[[bytes], str] = lambda data: ""
-    """The line that `encode` wrote into a file, found in its header alone; "" without one."""
     compressed_suffixes: tuple[str, ...] = ()
     """Ends of names that are read and not written."""
     pages: bool = False
@@ -80,22 +76,21 @@ def _starts(*magic: bytes) -> Callable[[bytes], bool]:
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _ALL = (
     Format(  # first: what stands in the 128 bytes in front of its magic number may look like anything
-        "DICOM", (".dcm",), is_dicom, decode_dicom, encode_dicom, provenance_of_dicom, pages=True, alpha=False,
-        longest_side=2**16 - 1,
+        "DICOM", (".dcm",), is_dicom, decode_dicom, encode_dicom, pages=True, alpha=False, longest_side=2**16 - 1
     ),
-    Format("PNG", (".png",), _starts(SIGNATURE), decode_png, encode_png, provenance_of_png),
+    Format("PNG", (".png",), _starts(SIGNATURE), decode_png, encode_png),
     Format(
-        "JPEG", (".jpg", ".jpeg"), _starts(b"\xff\xd8\xff"), decode_jpeg, encode_jpeg, provenance_of_jpeg, pages=True,
-        lossy=True, deep=False, alpha=False, longest_side=65_500,
+        "JPEG", (".jpg", ".jpeg"), _starts(b"\xff\xd8\xff"), decode_jpeg, encode_jpeg, pages=True, lossy=True,
+        deep=False, alpha=False, longest_side=65_500,
     ),
-    Format("TIFF", (".tif", ".tiff"), _starts(*_TIFF), decode_tiff, encode_tiff, provenance_of_tiff, pages=True),
+    Format("TIFF", (".tif", ".tiff"), _starts(*_TIFF), decode_tiff, encode_tiff, pages=True),
     Format(
         "WebP", (".webp",), lambda head: head[:4] == b"RIFF" and head[8:12] == b"WEBP", decode_webp, encode_webp,
-        provenance_of_webp, deep=False, grey=False, longest_side=16_383,
+        deep=False, grey=False, longest_side=16_383,
     ),
     Format(
         "PPM", (".ppm",), _starts(b"\x1f\x8b", *(b"P%d" % n for n in range(1, 8))), decode_ppm, encode_ppm,
-        provenance_of_ppm, (".ppm.gz", ".pgm.gz"), alpha=False,
+        (".ppm.gz", ".pgm.gz"), alpha=False,
     ),
     Format("PGM", (".pgm",), lambda head: False, decode_ppm, encode_ppm, colour=False, alpha=False),
     Format("BMP", (".bmp",), _starts(b"BM"), decode_bmp),

@@ -11,15 +11,14 @@ import zlib
 import imagecodecs
 import numpy as np
 import tifffile
-from PIL import Image, TiffTags
-from PIL.ExifTags import IFD, Base
-from PIL.TiffImagePlugin import ImageFileDirectory_v2
+from PIL import TiffTags
+from PIL.ExifTags import Base
 
 from retinashift.imaging.formats.exif import (
-    DESCRIPTIVE,
+    Tags,
     exif_dpi,
-    load_directory,
     load_exif,
+    make_directory,
     note_xmp_orientation,
     upright_photograph,
 )
@@ -38,7 +37,6 @@ _UNSPECIFIED, _PREMULTIPLIED = 0, 1
 _REDUCED = 1  # bit of NewSubfileType: a thumbnail or a level of a pyramid
 MAX_PAGE = 10_000
 """A chain of directories is followed no further."""
-_RESOLUTION = (Base.XResolution, Base.YResolution, Base.ResolutionUnit)
 _NOT_KEPT = {700: "XMP", 33723: "IPTC", 34377: "Photoshop's settings"}
 _PRIVATE_DESCRIPTIONS = (
     (re.compile(r"ImageJ="), "ImageJ"),
@@ -69,11 +67,11 @@ def decode_tiff(data: bytes, max_pixels: int, number: int | None = None) -> Phot
         ImageError: above the limit, several pages and none chosen, no such page, truncated, pixels that do not fit the
             stated size, or a kind of TIFF that is not read; tifffile's own errors for damaged files.
     """
+    notes: list[str] = []
     with tifffile.TiffFile(io.BytesIO(data)) as file:
         page = _choose_page(file, number)
         _check_page(page, len(data), max_pixels)
         stored = _read_pixels(page, data)  # (H, W) or (H, W, C)
-        notes: list[str] = []
         if page.photometric == _WHITE_IS_ZERO:
             stored = ~stored
         elif page.photometric == _PALETTE:
@@ -85,25 +83,17 @@ def decode_tiff(data: bytes, max_pixels: int, number: int | None = None) -> Phot
         if icc is not None and not isinstance(icc, bytes):  # its tag is of another type
             icc = None
             notes.append("a damaged ICC profile is left out")
-        exif = load_directory(data, page.offset, notes)
+        exif = load_exif(data, notes, page.offset)
         left_out = [name for tag, name in _NOT_KEPT.items() if tag in page.tags]
         if 700 in page.tags:
             note_xmp_orientation(bytes(page.tags[700].value), exif, notes)
-        record = page.tags.get(Base.ProcessingSoftware)
     dpi = exif_dpi(exif)
     text = str(exif.get(Base.ImageDescription, ""))
     if program := next((name for start, name in _PRIVATE_DESCRIPTIONS if start.match(text)), None):
         left_out.append(f"the description in which {program} states sizes")  # they are the small picture's
         del exif[Base.ImageDescription]
         dpi = dpi or _imagej_dpi(text, exif)
-    if dpi:
-        for tag in _RESOLUTION:  # they have a place of their own in a TIFF
-            if tag in exif:
-                del exif[tag]
-    return upright_photograph(
-        stored, "TIFF", exif, dpi=dpi, icc=icc, provenance=str(record.value) if record else "", notes=tuple(notes),
-        left_out=tuple(left_out),
-    )  # fmt: skip
+    return upright_photograph(stored, "TIFF", exif, dpi=dpi, icc=icc, notes=notes, left_out=left_out)
 
 
 def encode_tiff(photograph: Photograph) -> bytes:
@@ -121,7 +111,12 @@ def encode_tiff(photograph: Photograph) -> bytes:
     lengths = [len(strip) for strip in strips]
     if sum(lengths) > _MAX_STRIPS_BYTES:
         raise ImageError("TIFF holds at most 4 GiB; write PNG")
-    directory = _describe(photograph)
+    directory = make_directory(load_exif(photograph.exif), photograph.dpi)
+    if photograph.icc:
+        directory.tagtype[Base.InterColorProfile] = TiffTags.UNDEFINED
+        directory[Base.InterColorProfile] = photograph.icc
+    if photograph.provenance:
+        directory[Base.ProcessingSoftware] = photograph.provenance
     directory[Base.ImageWidth], directory[Base.ImageLength] = width, height
     directory[Base.BitsPerSample] = (pixels.itemsize * 8,) * channels
     directory[Base.Compression] = 8  # deflate
@@ -138,36 +133,7 @@ def encode_tiff(photograph: Photograph) -> bytes:
     return header + directory.tobytes(8) + b"".join(strips)
 
 
-def provenance_of_tiff(data: bytes) -> str:
-    """The tag ProcessingSoftware of the first page, or ""."""
-    with tifffile.TiffFile(io.BytesIO(data)) as file:
-        tag = file.pages.first.tags.get(Base.ProcessingSoftware)
-        return str(tag.value) if tag else ""
-
-
-def _describe(photograph: Photograph) -> ImageFileDirectory_v2:
-    """A directory with EXIF, ICC profile and resolution, and nothing yet about how the pixels are stored."""
-    exif = load_exif(photograph.exif)
-    directory = ImageFileDirectory_v2()
-    for tag in (tag for tag in (*DESCRIPTIVE, *_RESOLUTION) if exif.get(tag)):
-        directory[tag] = exif[tag]
-    for nested in (IFD.Exif, IFD.GPSInfo):
-        # the offsets of maker notes and of the interoperability directory point into the file they came from
-        values = {k: v for k, v in exif.get_ifd(nested).items() if k not in (IFD.MakerNote, IFD.Interop)}
-        if values:
-            directory[nested] = values
-    if photograph.icc:
-        directory.tagtype[Base.InterColorProfile] = TiffTags.UNDEFINED
-        directory[Base.InterColorProfile] = photograph.icc
-    if photograph.provenance:
-        directory[Base.ProcessingSoftware] = photograph.provenance
-    if photograph.dpi and exif_dpi(exif) is None:
-        directory[Base.XResolution], directory[Base.YResolution] = photograph.dpi
-        directory[Base.ResolutionUnit] = 2  # inch
-    return directory
-
-
-def _imagej_dpi(description: str, exif: Image.Exif) -> tuple[float, float] | None:
+def _imagej_dpi(description: str, exif: Tags) -> tuple[float, float] | None:
     """ImageJ counts pixels per unit in the resolution tags and names the unit in the description."""
     unit = re.search(r"^unit=(.*?)\s*$", description, re.MULTILINE)
     length = _INCH_IN.get(unit[1].lower()) if unit else None
@@ -222,7 +188,7 @@ def _check_page(page: tifffile.TiffPage, file_bytes: int, max_pixels: int) -> No
         raise ImageError(f"TIFF with {page.samplesperpixel} samples a pixel; grey or RGB, at most one alpha, are read")
     if page.compression == 7 and (page.planarconfig == 2 or page.bitspersample != 8 or page.predictor != 1):
         raise ImageError("TIFF with JPEG in planes or not of 8 bit; save it as plain RGB")
-    rows, columns = _segment_size(page)
+    rows, columns = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, page.imagewidth)
     if rows < 1 or columns < 1:
         raise ImageError("damaged TIFF: its strips or tiles are empty")
     segments = list(zip(page.dataoffsets, page.databytecounts, strict=False))
@@ -232,67 +198,46 @@ def _check_page(page: tifffile.TiffPage, file_bytes: int, max_pixels: int) -> No
         raise ImageError("truncated TIFF: pixels are missing")
     if len(segments) > expected:
         raise ImageError("TIFF whose pixels do not fit its stated size: it has more strips or tiles")
-
-
-def _segment_size(page: tifffile.TiffPage) -> tuple[int, int]:
-    """Rows and columns of a tile, or of a strip that is not the last."""
-    if page.is_tiled:
-        return page.tilelength, page.tilewidth
-    return min(page.rowsperstrip, page.imagelength), page.imagewidth
+    if page.fillorder == 2 and page.compression != 1:
+        raise ImageError("compressed TIFF with reversed bits; save it without compression")
+    if page.bitspersample < 8 and page.predictor != 1:
+        raise ImageError("TIFF with differenced bits; save it with 8 bit")
 
 
 def _read_pixels(page: tifffile.TiffPage, data: bytes) -> np.ndarray:
     """(H, W) or (H, W, C) as stored, uint8 or uint16; bilevel grey as 0 and 255.
 
-    Decoded here and not by tifffile, which pads or cuts whatever does not fit the stated size.
+    tifffile pads or cuts what does not fit the stated size: each strip or tile is measured first.
     """
-    height, width, samples = page.imagelength, page.imagewidth, page.samplesperpixel
-    rows, columns = _segment_size(page)
-    planes = samples if page.planarconfig == 2 else 1
-    across, down = -(-width // columns), -(-height // rows)
-    dtype = np.uint16 if page.bitspersample == 16 else np.uint8
-    stored = np.empty((planes, height, width, samples // planes), dtype)
-    for index in range(planes * down * across):
-        plane, place = divmod(index, down * across)
-        top, left = rows * (place // across), columns * (place % across)
-        here = rows if page.is_tiled else min(rows, height - top)
-        offset, count = page.dataoffsets[index], page.databytecounts[index]
-        block = _read_segment(page, data[offset : offset + count], (here, columns, samples // planes))
-        stored[plane, top : top + here, left : left + columns] = block[: height - top, : width - left]
-    pixels = stored[0] if planes == 1 else np.moveaxis(stored[..., 0], 0, -1)
-    return np.ascontiguousarray(pixels[..., 0] if samples == 1 else pixels)
+    for index, (offset, count) in enumerate(zip(page.dataoffsets, page.databytecounts, strict=True)):
+        _, _, shape = page.decode(None, index)
+        if page.compression == 7:
+            _check_jpeg(page, data[offset : offset + count], index, shape[1:])
+        else:
+            _check_length(page, data[offset : offset + count], shape[1:])
+    pixels = page.asarray(maxworkers=1)
+    if pixels.ndim == 3 and page.planarconfig == 2:
+        pixels = np.moveaxis(pixels, 0, -1)
+    if page.bitspersample == 1:
+        pixels = pixels * np.uint8(1 if page.photometric == _PALETTE else 255)
+    return np.ascontiguousarray(pixels)
 
 
-def _read_segment(page: tifffile.TiffPage, packed: bytes, shape: tuple[int, int, int]) -> np.ndarray:
-    """One strip or tile of (rows, columns, samples), uint8 or uint16."""
-    if page.compression == 7:
-        return _read_jpeg(page, packed, shape)
-    if page.fillorder == 2:
-        if page.compression != 1:
-            raise ImageError("compressed TIFF with reversed bits; save it without compression")
-        packed = bytes(imagecodecs.bitorder_decode(packed))
+def _check_length(page: tifffile.TiffPage, packed: bytes, shape: tuple[int, ...]) -> None:
+    """ImageError unless a strip or tile unpacks to (rows, columns, samples)."""
     rows, columns, samples = shape
-    row_bytes = -(-columns * samples * page.bitspersample // 8)
-    column = rows * samples * max(1, page.bitspersample // 8)  # encoders may leave less than that behind the last pixel
+    length = rows * -(-columns * samples * page.bitspersample // 8)
+    more = rows * samples * max(1, page.bitspersample // 8)  # a column: encoders may leave less behind the last pixel
     try:
-        raw = _unpack(page.compression, packed, rows * row_bytes + column)
+        found = len(_unpack(page.compression, packed, length + more))
     except Exception as error:  # the codecs' own, also for more bytes than that
         if page.compression != _LZW:
             raise ImageError(f"TIFF whose pixels are damaged or do not fit its stated size ({error})") from None
-        raw = _unpack(_LZW, packed, rows * row_bytes)  # some encoders leave invalid codes behind the last pixel
-    if len(raw) < rows * row_bytes:
+        found = len(_unpack(_LZW, packed, length))  # some encoders leave invalid codes behind the last pixel
+    if found < length:
         raise ImageError("truncated TIFF: pixels are missing")
-    if len(raw) >= rows * row_bytes + column:
+    if found >= length + more:
         raise ImageError("TIFF whose pixels do not fit its stated size")
-    raw = raw[: rows * row_bytes]
-    if page.bitspersample < 8:
-        if page.predictor != 1:
-            raise ImageError("TIFF with differenced bits; save it with 8 bit")
-        values = imagecodecs.packints_decode(raw, np.uint8, page.bitspersample, runlen=columns)
-        return values.reshape(shape) * np.uint8(1 if page.photometric == _PALETTE else 255)
-    dtype = np.dtype(np.uint8) if page.bitspersample == 8 else np.dtype(f"{page.parent.byteorder}u2")
-    block = np.frombuffer(raw, dtype).reshape(shape).astype(dtype.newbyteorder("="))
-    return np.cumsum(block, axis=1, dtype=block.dtype) if page.predictor == 2 else block
 
 
 def _unpack(compression: int, packed: bytes, most: int) -> bytes:
@@ -305,20 +250,16 @@ def _unpack(compression: int, packed: bytes, most: int) -> bytes:
     return bytes(decode[compression](packed, out=most))
 
 
-def _read_jpeg(page: tifffile.TiffPage, coded: bytes, shape: tuple[int, int, int]) -> np.ndarray:
-    """A JPEG stream, whose own header may claim any size. Source: TIFF Technical Note 2."""
-    claims = frame_claims(coded)
-    if claims is None or claims != (shape[1], shape[0], shape[2]):
+def _check_jpeg(page: tifffile.TiffPage, coded: bytes, index: int, shape: tuple[int, ...]) -> None:
+    """ImageError unless a JPEG stream, whose own header may claim any size, is whole and of that shape."""
+    if frame_claims(coded) != (shape[1], shape[0], shape[2]):
         raise ImageError("TIFF whose JPEG data do not fit its stated size")
-    space = {_YCBCR: "YCBCR", _RGB: "RGB"}.get(page.photometric)
 
     def decode(stream: bytes) -> np.ndarray:
-        tables = page.jpegtables
-        return imagecodecs.jpeg8_decode(stream, tables=tables, colorspace=space, outcolorspace=space and "RGB")
+        pixels, _, _ = page.decode(stream, index, jpegtables=page.jpegtables)
+        return np.asarray(pixels)[0]
 
-    pixels = decode(coded)
-    check_whole(coded, pixels, decode)
-    return pixels.reshape(shape)
+    check_whole(coded, decode(coded), decode)
 
 
 def _without_unclear_channel(stored: np.ndarray, page: tifffile.TiffPage, notes: list[str]) -> np.ndarray:
