@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -90,11 +89,9 @@ def record_of(header: Dataset) -> str:
 def read_header(structure: Structure) -> Dataset:
     """The elements without the pixels, each of them decoded: one that is damaged is left out, with a note."""
     from pydicom.dataset import FileMetaDataset
-    from pydicom.filereader import read_dataset
     from pydicom.uid import UID
 
-    raw = read_dataset(io.BytesIO(structure.header), structure.implicit, structure.little)
-    header = _decoded(raw, structure.notes)
+    header = _decoded(structure.header, structure.notes)
     header.file_meta = FileMetaDataset()
     header.file_meta.TransferSyntaxUID = UID(structure.syntax)
     return header
@@ -107,8 +104,8 @@ def _decoded(raw: Dataset, notes: list[str]) -> Dataset:
 
     result = Dataset()
     for tag in sorted(raw.keys()):
-        if tag.group == 0:
-            continue  # what stands here are zeros, or a message's elements
+        if tag.group in (0, 0xFFFE):
+            continue  # what stands here are zeros, a message's elements, or delimiters
         try:
             result.add(_element(raw, tag, notes))
         except Exception as error:  # pydicom raises whatever a damaged value leads it to
