@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import io
 import json
 from typing import Any
 
 import numpy as np
-import tifffile
 from PIL import Image, ImageDraw, ImageFont
+from PIL.ExifTags import Base
 from scipy import ndimage
 
 from retinashift.imaging.figures.comparison import DETAIL, SIDE, busiest, shown, side_by_side
 from retinashift.imaging.figures.plot import INK, PAPER
+from retinashift.imaging.formats.exif import dump_exif, load_exif
+from retinashift.imaging.formats.tiff import decode_tiff, encode_tiff
 from retinashift.imaging.fundus import LUMA
+from retinashift.imaging.photograph import MAX_PIXELS, Photograph
 
 FULL_SCALE = 65535
 """Largest stored integer. Stored values are standard deviations of a 16-bit picture: 257 is one level of 255."""
 BRIGHTEST = 8.0
 """Levels of 255 at which the overlay's colours end."""
 OPAQUE = 0.75
-_PROVENANCE = 11  # ProcessingSoftware, as in results
 _STOPS = np.array([[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]], np.float32)
 """Viridis at five places: even in brightness, and readable by the colour-blind."""
 
@@ -34,13 +35,8 @@ def encode_map(sigma: np.ndarray, account: dict[str, Any], provenance: str = "")
         provenance: of the result, where `find_provenance` finds it.
     """
     description = {"unit": "standard deviation, 1/65535 of full scale; 257 is one level of 255", **account}
-    target = io.BytesIO()
-    tifffile.imwrite(
-        target, stored_deviations(sigma), photometric="minisblack", compression="zlib", predictor=True, rowsperstrip=64,
-        description=json.dumps(description), software="RetinaShift", metadata=None,
-        extratags=[(_PROVENANCE, "s", 0, provenance, True)] if provenance else [],
-    )  # fmt: skip
-    return target.getvalue()
+    exif = dump_exif({Base.ImageDescription: json.dumps(description), Base.Software: "RetinaShift"})
+    return encode_tiff(Photograph(stored_deviations(sigma), exif=exif, provenance=provenance))
 
 
 def stored_deviations(sigma: np.ndarray) -> np.ndarray:
@@ -53,9 +49,9 @@ def stored_deviations(sigma: np.ndarray) -> np.ndarray:
 
 def decode_map(data: bytes) -> tuple[np.ndarray, dict[str, Any]]:
     """The deviations and the account that `encode_map` was given, deviations to 1/65535."""
-    with tifffile.TiffFile(io.BytesIO(data)) as file:
-        page = file.pages.first
-        return page.asarray().astype(np.float32) / FULL_SCALE, json.loads(page.description)
+    photograph = decode_tiff(data, MAX_PIXELS)
+    account = json.loads(load_exif(photograph.exif)[Base.ImageDescription])
+    return photograph.pixels.astype(np.float32) / FULL_SCALE, account
 
 
 def overlay(pixels: np.ndarray, sigma: np.ndarray, caption: str) -> np.ndarray:

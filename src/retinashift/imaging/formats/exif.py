@@ -57,10 +57,10 @@ def load_exif(block: bytes | None, notes: list[str] | None = None, offset: int |
         return {}
     try:
         block = block.removeprefix(b"Exif\0\0")
-        directory = read_directory(block, offset)
+        directory = _read_directory(block, offset)
         tags: Tags = {tag: _written_as_read(directory[tag]) for tag in _KEPT if tag in directory}
         for tag in (tag for tag in _NESTED if tag in directory):
-            details = read_directory(block, directory[tag]).items()
+            details = _read_directory(block, directory[tag]).items()
             tags[tag] = {k: _written_as_read(v) for k, v in details if k not in _UNTRUE}
         dump_exif(tags)
     except Exception as error:  # Pillow raises whatever a damaged directory leads it to
@@ -74,7 +74,7 @@ def _written_as_read(value: Any) -> Any:
     return ByteText(value) if isinstance(value, str) else value
 
 
-def read_directory(tiff: bytes, offset: int | None = None) -> dict[int, Any]:
+def _read_directory(tiff: bytes, offset: int | None = None) -> dict[int, Any]:
     """The tags of a directory of a TIFF structure or file, the first if no offset is given."""
     if b"+" in tiff[2:4]:  # BigTIFF, which Pillow recognises in little-endian files only
         directory = ImageFileDirectory_v2(b"II+\0" + tiff[4:16], prefix=tiff[:2])

@@ -80,8 +80,8 @@ _ALL = (
     ),
     Format("PNG", (".png",), _starts(SIGNATURE), decode_png, encode_png),
     Format(
-        "JPEG", (".jpg", ".jpeg"), _starts(b"\xff\xd8\xff"), decode_jpeg, encode_jpeg, pages=True, lossy=True,
-        deep=False, alpha=False, longest_side=65_500,
+        "JPEG", (".jpg", ".jpeg"), _starts(b"\xff\xd8\xff"), decode_jpeg, encode_jpeg, lossy=True, deep=False,
+        alpha=False, longest_side=65_500,
     ),
     Format("TIFF", (".tif", ".tiff"), _starts(*_TIFF), decode_tiff, encode_tiff, pages=True),
     Format(
