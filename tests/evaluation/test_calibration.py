@@ -5,8 +5,9 @@ import pytest
 
 from builders.pipelines import light_pipeline
 from retinashift.evaluation.benchmark import Method, evaluate
-from retinashift.evaluation.calibration import Compared, calibrate, measure_coverage
-from retinashift.evaluation.scores import Estimate
+from retinashift.evaluation.calibration import calibrate, measure_coverage
+from retinashift.evaluation.coverage import rank_correlation
+from retinashift.evaluation.scores import Estimate, Result, Subject
 
 
 @pytest.fixture
@@ -37,13 +38,12 @@ def test_the_score_of_the_benchmark_is_the_coverage_that_is_measured(pipeline, r
 
 
 def test_a_map_that_follows_the_error_ranks_as_1_and_one_that_contradicts_it_as_minus_1():
-    sigma = np.fromfunction(lambda y, x: 1 + y + x / 100, (40, 40))
-    errors = np.repeat(sigma[..., None] ** 2, 3, 2)
+    errors = np.fromfunction(lambda y, x: 1 + 4 * y + x / 10, (40, 40)).astype(np.uint8)[..., None].repeat(3, 2)
     field = np.ones((40, 40), bool)
-    follows = Compared("eye", np.zeros((40, 40, 3), np.uint8), sigma, errors, field)
-    assert follows.rank_correlation() == pytest.approx(1, abs=0.001)
-    contradicts = Compared("eye", follows.result, 50 - sigma, errors, field)
-    assert contradicts.rank_correlation() == pytest.approx(-1, abs=0.001)
+    subject = Subject("eye", np.zeros_like(errors), errors[::4, ::4], field, 4)
+    sigma = np.sqrt(errors.mean(2)) / 255
+    assert rank_correlation(Result(subject, "ours", errors, sigma)) == pytest.approx(1, abs=0.001)
+    assert rank_correlation(Result(subject, "ours", errors, 1 - sigma)) == pytest.approx(-1, abs=0.001)
 
 
 def test_a_checkpoint_without_calibration_and_empty_data_are_refused(pipeline, retina):

@@ -89,8 +89,9 @@ def test_two_experts_must_agree_on_place_and_type(tmp_path):
         + "b.png,1,Disc,High,circle,10,10,40\n"
     )
     assert read_marks(tmp_path / "markings.csv") == {"a.png": (Mark("Red_small_dots", 50, 60, 2.5),), "b.png": ()}
-    assert agreed([("1", 0, 0, 2.5), ("2", 6, 0, 2.5)]) == []
-    assert agreed([("1", 0, 0, 20), ("2", 6, 0, 7)]) == [(6, 0, 7)]
+    assert agreed([("1", Mark("Haemorrhages", 0, 0, 2.5)), ("2", Mark("Haemorrhages", 6, 0, 2.5))]) == ()
+    inner = Mark("Haemorrhages", 6, 0, 7)
+    assert agreed([("1", Mark("Haemorrhages", 0, 0, 20)), ("2", inner)]) == (inner,)
 
 
 def test_a_file_of_another_form_is_named(tmp_path):

@@ -20,7 +20,7 @@ from retinashift.data.photographs import FileRef, Source, Split, by_stem_path, f
 from retinashift.evaluation.benchmark import Method, PrecomputedMethod, baseline, evaluate
 from retinashift.evaluation.gallery import Gallery
 from retinashift.evaluation.lesions import Mark, read_marks
-from retinashift.evaluation.metrics import chosen_metrics, default_metrics
+from retinashift.evaluation.metrics import DEFAULT_METRICS, chosen_metrics
 from retinashift.evaluation.page import save_html
 from retinashift.evaluation.report import Report
 from retinashift.evaluation.scores import Estimate, Observed
@@ -74,7 +74,7 @@ class TestSet:
 def parse_metrics(text: str) -> tuple[str, ...]:
     """ "vessels,st-lpips" as a tuple; "none" is none of them, "" the default. ValueError for an unknown one."""
     if not text:
-        return default_metrics()
+        return DEFAULT_METRICS
     try:
         return chosen_metrics(name.strip() for name in text.split(",")) if text != "none" else ()
     except ValueError as error:

@@ -224,6 +224,7 @@ def coverage(
     pipeline = open_pipeline(checkpoint, device)
     refs = {ref.name: ref for ref in find_photographs(data)[: limit or None]}
     from retinashift.evaluation.calibration import compare, measure_coverage
+    from retinashift.evaluation.coverage import absolute_errors
     from retinashift.imaging.figures.plot import draw_against
     from retinashift.imaging.figures.uncertainty import map_and_error
 
@@ -251,7 +252,9 @@ def coverage(
         if figure is not None:
             middle = ranks[len(ranks) // 2][1]
             shown = next(iter(compare(pipeline, [(middle, partial(_pixels, refs[middle]))])))
-            write_image(figure, map_and_error(shown.result, shown.sigma, shown.errors), overwrite=overwrite)
+            assert shown.sigma is not None
+            picture = map_and_error(shown.sr, shown.sigma * 255, absolute_errors(shown))
+            write_image(figure, picture, overwrite=overwrite)
             typer.echo(f"Look at {figure} ({middle})")
 
 

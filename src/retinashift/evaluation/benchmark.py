@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
-from retinashift.evaluation.memory import PeakMemory
-from retinashift.evaluation.metrics import METRICS, chosen_metrics, default_metrics, mean_scores, measure, scores_of
+from retinashift.evaluation.metrics import DEFAULT_METRICS, METRICS, chosen_metrics, mean_scores, measure, scores_of
 from retinashift.evaluation.report import BICUBIC, Report, Row
-from retinashift.evaluation.scores import Estimate, Observed, Result, Subject
+from retinashift.evaluation.scores import Estimate, Observed, Result, Scores, Subject
 from retinashift.evaluation.similarity import luma_studio
 from retinashift.evaluation.spectrum import BANDS, reference_power
 from retinashift.imaging.degradation.bicubic import Enlargement, crop_to_multiple, enlarge
 from retinashift.imaging.degradation.pipeline import Degradation
 from retinashift.imaging.fundus import field_of_view
+
+T = TypeVar("T")
+Photographs = Iterable[tuple[str, np.ndarray | Callable[[], np.ndarray]]]
+"""Name and HR pixels, (H, W, 3) or (H, W) uint8, or a function that reads them. They are taken one by one, so one is in
+memory."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,7 @@ def baseline(name: Enlargement, scale: int) -> Method:
 
 
 def evaluate(
-    photographs: Iterable[tuple[str, np.ndarray | Callable[[], np.ndarray]]],
+    photographs: Photographs,
     methods: Sequence[Method | PrecomputedMethod],
     *,
     scale: int,
@@ -61,8 +66,7 @@ def evaluate(
     """Score methods over photographs.
 
     Args:
-        photographs: name and HR pixels, (H, W, 3) or (H, W) uint8, each side at least 11 pixels and the scale, or a
-            function that reads them. They are taken one by one, so one is in memory.
+        photographs: each side at least 11 pixels and the scale.
         methods: with names of their own.
         scale: whole number, at least 1.
         seeds: for stochastic methods, at least one.
@@ -84,31 +88,55 @@ def evaluate(
     for kind, values in (("method", names), ("seed", list(seeds))):
         if len(set(values)) < len(values):
             raise ValueError(f"a {kind} is given twice: {', '.join(map(str, values))}")
-    chosen = default_metrics() if metrics is None else chosen_metrics(metrics)
+    chosen = chosen_metrics(DEFAULT_METRICS if metrics is None else metrics)
     for name in chosen:
         METRICS[name].prepare()
     rows: list[Row] = []
     failed: list[str] = []
-    for number, (image, given) in enumerate(photographs):
-        try:
-            pixels = given() if callable(given) else given
-            subject = _subject(image, pixels, scale, observed(image), degradation, number)
-            scored = [_scored(method, subject, seeds, chosen) for method in methods]
-        except Exception as error:
-            if on_failure is None:
-                raise
-            failed.append(image)
-            on_failure(image, error)
-        else:
-            for row, result in scored:
-                rows.append(row)
-                if on_result is not None:
-                    on_result(result)
-        if on_progress is not None:
-            on_progress(number + 1)
+
+    def work(number: int, image: str, pixels: np.ndarray) -> list[tuple[Row, Result]]:
+        subject = _subject(image, pixels, scale, observed(image), degradation, number)
+        return [_scored(method, subject, seeds, chosen) for method in methods]
+
+    def note_failure(image: str, error: Exception) -> None:
+        if on_failure is None:
+            raise error
+        failed.append(image)
+        on_failure(image, error)
+
+    for scored in work_through(photographs, work, on_progress, note_failure):
+        for row, result in scored:
+            rows.append(row)
+            if on_result is not None:
+                on_result(result)
     if not rows:
         raise ValueError("no photograph could be scored; at least one is needed")
     return Report(scale, tuple(seeds), tuple(rows), chosen, degradation=degradation, failed=tuple(failed))
+
+
+def work_through(
+    photographs: Photographs,
+    work: Callable[[int, str, np.ndarray], T],
+    on_progress: Callable[[int], object] | None,
+    on_failure: Callable[[str, Exception], object] | None,
+) -> Iterator[T]:
+    """What `work(number, name, pixels)` makes of each photograph.
+
+    Args:
+        on_progress: called after each photograph with the number done.
+        on_failure: called with name and error of a photograph that is then left out; None raises the error.
+    """
+    for number, (image, given) in enumerate(photographs):
+        try:
+            made = work(number, image, given() if callable(given) else given)
+        except Exception as error:
+            if on_failure is None:
+                raise
+            on_failure(image, error)
+        else:
+            yield made
+        if on_progress is not None:
+            on_progress(number + 1)
 
 
 def degraded(hr: np.ndarray, scale: int, degradation: Degradation, number: int) -> np.ndarray:
@@ -163,14 +191,11 @@ def _groups(subject: Subject) -> dict[str, str | float]:
 
 
 def _run(method: Method | PrecomputedMethod, subject: Subject, seed: int) -> Result:
-    """The result with its seconds and memory, not scored yet."""
+    """The result with its seconds, not scored yet."""
     if isinstance(method, PrecomputedMethod):
         return Result(subject, method.name, method.read(subject.image))
-    with PeakMemory() as memory:
-        wall, cpu = time.perf_counter(), time.process_time()
-        made = method.run(subject.lr, seed)
-        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    cost = {"wall_seconds": wall, "cpu_seconds": cpu, "peak_mib": memory.mib}
-    if isinstance(made, Estimate):
-        return Result(subject, method.name, made.pixels, made.sigma, cost)
-    return Result(subject, method.name, made, scores=cost)
+    wall, cpu = time.perf_counter(), time.process_time()
+    made = method.run(subject.lr, seed)
+    cost: Scores = {"wall_seconds": time.perf_counter() - wall, "cpu_seconds": time.process_time() - cpu}
+    pixels, sigma = (made.pixels, made.sigma) if isinstance(made, Estimate) else (made, None)
+    return Result(subject, method.name, pixels, sigma, cost)

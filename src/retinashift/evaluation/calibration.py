@@ -2,46 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage, stats
 
-from retinashift.evaluation.coverage import covered_shares
+from retinashift.evaluation.benchmark import Photographs, work_through
+from retinashift.evaluation.coverage import error_ratios, rank_correlation
+from retinashift.evaluation.scores import Result, Subject
 from retinashift.imaging.degradation.bicubic import DEGRADATION, bicubic_pillow, crop_to_multiple
 from retinashift.imaging.fundus import field_of_view
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.inference.uncertainty import LEVEL, UNCALIBRATED, Calibration, fit_quantiles
-
-NEIGHBOURS = 5
-"""Side of the squares whose mean error and mean map are ranked."""
-Photographs = Iterable[tuple[str, np.ndarray | Callable[[], np.ndarray]]]
-
-
-@dataclass(frozen=True)
-class Compared:
-    """The map of one photograph beside the true error."""
-
-    image: str
-    result: np.ndarray
-    """(H, W, 3) uint8."""
-    sigma: np.ndarray
-    """(H, W), in levels of 255."""
-    errors: np.ndarray
-    """|result - reference|, (H, W, 3), in levels of 255."""
-    field: np.ndarray
-    """Field of view, (H, W) bool."""
-
-    @property
-    def ratios(self) -> np.ndarray:
-        """|error| / sigma of the values in the field, RGB pooled, (n,)."""
-        return (self.errors[self.field] / self.sigma[self.field][:, None]).ravel()
-
-    def rank_correlation(self) -> float:
-        """Spearman's, of map and error over the field; means over `NEIGHBOURS` x `NEIGHBOURS` pixels of both."""
-        map_, error = (ndimage.uniform_filter(x, NEIGHBOURS)[self.field] for x in (self.sigma, self.errors.mean(2)))
-        return float(stats.spearmanr(map_, error)[0])
 
 
 @dataclass(frozen=True)
@@ -54,7 +26,7 @@ class Coverage:
     images: dict[str, float]
     """At the level of `LEVEL`."""
     rank_correlations: dict[str, float]
-    """Of map and error, by photograph; see `Compared`."""
+    """Of map and error, by photograph; see `rank_correlation`."""
 
 
 def compare(
@@ -62,29 +34,22 @@ def compare(
     photographs: Photographs,
     on_progress: Callable[[int], object] | None = None,
     on_failure: Callable[[str, Exception], object] | None = None,
-) -> Iterable[Compared]:
-    """Map and error of the default result, one photograph after the other.
+) -> Iterator[Result]:
+    """The default result with its map beside the reference, one photograph after the other.
 
     Args:
-        photographs: name and HR pixels, (H, W, 3) uint8, or a function that reads them. Inputs are `bicubic-pillow`.
-        on_progress: called after each photograph with the number done.
-        on_failure: called with name and error of a photograph that cannot be compared, which is left out; without it,
-            the error is raised.
+        photographs, on_progress, on_failure: as in `evaluate`; RGB. Inputs are `bicubic-pillow`.
     """
     scale = pipeline.config.scale
-    for number, (name, given) in enumerate(photographs):
-        try:
-            hr = crop_to_multiple(given() if callable(given) else given, scale)
-            made = pipeline(bicubic_pillow(hr, scale), num_inference_steps=1, output_uncertainty=True)
-            assert made.sigma is not None
-            errors = np.abs(made.images[0].astype(np.float32) - hr)
-            yield Compared(name, made.images[0], made.sigma[0] * 255, errors, field_of_view(hr))
-        except Exception as error:
-            if on_failure is None:
-                raise
-            on_failure(name, error)
-        if on_progress is not None:
-            on_progress(number + 1)
+
+    def work(number: int, image: str, pixels: np.ndarray) -> Result:
+        hr = crop_to_multiple(pixels, scale)
+        subject = Subject(image, hr, bicubic_pillow(hr, scale), field_of_view(hr), scale)
+        made = pipeline(subject.lr, num_inference_steps=1, output_uncertainty=True)
+        assert made.sigma is not None
+        return Result(subject, "default", made.images[0], made.sigma[0])
+
+    return work_through(photographs, work, on_progress, on_failure)
 
 
 def calibrate(
@@ -105,7 +70,7 @@ def calibrate(
         ValueError: no head, or no photograph.
     """
     pipeline.register_to_config(calibration=UNCALIBRATED.to_config())
-    ratios = [found.ratios for found in compare(pipeline, photographs, on_progress, on_failure)]
+    ratios = [error_ratios(found) for found in compare(pipeline, photographs, on_progress, on_failure)]
     if not ratios:
         raise ValueError("no photograph could be compared; at least one is needed")
     weights = np.concatenate([np.full(len(values), 1 / len(values)) for values in ratios])
@@ -142,10 +107,10 @@ def measure_coverage(
     widths = pipeline.calibration.half_widths()
     shares, ranks = {}, {}
     for found in compare(pipeline, photographs, on_progress, on_failure):
-        shares[found.image] = covered_shares(found.ratios, widths.values())
-        ranks[found.image] = found.rank_correlation()
+        ratios, image = error_ratios(found), found.subject.image
+        shares[image] = {level: float((ratios <= width).mean()) for level, width in widths.items()}
+        ranks[image] = rank_correlation(found)
     if not shares:
         raise ValueError("no photograph could be compared; at least one is needed")
-    at = list(widths).index(LEVEL)
-    means = tuple(np.mean(list(shares.values()), 0).tolist())
-    return Coverage(tuple(widths), means, {image: own[at] for image, own in shares.items()}, ranks)
+    means = tuple(float(np.mean([own[level] for own in shares.values()])) for level in widths)
+    return Coverage(tuple(widths), means, {image: own[LEVEL] for image, own in shares.items()}, ranks)

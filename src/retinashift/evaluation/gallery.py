@@ -18,6 +18,7 @@ BRIGHTEST_ERROR = 24
 """Grey levels that the error map shows as its brightest colour."""
 AGREED, MISSED, INVENTED = (228, 228, 228), (64, 132, 255), (255, 138, 30)
 """Colours of vessels found in both, in the photograph alone, in the result alone."""
+_VESSELS = np.array([(18, 18, 18), INVENTED, MISSED, AGREED], np.uint8)
 _STOPS = np.array([(0, 0, 8), (60, 15, 110), (170, 40, 110), (245, 110, 60), (255, 240, 190)], np.float64)
 
 
@@ -109,14 +110,11 @@ def _exhibit(subject: Subject, with_vessels: bool) -> Exhibit:
     around = ndimage.uniform_filter(error, side, mode="constant")
     inside = ndimage.uniform_filter(subject.field.astype(np.float32), side, mode="constant")
     around *= inside > 0.98 * inside.max()  # the edge of the aperture is sharper than any vessel
-    row, column = np.unravel_index(around.argmax(), around.shape)
-    place = (
-        int(np.clip(row - side // 2, 0, error.shape[0] - side)),
-        int(np.clip(column - side // 2, 0, error.shape[1] - side)),
-    )
-    window = _window(place, subject.hr)
+    middle = np.unravel_index(around.argmax(), around.shape)
+    row, column = (min(max(0, int(at) - side // 2), end - side) for at, end in zip(middle, error.shape, strict=True))
+    window = _window((row, column), subject.hr)
     lr = enlarge(subject.lr, subject.scale, "nearest")[window]
-    exhibit = Exhibit(subject.image, place, _rgb(subject.hr[window]), _rgb(lr))
+    exhibit = Exhibit(subject.image, (row, column), _rgb(subject.hr[window]), _rgb(lr))
     if with_vessels:
         own = subject.derive(reference_vessels).vessels[window]
         exhibit.hr_vessels = _compare(own, own)
@@ -129,10 +127,7 @@ def _window(place: tuple[int, int], hr: np.ndarray) -> tuple[slice, slice]:
 
 
 def _compare(found: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    colours = np.full((*truth.shape, 3), 18, np.uint8)
-    for where, colour in ((found & truth, AGREED), (truth & ~found, MISSED), (found & ~truth, INVENTED)):
-        colours[where] = colour
-    return colours
+    return _VESSELS[2 * truth.astype(int) + found]
 
 
 def _rgb(pixels: np.ndarray) -> np.ndarray:

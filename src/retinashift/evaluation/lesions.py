@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
+from scipy.sparse.csgraph import connected_components
 
 from retinashift.evaluation.scores import Metric, Result, Score, Scores, Subject
 from retinashift.evaluation.vessels import local_contrast
@@ -59,13 +60,13 @@ class Mark:
 
 
 def read_marks(path: str | Path) -> dict[str, tuple[Mark, ...]]:
-    """Lesions by name of photograph, of the types in `KINDS`, that at least `EXPERTS` experts marked.
+    """Lesions on which experts agree, by name of photograph.
 
     Args:
         path: CSV with the columns file, expert, type, x, y and radius, in pixels of the photograph.
 
     Returns:
-        For every photograph in the file, also those without lesions.
+        For every photograph in the file, also those without lesions; see `agreed`.
 
     Raises:
         ValueError: a column is missing, or a number cannot be read.
@@ -76,37 +77,36 @@ def read_marks(path: str | Path) -> dict[str, tuple[Mark, ...]]:
     missing = [name for name in columns if rows and name not in rows[0]]
     if missing or not rows:
         raise ValueError(f"{path} lacks {', '.join(missing) or 'rows'}; columns needed are {', '.join(columns)}")
-    given: dict[str, dict[str, list[tuple[str, float, float, float]]]] = {}
+    given: dict[str, list[tuple[str, Mark]]] = {row["file"]: [] for row in rows}
     try:
         for row in rows:
-            mark = row["expert"], float(row["x"]), float(row["y"]), float(row["radius"])
-            given.setdefault(row["file"], {}).setdefault(row["type"], []).append(mark)
+            mark = Mark(row["type"], float(row["x"]), float(row["y"]), float(row["radius"]))
+            given[row["file"]].append((row["expert"], mark))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path} has a line that cannot be read ({error}); numbers are needed") from None
-    return {
-        image: tuple(Mark(kind, *mark) for kind in KINDS for mark in agreed(kinds.get(kind, [])))
-        for image, kinds in given.items()
-    }
+    return {image: agreed(marks) for image, marks in given.items()}
 
 
-def agreed(marks: Sequence[tuple[str, float, float, float]]) -> list[tuple[float, float, float]]:
-    """What several experts marked: (x, y, radius) of the smallest of the marks that mean the same.
+def agreed(marks: Sequence[tuple[str, Mark]]) -> tuple[Mark, ...]:
+    """What at least `EXPERTS` experts marked: the smallest of the marks that mean the same, in the order of `KINDS`.
 
-    Marks of different experts mean the same where their centres lie within `REACH`, or within the smaller radius.
+    Marks of different experts mean the same where they are of one type and their centres lie within `REACH`, or within
+    the smaller radius.
 
     Args:
-        marks: expert, x, y and radius.
+        marks: expert and mark.
     """
-    group = list(range(len(marks)))
-    for (i, a), (j, b) in combinations(enumerate(marks), 2):
-        if a[0] != b[0] and np.hypot(a[1] - b[1], a[2] - b[2]) <= max(REACH, min(a[3], b[3])):
-            group = [group[i] if g == group[j] else g for g in group]
+    same = np.zeros((len(marks), len(marks)), bool)  # (n, n)
+    for (i, (expert, a)), (j, (other, b)) in combinations(enumerate(marks), 2):
+        near = np.hypot(a.x - b.x, a.y - b.y) <= max(REACH, min(a.radius, b.radius))
+        same[i, j] = a.kind == b.kind and expert != other and near
+    number, group = connected_components(same, directed=False) if marks else (0, ())
     found = []
-    for g in dict.fromkeys(group):
-        members = [mark for mark, own in zip(marks, group, strict=True) if own == g]
-        if len({mark[0] for mark in members}) >= EXPERTS:
-            found.append(min(members, key=lambda mark: mark[3])[1:])
-    return found
+    for own in range(number):
+        members = [mark for mark, its in zip(marks, group, strict=True) if its == own]
+        if len({expert for expert, _ in members}) >= EXPERTS:
+            found.append(min((mark for _, mark in members), key=lambda mark: mark.radius))
+    return tuple(mark for kind in KINDS for mark in found if mark.kind == kind)
 
 
 def contrasts(green: np.ndarray, field: np.ndarray, marks: Sequence[Mark]) -> tuple[np.ndarray, np.ndarray]:
@@ -121,19 +121,15 @@ def contrasts(green: np.ndarray, field: np.ndarray, marks: Sequence[Mark]) -> tu
         standard deviation in the ring, (n,), both over the local background; nan where ring or mark leaves the field.
     """
     local = local_contrast(green.astype(np.float32), field, BACKGROUND_SIGMA)  # (H, W)
+    rows, columns = np.ogrid[: field.shape[0], : field.shape[1]]
     found = np.full((2, len(marks)), np.nan)
     for number, mark in enumerate(marks):
-        reach = int(2 * mark.radius + 5)
-        top, left = max(0, round(mark.y) - reach), max(0, round(mark.x) - reach)
-        window = slice(top, round(mark.y) + reach + 1), slice(left, round(mark.x) + reach + 1)
-        patch, inside = local[window], field[window]
-        rows, columns = np.ogrid[: patch.shape[0], : patch.shape[1]]
-        distance = np.hypot(rows + top - mark.y, columns + left - mark.x)
-        disk = inside & (distance <= mark.radius)
-        ring = inside & (distance > mark.radius + 2) & (distance <= 2 * mark.radius + 4)
+        distance = np.hypot(rows - mark.y, columns - mark.x)  # (H, W)
+        disk = field & (distance <= mark.radius)
+        ring = field & (distance > mark.radius + 2) & (distance <= 2 * mark.radius + 4)
         if disk.any() and ring.sum() > 0.5 * np.pi * ((2 * mark.radius + 4) ** 2 - (mark.radius + 2) ** 2):
             sign = KINDS[mark.kind][1]
-            found[:, number] = sign * (patch[disk].mean() - patch[ring].mean()), patch[ring].std()
+            found[:, number] = sign * (local[disk].mean() - local[ring].mean()), local[ring].std()
     return found[0], found[1]
 
 
@@ -176,31 +172,30 @@ def _green(pixels: np.ndarray) -> np.ndarray:
 
 def _reference(subject: Subject) -> tuple[tuple[Mark, ...], np.ndarray, np.ndarray]:
     """The visible marks, their contrast, (n,), and the response to dark spots, (H, W)."""
-    marks = subject.observed.lesions or ()
-    contrast, noise = contrasts(_green(subject.hr), subject.field, marks)
+    marks, green = subject.observed.lesions or (), _green(subject.hr)
+    contrast, noise = contrasts(green, subject.field, marks)
     visible = contrast >= VISIBLE * noise  # False for nan
     chosen = tuple(mark for mark, seen in zip(marks, visible, strict=True) if seen)
-    return chosen, contrast[visible], dark_spots(_green(subject.hr), subject.field)
+    return chosen, contrast[visible], dark_spots(green, subject.field)
 
 
 def _measure(result: Result) -> Scores:
     if result.subject.observed.lesions is None:
         return {}
+    green, field = _green(result.sr), result.subject.field
     marks, contrast, reference = result.subject.derive(_reference)
-    ratio = contrasts(_green(result.sr), result.subject.field, marks)[0] / contrast
-    response = dark_spots(_green(result.sr), result.subject.field)
-    scores: Scores = {"false_spots": float(false_spots(response, reference, result.subject.field))}
+    ratio = contrasts(green, field, marks)[0] / contrast
+    response = dark_spots(green, field)
+    scores: Scores = {"false_spots": float(false_spots(response, reference, field))}
     dots = [mark for mark in marks if mark.kind == "Red_small_dots"]
     if dots:
         scores["red_dots_seen"] = float((spots_at(response, reference, dots) >= KEPT).mean())
-    small = np.array([mark.radius <= SMALL for mark in marks], bool)
     for kind, (name, _) in KINDS.items():
-        own = np.array([mark.kind == kind for mark in marks], bool)
-        for key, chosen in ((name, own), (f"{name}_small", own & small)):
-            scores[f"{key}_marks"] = float(chosen.sum())
-            if chosen.any():
-                scores[f"{key}_kept"] = float((ratio[chosen] >= KEPT).mean())
-                scores[f"{key}_ratio"] = float(ratio[chosen].mean())
+        for key, largest in ((name, np.inf), (f"{name}_small", SMALL)):
+            own = ratio[[mark.kind == kind and mark.radius <= largest for mark in marks]]
+            scores[f"{key}_marks"] = float(own.size)
+            if own.size:
+                scores |= {f"{key}_kept": float((own >= KEPT).mean()), f"{key}_ratio": float(own.mean())}
     return scores
 
 
@@ -208,16 +203,15 @@ def _scores() -> tuple[Score, ...]:
     """Share kept, mean ratio and number of marks of each kind; tables leave the small ones to the files."""
     found = []
     for name, _ in KINDS.values():
-        words = name.replace("_", " ")
-        note = "share of marked lesions that keep half of their contrast" if name == "red_dots" else ""
-        found += [
-            Score(f"{name}_kept", f"{words} kept", 3, plotted=True, note=note, weight=f"{name}_marks"),
-            Score(f"{name}_ratio", f"{words} contrast" if note else "", 2, weight=f"{name}_marks"),
-            Score(f"{name}_marks", better="none"),
-            Score(f"{name}_small_kept", weight=f"{name}_small_marks"),
-            Score(f"{name}_small_ratio", weight=f"{name}_small_marks"),
-            Score(f"{name}_small_marks", better="none"),
-        ]
+        words, first = name.replace("_", " "), name == "red_dots"
+        note = "share of marked lesions that keep half of their contrast" if first else ""
+        for key, shown in ((name, True), (f"{name}_small", False)):
+            kept, ratio = f"{words} kept" if shown else "", f"{words} contrast" if first and shown else ""
+            found += [
+                Score(f"{key}_kept", kept, 3, plotted=shown, note=note if shown else "", weight=f"{key}_marks"),
+                Score(f"{key}_ratio", ratio, 2, weight=f"{key}_marks"),
+                Score(f"{key}_marks", better="none"),
+            ]
     seen = "share of red dots that a filter of their size answers with half of its response to the reference"
     false = "dark spots for each photograph that the reference lacks"
     return (

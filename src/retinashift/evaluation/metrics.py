@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from statistics import fmean
+from typing import Literal
 
 from retinashift.evaluation.colour import COLOUR
 from retinashift.evaluation.coverage import COVERAGE
@@ -28,23 +29,19 @@ METRICS: dict[str, Metric] = {
 }
 """By the name that `--metrics` takes, in the order of the columns. PSNR, SSIM and consistency are always measured."""
 
+DEFAULT_METRICS = ("vessels", "spectrum")
+"""Measured where none are named."""
 COST = (
     Score("wall_seconds", "seconds", 2, "less"),
     Score("cpu_seconds", "CPU s", 2, "less"),
-    Score("peak_mib", "MiB", 0, "less"),
 )
 """What the benchmark itself measures of a method's run."""
-
-
-def default_metrics() -> tuple[str, ...]:
-    """Names of the metrics that are measured when none are given."""
-    return tuple(name for name, metric in METRICS.items() if metric.default)
 
 
 def describe_metrics() -> str:
     """Names, needs and defaults of the metrics, for the help of a command; loads no network library."""
     names = ", ".join(f"{name} ({metric.note})" if metric.note else name for name, metric in METRICS.items())
-    return f"{names}; or none. Default: {', '.join(default_metrics())}."
+    return f"{names}; or none. Default: {', '.join(DEFAULT_METRICS)}."
 
 
 def chosen_metrics(names: Iterable[str]) -> tuple[str, ...]:
@@ -56,18 +53,15 @@ def chosen_metrics(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(name for name in METRICS if name in given)
 
 
-def scores_of(metrics: Sequence[str], table: str | None = None) -> list[Score]:
+def scores_of(metrics: Iterable[str], table: Literal["fidelity", "detail"] | None = None) -> list[Score]:
     """The scores of a report with these metrics, in the order of its columns.
 
     Args:
         metrics: names in `METRICS`.
-        table: "fidelity" or "detail"; None is both.
+        table: "fidelity", what is always measured, or "detail", the rest; None is both.
     """
     fidelity = [*FIDELITY.scores, *COST]
-    for name in metrics:
-        if METRICS[name].table == "fidelity":
-            fidelity += METRICS[name].scores
-    detail = [score for name in metrics if METRICS[name].table == "detail" for score in METRICS[name].scores]
+    detail = [score for name in metrics for score in METRICS[name].scores]
     return {"fidelity": fidelity, "detail": detail, None: fidelity + detail}[table]
 
 

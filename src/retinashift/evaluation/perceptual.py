@@ -37,11 +37,7 @@ def st_lpips(sr: np.ndarray, hr: np.ndarray, masks: Sequence[np.ndarray | None] 
     """
     for mask in masks:
         check_pair(sr, hr, mask)
-    if min(sr.shape[:2]) < ST_LPIPS_SMALLEST:
-        raise ValueError(
-            f"pictures are {sr.shape[1]}x{sr.shape[0]}; ST-LPIPS needs at least {ST_LPIPS_SMALLEST}x{ST_LPIPS_SMALLEST}"
-        )
-    distance = st_lpips_network()(_tensor(sr), _tensor(hr))[0].numpy()  # (H, W)
+    distance = st_lpips_network()(*_tensors(sr, hr, "ST-LPIPS", ST_LPIPS_SMALLEST))[0].numpy()  # (H, W)
     return [float(distance.mean() if mask is None else distance[mask].mean()) for mask in masks]
 
 
@@ -56,7 +52,7 @@ def lpips_alex(sr: np.ndarray, hr: np.ndarray) -> float:
             weights of AlexNet are neither in torch's cache nor can be downloaded.
     """
     check_pair(sr, hr, None)
-    return float(lpips_network()(_tensor(sr), _tensor(hr)))
+    return float(lpips_network()(*_tensors(sr, hr, "LPIPS", LPIPS_SMALLEST)))
 
 
 @cache
@@ -75,6 +71,16 @@ def lpips_network() -> LPIPS:
     return LPIPS.pretrained("alex")
 
 
+def _tensors(sr: np.ndarray, hr: np.ndarray, name: str, smallest: int) -> list[Tensor]:
+    """(1, 3, H, W) in [-1, 1] of both."""
+    import torch
+
+    if min(sr.shape[:2]) < smallest:
+        raise ValueError(f"pictures are {sr.shape[1]}x{sr.shape[0]}; {name} needs at least {smallest}x{smallest}")
+    rgb = [pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, 2) for pixels in (sr, hr)]
+    return [torch.tensor(pixels).permute(2, 0, 1)[None].float() / 127.5 - 1 for pixels in rgb]
+
+
 def _st_lpips(result: Result) -> Scores:
     if min(result.sr.shape[:2]) < ST_LPIPS_SMALLEST:
         return {}
@@ -83,17 +89,7 @@ def _st_lpips(result: Result) -> Scores:
 
 
 def _lpips(result: Result) -> Scores:
-    if min(result.sr.shape[:2]) < LPIPS_SMALLEST:
-        return {}
-    return {"lpips_alex": lpips_alex(result.sr, result.subject.hr)}
-
-
-def _tensor(pixels: np.ndarray) -> Tensor:
-    """(1, 3, H, W) in [-1, 1]."""
-    import torch
-
-    rgb = pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, 2)
-    return torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1)))[None].float() / 127.5 - 1
+    return {} if min(result.sr.shape[:2]) < LPIPS_SMALLEST else {"lpips_alex": lpips_alex(result.sr, result.subject.hr)}
 
 
 ST_LPIPS = Metric(

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from retinashift import __version__
-from retinashift.evaluation.metrics import METRICS, default_metrics, mean_scores, scores_of
+from retinashift.evaluation.metrics import DEFAULT_METRICS, METRICS, mean_scores, scores_of
 from retinashift.evaluation.scores import Score, Scores, weighted
 from retinashift.evaluation.similarity import FIDELITY
 from retinashift.imaging.degradation.bicubic import Bicubic
@@ -94,7 +94,7 @@ class Report:
     scale: int
     seeds: tuple[int, ...]
     rows: tuple[Row, ...]
-    metrics: tuple[str, ...] = field(default_factory=default_metrics)
+    metrics: tuple[str, ...] = DEFAULT_METRICS
     reference: str = ""
     """Method that the others are compared with, pair by pair; "" is the first stochastic one, else the last."""
     degradation: Degradation = BICUBIC
@@ -185,7 +185,6 @@ class Report:
             **{key: text for metric in metrics for key, text in metric.protocol.items()},
             "seconds": "cpu_seconds of the process, wall_seconds by the clock, for each photograph; results read from "
             "a folder have none",
-            "peak_mib": "of memory beyond what the process held before, for each photograph; where the system tells it",
             "means": 'over seeds, then over photographs that have the score; "inf" where pictures are equal, null '
             "where there is nothing to measure",
             "intervals": f"{COVERAGE:.0%} percentile bootstrap over photographs, {RESAMPLES} draws, seed 0",

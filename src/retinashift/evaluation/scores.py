@@ -7,10 +7,9 @@ reports and their protocol follow from the entry.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
@@ -24,10 +23,11 @@ Scores = dict[str, float | None]
 """By name of the score. inf where pictures are equal; None where there is nothing to measure."""
 
 
+@dataclass(frozen=True)
 class Derives:
     """Keeps what was derived from it, so that metrics and pictures share one computation."""
 
-    _derived: dict[Any, Any]
+    _derived: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False, kw_only=True)
 
     def derive(self: Self, function: Callable[[Self], T]) -> T:
         """`function(self)`, computed at the first call."""
@@ -60,7 +60,6 @@ class Subject(Derives):
     """Field of view, (H, W) bool."""
     scale: int
     observed: Observed = Observed()
-    _derived: dict[Any, Any] = dataclasses.field(default_factory=dict, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -83,8 +82,7 @@ class Result(Derives):
     """As `subject.hr`."""
     sigma: np.ndarray | None = None
     """As in `Estimate`, where the method states it."""
-    scores: Scores = dataclasses.field(default_factory=dict)
-    _derived: dict[Any, Any] = dataclasses.field(default_factory=dict, repr=False, compare=False)
+    scores: Scores = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -111,10 +109,12 @@ class Score:
 
 def weighted(score: Score, rows: Sequence[Scores], counts: Sequence[Scores]) -> tuple[list[float], list[float]]:
     """Values of a score in the rows that have it, and what each counts: a score of the other rows, or 1."""
-    known = [(value, own) for row, own in zip(rows, counts, strict=True) if (value := row.get(score.name)) is not None]
-    return [value for value, _ in known], [
-        float(own.get(score.weight) or 0) if score.weight else 1.0 for _, own in known
+    known = [
+        (value, float(own.get(score.weight) or 0) if score.weight else 1.0)
+        for row, own in zip(rows, counts, strict=True)
+        if (value := row.get(score.name)) is not None
     ]
+    return [value for value, _ in known], [weight for _, weight in known]
 
 
 @dataclass(frozen=True)
@@ -127,9 +127,6 @@ class Metric:
     """Values by the names of `scores`; one that is missing or None could not be measured."""
     protocol: Mapping[str, str]
     """What the values depend on, by the key in the report."""
-    default: bool = False
-    """Whether it is measured when no metrics are named."""
-    table: Literal["fidelity", "detail"] = "detail"
     note: str = ""
     """What it needs, for the help of the command."""
     prepare: Callable[[], object] = lambda: None

@@ -153,6 +153,5 @@ FIDELITY = Metric(
         f"least {DARKEST_FIELD:g}; largest component, holes filled, eroded by 4 pixels",
         "consistency": f"PSNR between the input and the result reduced by {DEGRADATION}",
     },
-    table="fidelity",
 )
 """Measured of every result."""

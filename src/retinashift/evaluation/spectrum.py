@@ -12,7 +12,7 @@ BANDS = 32
 """Rings of equal width from 0 to half a cycle a pixel."""
 
 
-def radial_power(pixels: np.ndarray, field: np.ndarray) -> np.ndarray:
+def radial_power(pixels: np.ndarray, field: np.ndarray) -> np.ndarray | None:
     """Mean power of the luma in rings of frequency.
 
     It is taken in a square inside the circle that fills the field's box, so that the edge of the aperture stays out.
@@ -23,15 +23,15 @@ def radial_power(pixels: np.ndarray, field: np.ndarray) -> np.ndarray:
         field: (H, W) bool.
 
     Returns:
-        (BANDS,) float64; ring i is around (i + 0.5) / (2 BANDS) cycles a pixel.
-
-    Raises:
-        ValueError: the square is less than 32 pixels wide.
+        (BANDS,) float64; ring i is around (i + 0.5) / (2 BANDS) cycles a pixel. None where the square is less than 64
+        pixels wide.
     """
-    window = _inner_square(field)
-    square = luma_studio(pixels[window])
-    if min(square.shape) < 32:
-        raise ValueError(f"the field of view holds a square of {min(square.shape)} pixels; a spectrum needs 32")
+    rows, columns = np.flatnonzero(field.any(1)), np.flatnonzero(field.any(0))
+    side = int(min(np.ptp(rows), np.ptp(columns)) / np.sqrt(2))
+    top, left = ((line[0] + line[-1] - side) // 2 for line in (rows, columns))
+    square = luma_studio(pixels[top : top + side + 1, left : left + side + 1])
+    if min(square.shape) < 2 * BANDS:
+        return None
     height, width = square.shape
     faded = (square - square.mean()) * np.hanning(height)[:, None] * np.hanning(width)
     power = np.abs(fft.fft2(faded)) ** 2  # (h, w)
@@ -61,28 +61,14 @@ def sharpness(sr: np.ndarray, hr: np.ndarray, scale: int) -> float:
     return float((sr[octave] * weight).sum()) / reference if reference else float("nan")
 
 
-def _inner_square(field: np.ndarray) -> tuple[slice, slice]:
-    rows, columns = np.flatnonzero(field.any(1)), np.flatnonzero(field.any(0))
-    side = int(min(rows[-1] - rows[0], columns[-1] - columns[0]) / np.sqrt(2))
-    top, left = ((line[0] + line[-1] - side) // 2 for line in (rows, columns))
-    return slice(top, top + side + 1), slice(left, left + side + 1)
-
-
 def reference_power(subject: Subject) -> np.ndarray | None:
-    """(BANDS,) of the photograph, or None where its field is too small. To be given to `Subject.derive`."""
-    return _power(subject.hr, subject.field)
+    """`radial_power` of the photograph. To be given to `Subject.derive`."""
+    return radial_power(subject.hr, subject.field)
 
 
 def result_power(result: Result) -> np.ndarray | None:
-    """(BANDS,) of the result, or None where the field is too small. To be given to `Result.derive`."""
-    return _power(result.sr, result.subject.field)
-
-
-def _power(pixels: np.ndarray, field: np.ndarray) -> np.ndarray | None:
-    try:
-        return radial_power(pixels, field)
-    except ValueError:
-        return None
+    """`radial_power` of the result. To be given to `Result.derive`."""
+    return radial_power(result.sr, result.subject.field)
 
 
 def _measure(result: Result) -> Scores:
@@ -99,5 +85,4 @@ SPECTRUM = Metric(
         "sharpness": "power over the photograph's in the octave above the input's Nyquist frequency; Hann window, "
         "inner square of the field, on the same luma"
     },
-    default=True,
 )

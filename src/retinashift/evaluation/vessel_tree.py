@@ -7,13 +7,12 @@ from scipy import ndimage
 from skimage.morphology import skeletonize
 
 from retinashift.evaluation.scores import Metric, Result, Score, Scores
-from retinashift.evaluation.vessels import THIN, reference_vessels, result_vessels
+from retinashift.evaluation.vessels import CORNERS, THIN, field_width, reference_vessels, result_vessels, widths
 
 FIELD_MM = 13.0
 """Millimetres of retina across a field of view of 45 degrees, 0.29 a degree; every field is taken to be that wide."""
 SHORTEST_BREAK, LONGEST_BREAK = 2, 30
 """Pixels of missing centre line that count as a break; longer ones are lost vessels."""
-CORE = ndimage.generate_binary_structure(2, 2)
 
 
 def centreline_dice(found: np.ndarray, truth: np.ndarray, field: np.ndarray) -> float | None:
@@ -48,22 +47,22 @@ def breaks(found: np.ndarray, truth: np.ndarray, field: np.ndarray) -> tuple[int
         Number of breaks, and pixels of centre line in the field.
     """
     line = skeletonize(truth) & field
-    missing, _ = ndimage.label(line & ~found, CORE)
-    kept, _ = ndimage.label(line & found, CORE)
+    missing, _ = ndimage.label(line & ~found, CORNERS)
+    kept, _ = ndimage.label(line & found, CORNERS)
     number = 0
     for piece, where in enumerate(ndimage.find_objects(missing), 1):
         around = tuple(slice(max(0, part.start - 1), part.stop + 1) for part in where)
         own = missing[around] == piece
-        ends = ndimage.binary_dilation(own, CORE) & (kept[around] > 0)
-        number += int(SHORTEST_BREAK <= own.sum() <= LONGEST_BREAK and ndimage.label(ends, CORE)[1] >= 2)
+        ends = ndimage.binary_dilation(own, CORNERS) & (kept[around] > 0)
+        number += int(SHORTEST_BREAK <= own.sum() <= LONGEST_BREAK and ndimage.label(ends, CORNERS)[1] >= 2)
     return number, int(line.sum())
 
 
 def calibre_error(found: np.ndarray, truth: np.ndarray, field: np.ndarray) -> float | None:
     """Mean relative error of the width of vessels wider than `THIN` pixels, where both masks show them.
 
-    A width is twice the distance from the truth's centre line to the nearest pixel outside, less one; in either mask
-    the largest within a pixel counts, so that a shift of the centre line is no error.
+    In either mask the largest width within a pixel of the truth's centre line counts, so that a shift of the line is
+    no error.
 
     Args:
         found, truth, field: (H, W) bool.
@@ -71,24 +70,18 @@ def calibre_error(found: np.ndarray, truth: np.ndarray, field: np.ndarray) -> fl
     Returns:
         0 for equal masks, 0.1 for widths 10 % off; None where there is no such vessel.
     """
-    line = skeletonize(truth) & field & found
-    widths = [2 * ndimage.distance_transform_edt(mask) - 1 for mask in (truth, found)]  # (H, W) each
-    main = line & (widths[0] > THIN)
+    main = skeletonize(truth) & field & found & (widths(truth) > THIN)
     if not main.any():
         return None
-    found_width = ndimage.maximum_filter(widths[1], 3)[main]
-    true_width = ndimage.maximum_filter(widths[0], 3)[main]
-    return float(np.mean(np.abs(found_width - true_width) / true_width))
+    own, other = (ndimage.maximum_filter(widths(mask), 3)[main] for mask in (truth, found))
+    return float(np.mean(np.abs(other - own) / own))
 
 
 def _measure(result: Result) -> Scores:
     field, subject = result.subject.field, result.subject
     found, own = result.derive(result_vessels).vessels, subject.derive(reference_vessels).vessels
-    columns = np.flatnonzero(field.any(0))
-    rows = np.flatnonzero(field.any(1))
-    across = max(columns[-1] - columns[0], rows[-1] - rows[0]) + 1  # pixels that `FIELD_MM` fill
     number, length = breaks(found, own, field)
-    millimetres = length * FIELD_MM / across
+    millimetres = length * FIELD_MM / field_width(field)
     return {
         "vessel_cldice": centreline_dice(found, own, field),
         "vessel_breaks": number / millimetres if length else None,

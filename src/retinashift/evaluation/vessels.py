@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import fft, ndimage
+from scipy import fft, ndimage, stats
 from skimage.morphology import skeletonize
 
 from retinashift.evaluation.scores import Metric, Result, Score, Scores, Subject
@@ -30,6 +30,10 @@ VESSEL_SHARE = 0.12
 """Share of the field that counts as vessel in the photograph: what observers marked on DRIVE and STARE, about."""
 THIN = 3.0
 """Pixels; vessels up to this width are the thin ones."""
+SPECK = 30
+"""Pixels that a piece of vessel has at least, in a field up to `REFERENCE_WIDTH` wide."""
+CORNERS = ndimage.generate_binary_structure(2, 2)
+"""Neighbours at corners belong together."""
 
 
 def vesselness(rgb: np.ndarray, field: np.ndarray) -> np.ndarray:
@@ -53,7 +57,7 @@ def vesselness(rgb: np.ndarray, field: np.ndarray) -> np.ndarray:
     unit = _unit(field)
     contrast = local_contrast(green, field, BACKGROUND_SIGMA * unit)
     best = _strongest_line(contrast, [unit * sigma for sigma in SIGMAS])
-    return np.where(field, best, 0).astype(np.float32)  # (H, W)
+    return np.where(field, best, np.float32(0))  # (H, W)
 
 
 @dataclass(frozen=True)
@@ -79,9 +83,10 @@ def vessel_map(rgb: np.ndarray, field: np.ndarray, level: float | None = None) -
     soft = vesselness(rgb, field)
     if level is None:
         level = float(np.quantile(soft[field], 1 - VESSEL_SHARE))
-    vessels = (soft > level) & field
-    speck = round(30 * _unit(field) ** 2)
-    return VesselMap(soft, _without_specks(vessels, speck), level)
+    pieces, _ = ndimage.label((soft > level) & field, CORNERS)
+    sizes = np.bincount(pieces.ravel())
+    sizes[0] = 0
+    return VesselMap(soft, sizes[pieces] >= round(SPECK * _unit(field) ** 2), level)
 
 
 def dice(a: np.ndarray, b: np.ndarray, field: np.ndarray) -> float:
@@ -107,20 +112,16 @@ def area_under_curve(soft: np.ndarray, truth: np.ndarray, field: np.ndarray) -> 
     Raises:
         ValueError: only vessels, or none, inside the field.
     """
-    values, positive = soft[field], truth[field]
-    vessels = int(positive.sum())
-    others = positive.size - vessels
+    positive = truth[field]
+    vessels, others = int(positive.sum()), int((~positive).sum())
     if not vessels or not others:
         raise ValueError("the labels show nothing but vessel, or none, inside the field of view")
-    _, where, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ranks = np.cumsum(counts) - (counts - 1) / 2  # middle rank of equal values, from 1
-    return float((ranks[where][positive].sum() - vessels * (vessels + 1) / 2) / (vessels * others))
+    ranks = stats.rankdata(soft[field])[positive]  # Mann and Whitney's U, over the number of pairs
+    return float((ranks.sum() - vessels * (vessels + 1) / 2) / (vessels * others))
 
 
 def thin_sensitivity(found: np.ndarray, truth: np.ndarray, field: np.ndarray) -> float | None:
     """Share of the centre lines of thin vessels (width at most `THIN` pixels) of `truth` that `found` covers.
-
-    The width is twice the distance from the centre line to the nearest pixel outside, less one.
 
     Args:
         found, truth, field: (H, W) bool.
@@ -128,10 +129,18 @@ def thin_sensitivity(found: np.ndarray, truth: np.ndarray, field: np.ndarray) ->
     Returns:
         0 to 1; None where the truth has no thin vessel.
     """
-    lines = skeletonize(truth) & field
-    width = 2 * ndimage.distance_transform_edt(truth) - 1
-    thin = lines & (width <= THIN)
+    thin = skeletonize(truth) & field & (widths(truth) <= THIN)
     return float(found[thin].mean()) if thin.any() else None
+
+
+def widths(mask: np.ndarray) -> np.ndarray:
+    """Width of a vessel at its centre line: twice the distance to the nearest pixel outside, less one; (H, W)."""
+    return 2 * ndimage.distance_transform_edt(mask) - 1
+
+
+def field_width(field: np.ndarray) -> int:
+    """The longer side of the field's box, in pixels."""
+    return max(int(np.ptp(np.flatnonzero(field.any(axis)))) + 1 for axis in (0, 1))
 
 
 def local_contrast(green: np.ndarray, field: np.ndarray, sigma: float) -> np.ndarray:
@@ -167,18 +176,8 @@ def _strongest_line(contrast: np.ndarray, sigmas: list[float]) -> np.ndarray:
 
 
 def _unit(field: np.ndarray) -> float:
-    """How much larger the filters are than for DRIVE: by the longer side of the field's box, never smaller."""
-    rows, columns = np.flatnonzero(field.any(1)), np.flatnonzero(field.any(0))
-    across = max(rows[-1] - rows[0], columns[-1] - columns[0]) + 1
-    return max(1.0, float(across) / REFERENCE_WIDTH)  # a pixel's detail is the finest, and small pictures are crops
-
-
-def _without_specks(vessels: np.ndarray, pixels: int) -> np.ndarray:
-    """Connected pieces of at least so many pixels, neighbours at corners counted."""
-    pieces, _ = ndimage.label(vessels, structure=np.ones((3, 3), bool))
-    sizes = np.bincount(pieces.ravel())
-    sizes[0] = 0
-    return sizes[pieces] >= max(1, pixels)
+    """How much larger the filters are than for DRIVE, never smaller: a pixel is the finest, small fields are crops."""
+    return max(1.0, field_width(field) / REFERENCE_WIDTH)
 
 
 def reference_vessels(subject: Subject) -> VesselMap:
@@ -225,5 +224,4 @@ VESSELS = Metric(
         "vessel_thin": f"share found of the photograph's centre lines at most {THIN:g} pixels wide",
         "label_dice, label_auc, label_thin": "the same and the area under the ROC curve against manual labels",
     },
-    default=True,
 )
