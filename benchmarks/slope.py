@@ -64,7 +64,9 @@ def centre(pixels: np.ndarray, factor: float) -> np.ndarray:
 def measure(pipeline: ResShiftPipeline, hr: np.ndarray, mode: str) -> tuple[float, float, float, float, float]:
     """Slope of unrounded and of rounded results, PSNR of result and bicubic in dB, sharpness."""
     field, lr = field_of_view(hr), bicubic_pillow(hr, 4)
-    result = pipeline(lr, mode=mode, generator=torch.Generator().manual_seed(0), output_type="pt").images[0]  # (3, H, W)
+    result = pipeline(lr, mode=mode, generator=torch.Generator().manual_seed(0), output_type="pt").images[
+        0
+    ]  # (3, H, W)
     smooth = upsample_bicubic(torch.tensor(lr).permute(2, 0, 1)[None] / 255, 4, pipeline.config.upsampling)[0]
     sr, bicubic = (picture.float().permute(1, 2, 0).numpy() * 255 for picture in (result, smooth))
     rounded = [np.rint(picture.clip(0, 255)) for picture in (sr, bicubic)]

@@ -72,8 +72,7 @@ def test_coverage_is_the_share_of_field_values_within_the_interval(subject):
 
 def test_the_protocol_states_the_interval_of_the_calibration():
     assert coverage.Z == Z
-    assert f"{Z:.3f} standard deviations" in coverage.COVERAGE.protocol["coverage"]
-    assert f"{100 * LEVEL:.0f} % is stated" in coverage.COVERAGE.protocol["coverage"]
+    assert f"{100 * LEVEL:.0f} % is stated" in coverage.COVERAGE.scores[0].note
 
 
 def test_plain_pictures_have_no_coverage(subject):
@@ -93,9 +92,9 @@ def test_means_are_over_those_that_have_the_score_and_by_its_weight():
 def test_a_metric_is_added_by_one_entry_of_the_table(subject, tmp_path, monkeypatch):
     """Report, files, page and protocol follow from it; the command too, see tests/cli/test_evaluation.py."""
     brightness = Metric(
-        (Score("brightness", "mean level", 1, "none", plotted=True, note="of all values"),),
+        (Score("brightness", "mean level", 1, "none", plotted=True, note="of all values, 0 to 255"),),
         lambda result: {"brightness": float(result.sr.mean())},
-        {"brightness": "mean of all values, 0 to 255"},
+        {"light": "as the method returns it"},
     )
     monkeypatch.setitem(METRICS, "brightness", brightness)
     assert chosen_metrics(["brightness", "vessels"]) == ("vessels", "brightness")
@@ -103,12 +102,13 @@ def test_a_metric_is_added_by_one_entry_of_the_table(subject, tmp_path, monkeypa
     expected = float(enlarge(subject.lr, 4, "nearest").mean())
     assert report.means()["nearest"]["brightness"] == expected
     assert report.to_json()["rows"][0]["brightness"] == expected
-    assert report.protocol()["brightness"] == "mean of all values, 0 to 255"
+    protocol = report.protocol()
+    assert (protocol["brightness"], protocol["light"]) == ("of all values, 0 to 255", "as the method returns it")
     assert report.table("detail") == [["method", "mean level"], ["nearest", f"{expected:.1f}"]]
     report.save_csv(tmp_path / "scores.csv")
     assert "brightness" in (tmp_path / "scores.csv").read_text().splitlines()[0]
     page = render_html(report, Gallery(frozenset()), "t")
-    assert "mean level: of all values." in page
+    assert "mean level: of all values, 0 to 255." in page
     assert "mean level (neither more nor less is better)" in page
 
 

@@ -34,9 +34,8 @@ def _measure(result: Result) -> Scores:
 
 COLOUR = Metric(
     (
-        Score("colour_mean", "colour", 2, "less", plotted=True, note="mean CIEDE2000 in the field of view"),
+        Score("colour_mean", "colour", 2, "less", plotted=True, note="mean CIEDE2000 in the field of view, sRGB, D65"),
         Score("colour_p95", "colour 95 %", 2, "less", note="95th percentile of it"),
     ),
     _measure,
-    {"colour": "CIEDE2000 between sRGB pixels under D65, in the field of view"},
 )

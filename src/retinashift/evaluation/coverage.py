@@ -39,11 +39,13 @@ def _measure(result: Result) -> Scores:
 
 
 COVERAGE = Metric(
-    (Score("coverage", "in 90 %", 3, "none", plotted=True, note="share of values that lie where 90 % are stated"),),
+    (
+        Score(
+            "coverage", "in 90 %", 3, "none", plotted=True,
+            note=f"share of the values in the field of view, RGB pooled, within {Z:.3f} standard deviations of the "
+            "result; 90 % is stated",
+        ),
+    ),
     _measure,
-    {
-        "coverage": "share of the values in the field of view, RGB pooled, within 1.645 standard deviations of the "
-        "uncertainty map from the result; 90 % is stated",
-    },
     note="needs a checkpoint with an uncertainty head",
-)
+)  # fmt: skip

@@ -203,17 +203,19 @@ def _scores() -> tuple[Score, ...]:
     """Share kept, mean ratio and number of marks of each kind; tables leave the small ones to the files."""
     found = []
     for name, _ in KINDS.values():
-        words, first = name.replace("_", " "), name == "red_dots"
-        note = "share of marked lesions that keep half of their contrast" if first else ""
-        for key, shown in ((name, True), (f"{name}_small", False)):
-            kept, ratio = f"{words} kept" if shown else "", f"{words} contrast" if first and shown else ""
+        kept, first = f"{name.replace('_', ' ')} kept", name == "red_dots"
+        note = f"share of marks with at least {KEPT:g} of the reference's contrast" if first else ""
+        for key, heading in ((name, kept), (f"{name}_small", "")):
             found += [
-                Score(f"{key}_kept", kept, 3, plotted=shown, note=note if shown else "", weight=f"{key}_marks"),
-                Score(f"{key}_ratio", ratio, 2, weight=f"{key}_marks"),
+                Score(f"{key}_kept", heading, plotted=bool(heading), note=heading and note, weight=f"{key}_marks"),
+                Score(f"{key}_ratio", "red dots contrast" if key == "red_dots" else "", 2, weight=f"{key}_marks"),
                 Score(f"{key}_marks", better="none"),
             ]
-    seen = "share of red dots that a filter of their size answers with half of its response to the reference"
-    false = "dark spots for each photograph that the reference lacks"
+    seen = (
+        f"share with at least {KEPT:g} of the reference's response of a Laplacian of Gaussian, sigma {SPOT_SIGMA:g}, "
+        "at its largest within a pixel of the mark"
+    )
+    false = f"peaks of contrast {SPOT_CONTRAST:g} of that filter where the reference has less than half within 2 pixels"
     return (
         Score("red_dots_seen", "red dots seen", plotted=True, note=seen, weight="red_dots_marks"),
         *found,
@@ -226,13 +228,8 @@ LESIONS = Metric(
     _measure,
     {
         "lesions": f"marks of at least {EXPERTS} experts with centres within {REACH:g} pixels or the smaller radius, "
-        f"and a contrast-to-noise ratio (CNR) of at least {VISIBLE:g} in the reference; green over its background",
-        "*_kept": f"share of marks with at least {KEPT:g} of the reference's CNR; the noise is the reference's",
-        "*_ratio": f"mean CNR over the reference's; every mark counts once; small: radius up to {SMALL:g} pixels",
-        "red_dots_seen": f"share with at least {KEPT:g} of the reference's response of a Laplacian of Gaussian, sigma "
-        f"{SPOT_SIGMA:g}, at its largest within a pixel of the mark",
-        "false_spots": f"peaks of contrast {SPOT_CONTRAST:g} of that filter, where "
-        "the reference has less than half within 2 pixels",
+        f"and a contrast-to-noise ratio of at least {VISIBLE:g} in the reference; green over its background; the noise "
+        f"is the reference's; every mark counts once; small: radius up to {SMALL:g} pixels",
     },
     note="needs markings.csv beside the photographs",
 )

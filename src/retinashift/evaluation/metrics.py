@@ -31,10 +31,7 @@ METRICS: dict[str, Metric] = {
 
 DEFAULT_METRICS = ("vessels", "spectrum")
 """Measured where none are named."""
-COST = (
-    Score("wall_seconds", "seconds", 2, "less"),
-    Score("cpu_seconds", "CPU s", 2, "less"),
-)
+COST = (Score("wall_seconds", "seconds", 2, "less"), Score("cpu_seconds", "CPU s", 2, "less"))
 """What the benchmark itself measures of a method's run."""
 
 

@@ -93,17 +93,18 @@ def _lpips(result: Result) -> Scores:
 
 
 ST_LPIPS = Metric(
-    (Score("st_lpips"), Score("st_lpips_fov", "ST-LPIPS fov", 4, "less", plotted=True, note="perceptual distance")),
+    (
+        Score("st_lpips", note="ST-LPIPS, AlexNet, weights of stlpips_pytorch 0.0.2, mean of the map"),
+        Score("st_lpips_fov", "ST-LPIPS fov", 4, "less", plotted=True, note="perceptual distance in the field of view"),
+    ),
     _st_lpips,
-    {"st_lpips": "ST-LPIPS, AlexNet, weights of stlpips_pytorch 0.0.2, mean of the map"},
     note="needs the extra lpips",
     prepare=st_lpips_network,
 )
 
 LPIPS_ALEX = Metric(
-    (Score("lpips_alex", "LPIPS", 4, "less"),),
+    (Score("lpips_alex", "LPIPS", 4, "less", note="LPIPS 0.1, AlexNet, heads of torchmetrics, whole frame"),),
     _lpips,
-    {"lpips_alex": "LPIPS 0.1, AlexNet, heads of torchmetrics, whole frame"},
     note="needs the extra lpips and downloads AlexNet once",
     prepare=lpips_network,
 )

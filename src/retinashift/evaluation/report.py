@@ -182,6 +182,7 @@ class Report:
             "crop": f"right and bottom, to a multiple of {self.scale}",
             "pixels": "8 bit, as the methods return them; whole size, no border left out",
             "seeds": list(self.seeds),
+            **{score.name: score.note for metric in metrics for score in metric.scores if score.note},
             **{key: text for metric in metrics for key, text in metric.protocol.items()},
             "seconds": "cpu_seconds of the process, wall_seconds by the clock, for each photograph; results read from "
             "a folder have none",

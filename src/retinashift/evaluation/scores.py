@@ -98,7 +98,7 @@ class Score:
     plotted: bool = False
     """Whether the page draws it for each photograph."""
     note: str = ""
-    """What the heading means, for the legend of the page."""
+    """What it is and depends on, for the protocol and the legend of the page."""
     weight: str = ""
     """Name of the score that weights means over photographs: a share of marks counts every mark once."""
 
@@ -125,8 +125,8 @@ class Metric:
     """The numbers it gives, in the order of the columns."""
     measure: Callable[[Result], Mapping[str, float | None]]
     """Values by the names of `scores`; one that is missing or None could not be measured."""
-    protocol: Mapping[str, str]
-    """What the values depend on, by the key in the report."""
+    protocol: Mapping[str, str] = field(default_factory=dict)
+    """What the values depend on beyond the notes of the scores, by the key in the report."""
     note: str = ""
     """What it needs, for the help of the command."""
     prepare: Callable[[], object] = lambda: None

@@ -136,22 +136,26 @@ def _fidelity(result: Result) -> Scores:
 
 FIDELITY = Metric(
     (
-        Score("psnr_rgb", "PSNR dB", 2),
+        Score("psnr_rgb", "PSNR dB", 2, note="over all channels"),
         Score("psnr_rgb_fov", "PSNR fov", 2, plotted=True, note="in the field of view alone"),
-        Score("psnr_y"),
+        Score("psnr_y", note="BT.601 luma, 16 to 235, not rounded; peak 255"),
         Score("psnr_y_fov", "PSNR-Y fov", 2),
-        Score("ssim_y"),
+        Score(
+            "ssim_y", note=f"{SSIM_WINDOW}x{SSIM_WINDOW} Gaussian, sigma 1.5, K1 0.01, K2 0.03, range 255, same luma"
+        ),
         Score("ssim_y_fov", "SSIM-Y fov", 4, plotted=True),
-        Score("consistency", "consistency dB", 2, plotted=True, note="PSNR between the input and the result reduced"),
+        Score(
+            "consistency",
+            "consistency dB",
+            2,
+            plotted=True,
+            note=f"PSNR between the input and the result reduced by {DEGRADATION}",
+        ),
     ),
     _fidelity,
     {
-        "psnr_rgb": "over all channels",
-        "psnr_y": "BT.601 luma, 16 to 235, not rounded; peak 255",
-        "ssim_y": f"{SSIM_WINDOW}x{SSIM_WINDOW} Gaussian, sigma 1.5, K1 0.01, K2 0.03, range 255, on the same luma",
         "field_of_view": f"full-range BT.601 luma above {SURROUND_FACTOR} x the 99th percentile of the corners, at "
         f"least {DARKEST_FIELD:g}; largest component, holes filled, eroded by 4 pixels",
-        "consistency": f"PSNR between the input and the result reduced by {DEGRADATION}",
     },
 )
 """Measured of every result."""

@@ -78,11 +78,8 @@ def _measure(result: Result) -> Scores:
     return {"sharpness": sharpness(power, reference, result.subject.scale)}
 
 
-SPECTRUM = Metric(
-    (Score("sharpness", "sharpness", 2, "none", note="power in the octave that the input lacks; 1 is the reference"),),
-    _measure,
-    {
-        "sharpness": "power over the photograph's in the octave above the input's Nyquist frequency; Hann window, "
-        "inner square of the field, on the same luma"
-    },
+NOTE = (
+    "power over the reference's in the octave above the input's Nyquist frequency; luma, inner square of the field, Hann "
+    "window"
 )
+SPECTRUM = Metric((Score("sharpness", "sharpness", 2, "none", note=NOTE),), _measure)

@@ -92,14 +92,15 @@ def _measure(result: Result) -> Scores:
 VESSEL_TREE = Metric(
     (
         Score("vessel_cldice", "clDice", plotted=True, note="agreement of the vessels' centre lines"),
-        Score("vessel_breaks", "breaks", 3, "less", note="interruptions of a vessel for each mm of centre line"),
-        Score("vessel_calibre", "calibre", 3, "less", note="mean relative error of the width of main vessels"),
+        Score(
+            "vessel_breaks", "breaks", 3, "less",
+            note=f"stretches of {SHORTEST_BREAK} to {LONGEST_BREAK} pixels of the reference's centre line that are "
+            f"missing between found ones, for each mm; the field of view is taken as {FIELD_MM:g} mm wide",
+        ),
+        Score(
+            "vessel_calibre", "calibre", 3, "less",
+            note=f"mean relative error of widths above {THIN:g} pixels at centre lines found in both",
+        ),
     ),
     _measure,
-    {
-        "vessel_cldice": "vessels of the result and of the photograph, as for vessel_dice",
-        "vessel_breaks": f"stretches of {SHORTEST_BREAK} to {LONGEST_BREAK} pixels of the photograph's centre line "
-        f"that the result lacks between found ones, for each mm; the field of view is taken as {FIELD_MM:g} mm wide",
-        "vessel_calibre": f"widths above {THIN:g} pixels at centre lines found in both",
-    },
-)
+)  # fmt: skip

@@ -194,25 +194,20 @@ def result_vessels(result: Result) -> VesselMap:
 def _measure(result: Result) -> Scores:
     found, subject = result.derive(result_vessels), result.subject
     field, own, label = subject.field, subject.derive(reference_vessels).vessels, subject.observed.vessels
-    scores: Scores = {
-        "vessel_dice": dice(found.vessels, own, field),
-        "vessel_thin": thin_sensitivity(found.vessels, own, field),
-    }
-    if label is not None:
-        scores |= {
-            "label_dice": dice(found.vessels, label, field),
-            "label_auc": area_under_curve(found.soft, label, field),
-            "label_thin": thin_sensitivity(found.vessels, label, field),
-        }
+    scores: Scores = {} if label is None else {"label_auc": area_under_curve(found.soft, label, field)}
+    for name, truth in (("vessel", own), ("label", label)):
+        if truth is not None:
+            scores[f"{name}_dice"] = dice(found.vessels, truth, field)
+            scores[f"{name}_thin"] = thin_sensitivity(found.vessels, truth, field)
     return scores
 
 
 VESSELS = Metric(
     (
         Score("vessel_dice", "vessels", plotted=True, note="Dice of the vessels found in the result and the reference"),
-        Score("vessel_thin", "thin", plotted=True, note="share of the reference's thin vessels found"),
+        Score("vessel_thin", "thin", plotted=True, note=f"share found of its centre lines up to {THIN:g} pixels wide"),
         Score("label_dice", "label Dice", plotted=True, note="vessels found against an observer's"),
-        Score("label_auc", "label AUC", 4, plotted=True),
+        Score("label_auc", "label AUC", 4, plotted=True, note="area under the ROC curve, against the same"),
         Score("label_thin", "label thin"),
     ),
     _measure,
@@ -220,8 +215,5 @@ VESSELS = Metric(
         "vessels": f"green channel over its background; oriented second derivatives of Gaussians, {ORIENTATIONS} "
         f"directions, sigma {', '.join(map(str, SIGMAS))} pixels in a field of {REFERENCE_WIDTH}; a vessel is what "
         f"exceeds the level of the strongest {VESSEL_SHARE:.0%} of the photograph's field, without specks",
-        "vessel_dice": "vessels of the result and of the photograph, in the field of view",
-        "vessel_thin": f"share found of the photograph's centre lines at most {THIN:g} pixels wide",
-        "label_dice, label_auc, label_thin": "the same and the area under the ROC curve against manual labels",
     },
 )
