@@ -64,8 +64,8 @@ def test_the_crop_lies_where_bicubic_errs_and_shows_the_pixels_themselves(made):
     _, gallery = made
     exhibit = gallery.exhibits[NAMES[0]]
     hr = skimage.data.retina()[500:740, 400:700]
-    row, column = exhibit.place
-    assert np.array_equal(exhibit.hr, hr[row : row + CROP, column : column + CROP])
+    assert exhibit.reference.picture.shape == (CROP, CROP, 3)
+    assert np.array_equal(exhibit.reference.picture, hr[exhibit.window])
     seen = {tuple(colour) for colour in exhibit.panels["bicubic"].vessels.reshape(-1, 3)}
     assert {AGREED, MISSED} <= seen
     assert len(gallery.power["bicubic"]) == 2

@@ -38,12 +38,11 @@ class Exhibit:
     """One photograph's crop."""
 
     image: str
-    place: tuple[int, int]
-    """Row and column of its corner."""
-    hr: np.ndarray
+    window: tuple[slice, slice]
+    """Rows and columns."""
     lr: np.ndarray
-    """Enlarged by repetition to the size of `hr`."""
-    hr_vessels: np.ndarray | None = None
+    """Enlarged by repetition, (CROP, CROP, 3) uint8."""
+    reference: Panel
     panels: dict[str, Panel] = field(default_factory=dict)
 
     @property
@@ -82,14 +81,9 @@ class Gallery:
             kept = self.shown | {exhibit.image for exhibit in self.worst_exhibits()}
             self.exhibits = {image: exhibit for image, exhibit in self.exhibits.items() if image in kept}
             exhibit = self.exhibits[subject.image] = _exhibit(subject, with_vessels)
-        window = _window(exhibit.place, subject.hr)
-        sr, hr = (_rgb(pixels[window]) for pixels in (result.sr, subject.hr))
-        error = np.abs(sr.astype(int) - hr).mean(2)
-        vessels = None
-        if with_vessels:
-            found, own = result.derive(result_vessels), subject.derive(reference_vessels)
-            vessels = _compare(found.vessels[window], own.vessels[window])
-        exhibit.panels[result.method] = Panel(sr, error_colours(error), vessels, result.scores.get("psnr_rgb_fov"))
+        vessels = result.derive(result_vessels).vessels if with_vessels else None
+        score = result.scores.get("psnr_rgb_fov")
+        exhibit.panels[result.method] = _panel(subject, exhibit.window, result.sr, vessels, score)
 
     def worst_exhibits(self) -> list[Exhibit]:
         """The `worst` exhibits, least gain first."""
@@ -112,22 +106,21 @@ def _exhibit(subject: Subject, with_vessels: bool) -> Exhibit:
     around *= inside > 0.98 * inside.max()  # the edge of the aperture is sharper than any vessel
     middle = np.unravel_index(around.argmax(), around.shape)
     row, column = (min(max(0, int(at) - side // 2), end - side) for at, end in zip(middle, error.shape, strict=True))
-    window = _window((row, column), subject.hr)
-    lr = enlarge(subject.lr, subject.scale, "nearest")[window]
-    exhibit = Exhibit(subject.image, (row, column), _rgb(subject.hr[window]), _rgb(lr))
-    if with_vessels:
-        own = subject.derive(reference_vessels).vessels[window]
-        exhibit.hr_vessels = _compare(own, own)
-    return exhibit
+    window = slice(row, row + side), slice(column, column + side)
+    vessels = subject.derive(reference_vessels).vessels if with_vessels else None
+    lr = _rgb(enlarge(subject.lr, subject.scale, "nearest")[window])
+    return Exhibit(subject.image, window, lr, _panel(subject, window, subject.hr, vessels, None))
 
 
-def _window(place: tuple[int, int], hr: np.ndarray) -> tuple[slice, slice]:
-    side = min(CROP, *hr.shape[:2])
-    return slice(place[0], place[0] + side), slice(place[1], place[1] + side)
-
-
-def _compare(found: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    return _VESSELS[2 * truth.astype(int) + found]
+def _panel(
+    subject: Subject, window: tuple[slice, slice], pixels: np.ndarray, vessels: np.ndarray | None, psnr: float | None
+) -> Panel:
+    picture, hr = _rgb(pixels[window]), _rgb(subject.hr[window])
+    error = error_colours(np.abs(picture.astype(int) - hr).mean(2))
+    if vessels is None:
+        return Panel(picture, error, None, psnr)
+    truth = subject.derive(reference_vessels).vessels[window]
+    return Panel(picture, error, _VESSELS[2 * truth.astype(int) + vessels[window]], psnr)
 
 
 def _rgb(pixels: np.ndarray) -> np.ndarray:

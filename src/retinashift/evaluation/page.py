@@ -80,8 +80,8 @@ def save_html(report: Report, gallery: Gallery, path: str | Path, title: str) ->
 def render_html(report: Report, gallery: Gallery, title: str) -> str:
     """The page as text. Whatever is a name is escaped."""
     page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
-    page.filters |= {"png": _png, "text": _text}
-    page.tests |= {"uncertain": lambda score: score not in COST}
+    page.filters["png"] = _png
+    page.tests["uncertain"] = lambda score: score not in COST
     frequencies = ((np.arange(BANDS) + 0.5) / (2 * BANDS)).tolist()
     halves = [[score for score in report.scores(half) if score.heading] for half in ("fidelity", "detail")]
     return page.from_string(files(__package__).joinpath("page.html").read_text("utf-8")).render(
@@ -132,13 +132,6 @@ def verdict(score: Score, difference: Interval) -> str:
     """ "gain" or "loss" where that holds throughout the interval, else ""."""
     worst, finest = sorted((end if score.better == "more" else -end) for end in (difference.low, difference.high))
     return "gain" if worst > 0 else "loss" if finest < 0 else ""
-
-
-def _text(value: object) -> str:
-    """A value of the protocol."""
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {item}" for key, item in value.items())
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _png(pixels: np.ndarray) -> str:

@@ -79,7 +79,7 @@ def _measure(result: Result) -> Scores:
 
 
 NOTE = (
-    "power over the reference's in the octave above the input's Nyquist frequency; luma, inner square of the field, Hann "
-    "window"
+    "power over the reference's in the octave above the input's Nyquist frequency; luma, inner square of the field, "
+    "Hann window"
 )
 SPECTRUM = Metric((Score("sharpness", "sharpness", 2, "none", note=NOTE),), _measure)
