@@ -118,7 +118,7 @@ class BandWatch:
         return getattr(self.pipeline, name)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        from retinashift.inference import streaming as module
+        from retinashift.inference import chain as module
 
         planned = module.planned_rows
 
@@ -174,7 +174,7 @@ def against_untiled() -> str:
     """128x128 -> 512x512 in bands of any height against one band that holds the picture."""
     import torch
 
-    from retinashift.inference import streaming as module
+    from retinashift.inference import chain as module
     from retinashift.inference.pipeline import ResShiftPipeline
 
     torch.set_num_threads(1)

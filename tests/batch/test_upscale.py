@@ -18,7 +18,7 @@ from retinashift.batch.upscale import upscale_files
 from retinashift.imaging.figures.uncertainty import decode_map
 from retinashift.imaging.files import find_provenance, read_image, write_image
 from retinashift.imaging.provenance import digest
-from retinashift.inference.checkpoints import checkpoint_hash
+from retinashift.inference.record import checkpoint_hash
 from retinashift.inference.settings import Sampling
 
 WITH_MAP = Sampling(output_uncertainty=True)

@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import save_file
 
 from retinashift.imaging.degradation.bicubic import bicubic_pillow
-from retinashift.inference.checkpoints import DEFAULT, checkpoint_hash, open_checkpoint, shipped_names
+from retinashift.inference.checkpoints import DEFAULT, open_checkpoint
 from retinashift.inference.gate import CheckpointError
-from retinashift.inference.pipeline import ResShiftPipeline
+from retinashift.inference.pipeline import ResShiftPipeline, shipped_names
+from retinashift.inference.record import checkpoint_hash
 from retinashift.inference.settings import Sampling
 
 
@@ -86,9 +87,9 @@ def test_a_folder_with_an_adapter_alone_opens_as_x4_with_it_and_a_damaged_one_is
     file = next(own.rglob("*.safetensors"))
     whole = file.read_bytes()
     file.write_bytes(whole[:1000])
-    with pytest.raises(CheckpointError, match="mine.* is damaged or of another network") as caught:
+    with pytest.raises(CheckpointError, match="mine.*: damaged") as caught:
         open_checkpoint(str(own))
     assert "\n" not in str(caught.value)
     save_file({"other.lora_A.weight": torch.ones(1, 1)}, file)
-    with pytest.raises(CheckpointError, match="of another network"):
+    with pytest.raises(CheckpointError, match="does not fit this network: it has no other.lora_A.weight"):
         open_checkpoint(str(own))

@@ -9,6 +9,7 @@ from PIL import Image
 from retinashift.diffusion.noise import noise_seeds
 from retinashift.diffusion.scheduler import ResShiftScheduler
 from retinashift.imaging.degradation.bicubic import enlarge
+from retinashift.inference.chain import Chain
 from retinashift.inference.gate import CheckpointError
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.inference.progress import StepWatch
@@ -23,6 +24,16 @@ def picture(seed: int = 0, shape: tuple[int, ...] = (10, 13, 3), dtype=np.uint8)
 
 def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def states(pipe: ResShiftPipeline, *given, **settings) -> list[dict]:
+    """What the callback is called with, step by step."""
+    seen = []
+    pipe(
+        *given, **settings, callback_on_step_end_tensor_inputs=("latents", "x0"),
+        callback_on_step_end=lambda pipe, step, t, tensors: seen.append({"step": step, **tensors}),
+    )  # fmt: skip
+    return seen
 
 
 def test_output_is_exactly_scale_times_the_input_for_odd_sizes(tiny_pipeline):
@@ -65,9 +76,8 @@ def test_an_untrained_checkpoint_returns_bicubic_in_expectation(steps, tiny_pipe
 def test_an_ensemble_is_the_mean_of_its_members(tiny_pipeline):
     pipe = tiny_pipeline()
     lr = torch.rand(3, 6, 6, generator=seeded(0))
-    members = []
-    pipe(lr, 2, ensemble_size=3, callback=lambda s: members.append(s["x0"]) if s["step"] == 1 else None)
-    mean = torch.stack([pipe.image_codec.decode(m) for m in members]).mean(0)[0] / 2 + 0.5
+    members = states(pipe, lr, 2, ensemble_size=3)[1::2]
+    mean = torch.stack([pipe.image_codec.decode(m["x0"]) for m in members]).mean(0)[0] / 2 + 0.5
     assert torch.allclose(pipe(lr, 2, ensemble_size=3, output_type="pt").images[0], mean.clamp(0, 1), atol=1e-6)
 
 
@@ -80,9 +90,7 @@ def test_the_faithful_mode_is_a_function_of_the_photograph_and_leaves_generators
     results = [pipe(picture(), mode="faithful", generator=g).images[0] for g in (None, seeded(1), generator)]
     assert all(np.array_equal(result, results[0]) for result in results)
     assert torch.equal(generator.get_state(), seeded(5).get_state())
-    states = []
-    pipe(picture(), mode="faithful", callback=states.append)
-    assert len(states) == 1
+    assert len(states(pipe, picture(), mode="faithful")) == 1
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
@@ -150,10 +158,10 @@ def test_arguments_outside_their_range_are_named(tiny_pipeline):
         pipe(lr, 1, mode="realistic")
 
 
-def test_callback_sees_every_step_of_every_member(tiny_pipeline):
-    seen = []
-    tiny_pipeline()([picture()], 4, ensemble_size=2, callback=lambda s: seen.append((s["member"], s["step"])))
-    assert seen == [(m, s) for m in range(2) for s in range(4)]
+def test_the_callback_sees_every_step_of_every_sample_whole(tiny_pipeline):
+    seen = states(tiny_pipeline(), [picture()], 4, ensemble_size=2)
+    assert [each["step"] for each in seen] == [0, 1, 2, 3] * 2
+    assert {each["latents"].shape for each in seen} == {each["x0"].shape for each in seen} == {(1, 48, 10, 13)}
 
 
 def test_a_saved_checkpoint_loads_to_the_same_images(tmp_path, tiny_pipeline):
@@ -195,16 +203,15 @@ def test_an_ensemble_encodes_a_picture_once_and_each_sample_is_that_of_an_encodi
     assert len(calls) == 2
     lr = torch.from_numpy(picture()).permute(2, 0, 1)[None] / 127.5 - 1
     with torch.inference_mode():
-        each = [
-            torch.cat(list(pipe._chain(lr, noise_seeds(None, 1)[0], 1.0).bands(member, 2**30, silent(lr))), dim=-2)
-            for member in range(3)
-        ]
+        parts, seed = (pipe.denoiser, pipe.scheduler, pipe.image_codec, lr, 4, "torch"), noise_seeds(None, 1)[0]
+        each = [torch.cat(list(Chain(*parts, seed).bands(m, 2**30, StepWatch())), dim=-2) for m in range(3)]
     assert len(calls) == 2 + 3
     assert torch.allclose(once[0], (torch.cat(each).mean(0) / 2 + 0.5).clamp(0, 1), atol=1e-5)
 
 
-def silent(lr: torch.Tensor) -> StepWatch:
-    return StepWatch(lr.shape[-2], 2, (0.0, 1.0), None, None)
+def test_a_network_that_runs_on_pixels_takes_no_learned_codec(tiny_pipeline, learned_pipeline):
+    with pytest.raises(ValueError, match="LightNet runs on pixels; leave out the codec VQModel"):
+        ResShiftPipeline(tiny_pipeline().denoiser, ResShiftScheduler(4), learned_pipeline.codec)
 
 
 def test_a_misspelt_folder_is_not_looked_for_on_the_hub(tmp_path, monkeypatch):
@@ -242,9 +249,8 @@ def test_half_precision_moves_the_shipped_result_by_one_level_at_most(precision,
 def test_the_realistic_mode_is_the_mean_and_its_sample_drawn_further_apart(tiny_pipeline):
     pipeline = tiny_pipeline()
     lr = np.random.default_rng(0).uniform(0.3, 0.7, (40, 24, 3)).astype(np.float32)
-    states = []
-    sample = pipeline(lr, num_inference_steps=4, callback=states.append).images[0]
-    mean = (pipeline.image_codec.decode(states[0]["x0"])[0] / 2 + 0.5).permute(1, 2, 0).numpy()
+    sample = pipeline(lr, num_inference_steps=4).images[0]
+    mean = (pipeline.image_codec.decode(states(pipeline, lr, 4)[0]["x0"])[0] / 2 + 0.5).permute(1, 2, 0).numpy()
     pipeline.register_to_config(detail_gain=1.5)
     assert np.allclose(pipeline(lr, mode="realistic").images[0], mean + 1.5 * (sample - mean), atol=1e-5)
     assert np.array_equal(pipeline(lr, num_inference_steps=4).images[0], sample)
@@ -291,7 +297,7 @@ def test_the_realistic_mode_does_not_depend_on_the_bands(tiny_pipeline, monkeypa
     pipeline.register_to_config(detail_gain=2.0)
     lr = np.random.default_rng(0).uniform(0.3, 0.7, (40, 24, 3)).astype(np.float32)
     whole = pipeline(lr, mode="realistic").images[0]
-    monkeypatch.setattr("retinashift.inference.streaming.planned_rows", lambda *_: 3)
+    monkeypatch.setattr("retinashift.inference.chain.planned_rows", lambda *_: 3)
     assert np.allclose(pipeline(lr, mode="realistic").images[0], whole, atol=1e-5)
 
 

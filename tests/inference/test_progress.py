@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from retinashift.inference import streaming
+from retinashift.inference import chain
 
 
 @pytest.mark.parametrize(("count", "members"), [(1, 1), (2, 3)])
 def test_the_share_grows_with_bands_steps_members_and_images_to_one(tiny_pipeline, monkeypatch, count, members):
-    monkeypatch.setattr(streaming, "BAND_ROWS", 8)
+    monkeypatch.setattr(chain, "BAND_ROWS", 8)
     shares = []
     images = [np.full((40, 24, 3), 90, np.uint8)] * count
     tiny_pipeline()(images, 2, ensemble_size=members, progress=shares.append)
@@ -19,21 +19,21 @@ def test_the_share_grows_with_bands_steps_members_and_images_to_one(tiny_pipelin
 
 
 def test_memory_that_runs_out_does_not_take_the_share_above_one(tiny_pipeline, monkeypatch):
-    real, shares = streaming.LightStream.push, []
+    real, shares = chain.LightStream.push, []
 
     def push(self, deviation, lq):
         if deviation.shape[-2] > 12:
             raise MemoryError
         return real(self, deviation, lq)
 
-    monkeypatch.setattr(streaming.LightStream, "push", push)
+    monkeypatch.setattr(chain.LightStream, "push", push)
     tiny_pipeline()(np.full((40, 24, 3), 90, np.uint8), 2, progress=shares.append)
     assert shares == sorted(shares)
     assert shares[-1] == 1
 
 
 def test_what_a_listener_raises_ends_the_work_within_a_step(tiny_pipeline, monkeypatch):
-    monkeypatch.setattr(streaming, "BAND_ROWS", 8)
+    monkeypatch.setattr(chain, "BAND_ROWS", 8)
 
     def stop(share):
         raise KeyError(share)

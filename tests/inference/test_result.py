@@ -8,8 +8,8 @@ from PIL import Image
 
 import retinashift
 from retinashift.imaging.files import ImageError, find_provenance, read_image
-from retinashift.inference.checkpoints import shipped_names
 from retinashift.inference.gate import CheckpointError
+from retinashift.inference.pipeline import shipped_names
 from retinashift.inference.record import make_record
 from retinashift.inference.settings import Sampling
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from retinashift.imaging.degradation.bicubic import bicubic_pillow
 from retinashift.imaging.files import read_image
-from retinashift.inference import streaming
+from retinashift.inference import chain
 from retinashift.inference.fidelity import value_limits
 from retinashift.inference.pictures import SampleMean, turn, turn_back
 from retinashift.inference.pipeline import ResShiftPipeline
@@ -77,7 +77,7 @@ def test_the_checkpoints_own_factor_changes_no_byte(tiny_pipeline, retina):
 def test_the_bands_do_not_show_in_a_smaller_result(scale, tiny_pipeline, monkeypatch):
     pipe, lr = tiny_pipeline(), np.random.default_rng(0).integers(0, 256, (61, 33, 3), dtype=np.uint8)
     whole = pipe(lr, scale=scale, back_projections=2).images[0].astype(int)
-    monkeypatch.setattr(streaming, "BAND_ROWS", 5)
+    monkeypatch.setattr(chain, "BAND_ROWS", 5)
     banded = pipe(lr, scale=scale, back_projections=2).images[0].astype(int)
     assert np.abs(banded - whole).max() <= 1
     assert (banded != whole).mean() < 0.001

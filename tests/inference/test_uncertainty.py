@@ -6,10 +6,11 @@ import torch
 from scipy import ndimage
 
 from retinashift.imaging.degradation.bicubic import bicubic_pillow
-from retinashift.inference import streaming
-from retinashift.inference.checkpoints import checkpoint_hash, open_checkpoint, uncertainty_hash
+from retinashift.inference import chain
+from retinashift.inference.checkpoints import open_checkpoint
 from retinashift.inference.gate import CheckpointError
 from retinashift.inference.pipeline import ResShiftPipeline
+from retinashift.inference.record import checkpoint_hash, uncertainty_hash
 from retinashift.inference.uncertainty import LEVELS, UNCALIBRATED, Calibration, Z, fit_quantiles
 from retinashift.models.uncertainty_head import LEAST, UncertaintyHead
 
@@ -32,7 +33,7 @@ def test_the_map_comes_with_the_default_result_which_stays_as_it_is(tiny_pipelin
 
 
 def test_the_map_does_not_depend_on_the_bands_nor_on_memory_that_runs_out(tiny_pipeline, monkeypatch):
-    pipeline, real = tiny_pipeline(head=True), streaming.LightStream.push
+    pipeline, real = tiny_pipeline(head=True), chain.LightStream.push
     whole = pipeline(lr_image(), output_uncertainty=True).sigma[0]
 
     def push(self, deviation, lq):
@@ -40,8 +41,8 @@ def test_the_map_does_not_depend_on_the_bands_nor_on_memory_that_runs_out(tiny_p
             raise MemoryError
         return real(self, deviation, lq)
 
-    monkeypatch.setattr(streaming, "BAND_ROWS", 9)
-    monkeypatch.setattr(streaming.LightStream, "push", push)
+    monkeypatch.setattr(chain, "BAND_ROWS", 9)
+    monkeypatch.setattr(chain.LightStream, "push", push)
     assert np.allclose(pipeline(lr_image(), output_uncertainty=True).sigma[0], whole, rtol=1e-4)
 
 

@@ -180,16 +180,11 @@ def upscale_source(
         progress=progress,
         **vars(options.sampling),
     )
-    upscaled, consistency = result.images[0], result.consistency[0]
+    upscaled = result.images[0]
     if alpha is not None:  # a mask is geometry, not retina: it is interpolated
         size = upscaled.shape[0], upscaled.shape[1]
         upscaled = np.dstack([upscaled, resize(np.ascontiguousarray(alpha), size, "bicubic")])
-    record = replace(
-        source.record,
-        consistency_db=None if consistency == float("inf") else round(consistency, 2),
-        bicubic_share=result.bicubic_share[0],
-        detail_factor=result.detail_factor[0],
-    )
+    record = result.measured(source.record)
     if record.bicubic_share:
         logger.warning("%s: %s, where the network's estimate contradicted it", source.place, record.returned())
     return Upscaled(source, target, upscaled, record, result.sigma[0] if result.sigma else None, options)

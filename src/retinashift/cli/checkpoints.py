@@ -33,7 +33,9 @@ def info(
 
     pipeline = open_pipeline(checkpoint, "cpu")
     from retinashift.data.leaks import read_trained_on
-    from retinashift.inference.checkpoints import DEFAULT, checkpoint_hash, shipped_names
+    from retinashift.inference.checkpoints import DEFAULT
+    from retinashift.inference.pipeline import shipped_names
+    from retinashift.inference.record import checkpoint_hash
 
     scheduler, denoiser, chain = pipeline.scheduler, pipeline.denoiser, pipeline.scheduler.config
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]

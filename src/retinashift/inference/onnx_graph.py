@@ -22,7 +22,6 @@ import torch
 from retinashift.imaging.degradation.bicubic import keys_cubic
 from retinashift.imaging.files import replace_file
 from retinashift.imaging.fundus import LUMA
-from retinashift.inference.checkpoints import checkpoint_hash
 from retinashift.inference.detail import BRIGHT, EDGE, SIXTH, Curve
 from retinashift.inference.fidelity import (
     CELL,
@@ -36,6 +35,7 @@ from retinashift.inference.fidelity import (
     spread_weights,
 )
 from retinashift.inference.pipeline import ResShiftPipeline
+from retinashift.inference.record import checkpoint_hash
 from retinashift.inference.self_check import FADE, LEVEL, NEAR, WIDEN
 from retinashift.models.uncertainty_head import LEAST, MOST, UncertaintyHead
 

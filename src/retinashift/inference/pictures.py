@@ -91,7 +91,7 @@ class Canvas:
         return int(self.image.nbytes)
 
     def write(self, rows: Tensor) -> None:
-        """The next rows, (1, 3, n, W). ValueError if a value is not finite: no picture may come of it."""
+        """The next rows, (1, 1 or 3, n, W). ValueError if a value is not finite: no picture may come of it."""
         if not rows.isfinite().all():
             raise ValueError("the result holds values that are not finite; use precision fp32, or another checkpoint")
         band = (rows[0] / 2 + 0.5).clamp(0, 1).cpu()
@@ -100,7 +100,7 @@ class Canvas:
         if self.output_type == "pt":
             self.image[:, here] = band
             return
-        array = band.mean(0).numpy() if self.prepared.grey else band.permute(1, 2, 0).numpy()
+        array = band[0].numpy() if self.prepared.grey else band.permute(1, 2, 0).numpy()
         self.image[here] = array if self.levels is None else np.rint(array * self.levels)
 
     def finished(self) -> Any:

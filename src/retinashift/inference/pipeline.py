@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_args
@@ -16,6 +17,7 @@ from torch import Tensor
 from retinashift.diffusion.noise import noise_seeds
 from retinashift.diffusion.process import TRANSITIONS
 from retinashift.diffusion.scheduler import ResShiftScheduler
+from retinashift.inference.chain import Chain
 from retinashift.inference.detail import check_curves, factor_at, finest_energy, scale_detail
 from retinashift.inference.fidelity import back_project_rows, value_limits
 from retinashift.inference.gate import NETWORKS, CheckpointError, check_finite, check_folder
@@ -24,6 +26,7 @@ from retinashift.inference.pictures import (
     Canvas,
     OutputType,
     Picture,
+    Prepared,
     SampleMean,
     as_list,
     measured_consistency,
@@ -31,16 +34,15 @@ from retinashift.inference.pictures import (
     turn,
     turn_back,
 )
-from retinashift.inference.progress import Listener, Report, StepEnd, StepWatch, at_step_end
+from retinashift.inference.progress import Listener, StepEnd, StepWatch, at_step_end
+from retinashift.inference.record import record_of_pixels
 from retinashift.inference.result import SRResult
 from retinashift.inference.self_check import Measure, SelfCheck
-from retinashift.inference.settings import Mode, Plan, Precision, Sampling
+from retinashift.inference.settings import Plan, Precision, Sampling
 from retinashift.inference.sizes import at_size, reduce_map
-from retinashift.inference.streaming import LightChain
 from retinashift.inference.tiles import LearnedCodec
 from retinashift.inference.uncertainty import Calibration, ScaleMap
-from retinashift.inference.whole import WholeChain
-from retinashift.models.adapters import adapter_in, add_adapter
+from retinashift.models.adapters import WEIGHTS, merge_adapter
 from retinashift.models.codec import Codec, PixelCodec, Upsampling
 from retinashift.models.light_net import LightNet
 from retinashift.models.swin_unet import SwinUNet
@@ -48,6 +50,13 @@ from retinashift.models.uncertainty_head import UncertaintyHead
 
 Denoiser = LightNet | SwinUNet
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+BUNDLED = Path(str(files("retinashift") / "weights"))
+"""The folder of the checkpoints that come with the package."""
+
+
+def shipped_names() -> list[str]:
+    """The bundled checkpoints, sorted."""
+    return sorted(entry.name for entry in BUNDLED.iterdir() if entry.is_dir())
 
 
 class ResShiftPipeline(DiffusionPipeline):
@@ -76,6 +85,9 @@ class ResShiftPipeline(DiffusionPipeline):
         bounded: whether values are held near those of the input, see `value_limits`; None is yes where the chain runs
             on pixels, and no with a learned codec.
         uncertainty_head: predicts the error of the default result, with `calibration`; or None.
+
+    Raises:
+        ValueError: a value outside what is allowed, or parts that do not belong together.
 
     >>> import numpy as np
     >>> pipe = ResShiftPipeline.from_shipped()
@@ -107,15 +119,18 @@ class ResShiftPipeline(DiffusionPipeline):
         uncertainty_head: UncertaintyHead | None = None,
     ):
         super().__init__()
-        if upsampling not in get_args(Upsampling):
-            raise ValueError(f"upsampling is {upsampling!r}; allowed are {', '.join(get_args(Upsampling))}")
-        if detail_transition not in TRANSITIONS:
-            raise ValueError(f"detail_transition is {detail_transition!r}; allowed are {', '.join(TRANSITIONS)}")
-        if check_measure is not None and check_measure not in get_args(Measure):
-            raise ValueError(f"check_measure is {check_measure!r}; allowed are {', '.join(get_args(Measure))}")
+        for name, value, allowed in (
+            ("upsampling", upsampling, get_args(Upsampling)),
+            ("detail_transition", detail_transition, tuple(TRANSITIONS)),
+            ("check_measure", check_measure or "off", get_args(Measure)),
+        ):
+            if value not in allowed:
+                raise ValueError(f"{name} is {value!r}; allowed are {', '.join(allowed)}")
         if not check_threshold > 0:
             raise ValueError(f"check_threshold is {check_threshold}; levels of 255 above 0 are needed")
         check_curves(detail_curves)
+        if denoiser.streams and codec is not None:
+            raise ValueError(f"{type(denoiser).__name__} runs on pixels; leave out the codec {type(codec).__name__}")
         if uncertainty_head is not None:
             read, given = (
                 {name: part.config.get(name) for name in ("width", "factor")} for part in (uncertainty_head, denoiser)
@@ -132,9 +147,10 @@ class ResShiftPipeline(DiffusionPipeline):
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **kwargs: Any) -> ResShiftPipeline:
-        """Load a checkpoint folder (or a hub name); keyword arguments are diffusers' (torch_dtype, revision, ...).
+        """Load a checkpoint folder (or a hub name); a folder with a LoRA adapter alone is x4 with it.
 
-        A folder that holds a LoRA adapter alone is `x4` with that adapter, and needs no peft.
+        Args:
+            kwargs: diffusers' (torch_dtype, revision, ...).
 
         Raises:
             CheckpointError: no checkpoint there, a class that is not ours, or weights that cannot be read, do not fit
@@ -147,13 +163,10 @@ class ResShiftPipeline(DiffusionPipeline):
             if here or len(names) != 1:
                 raise CheckpointError(f"no checkpoint folder at {folder} (a folder with model_index.json is expected)")
             path = Path(cls.download(str(folder), **kwargs))
-        if not (path / "model_index.json").exists() and (adapter := adapter_in(path)):
-            pipeline = cls.from_shipped(**kwargs)
-            try:
-                add_adapter(pipeline.denoiser, adapter)
-            except ValueError as error:
-                raise CheckpointError(f"{folder} cannot be loaded: {error}") from error
-            pipeline.drop_uncertainty()
+        adapter = next((place for place in (path, path / "adapter") if (place / WEIGHTS).is_file()), None)
+        if adapter is not None and not (path / "model_index.json").exists():
+            pipeline = cls.from_pretrained(BUNDLED / "x4", **kwargs)
+            pipeline.load_adapter(adapter)
             pipeline.register_to_config(_name_or_path=str(path))
             return pipeline
         check_folder(path, kwargs.get("variant"))
@@ -167,20 +180,16 @@ class ResShiftPipeline(DiffusionPipeline):
     @classmethod
     def from_shipped(cls, name: str = "x4", **kwargs: Any) -> ResShiftPipeline:
         """A checkpoint that comes with the package; CheckpointError for another name."""
-        from retinashift.inference.checkpoints import shipped_names  # which opens checkpoints by this class
-
         if name not in shipped_names():
             raise CheckpointError(f"no checkpoint named {name!r} is bundled; there are {', '.join(shipped_names())}")
-        return cls.from_pretrained(Path(str(files("retinashift") / "weights" / name)), **kwargs)
+        return cls.from_pretrained(BUNDLED / name, **kwargs)
 
     def load_adapter(self, folder: str | Path) -> None:
         """Merge a LoRA adapter into the denoiser: the folder `adapter/` of a checkpoint trained with `lora.rank`.
 
         Raises:
-            CheckpointError: there is none, it does not fit this denoiser, or the extra `lora` is not installed.
+            CheckpointError: there is none, or it does not fit this denoiser.
         """
-        from retinashift.models.adapters import merge_adapter
-
         try:
             merge_adapter(self.denoiser, Path(folder))
         except ValueError as error:
@@ -198,141 +207,123 @@ class ResShiftPipeline(DiffusionPipeline):
         image: Picture | Sequence[Picture],
         num_inference_steps: int | None = None,
         generator: torch.Generator | Sequence[torch.Generator] | None = None,
-        ensemble_size: int = 1,
         output_type: OutputType = "np",
-        back_projections: int | None = None,
-        memory: int | None = None,
-        precision: Precision = "auto",
-        callback: Report | None = None,
         progress: Listener | None = None,
-        mode: Mode | None = None,
-        output_uncertainty: bool = False,
-        scale: float | None = None,
-        longest_side: int | None = None,
-        turns: int = 1,
         callback_on_step_end: StepEnd | None = None,
         callback_on_step_end_tensor_inputs: Sequence[str] = ("latents",),
+        **settings: Any,
     ) -> SRResult:
-        """Enlarge one picture or several.
+        """Upscale one picture or several.
 
         Args:
             image: PIL image; array (H, W) or (H, W, 3), uint8, uint16 or float in [0, 1]; tensor (3, H, W) or
                 (B, 3, H, W), float in [0, 1]; or a list of these. Grey pictures pass as three equal channels, and
                 the mean of the result's channels comes back.
-            num_inference_steps: network calls a sample, 1..T; None is what the mode says.
-            mode: "faithful", one step: the posterior mean, nearest to the truth on average and smoother than it.
-                "realistic", the checkpoint's `detail_steps` and `detail_gain`: a sample, with detail as sharp as that
-                of photographs and often in another place. None is the checkpoint's default number of steps.
+            num_inference_steps, settings: fields of `Sampling`: mode, scale, ensemble_size, precision, memory, ...
             generator: source of the noise; a list gives one to each image. None is a generator seeded 0. Every image
                 gets the same noise stream, so that a result does not depend on the images beside it. One step draws no
                 noise: its result is a function of the photograph, and the generator is not read.
-            ensemble_size: samples whose mean is returned. Their number costs time, not memory.
-            scale, longest_side, turns, precision: see `Sampling`.
-            output_uncertainty: also return the error to expect of each pixel (`sigma`), from the same call; for the
-                one-step result of a checkpoint with an uncertainty head.
             output_type: "np" (the input's depth; float for float), "pil" (8 bit), "pt" (float (3, H, W) in [0, 1]).
-            back_projections: how often the result is brought into line with the input, so that it gives the input when
-                it is reduced again; 0 leaves the network's own estimate, None is the checkpoint's default.
-            memory: bytes that the process (on a GPU: its part of that) may hold; None is half of what is free. Pictures
-                are computed in bands of rows, and only the result is held whole; less memory means thinner bands. A
-                `SwinUNet` looks at the whole picture as long as that fits, else at tiles that are blended.
-            callback: called after each step with {"image", "member", "step", "steps", "x0", "x_t"}.
-            callback_on_step_end: as in diffusers, called after each step with (pipeline, step, timestep, tensors).
-            callback_on_step_end_tensor_inputs: its tensors, "latents" (x_t) and "x0". They are read only: parts of the
-                picture are further on in the chain already.
             progress: called with the share of the work that is done, 0..1, after each band of rows of each step; what
                 it raises ends the work.
+            callback_on_step_end: as in diffusers, called after each step with (pipeline, step, timestep, tensors).
+            callback_on_step_end_tensor_inputs: its tensors, "latents" (x_t) and "x0", (1, C, h, w) in the space of the
+                chain. They are read only: parts of the picture are further on in the chain already.
 
         Raises:
             ValueError: an argument outside what is allowed, named.
         """
-        # 1. Check the arguments
-        settings = Sampling(
-            mode=mode, num_inference_steps=num_inference_steps, ensemble_size=ensemble_size, precision=precision,
-            output_uncertainty=output_uncertainty, back_projections=back_projections, memory=memory,
-            scale=scale, longest_side=longest_side, turns=turns,
-        )  # fmt: skip
-        plan, images = self.plan(settings), as_list(image)
+        chosen = Sampling(num_inference_steps=num_inference_steps, **settings)
+        plan, pictures = self.plan(chosen), as_list(image)
         if output_type not in get_args(OutputType):
             raise ValueError(f"output_type is {output_type!r}; allowed are {', '.join(get_args(OutputType))}")
+        report = None
         if callback_on_step_end is not None:
-            callback = at_step_end(self, callback_on_step_end, callback_on_step_end_tensor_inputs, callback)
-        calibration = self.calibration if output_uncertainty else None
-        device, factor, budget = self._execution_device, self.config.scale, spare_memory(self._execution_device, memory)
-        autocast = AUTOCAST[self.used_precision(precision)]
+            report = at_step_end(self, callback_on_step_end, callback_on_step_end_tensor_inputs)
+        seeds = noise_seeds(generator, len(pictures)) if plan.noise else [None] * len(pictures)
+        device, autocast = self._execution_device, AUTOCAST[self.used_precision(chosen.precision)]
+        memory = spare_memory(device, chosen.memory)
         self.scheduler.set_timesteps(plan.steps, transition=plan.transition)
-        result = SRResult([], [], [], [] if output_uncertainty else None)
-        samples = ensemble_size * turns
-        parts = len(images) * samples
-
-        # Image by image: sizes may differ, and the activations of one image already fill a processor
-        seeds = noise_seeds(generator, len(images)) if plan.noise else [None] * len(images)
-        for number, (picture, seed) in enumerate(zip(images, seeds, strict=True)):
-            # 2. Prepare the input, and what the result is written into
+        watch = StepWatch(len(pictures) * chosen.ensemble_size * chosen.turns, report, progress)
+        result = SRResult([], [], [], [] if chosen.output_uncertainty else None)
+        result.account = partial(record_of_pixels, self, chosen, pictures, generator)
+        # one by one: sizes may differ, and the activations of one picture already fill a processor
+        for picture, seed in zip(pictures, seeds, strict=True):
             prepared = prepare(picture, device, self.denoiser.dtype)
-            lr = prepared.lr.float()  # (1, 3, h, w) in [-1, 1]
-            native = lr.shape[-2] * factor, lr.shape[-1] * factor
-            size = settings.size_of(lr.shape[-2], lr.shape[-1], factor)
-            canvas = Canvas(prepared, size, output_type)
-            channels = 1 if prepared.grey else 3
-            mean = SampleMean((channels, *native)) if samples > 1 else None
-            scales = ScaleMap(lr.shape[-2], lr.shape[-1], factor) if calibration else None
-            kept = sum(held.nbytes for held in (canvas, mean, scales) if held)  # on a GPU they lie elsewhere
-            room = max(0, budget - kept) if device.type == "cpu" else budget
-            check, limits = self._self_check(lr), value_limits(lr) if self._bounded else None
-            curve = (self.config.detail_curves or {}).get(plan.curve)
-            detail = factor_at(curve, finest_energy(lr)) if curve else 1.0
-            inside = plan.detail_gain != 1  # the chain amplifies what a sample adds to its mean
-
             with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
-                for way in range(turns):
-                    # 3. Encode, turned one way: y0 is the interpolated input in the space of the chain
-                    seen = turn(lr, way)  # (1, 3, h, w) or (1, 3, w, h)
-                    checked = self._self_check(seen) if way else check
-                    bounds = limits and (turn(limits[0], way), turn(limits[1], way))
-                    gain = plan.detail_gain * (detail if inside else 1)
-                    chain = self._chain(turn(prepared.lr, way), seed, gain, None if way else scales)
-                    for member in range(ensemble_size):
-                        done = way * ensemble_size + member
-                        span = (number * samples + done) / parts, (number * samples + done + 1) / parts
-                        report = self._report(callback, number, done)
-                        watch = StepWatch(seen.shape[-2], plan.steps, span, report, progress)
-                        # 4. Sample and decode, rows as they come
-                        rows = chain.bands(member, room, watch)  # (1, 3, n*factor, w*factor) each
-                        # 5. Return to bicubic what contradicts the input
-                        rows = checked.rows(rows)  # (1, 3, n*factor, w*factor)
-                        if detail != 1 and not inside:
-                            rows = scale_detail(rows, seen, factor, self.config.upsampling, detail)
-                        # 6. Project back onto the input, of 8 bits onto what rounds to it; a smaller result in 8
-                        if prepared.grey:
-                            rows = (band.mean(1, keepdim=True).expand_as(band) for band in rows)
-                        cell = checked.cell if prepared.levels == 255 else None
-                        times = plan.back_projections if size == native else 0
-                        rows = back_project_rows(rows, seen, factor, times, bounds, cell)
-                        # 7. Average the samples
-                        if mean:
-                            mean.add((band.mean(1, keepdim=True) if prepared.grey else band for band in rows), way)
-                    if way:
-                        check.returned = torch.maximum(check.returned, turn_back(checked.returned, way))
-                # 8. Reduce to the size that is wanted, and convert to the form of the output
-                rows = mean.bands() if mean else rows
-                for band in rows if size == native else at_size(rows, lr, native, size, plan.back_projections, limits):
-                    canvas.write(band)
-                if scales and calibration and result.sigma is not None:
-                    scales.flatten(lr)
-                    sigma = check.mark(scales.values.mul_(calibration.factor).numpy())  # (h*factor, w*factor)
-                    result.sigma.append(sigma if size == native else reduce_map(sigma, size))
-            del chain, rows, mean  # the measurement needs their memory
-
-            # 9. Measure
-            result.images.append(canvas.finished())
+                self._upscale(prepared, chosen, plan, seed, output_type, memory, watch, result)
             result.consistency.append(measured_consistency(result.images[-1], prepared))
-            result.bicubic_share.append(check.share())
-            result.detail_factor.append(round(detail, 4))
-        from retinashift.inference.record import account_of  # which hashes checkpoints of this class
-
-        result.account = account_of(self, settings, images, generator)
         return result
+
+    def _upscale(
+        self,
+        prepared: Prepared,
+        settings: Sampling,
+        plan: Plan,
+        seed: int | None,
+        output_type: OutputType,
+        memory: int,
+        watch: StepWatch,
+        result: SRResult,
+    ) -> None:
+        """The road of one picture, in bands of rows from the input to the canvas; adds to `result`."""
+        # 1. What rows are written into
+        factor, upsampling = self.config.scale, self.config.upsampling
+        lr = prepared.lr.float()  # (1, 3, h, w) in [-1, 1]
+        height, width = lr.shape[-2:]
+        native, size = (height * factor, width * factor), settings.size_of(height, width, factor)
+        canvas, channels = Canvas(prepared, size, output_type), 1 if prepared.grey else 3
+        mean = SampleMean((channels, *native)) if settings.ensemble_size * settings.turns > 1 else None
+        scales = ScaleMap(height, width, factor) if settings.output_uncertainty else None
+        if lr.device.type == "cpu":  # on a GPU they lie elsewhere
+            memory = max(0, memory - sum(held.nbytes for held in (canvas, mean, scales) if held))
+        # 2. How strong the detail may be: of a sample that the chain itself amplifies, or of the estimate
+        curve = (self.config.detail_curves or {}).get(plan.curve)
+        detail = factor_at(curve, finest_energy(lr)) if curve else 1.0
+        gain, after = (1.0, detail) if plan.detail_gain == 1 else (plan.detail_gain * detail, 1.0)
+        check = self._self_check(lr)
+        rows: Iterator[Tensor] = iter(())
+
+        for way in range(settings.turns):
+            # 3. Encode, turned one way
+            seen = turn(lr, way)  # (1, 3, h, w) or (1, 3, w, h)
+            checked = self._self_check(seen) if way else check
+            uncertainty = (self.uncertainty_head, scales) if scales and not way else None
+            turned = turn(prepared.lr, way)
+            chain = Chain(
+                self.denoiser, self.scheduler, self.image_codec, turned, factor, upsampling, seed, gain, uncertainty
+            )
+            given = seen[:, :channels]
+            limits = value_limits(given) if self._bounded else None
+            for member in range(settings.ensemble_size):
+                # 4. Sample and decode, and return to bicubic what contradicts the input
+                rows = checked.rows(chain.bands(member, memory, watch))  # (1, 3, n*factor, w*factor) each
+                if after != 1:
+                    rows = scale_detail(rows, seen, factor, upsampling, after)
+                if prepared.grey:
+                    rows = (band.mean(1, keepdim=True) for band in rows)  # (1, 1, n*factor, w*factor)
+                # 5. Project back onto the input, of 8 bits onto what rounds to it; a smaller result in 6
+                cell = checked.cell if prepared.levels == 255 else None
+                times = plan.back_projections if size == native else 0
+                rows = back_project_rows(rows, given, factor, times, limits, cell)
+                if mean:
+                    mean.add(rows, way)
+            check.returned = torch.maximum(check.returned, turn_back(checked.returned, way))
+
+        # 6. Reduce to the size that is wanted, and convert to the form of the output
+        rows = mean.bands() if mean else rows
+        if size != native:
+            given = lr[:, :channels]
+            limits = value_limits(given) if self._bounded else None
+            rows = at_size(rows, given, native, size, plan.back_projections, limits)
+        for band in rows:
+            canvas.write(band)
+        result.images.append(canvas.finished())
+        if scales and self.calibration and result.sigma is not None:
+            sigma = check.mark(scales.sigma(lr, self.calibration))  # (h*factor, w*factor)
+            result.sigma.append(sigma if size == native else reduce_map(sigma, size))
+        result.bicubic_share.append(check.share())
+        result.detail_factor.append(round(detail, 4))
 
     @property
     def image_codec(self) -> Codec:
@@ -346,7 +337,7 @@ class ResShiftPipeline(DiffusionPipeline):
         return (
             f"ResShiftPipeline x{config.scale}, {self.name_or_path or 'not saved'}\n"
             f"  denoiser  {type(net).__name__}, {count:,} parameters, {net.dtype} on {self.device}\n"
-            f"  codec     {self.image_codec if self.image_codec.lossless else type(self.codec).__name__}\n"
+            f"  codec     {self.image_codec}\n"
             f"  chain     {chain.num_train_timesteps} steps, kappa {chain.kappa}, predicts {chain.prediction_type}\n"
             f"  defaults  steps {config.default_steps}, back-projections {config.back_projections}"
         )
@@ -370,21 +361,6 @@ class ResShiftPipeline(DiffusionPipeline):
         if self.uncertainty_head is None or self.config.calibration is None:
             return None
         return Calibration.from_config(self.config.calibration)
-
-    def _chain(
-        self, lr: Tensor, seed: int | None, detail_gain: float, scales: ScaleMap | None = None
-    ) -> LightChain | WholeChain:
-        """The samples of one picture, lr (1, 3, h, w): by bands where the network streams, else whole."""
-        net, codec, config = self.denoiser, self.image_codec, self.config
-        if net.streams and isinstance(codec, PixelCodec):
-            uncertainty = (self.uncertainty_head, scales) if scales else None
-            return LightChain(net, self.scheduler, codec, lr, config.upsampling, seed, detail_gain, uncertainty)
-        return WholeChain(net, self.scheduler, codec, lr, config.scale, config.upsampling, seed, detail_gain)
-
-    @staticmethod
-    def _report(callback: Report | None, image: int, member: int) -> Report | None:
-        """The callback, told which image and sample a step belongs to."""
-        return None if callback is None else lambda state: callback({"image": image, "member": member} | state)
 
     def _self_check(self, lr: Tensor) -> SelfCheck:
         measure: Measure = self.config.check_measure or ("value" if self.image_codec.lossless else "off")

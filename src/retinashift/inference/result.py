@@ -34,7 +34,17 @@ class SRResult(BaseOutput):
     sigma: list[np.ndarray] | None = None
     detail_factor: list[float] = field(default_factory=list)
     account: Callable[[int], Provenance] | None = None
-    """The provenance record of the image of a number, but for what was measured of it."""
+    """The provenance record of the image of a number, but for what `measured` adds."""
+
+    def measured(self, record: Provenance, number: int = 0) -> Provenance:
+        """A record with what was measured of the image of a number."""
+        decibel = self.consistency[number]
+        return replace(
+            record,
+            consistency_db=None if decibel == float("inf") else round(decibel, 2),
+            bicubic_share=self.bicubic_share[number],
+            detail_factor=self.detail_factor[number],
+        )
 
     def save(self, path: str | Path, number: int = 0, *, overwrite: bool = False) -> None:
         """Write an image with its provenance record, as the command does; the suffix decides the format.
@@ -48,13 +58,9 @@ class SRResult(BaseOutput):
             ValueError: the image is not of 8 or 16 bit.
             ImageError: the file exists, its folder does not, or the format cannot hold the image.
         """
-        image, record = self.images[number], None
+        image = self.images[number]
         kind = "uint8" if isinstance(image, Image.Image) else str(image.dtype)
         if kind not in ("uint8", "uint16"):
             raise ValueError(f"image {number} is {kind}; upscale a picture of 8 or 16 bit, as output_type np or pil")
-        if self.account is not None:
-            measured = self.consistency[number]
-            decibel = None if measured == float("inf") else round(measured, 2)
-            share, detail = self.bicubic_share[number], self.detail_factor[number]
-            record = replace(self.account(number), consistency_db=decibel, bicubic_share=share, detail_factor=detail)
+        record = self.measured(self.account(number), number) if self.account else None
         write_image(path, np.asarray(image), overwrite=overwrite, provenance=record)

@@ -1,4 +1,4 @@
-"""Pictures in tiles that overlap and are blended without seams; a learned codec on pictures of any size.
+"""Pictures in tiles that overlap and are blended without seams, for networks that do not stream and learned codecs.
 
 Group norms see less in a tile than in the whole picture, so a tile can be a little brighter or darker. Blending makes
 that a slope instead of a step.
@@ -6,104 +6,114 @@ that a slope instead of a step.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from retinashift.inference.memory import out_of_memory
+
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.vq_model import VQModel
 
+MARGIN = 16
+"""Positions of the state that a tile of a network reads beyond what it keeps."""
 WHOLE_UP_TO = 128 * 128
 """Positions of a latent that a learned codec sees as a whole. Its attention grows with the square of the area."""
-SIDE, MARGIN = 80, 8
-"""Of a larger latent, in positions: what a tile keeps, and how far it reads into its neighbours."""
+CODEC_SIDE, CODEC_MARGIN = 80, 8
+"""Of a larger latent, in positions: what a tile keeps at most, and how far it reads into its neighbours."""
+
+Cut = Callable[[Tensor, int], Tensor]
+"""The part of a picture that belongs to a tile; the number is how many times finer than the grid the picture is."""
 
 
-@dataclass(frozen=True)
-class Tile:
-    """A piece of the grid: rows and columns that are read, and those in the middle of them that are kept."""
-
-    read: tuple[slice, slice]
-    kept: tuple[slice, slice]
-
-
-def plan_tiles(height: int, width: int, side: int, margin: int) -> list[Tile]:
-    """Tiles that keep every position once, row by row.
+def blend_tiles(work: Callable[[Cut], Tensor], size: tuple[int, int], side: int, margin: int, scale: int = 1) -> Tensor:
+    """The results of `work` on tiles of a grid, blended: where tiles overlap, one fades into the other.
 
     Args:
-        height, width: of the grid.
+        work: is given a function that cuts the tile out of a picture; returns (B, C, h*scale, w*scale), where h and w
+            are the sides of the tile.
+        size: height and width of the grid.
         side: largest side of what a tile keeps, at least 1.
-        margin: how far a tile reads beyond what it keeps, cut at the border of the grid.
-    """
-    if side < 1 or margin < 0:
-        raise ValueError(f"side is {side} and margin {margin}; at least 1 and 0 are needed")
-    return [
-        Tile(
-            (_widened(top, bottom, margin, height), _widened(left, right, margin, width)),
-            (slice(top, bottom), slice(left, right)),
-        )
-        for top, bottom in _spans(height, side)
-        for left, right in _spans(width, side)
-    ]
-
-
-def blend_tiles(work: Callable[[Tile], Tensor], tiles: list[Tile], height: int, width: int, scale: int = 1) -> Tensor:
-    """The results of `work` on every tile, blended: where tiles overlap, one fades into the other.
-
-    Args:
-        work: returns for a tile (B, C, h*scale, w*scale), where h and w are the sides of what the tile reads.
-        tiles: of a grid of height x width; only neighbours may overlap.
+        margin: how far a tile reads beyond that; only neighbours may overlap.
         scale: positions of the result for each of the grid.
 
     Returns:
         (B, C, height*scale, width*scale)
     """
+    if side < 1 or margin < 0:
+        raise ValueError(f"side is {side} and margin {margin}; at least 1 and 0 are needed")
     total: Tensor | None = None
-    for tile in tiles:
-        part = work(tile)  # (B, C, h*scale, w*scale)
-        if total is None:
-            total = part.new_zeros(*part.shape[:2], height * scale, width * scale)
-        down, across = (
-            _ramp(read, kept, scale, side * scale, part)
-            for read, kept, side in zip(tile.read, tile.kept, (height, width), strict=True)
-        )
-        rows, columns = scaled(tile.read, scale)
-        total[..., rows, columns] += part * (down[:, None] * across)
+    for rows, down in _spans(size[0], side, margin, scale):
+        for columns, across in _spans(size[1], side, margin, scale):
+
+            def cut(x: Tensor, finer: int, rows: slice = rows, columns: slice = columns) -> Tensor:
+                return x[..., _finer(rows, finer), _finer(columns, finer)]
+
+            part = work(cut)  # (B, C, h*scale, w*scale)
+            if total is None:
+                total = part.new_zeros(*part.shape[:2], *(scale * length for length in size))
+            cut(total, scale).add_(part * (down[:, None] * across).to(part))
     assert total is not None
     return total
 
 
-def scaled(read: tuple[slice, slice], scale: int) -> tuple[slice, slice]:
-    """Rows and columns on a grid that is `scale` times finer."""
-    rows, columns = (slice(part.start * scale, part.stop * scale) for part in read)
-    return rows, columns
-
-
-def _ramp(read: slice, kept: slice, scale: int, length: int, like: Tensor) -> Tensor:
-    """Weights along one side of a tile, (n,): up and down over its overlaps, so that neighbours add up to 1."""
-    start, stop = read.start * scale, read.stop * scale
-    place = torch.arange(start, stop, device=like.device, dtype=torch.float32) + 0.5
-    weight = torch.ones_like(place)
-    if start > 0:
-        weight = weight * ((place - start) / (2 * (kept.start * scale - start))).clamp(max=1)
-    if stop < length:
-        weight = weight * ((stop - place) / (2 * (stop - kept.stop * scale))).clamp(max=1)
-    return weight.to(like.dtype)
-
-
-def _spans(length: int, side: int) -> list[tuple[int, int]]:
-    """Nearly equal spans of at most `side` that cover 0..length."""
+def _spans(length: int, side: int, margin: int, scale: int) -> Iterator[tuple[slice, Tensor]]:
+    """What each tile reads along one side of a grid, and its weights on the finer grid: neighbours add up to 1."""
     count = -(-length // side)
-    edges = [length * i // count for i in range(count + 1)]
-    return list(pairwise(edges))
+    for start, stop in pairwise(length * i // count for i in range(count + 1)):  # nearly equal, what tiles keep
+        first, last = max(0, start - margin), min(length, stop + margin)
+        place = torch.arange(first * scale, last * scale) + 0.5
+        weight = torch.ones_like(place)
+        if first > 0:
+            weight = weight * ((place - first * scale) / (2 * (start - first) * scale)).clamp(max=1)
+        if last < length:
+            weight = weight * ((last * scale - place) / (2 * (last - stop) * scale)).clamp(max=1)
+        yield slice(first, last), weight
 
 
-def _widened(start: int, stop: int, margin: int, length: int) -> slice:
-    return slice(max(0, start - margin), min(length, stop + margin))
+def _finer(span: slice, scale: int) -> slice:
+    return slice(span.start * scale, span.stop * scale)
+
+
+def planned_side(net: Any, memory: int) -> int:
+    """Side of the largest square of whole windows of the state that fits into `memory` bytes, and no tile too small."""
+    side = int((memory / net.bytes_per_position) ** 0.5)
+    return max(_smallest(net), side // net.size_multiple * net.size_multiple)
+
+
+def predict_by_tiles(predict: Callable[[Tensor, Tensor], Tensor], net: Any, x: Tensor, lq: Tensor, side: int) -> Tensor:
+    """`predict(x, lq)` of the whole picture, in squares of at most `side` positions of the state.
+
+    Args:
+        predict: one call of the network.
+        x: the state, (B, C, h, w). lq: the condition, (B, 3, h*r, w*r), r the network's `lq_ratio`.
+        side: see `planned_side`. Where memory runs out it is halved.
+
+    Raises:
+        MemoryError: one tile of the smallest size is too much.
+    """
+    height, width = x.shape[-2:]
+    while True:
+        try:
+            if height * width <= side * side:
+                return predict(x, lq)
+            work = lambda cut: predict(cut(x, 1), cut(lq, net.lq_ratio))  # noqa: E731
+            return blend_tiles(work, (height, width), side - 2 * MARGIN, MARGIN)
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            if side <= _smallest(net):
+                raise MemoryError("memory does not suffice for one tile of the picture; close other programs") from None
+            side = max(_smallest(net), side // 2 // net.size_multiple * net.size_multiple)
+
+
+def _smallest(net: Any) -> int:
+    """Of a tile: its middle must be wide enough that its neighbours do not meet."""
+    return int(-(-6 * MARGIN // net.size_multiple) * net.size_multiple)
 
 
 @dataclass(frozen=True)
@@ -124,47 +134,29 @@ class LearnedCodec:
     def multiple(self) -> int:
         return int(2 ** (len(self.network.config.block_out_channels) - 1))
 
-    def encode(self, image: Tensor, side: int | None = None) -> Tensor:
+    def encode(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) in [-1, 1] -> the latent, (B, C, H/f, W/f), not quantised.
-
-        Args:
-            side: of the tiles in positions of the latent; None decides by size.
 
         Raises:
             ValueError: H or W is no multiple of f, `multiple`.
         """
-        factor = self.multiple
-        height, width = image.shape[-2:]
+        factor, (height, width) = self.multiple, image.shape[-2:]
         if height % factor or width % factor:
             raise ValueError(f"image is {width}x{height}; both sides must be multiples of {factor} (pad it)")
-        grid = height // factor, width // factor
-        tiles = _codec_tiles(*grid, side)
-        if not tiles:
+        height, width = height // factor, width // factor
+        if height * width <= WHOLE_UP_TO:
             return self.network.encode(image).latents
-        return blend_tiles(lambda tile: self.network.encode(_piece(image, tile, factor)).latents, tiles, *grid)
+        return blend_tiles(
+            lambda cut: self.network.encode(cut(image, factor)).latents,
+            (height, width), CODEC_SIDE, CODEC_MARGIN,
+        )  # fmt: skip
 
-    def decode(self, latent: Tensor, side: int | None = None) -> Tensor:
-        """The latent, (B, C, h, w), quantised first -> (B, 3, h*f, w*f) in about [-1, 1]. `side` as in `encode`."""
+    def decode(self, latent: Tensor) -> Tensor:
+        """The latent, (B, C, h, w), quantised first -> (B, 3, h*f, w*f) in about [-1, 1]."""
         height, width = latent.shape[-2:]
-        tiles = _codec_tiles(height, width, side)
-        if not tiles:
+        if height * width <= WHOLE_UP_TO:
             return self.network.decode(latent).sample
-
-        def one(tile: Tile) -> Tensor:
-            return self.network.decode(_piece(latent, tile, 1)).sample  # (B, 3, n*f, m*f)
-
-        return blend_tiles(one, tiles, height, width, self.multiple)
-
-
-def _codec_tiles(height: int, width: int, side: int | None) -> list[Tile]:
-    """No tiles if the picture is taken as a whole."""
-    if side is None and height * width <= WHOLE_UP_TO:
-        return []
-    if side is not None and side < 4 * MARGIN:  # the last ones may keep half of it, and only neighbours may overlap
-        raise ValueError(f"side is {side}; it must be at least {4 * MARGIN}")
-    return plan_tiles(height, width, side or SIDE, MARGIN)
-
-
-def _piece(x: Tensor, tile: Tile, scale: int) -> Tensor:
-    rows, columns = scaled(tile.read, scale)
-    return x[..., rows, columns]
+        return blend_tiles(
+            lambda cut: self.network.decode(cut(latent, 1)).sample,
+            (height, width), CODEC_SIDE, CODEC_MARGIN, self.multiple,
+        )  # fmt: skip

@@ -49,8 +49,16 @@ class ScaleMap:
         """The rows come again from the top."""
         self.row = 0
 
-    def flatten(self, lr: Tensor) -> None:
-        """Set the least scale where the 5x5 input pixels around are equal: nothing there can be misplaced.
+    def write(self, log_scale: Tensor) -> None:
+        """The next rows, (1, factor**2, n, w), logarithms."""
+        rows = F.pixel_shuffle(log_scale, self.factor)[0, 0].exp()  # (n*factor, W)
+        self.values[self.row : self.row + len(rows)] = rows.cpu()
+        self.row += len(rows)
+
+    def sigma(self, lr: Tensor, calibration: Calibration) -> np.ndarray:
+        """The standard deviation of each pixel, (H, W), in the memory of the scales.
+
+        Where the 5x5 input pixels around are equal it is the least: nothing there can be misplaced.
 
         Args:
             lr: the input, (1, 3, h, w).
@@ -59,12 +67,7 @@ class ScaleMap:
         flat = (span.amax(1, keepdim=True) == 0).float()  # (1, 1, h, w)
         flat = F.interpolate(flat, scale_factor=self.factor)[0, 0].cpu()
         self.values[flat > 0] = math.exp(LEAST)
-
-    def write(self, log_scale: Tensor) -> None:
-        """The next rows, (1, factor**2, n, w), logarithms."""
-        rows = F.pixel_shuffle(log_scale, self.factor)[0, 0].exp()  # (n*factor, W)
-        self.values[self.row : self.row + len(rows)] = rows.cpu()
-        self.row += len(rows)
+        return self.values.mul_(calibration.factor).numpy()
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""LoRA adapters of a denoiser, by diffusers' `PeftAdapterMixin`: small matrices beside frozen weights.
+"""LoRA adapters of a denoiser: small matrices beside frozen weights. They are trained by diffusers' `PeftAdapterMixin`.
 
 Source: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models" (ICLR 2022).
 """
@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from retinashift.models.light_net import LightNet
 from retinashift.models.swin_unet import SwinUNet
 
 WEIGHTS = "pytorch_lora_weights.safetensors"
 """The one file of an adapter folder, as diffusers names it; its header holds rank, alpha and the adapted layers."""
-_PEFT_WEIGHTS, _PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"  # what earlier versions wrote
+_PEFT_WEIGHTS, _PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"  # as peft itself names them
 _HEADER = "lora_adapter_metadata"
 Network = TypeVar("Network", LightNet, SwinUNet)
 
@@ -31,15 +33,23 @@ def add_lora(net: LightNet | SwinUNet, rank: int, alpha: float, seed: int = 0) -
         ValueError: peft is not installed.
     """
     config = _peft().LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(net.lora_targets))
+    from diffusers.loaders.peft import PeftAdapterMixin  # to import it takes as long as torch
+
+    adapted: Any = net
+    adapted.__class__ = type(type(net).__name__, (type(net), PeftAdapterMixin), {})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # peft draws from the global generator
-        _adaptable(net).add_adapter(config)
+        adapted.add_adapter(config)
 
 
 def merged(net: Network) -> Network:
     """A plain network that computes what `net` with its adapters computes; `net` stays as it is."""
     net = copy.deepcopy(net)
-    _merge(net)
+    state, config = _peft().get_peft_model_state_dict(net), net.peft_config["default"].to_dict()
+    net.unload_lora()
+    net.__class__ = type(net).__bases__[0]
+    net.requires_grad_(True)
+    _add(net, state, config)
     return net
 
 
@@ -53,76 +63,43 @@ def save_adapter(net: LightNet | SwinUNet, folder: Path) -> None:
 
 
 def merge_adapter(net: LightNet | SwinUNet, folder: Path) -> None:
-    """Merge saved adapters into the network that they were trained beside, in place.
+    """Add saved adapters to the weights that they were trained beside, in place; needs no peft.
 
     Raises:
-        ValueError: there are none in the folder, they do not fit this network, or peft is not installed.
+        ValueError: there are none in the folder, or they do not fit this network, which then stays as it is.
     """
-    peft, former = _peft(), (folder / _PEFT_WEIGHTS).is_file()
-    path = folder / (_PEFT_WEIGHTS if former else WEIGHTS)
+    path = folder / (WEIGHTS if (folder / WEIGHTS).is_file() else _PEFT_WEIGHTS)
     if not path.is_file():
         raise ValueError(f"{folder} holds no adapter ({WEIGHTS})")
     try:
         state = load_file(path)
+        with safe_open(path, framework="pt") as contents:
+            header = (contents.metadata() or {}).get(_HEADER)
     except SafetensorError as error:
         raise ValueError(f"{path}: damaged ({error})") from None
-    known = {name.removesuffix(".weight") for name in net.state_dict()}
-    strange = sorted(name for name in state if name.partition(".lora_")[0] not in known)
-    if strange:
-        raise ValueError(f"{folder} does not fit this network: it has no {', '.join(strange[:3])}")
     try:
-        if former:
-            config = json.loads((folder / _PEFT_CONFIG).read_text(encoding="utf-8"))
-            config = {name: value for name, value in config.items() if name in peft.LoraConfig.__dataclass_fields__}
-            _adaptable(net).load_lora_adapter(state, prefix=None, metadata=config)
-        else:
-            _adaptable(net).load_lora_adapter(folder, weight_name=WEIGHTS, prefix=None)
-    except (RuntimeError, OSError, TypeError) as error:  # of another rank than stated, or without its settings
+        _add(net, state, json.loads(header or (folder / _PEFT_CONFIG).read_text(encoding="utf-8")))
+    except (RuntimeError, OSError, ValueError, KeyError, TypeError, ArithmeticError) as error:
         raise ValueError(f"{folder} does not fit this network: {error}") from None
-    _merge(net)
 
 
-def adapter_in(folder: Path) -> Path | None:
-    """The file of the adapter that lies in a folder, or in its `adapter/`, as `save_adapter` writes it; or None."""
-    return next((file for file in (folder / WEIGHTS, folder / "adapter" / WEIGHTS) if file.is_file()), None)
-
-
-def add_adapter(net: LightNet | SwinUNet, path: Path) -> None:
-    """Add an adapter, a file as `save_adapter` writes it, to the weights of its layers; needs no peft.
-
-    Raises:
-        ValueError: it is damaged, or does not fit this network.
-    """
-    try:
-        state = {name: value.float() for name, value in load_file(path).items()}
-        with safe_open(path, framework="pt") as contents:
-            config = json.loads(contents.metadata()[_HEADER])
-        factor, layers = config["lora_alpha"] / config["r"], {name.partition(".lora_")[0] for name in state}
-        for layer in sorted(layers):
-            weight = net.get_submodule(layer).weight
-            change = state[f"{layer}.lora_B.weight"].flatten(1) @ state[f"{layer}.lora_A.weight"].flatten(1)
-            weight.data += (factor * change).view_as(weight).to(weight)  # (out, in, k, k)
-            if not weight.isfinite().all():
-                raise ValueError(f"{layer} is not finite")
-    except (SafetensorError, OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError) as error:
-        raise ValueError(f"the adapter {path} is damaged or of another network: {error}") from None
-
-
-def _merge(net: LightNet | SwinUNet) -> None:
-    net.fuse_lora()
-    net.unload_lora()
-    net.__class__ = type(net).__bases__[0]
-    net.requires_grad_(True)
-
-
-def _adaptable(net: LightNet | SwinUNet) -> Any:
-    """The network itself, given diffusers' methods for adapters only here: to import them takes as long as torch."""
-    _peft()
-    from diffusers.loaders.peft import PeftAdapterMixin
-
-    if not isinstance(net, PeftAdapterMixin):
-        net.__class__ = type(type(net).__name__, (type(net), PeftAdapterMixin), {})
-    return net
+def _add(net: LightNet | SwinUNet, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
+    """Add alpha / r * B A to the weight of each layer, all of them or none."""
+    weights = {name.removesuffix(".weight"): weight for name, weight in net.named_parameters()}
+    names = [f"{layer}.lora_{part}.weight" for layer in weights for part in "AB"]
+    if strange := sorted(set(state) - set(names)):
+        raise ValueError(f"it has no {', '.join(strange[:3])}")
+    if kinds := [kind for kind in ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern") if config.get(kind)]:
+        raise ValueError(f"{', '.join(kinds)} cannot be merged")
+    changes = {}
+    for layer, weight in weights.items():
+        if f"{layer}.lora_A.weight" in state:
+            a, b = (state[f"{layer}.lora_{part}.weight"].float().flatten(1) for part in "AB")
+            changes[layer] = (config["lora_alpha"] / config["r"] * (b @ a)).view_as(weight)  # (out, in, k, k)
+            if not changes[layer].isfinite().all():
+                raise ValueError(f"{layer} would not be finite")
+    for layer, change in changes.items():
+        weights[layer].data += change.to(weights[layer])
 
 
 def _peft() -> Any:

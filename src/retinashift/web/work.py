@@ -143,24 +143,30 @@ class Worker:
         scheduler, codec, last = pipeline.scheduler, pipeline.image_codec, len(pipeline.scheduler)
         pixels = shown(decode_image(upload[1], upload[0], self.settings.max_pixels).pixels)
         top, left = (max(0, (side - CHAIN_SIDE) // 2) for side in pixels.shape[:2])
-        lr, steps = pixels[top : top + CHAIN_SIDE, left : left + CHAIN_SIDE], list[dict[str, Any]]()
+        lr, steps = pixels[top : top + CHAIN_SIDE, left : left + CHAIN_SIDE], list[dict[str, torch.Tensor]]()
         bicubic = enlarge(lr, pipeline.config.scale, "bicubic")
 
         def picture(x: torch.Tensor) -> np.ndarray:
             image = codec.decode(x)[0, :, : bicubic.shape[0], : bicubic.shape[1]].float()
             return ((image / 2 + 0.5).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
 
+        def keep(pipeline: ResShiftPipeline, step: int, timestep: int, tensors: dict[str, torch.Tensor]) -> None:
+            steps.append(tensors)
+
         with torch.inference_mode():
             y0 = torch.from_numpy(bicubic).permute(2, 0, 1)[None].to(pipeline.device, pipeline.denoiser.dtype)
             y0 = codec.encode(pad_to_multiple(y0 / 127.5 - 1, codec.multiple))
             noise = noise_of(noise_seeds(torch.Generator().manual_seed(options.seed), 1)[0], 0, y0)(0)
             seeded = torch.Generator().manual_seed(options.seed)
-            pipeline(lr, last, generator=seeded, back_projections=0, callback=steps.append, progress=tell)
+            pipeline(
+                lr, last, seeded, back_projections=0, progress=tell,
+                callback_on_step_end=keep, callback_on_step_end_tensor_inputs=("latents", "x0"),
+            )  # fmt: skip
             start = picture(scheduler.init_noise(y0, noise=noise))
             frames = {f"x{last}, the noisy start": start, "y0, enlarged bicubically": bicubic}
             for t, step in zip(range(last - 1, -1, -1), steps, strict=True):
                 frames |= {f"estimate of x0 at step {t + 1}": picture(step["x0"])} if t else {}
-                frames[f"x{t}" if t else "x0, the result"] = picture(step["x_t"])
+                frames[f"x{t}" if t else "x0, the result"] = picture(step["latents"])
         drawn = {f"chain_{number}.png": _png(frame) for number, frame in enumerate(frames.values())}
         note = f"the middle, seed {options.seed}, kappa {scheduler.config.kappa:g}, p {scheduler.config.power:g}"
         facts = {"saved": [*drawn][-1], "files": [*drawn], "labels": [*frames], "note": note}

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from retinashift.inference import streaming
-from retinashift.inference.streaming import planned_rows, retry_with_smaller_bands
+from retinashift.inference import chain
+from retinashift.inference.chain import planned_rows, retry_with_smaller_bands
 
 
 def picture(height=61, width=47):
@@ -16,7 +16,7 @@ def picture(height=61, width=47):
 def test_bands_change_no_grey_level_that_could_be_seen(tiny_pipeline, monkeypatch, steps, members):
     pipe = tiny_pipeline()
     whole = pipe(picture(), steps, ensemble_size=members, back_projections=2).images[0].astype(int)
-    monkeypatch.setattr(streaming, "BAND_ROWS", 5)
+    monkeypatch.setattr(chain, "BAND_ROWS", 5)
     banded = pipe(picture(), steps, ensemble_size=members, back_projections=2).images[0].astype(int)
     assert np.abs(banded - whole).max() <= 1
     assert (banded != whole).mean() < 0.001
@@ -25,7 +25,7 @@ def test_bands_change_no_grey_level_that_could_be_seen(tiny_pipeline, monkeypatc
 def test_memory_that_runs_out_halves_the_bands_and_the_picture_is_the_same(tiny_pipeline, monkeypatch):
     pipe = tiny_pipeline()
     expected = pipe(picture(), 2).images[0].astype(int)
-    real, tried = streaming.LightStream.push, []
+    real, tried = chain.LightStream.push, []
 
     def push(self, deviation, lq):
         tried.append(deviation.shape[-2])
@@ -33,8 +33,8 @@ def test_memory_that_runs_out_halves_the_bands_and_the_picture_is_the_same(tiny_
             raise torch.OutOfMemoryError("simulated")
         return real(self, deviation, lq)
 
-    monkeypatch.setattr(streaming, "BAND_ROWS", 32)
-    monkeypatch.setattr(streaming.LightStream, "push", push)
+    monkeypatch.setattr(chain, "BAND_ROWS", 32)
+    monkeypatch.setattr(chain.LightStream, "push", push)
     assert np.abs(pipe(picture(), 2).images[0].astype(int) - expected).max() <= 1
     assert {32, 16, 8} <= set(tried)
 
@@ -67,18 +67,18 @@ def test_less_memory_means_thinner_bands(tiny_pipeline):
     net = tiny_pipeline().denoiser
     counts = [planned_rows(2000, net, memory) for memory in (2**34, 3 * 10**7, 10**7, 0)]
     assert counts == sorted(counts, reverse=True)
-    assert counts[0] == streaming.LEAST_ROWS
-    assert counts[-1] == streaming.FEWEST_ROWS
+    assert counts[0] == chain.LEAST_ROWS
+    assert counts[-1] == chain.FEWEST_ROWS
 
 
 def test_freed_memory_goes_back_between_bands_only_where_it_is_scarce(tiny_pipeline, monkeypatch):
     given = []
-    monkeypatch.setattr(streaming, "trim_heap", lambda: given.append(1))
+    monkeypatch.setattr(chain, "trim_heap", lambda: given.append(1))
     pipe = tiny_pipeline()
     pipe(picture(), memory=2**40)
     assert not given
     pipe(picture(), memory=1)
-    assert len(given) >= 61 / streaming.FEWEST_ROWS  # thin bands
+    assert len(given) >= 61 / chain.FEWEST_ROWS  # thin bands
 
 
 def test_a_limit_that_the_thinnest_bands_exceed_is_named(tiny_pipeline, caplog):
@@ -90,9 +90,9 @@ def test_a_limit_that_the_thinnest_bands_exceed_is_named(tiny_pipeline, caplog):
 
 
 def test_what_the_result_takes_of_the_memory_is_not_planned_for_bands(tiny_pipeline, monkeypatch):
-    room, real = [], streaming.planned_rows
+    room, real = [], chain.planned_rows
     monkeypatch.setattr(
-        "retinashift.inference.streaming.planned_rows",
+        "retinashift.inference.chain.planned_rows",
         lambda width, net, memory, steps: room.append(memory) or real(width, net, memory, steps),
     )
     monkeypatch.setattr("retinashift.inference.pipeline.spare_memory", lambda device, budget: budget)
@@ -107,16 +107,16 @@ def test_what_the_result_takes_of_the_memory_is_not_planned_for_bands(tiny_pipel
 @pytest.mark.parametrize("steps", [1, 4])
 def test_no_layer_is_given_thicker_bands_at_the_end_than_before(tiny_pipeline, monkeypatch, steps):
     """Each layer of each step lags a row behind the one before it; what they owe at the end does not come at once."""
-    thickest, real = [], streaming.LightStream._pass
+    thickest, real = [], chain.LightStream._pass
 
     def watched(self, given, closing):
         result = real(self, given, closing)
         thickest.append((given.shape[-2], result.shape[-2]))
         return result
 
-    monkeypatch.setattr(streaming, "BAND_ROWS", 2)
-    monkeypatch.setattr(streaming, "FEWEST_ROWS", 2)
-    monkeypatch.setattr(streaming.LightStream, "_pass", watched)
+    monkeypatch.setattr(chain, "BAND_ROWS", 2)
+    monkeypatch.setattr(chain, "FEWEST_ROWS", 2)
+    monkeypatch.setattr(chain.LightStream, "_pass", watched)
     tiny_pipeline()(picture(), steps)
     given, made = np.max(thickest, axis=0)
     assert given == 2
@@ -126,7 +126,7 @@ def test_no_layer_is_given_thicker_bands_at_the_end_than_before(tiny_pipeline, m
 def test_bands_of_a_narrow_picture_are_thicker_than_those_of_a_wide_one(tiny_pipeline):
     net = tiny_pipeline().denoiser
     assert [planned_rows(width, net, 2**34) for width in (100, 700, 10_000)] == [
-        streaming.BAND_ROWS, streaming.BAND_PIXELS // 700, streaming.LEAST_ROWS
+        chain.BAND_ROWS, chain.BAND_PIXELS // 700, chain.LEAST_ROWS
     ]  # fmt: skip
 
 

@@ -1,27 +1,31 @@
-"""The chain of a network that streams, on a picture of any height: rows of the input in, rows of the sample out.
+"""The chain on one picture: rows of the input in, rows of the sample out.
 
 Every step is a stage that takes rows from the step before it, so the steps overlap like the bands of a printing press.
-Neither the state nor its noise is ever held whole.
+A network that streams gets a few rows at a time, and neither the state nor its noise is ever held whole. Any other gets
+all rows at once, and its prediction is made by tiles where memory does not suffice.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from retinashift.diffusion.noise import normal_rows
 from retinashift.diffusion.sampling import boost_detail
 from retinashift.diffusion.scheduler import ResShiftScheduler
 from retinashift.inference.fidelity import REACH
-from retinashift.inference.memory import out_of_memory, trim_heap
+from retinashift.inference.memory import out_of_memory, release_weights, trim_heap
 from retinashift.inference.progress import StepWatch
+from retinashift.inference.tiles import planned_side, predict_by_tiles
 from retinashift.inference.uncertainty import ScaleMap
-from retinashift.models.codec import PixelCodec, Upsampling, upsample_bicubic
+from retinashift.models.codec import Codec, Upsampling, upsample_bicubic
 from retinashift.models.light_net import LightNet
 from retinashift.models.light_stream import LightStream, RowQueue
+from retinashift.models.swin_unet import pad_to_multiple
 from retinashift.models.uncertainty_head import UncertaintyHead
 
 logger = logging.getLogger(__name__)
@@ -34,15 +38,19 @@ BAND_PIXELS = 20_000
 """Pixels of a band; wide pictures have thin bands."""
 LIBRARY, MORE_KEPT, MORE_ROWS = 64 * 2**20, 1.5, 3
 SCARCE = 0.25
+"""Share of the memory from which on freed memory goes back to the system after each band."""
+States = Iterator[tuple[Tensor, Tensor]]
+"""Rows of x_t and of y0, (1, C, n, w) each, top to bottom."""
 
 
-class LightChain:
+class Chain:
     """Samples of one picture.
 
     Args:
         net, scheduler: of the checkpoint; the scheduler's steps are set.
-        codec, upsampling: how y0 is made.
+        codec: into whose space the picture is brought, once for all samples.
         lr: (1, 3, h, w) in [-1, 1].
+        scale, upsampling: how y0 is made.
         seed: of the noise; None starts one step at y0, without noise.
         detail_gain: factor of the sample's detail, see `boost_detail`.
         uncertainty: a head, and the map that its scales of the last step are written into.
@@ -50,99 +58,115 @@ class LightChain:
 
     def __init__(
         self,
-        net: LightNet,
+        net: Any,
         scheduler: ResShiftScheduler,
-        codec: PixelCodec,
+        codec: Codec,
         lr: Tensor,
+        scale: int,
         upsampling: Upsampling,
         seed: int | None,
         detail_gain: float = 1.0,
         uncertainty: tuple[UncertaintyHead, ScaleMap] | None = None,
     ):
-        self.net, self.scheduler, self.codec, self.lr = net, scheduler, codec, lr
-        self.upsampling, self.seed, self.detail_gain = upsampling, seed, detail_gain
-        self.uncertainty = uncertainty
+        self.net, self.scheduler, self.codec, self.scale, self.upsampling = net, scheduler, codec, scale, upsampling
+        self.seed, self.detail_gain, self.uncertainty = seed, detail_gain, uncertainty
+        self.height, self.width = lr.shape[-2:]
+        # latents are padded as pictures, before they are encoded; a chain on pixels is padded inside the network
+        self.lq = lr if codec.lossless else pad_to_multiple(lr, net.size_multiple * net.lq_ratio)  # (1, 3, h', w')
+        self.y0 = None if net.streams else codec.encode(upsample_bicubic(self.lq, scale, upsampling))  # (1, C, h", w")
+        self.rows = lr.shape[-2] if self.y0 is None else self.y0.shape[-2]
+        """Of the state."""
+        release_weights(*codec.networks)
 
     def bands(self, member: int, memory: int, watch: StepWatch) -> Iterator[Tensor]:
-        """One sample in bands from top to bottom, (1, 3, n*f, w*f) float32 in about [-1, 1].
+        """One sample in bands from top to bottom, (1, 3, n*scale, w*scale) float32 in about [-1, 1].
 
         Args:
             member: number of the sample.
             memory: bytes that it may take.
             watch: told of each step's rows.
         """
-        width, steps = self.lr.shape[-1], len(self.scheduler.timesteps)
-        rows = planned_rows(width, self.net, memory, steps)
-        held, row = _bytes_held(width, self.net, steps)
-        if held + rows * row > memory:
+        steps = len(self.scheduler.timesteps)
+        watch.begin(self.rows, steps)
+        if not self.net.streams:
+            with self.net.steady():
+                [x0] = self._sample(member, self.rows, watch, planned_side(self.net, memory))
+            release_weights(self.net)
+            image = self.codec.decode(x0)[..., : self.height * self.scale, : self.width * self.scale].float()
+            release_weights(*self.codec.networks)
+            yield image
+            return
+        rows = planned_rows(self.width, self.net, memory, steps)
+        kept, row = _bytes_held(self.width, self.net, steps)
+        needed = kept + rows * row
+        if needed > memory:
             logger.warning(
                 "bands of %d rows need about %d MiB, and %d MiB are left of the memory limit; close other programs, or "
-                "give a larger --memory", rows, int(held + rows * row) >> 20, memory >> 20,
+                "give a larger --memory", rows, int(needed) >> 20, memory >> 20,
             )  # fmt: skip
-        scarce = self.lr.device.type == "cpu" and is_scarce(width, self.net, memory, steps, rows)
-        for band in retry_with_smaller_bands(lambda rows: self._bands(member, rows, watch), rows):
+        for band in retry_with_smaller_bands(lambda n: map(self.codec.decode, self._sample(member, n, watch)), rows):
             yield band.float()
-            if scarce:  # of maps that come and go the C library keeps several times what is in use
-                trim_heap()  # costs a tenth of the time
+            if needed > SCARCE * memory and self.lq.device.type == "cpu":
+                trim_heap()  # costs a tenth of the time; of maps that come and go the C library keeps several times
 
-    def _bands(self, member: int, rows: int, watch: StepWatch) -> Iterator[Tensor]:
-        """The sample; `rows` of the input are taken at a time."""
+    def _sample(self, member: int, rows: int, watch: StepWatch, side: int = 0) -> Iterator[Tensor]:
+        """x0 at the end, (1, C, n, w) each; `rows` of the state are taken at a time, in tiles of at most `side`."""
         means = RowQueue()
+        watch.restart()
         if self.uncertainty is not None:
             self.uncertainty[1].restart()
         states = self._start(member, rows)
         for number in range(len(self.scheduler.timesteps)):
             keep = means if number == 0 and self.detail_gain != 1 else None
-            states = self._step(states, member, number, rows, watch, keep)
-        for x0, _ in states:  # (1, C*f*f, n, w)
-            if self.detail_gain != 1:
-                x0 = boost_detail(x0, means.take(x0.shape[-2]), self.detail_gain)
-            yield self.codec.decode(x0)
+            states = self._step(states, member, number, rows, side, watch, keep)
+        for x0, _ in states:  # (1, C, n, w)
+            yield x0 if self.detail_gain == 1 else boost_detail(x0, means.take(x0.shape[-2]), self.detail_gain)
 
-    def _start(self, member: int, rows: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Rows of x_T and of y0, (1, C*f*f, n, w) each."""
-        height = self.lr.shape[-2]
-        for top in range(0, height, rows):
-            y0 = self._y0(top, min(top + rows, height))
+    def _start(self, member: int, rows: int) -> States:
+        """Rows of x_T and of y0."""
+        for top in range(0, self.rows, rows):
+            y0 = self._y0(top, min(top + rows, self.rows))
             noise = self._noise(member, 0, top, y0)
-            yield y0 if noise is None else self.scheduler.init_noise(y0, noise=noise), y0
+            yield y0 if noise is None else self.scheduler.init_noise(y0, noise=noise), y0  # eq. 3
 
     def _step(
-        self,
-        states: Iterator[tuple[Tensor, Tensor]],
-        member: int,
-        number: int,
-        rows: int,
-        watch: StepWatch,
-        means: RowQueue | None,
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+        self, states: States, member: int, number: int, rows: int, side: int, watch: StepWatch, means: RowQueue | None
+    ) -> States:
         """x_t -> x_{t-1} with its y0, in bands of at most `rows`; estimates of x0 also go into `means` where given."""
         t = int(self.scheduler.timesteps[number])
-        last = self.uncertainty is not None and number == len(self.scheduler.timesteps) - 1
-        head, scales = self.uncertainty if last and self.uncertainty else (None, None)
-        stream = LightStream(self.net, t, self.lr.shape[-2], rows, head, scales.write if scales else None)
+        predict = self._predictor(t, number == len(self.scheduler.timesteps) - 1, rows, side)
         x_waiting, y_waiting = RowQueue(), RowQueue()
         seen = done = 0  # rows
         for x_t, y0 in states:
             x_waiting.push(x_t)
             y_waiting.push(y0)
-            lq = self.lr[..., seen : seen + y0.shape[-2], :]
-            seen += y0.shape[-2]
-            for prediction in stream.push(self.scheduler.scale_model_input(x_t, t) - y0, lq):  # (1, C*f*f, n, w)
+            top, seen = seen, seen + y0.shape[-2]
+            for prediction in predict(self.scheduler.scale_model_input(x_t, t), y0, top):  # (1, C, n, w)
                 count = prediction.shape[-2]
                 x, y = x_waiting.take(count), y_waiting.take(count)
                 noise = self._noise(member, number + 1, done, y) if self.scheduler.draws_noise(t) else None
                 done += count
-                x_prev, x0 = self.scheduler.step(prediction, t, x, y, noise=noise, return_dict=False)
+                x_prev, x0 = self.scheduler.step(prediction, t, x, y, noise=noise, return_dict=False)  # eqs. 6, 7
                 if means is not None:
                     means.push(x0)
                 watch.rows(number, x0, x_prev)
                 yield from zip(x_prev.split(rows, dim=-2), y.split(rows, dim=-2), strict=True)
 
+    def _predictor(self, t: int, last: bool, rows: int, side: int) -> Callable[[Tensor, Tensor, int], Iterator[Tensor]]:
+        """From the next rows of x_t, of y0, and their place to the rows of the prediction that can now be computed."""
+        if not self.net.streams:
+            call = partial(predict_by_tiles, lambda x, lq: self.net(x, t, lq=lq).sample, self.net, side=side)
+            return lambda x, y0, top: iter([call(x, self.lq)])
+        head, scales = self.uncertainty if last and self.uncertainty else (None, None)
+        stream = LightStream(self.net, t, self.rows, rows, head, scales.write if scales else None)
+        return lambda x, y0, top: stream.push(x - y0, self.lq[..., top : top + y0.shape[-2], :])
+
     def _y0(self, top: int, bottom: int) -> Tensor:
-        """Rows of the interpolated input in the space of the chain, (1, C*f*f, n, w)."""
-        first, last = max(0, top - REACH), min(self.lr.shape[-2], bottom + REACH)
-        enlarged = upsample_bicubic(self.lr[..., first:last, :], self.codec.factor, self.upsampling)
+        """Rows of the interpolated input in the space of the chain, (1, C, n, w)."""
+        if self.y0 is not None:
+            return self.y0
+        first, last = max(0, top - REACH), min(self.rows, bottom + REACH)
+        enlarged = upsample_bicubic(self.lq[..., first:last, :], self.scale, self.upsampling)
         return self.codec.encode(enlarged)[..., top - first : bottom - first, :]
 
     def _noise(self, member: int, draw: int, top: int, like: Tensor) -> Tensor | None:
@@ -165,7 +189,7 @@ def retry_with_smaller_bands(bands: Callable[[int], Iterator[Tensor]], rows: int
             for band in bands(rows):
                 top, seen = seen, seen + band.shape[-2]
                 if seen > given:
-                    given, skipped = seen, max(0, given - top)
+                    skipped, given = max(0, given - top), seen
                     yield band[..., skipped:, :]
             return
         except (MemoryError, RuntimeError) as error:
@@ -184,12 +208,6 @@ def planned_rows(width: int, net: LightNet, memory: int, steps: int = 1) -> int:
     return int(max(FEWEST_ROWS, min(most, (memory - kept) // row)))
 
 
-def is_scarce(width: int, net: LightNet, memory: int, steps: int, rows: int) -> bool:
-    """Whether bands of so many rows take more than `SCARCE` of so many bytes."""
-    kept, row = _bytes_held(width, net, steps)
-    return kept + rows * row > SCARCE * memory
-
-
 def _bytes_held(width: int, net: LightNet, steps: int) -> tuple[float, float]:
     """Bytes that are held between bands, and bytes of each row of a band.
 
@@ -199,8 +217,7 @@ def _bytes_held(width: int, net: LightNet, steps: int) -> tuple[float, float]:
     at most `MORE_KEPT` times the latter and `MORE_ROWS` times the former, because the allocator cannot use all that is
     free, and `LIBRARY` for the convolutions.
     """
-    bytes_per_number = torch.finfo(net.dtype).bits // 8
-    state = net.config.image_channels * net.config.factor**2
-    kept = width * bytes_per_number * (net.config.width * (8 * net.config.depth + 6) + 4 * state * net.config.depth)
-    row = width * bytes_per_number * (6 * net.config.width + 8 * state)
-    return LIBRARY + MORE_KEPT * kept * steps, MORE_ROWS * row
+    config, pixel = net.config, width * net.dtype.itemsize
+    state = config.image_channels * config.factor**2
+    kept = pixel * (config.width * (8 * config.depth + 6) + 4 * state * config.depth)
+    return LIBRARY + MORE_KEPT * kept * steps, MORE_ROWS * pixel * (6 * config.width + 8 * state)
