@@ -23,9 +23,10 @@ from functools import cache
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
-from retinashift.imaging.degradation.bicubic import bicubic_pillow
+from retinashift.imaging.degradation.bicubic import resize_channels
 from retinashift.models.codec import upsample_bicubic
 
 REACH = 2
@@ -78,45 +79,22 @@ def within(sr: Tensor, limits: Limits | None, scale: int) -> Tensor:
     return torch.clamp(blocks, least, most, out=blocks).flatten(-3, -2)
 
 
-def back_project(
-    sr: Tensor, lr: Tensor, scale: int, iterations: int, limits: Limits | None = None, cell: Tensor | None = None
-) -> Tensor:
-    """Bring `sr` closer to those pictures whose bicubic reduction is `lr`.
-
-    Args:
-        sr: (B, C, h*scale, w*scale) in [-1, 1].
-        lr: (B, C, h, w) in [-1, 1].
-        scale: of the picture; the reduction is `bicubic-pillow`, in floating point.
-        iterations: how often; 0 returns `sr`. Values outside the range count as what is shown of them.
-        limits: of the values, see `value_limits`; None is -1 and 1.
-        cell: of an 8-bit `lr` whose result is written with 8 bits: by how much the reduced result may miss it,
-            (1, 1, h, w) in the units of `lr`; None meets its values.
-
-    Returns:
-        As `sr`, within the limits.
-    """
-    if iterations:
-        sr = within(sr, limits, scale)  # what is cut off later would be missing from the reduced result
-    for _ in range(iterations):
-        sr = within(sr + upsample_bicubic(_change(sr, lr, scale, cell), scale), limits, scale)
-    return sr
-
-
 def _change(sr: Tensor, lr: Tensor, scale: int, cell: Tensor | None) -> Tensor:
     """What is to be enlarged and added to `sr`, as `lr`."""
     if cell is None:
-        return lr - _reduced(sr, *lr.shape[-2:])
+        return lr - reduced(sr, *lr.shape[-2:])
     # Pillow reduces the width first, and rounds after each direction
-    levels = _reduced(_levels(sr), sr.shape[-2], lr.shape[-1]).round_().clamp_(0, 255)  # (B, C, h*scale, w)
-    missing = lr - (_reduced(levels, *lr.shape[-2:]) / 127.5 - 1)
+    levels = reduced(_levels(sr), sr.shape[-2], lr.shape[-1]).round_().clamp_(0, 255)  # (B, C, h*scale, w)
+    missing = lr - (reduced(levels, *lr.shape[-2:]) / 127.5 - 1)
     change = torch.zeros_like(missing)
     for step in range(SOLVER_STEPS):
-        left = missing - _enlarged_and_reduced(change, scale) if step else missing
+        left = missing - _enlarged_andreduced(change, scale) if step else missing
         change = change + RELAXATION * (left - left.clamp(-cell, cell))
     return torch.where(cell > 0, change, CLOSED * missing)
 
 
-def _reduced(image: Tensor, height: int, width: int) -> Tensor:
+def reduced(image: Tensor, height: int, width: int) -> Tensor:
+    """The antialiased bicubic reduction of the protocol, in floating point and not clamped, (B, C, height, width)."""
     return F.interpolate(image, (height, width), mode="bicubic", antialias=True, align_corners=False)
 
 
@@ -125,7 +103,7 @@ def _levels(image: Tensor) -> Tensor:
     return image.mul(127.5).add_(127.5).round_()
 
 
-def _enlarged_and_reduced(image: Tensor, scale: int) -> Tensor:
+def _enlarged_andreduced(image: Tensor, scale: int) -> Tensor:
     """`image` (B, C, h, w), enlarged and reduced again, without the enlarged picture; its border is approximate."""
     for dim, pad in ((-1, (SPREAD, SPREAD, 0, 0)), (-2, (0, 0, SPREAD, SPREAD))):
         padded, size = F.pad(image, pad, mode="replicate"), image.shape[dim]
@@ -140,8 +118,7 @@ def spread_weights(scale: int) -> tuple[float, ...]:
     line = torch.zeros(1, 1, 1, 6 * SPREAD + 1)
     line[..., 3 * SPREAD] = 1
     enlarged = upsample_bicubic(line.expand(1, 1, line.shape[-1], -1), scale)
-    reduced = F.interpolate(enlarged, line.shape[-1:] * 2, mode="bicubic", antialias=True, align_corners=False)
-    weights = reduced[0, 0, 3 * SPREAD, 2 * SPREAD : 4 * SPREAD + 1]
+    weights = reduced(enlarged, *line.shape[-1:] * 2)[0, 0, 3 * SPREAD, 2 * SPREAD : 4 * SPREAD + 1]
     return tuple((weights / weights.sum()).tolist())
 
 
@@ -153,15 +130,20 @@ def back_project_rows(
     limits: Limits | None = None,
     cell: Cell | None = None,
 ) -> Iterator[Tensor]:
-    """`back_project` of a picture that comes in bands of rows, top to bottom; the same numbers, a few rows later.
+    """Bring a picture closer to those whose bicubic reduction is `lr`; the same numbers in bands of any height.
 
     Args:
-        bands: (1, C, n*scale, w*scale) each.
-        lr, scale, iterations, limits: as in `back_project`; limits also hold without any iteration.
-        cell: asked only for rows whose bands have come; None meets the values of `lr`.
+        bands: rows of the picture, (B, C, n*scale, w*scale) each, top to bottom, in [-1, 1]; they come out a few rows
+            later.
+        lr: (B, C, h, w) in [-1, 1].
+        scale: of the picture; the reduction is `bicubic-pillow`, in floating point.
+        iterations: how often; with 0 only the limits are applied.
+        limits: of the values, see `value_limits`; None is -1 and 1.
+        cell: of an 8-bit `lr` whose result is written with 8 bits; asked only for rows whose bands have come. None
+            meets the values of `lr`.
     """
     if iterations or limits is not None:
-        bands = _limited(bands, limits, scale)
+        bands = _limited(bands, limits, scale)  # what is cut off later would be missing from the reduced result
     for _ in range(iterations):
         bands = _one_iteration(bands, lr, scale, limits, cell)
     return bands
@@ -171,12 +153,12 @@ def _limited(bands: Iterator[Tensor], limits: Limits | None, scale: int) -> Iter
     top = 0
     for rows in bands:
         bottom = top + rows.shape[-2] // scale
-        yield within(rows, _part(limits, top, bottom), scale)
+        yield within(rows, _part(limits, slice(top, bottom)), scale)
         top = bottom
 
 
-def _part(limits: Limits | None, top: int, bottom: int) -> Limits | None:
-    return limits and (limits[0][..., top:bottom, :], limits[1][..., top:bottom, :])
+def _part(limits: Limits | None, rows: slice) -> Limits | None:
+    return limits and (limits[0][..., rows, :], limits[1][..., rows, :])
 
 
 def _one_iteration(
@@ -185,52 +167,63 @@ def _one_iteration(
     halo = 2 * REACH  # a correction is enlarged from corrections around it, each reduced from rows around it
     if cell is not None:
         halo += SPREAD * (SOLVER_STEPS - 1)
-    height, top, done = lr.shape[-2], 0, 0  # of input rows: all, the first one held, those given out
-    held = lr.new_zeros(*lr.shape[:2], 0, lr.shape[-1] * scale)
+    for held, seen, new in with_neighbours(bands, lr.shape[-2], scale, halo):
+        change = _change(held, lr[..., seen, :], scale, cell and cell(seen.start, seen.stop))
+        here = slice((new.start - seen.start) * scale, (new.stop - seen.start) * scale)
+        moved = held[..., here, :] + upsample_bicubic(change, scale)[..., here, :]
+        yield within(moved, _part(limits, new), scale)
+
+
+def with_neighbours(
+    bands: Iterator[Tensor], height: int, scale: int, halo: int
+) -> Iterator[tuple[Tensor, slice, slice]]:
+    """Bands of a picture with the rows around them that an operation looks at.
+
+    Args:
+        bands: (B, C, n*scale, W) each, top to bottom.
+        height: of the input, whose rows are `scale` times as high as those of the picture.
+        halo: input rows that are needed above and below.
+
+    Returns:
+        Rows of the picture, the input rows that they belong to, and the input rows among them that can now be computed.
+    """
+    held, top, done = None, 0, 0  # done: input rows that were given out
     for rows in bands:
-        held = torch.cat([held, rows], dim=-2)
+        held = rows if held is None else torch.cat([held, rows], dim=-2)
         bottom = top + held.shape[-2] // scale
         ready = bottom if bottom == height else bottom - halo
         if ready > done:
-            change = _change(held, lr[..., top:bottom, :], scale, cell and cell(top, bottom))
-            here = slice((done - top) * scale, (ready - top) * scale)
-            moved = held[..., here, :] + upsample_bicubic(change, scale)[..., here, :]
-            yield within(moved, _part(limits, done, ready), scale)
+            yield held, slice(top, bottom), slice(done, ready)
             done, first = ready, max(0, ready - halo)
             held, top = held[..., (first - top) * scale :, :].clone(), first
 
 
-def consistency_db(sr: np.ndarray, lr: np.ndarray, scale: int, strip: int = 64) -> float:
-    """PSNR in dB between an input and its result reduced again, as a reader of the two files would measure it.
+def consistency_db(sr: np.ndarray, lr: np.ndarray, strip: int = 64) -> float:
+    """PSNR in dB between an input and its result reduced again by Pillow, as a reader of the two files would measure it.
 
-    Integer results are reduced by `bicubic_pillow` and rounded to their depth, float ones in float32. The reduction
-    goes by strips, which read what its kernel reaches, so that no second picture is held.
+    Integer results are rounded to their depth. One colour and one strip at a time, so that no second picture is held.
 
     Args:
-        sr: (H*scale, W*scale) or (H*scale, W*scale, 3), uint8, uint16 or float in [0, 1].
-        lr: (H, W) or (H, W, 3), float in [0, 1].
-        scale: of the picture.
-        strip: rows of `lr` that are compared at a time.
+        sr: (H, W) or (H, W, 3), uint8, uint16 or float in [0, 1].
+        lr: (h, w) or (h, w, 3), float in [0, 1].
+        strip: rows of `lr` that are compared at a time where H is a multiple of h.
 
     Returns:
         inf if they are equal to within a tenth of the last bit (a float input: to 1e-6).
     """
-    levels = {"uint8": 255, "uint16": 65535}.get(sr.dtype.name)
-    error = 0.0
+    levels, (scale, rest) = {"uint8": 255, "uint16": 65535}.get(sr.dtype.name), divmod(len(sr), len(lr))
+    strip, error = len(lr) if rest else strip, 0.0
     for top in range(0, len(lr), strip):
         bottom = min(top + strip, len(lr))
         first, last = max(0, top - REACH), min(len(lr), bottom + REACH)
-        piece = sr[first * scale : last * scale]
-        reduced = bicubic_pillow(piece, scale) / np.float32(levels) if levels else _reduced_float(piece, scale)
-        difference = reduced[top - first : bottom - first].astype(np.float64) - lr[top:bottom]
-        if levels:  # inputs of that depth went through float32, so that what is left below the last bit is nothing
-            difference[np.abs(difference) < 0.1 / levels] = 0
-        error += float((difference**2).sum())
+        piece = np.atleast_3d(sr[first * scale : last * scale if last < len(lr) else None])
+        for colour, given in zip(np.moveaxis(piece, -1, 0), np.moveaxis(np.atleast_3d(lr), -1, 0), strict=True):
+            plane = colour if levels == 255 else colour.astype(np.float32)
+            small = resize_channels(plane, (last - first, lr.shape[1]), Image.Resampling.BICUBIC).astype(np.float64)
+            small = np.rint(small).clip(0, levels) / levels if levels else small
+            difference = small[top - first : bottom - first] - given[top:bottom]
+            if levels:  # inputs of that depth went through float32, so that what is left below the last bit is nothing
+                difference[np.abs(difference) < 0.1 / levels] = 0
+            error += float((difference**2).sum())
     mean = error / lr.size
     return -10 * math.log10(mean) if mean > 1e-12 else math.inf
-
-
-def _reduced_float(sr: np.ndarray, scale: int) -> np.ndarray:
-    image = torch.from_numpy(np.atleast_3d(sr)).permute(2, 0, 1)[None].float()  # (1, C, H, W)
-    reduced = F.interpolate(image, scale_factor=1 / scale, mode="bicubic", antialias=True, align_corners=False)
-    return reduced[0].permute(1, 2, 0).numpy().reshape(-1, sr.shape[1] // scale, *sr.shape[2:])

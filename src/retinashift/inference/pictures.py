@@ -12,7 +12,6 @@ from PIL import Image
 from torch import Tensor
 
 from retinashift.inference.fidelity import consistency_db
-from retinashift.inference.sizes import consistency_at
 
 Picture = Image.Image | np.ndarray | Tensor
 OutputType = Literal["np", "pil", "pt"]
@@ -158,7 +157,4 @@ def measured_consistency(image: Any, prepared: Prepared) -> float:
     """Of a finished image, in whichever form, with its input."""
     sr = image.permute(1, 2, 0).numpy() if isinstance(image, Tensor) else np.asarray(image)  # (H, W) or (H, W, 3)
     lr = (prepared.lr[0].float() / 2 + 0.5).cpu().permute(1, 2, 0).numpy()  # (h, w, 3) in [0, 1]
-    lr = lr[..., 0] if sr.ndim == 2 else lr
-    scale, rest = divmod(sr.shape[0], lr.shape[0])
-    whole = not rest and sr.shape[1] == scale * lr.shape[1]
-    return consistency_db(sr, lr, scale) if whole else consistency_at(sr, lr)
+    return consistency_db(sr, lr[..., 0] if sr.ndim == 2 else lr)

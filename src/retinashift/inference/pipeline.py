@@ -313,7 +313,7 @@ class ResShiftPipeline(DiffusionPipeline):
         # 6. Reduce to the size that is wanted, and convert to the form of the output
         rows = mean.bands() if mean else rows
         if size != native:
-            given = lr[:, :channels]
+            given = (lr.cpu() if mean else lr)[:, :channels]
             limits = value_limits(given) if self._bounded else None
             rows = at_size(rows, given, native, size, plan.back_projections, limits)
         for band in rows:

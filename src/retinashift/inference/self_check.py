@@ -31,7 +31,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from retinashift.imaging.fundus import field_of_view
-from retinashift.inference.fidelity import CELL, REACH
+from retinashift.inference.fidelity import CELL, REACH, reduced, with_neighbours
 from retinashift.models.codec import Upsampling, upsample_bicubic
 
 Measure = Literal["value", "burst", "off"]
@@ -73,29 +73,30 @@ class SelfCheck:
         if self.measure == "off":
             yield from bands
             return
-        height, width = self.lr.shape[-2:]
-        reduced = torch.empty_like(self.lr)
-        held, top, done = self.lr.new_empty(1, 3, 0, width * self.scale), 0, 0  # done: rows of `reduced`
-        waiting: deque[tuple[int, Tensor]] = deque()
-        wait = HALO + (SURROUND // 2 if self.measure == "burst" else 0)
-        for band in bands:
-            waiting.append((top + held.shape[-2] // self.scale, band))  # with its first input row
-            held = torch.cat([held, band.clamp(-1, 1)], dim=-2)  # what is cut off later is not part of the estimate
-            bottom = top + held.shape[-2] // self.scale
-            ready = bottom if bottom == height else bottom - REACH
-            if ready > done:
-                small = F.interpolate(held, self.lr[..., top:bottom, :].shape[-2:], mode="bicubic", antialias=True)
-                reduced[..., done:ready, :] = small[..., done - top : ready - top, :]
-                done, first = ready, max(0, ready - REACH)
-                held, top = held[..., (first - top) * self.scale :, :].clone(), first
-            while waiting and (done == height or waiting[0][0] + waiting[0][1].shape[-2] // self.scale + wait <= done):
-                yield self._checked(*waiting.popleft(), reduced)
+        height, shown = self.lr.shape[-2], torch.empty_like(self.lr)
+        waiting: deque[Tensor] = deque()
+        wait, top = HALO + (SURROUND // 2 if self.measure == "burst" else 0), 0  # top: first input row that waits
 
-    def _checked(self, top: int, band: Tensor, reduced: Tensor) -> Tensor:
+        def clamped() -> Iterator[Tensor]:
+            for band in bands:
+                waiting.append(band)
+                yield band.clamp(-1, 1)  # what is cut off later is not part of the estimate
+
+        for held, seen, new in with_neighbours(clamped(), height, self.scale, REACH):
+            small = reduced(held, seen.stop - seen.start, self.lr.shape[-1])
+            shown[..., new, :] = small[..., new.start - seen.start : new.stop - seen.start, :]
+            while waiting:
+                bottom = top + waiting[0].shape[-2] // self.scale
+                if bottom + wait > new.stop < height:
+                    break
+                yield self._checked(top, waiting.popleft(), shown)
+                top = bottom
+
+    def _checked(self, top: int, band: Tensor, shown: Tensor) -> Tensor:
         """Rows of a sample, with bicubic where they contradict the input."""
         height, bottom = self.lr.shape[-2], top + band.shape[-2] // self.scale
         first, last = max(0, top - HALO), min(height, bottom + HALO)
-        excess = _excess(reduced, self.lr, first, last, self.measure)  # (1, 1, n + 2 HALO, w)
+        excess = _excess(shown, self.lr, first, last, self.measure)  # (1, 1, n + 2 HALO, w)
         threshold = self.threshold * LEVEL
         bad = ~(excess <= threshold)  # NaN is bad
         if not bad.any():
@@ -141,13 +142,13 @@ class SelfCheck:
         return sigma
 
 
-def _excess(reduced: Tensor, lr: Tensor, first: int, last: int, measure: Measure) -> Tensor:
+def _excess(shown: Tensor, lr: Tensor, first: int, last: int, measure: Measure) -> Tensor:
     """What the measure says of the rows first..last, (1, 1, last - first, w), in the unit of the pictures."""
     if measure == "value":
-        return (reduced[..., first:last, :] - lr[..., first:last, :]).abs().amax(1, keepdim=True)
+        return (shown[..., first:last, :] - lr[..., first:last, :]).abs().amax(1, keepdim=True)
     half = SURROUND // 2
     start, end = max(0, first - half), min(lr.shape[-2], last + half)
-    r, y = reduced[..., start:end, :], lr[..., start:end, :]
+    r, y = shown[..., start:end, :], lr[..., start:end, :]
     mean = F.avg_pool2d(r, SURROUND, stride=1, padding=half, count_include_pad=False)
     span = F.max_pool2d(y, WINDOW, 1, WINDOW // 2) + F.max_pool2d(-y, WINDOW, 1, WINDOW // 2)
     return ((r - mean).abs() - span)[..., first - start : last - start, :].amax(1, keepdim=True).clamp(min=0)

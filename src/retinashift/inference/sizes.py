@@ -7,18 +7,15 @@ of rows: neither the full result nor a second smaller one is held.
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Iterator
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
-from retinashift.imaging.degradation.bicubic import keys_cubic, resize_channels
-from retinashift.inference.fidelity import Limits
+from retinashift.imaging.degradation.bicubic import keys_cubic
+from retinashift.inference.fidelity import Limits, reduced
 
 Size = tuple[int, int]
 """Height and width."""
@@ -41,7 +38,7 @@ class RowResampler:
     def push(self, band: Tensor) -> Tensor:
         """The next rows, (1, C, n, W); returns the rows of the result that are complete by now, (1, C, m, w)."""
         if band.shape[-1] != self.target[1]:
-            band = F.interpolate(band, (band.shape[-2], self.target[1]), mode="bicubic", antialias=True)
+            band = reduced(band, band.shape[-2], self.target[1])
         held = band if self._held is None else torch.cat([self._held, band], dim=-2)
         self._bottom += band.shape[-2]
         ready = self.done
@@ -80,14 +77,14 @@ def at_size(
 
     Args:
         bands: (1, C, n, W) each, top to bottom, in about [-1, 1].
-        lr: the input, (1, C, h, w) in [-1, 1].
+        lr: the input, (1, C, h, w) in [-1, 1], where the bands are.
         native, target: size of the result that comes, and of the one that goes.
         iterations: of back-projection; 0 reduces only.
         limits: of the values, see `fidelity.value_limits`; None is -1 and 1.
     """
     rows = _within(_reduced(bands, native, target), lr, target, limits)
     for _ in range(iterations):
-        rows = _projected(rows, lr, target, limits)
+        rows = _within(_projected(rows, lr, target), lr, target, limits)
     return rows
 
 
@@ -99,21 +96,6 @@ def reduce_map(sigma: np.ndarray, target: Size) -> np.ndarray:
     bands = iter(torch.from_numpy(sigma)[None, None].square().split(64, dim=-2))
     small = torch.cat(list(_reduced(bands, (sigma.shape[0], sigma.shape[1]), target)), dim=-2)
     return small[0, 0].clamp(min=0).sqrt().numpy()
-
-
-def consistency_at(sr: np.ndarray, lr: np.ndarray) -> float:
-    """`fidelity.consistency_db` of a result whose size is no whole multiple of its input's; one colour at a time."""
-    levels = {"uint8": 255, "uint16": 65535}.get(sr.dtype.name)
-    error = 0.0
-    for seen, given in zip(np.moveaxis(np.atleast_3d(sr), -1, 0), np.moveaxis(np.atleast_3d(lr), -1, 0), strict=True):
-        plane = seen if levels == 255 else seen.astype(np.float32)
-        reduced = resize_channels(plane, (given.shape[0], given.shape[1]), Image.Resampling.BICUBIC).astype(np.float64)
-        difference = (np.rint(reduced).clip(0, levels) / levels if levels else reduced) - given
-        if levels:
-            difference[np.abs(difference) < 0.1 / levels] = 0
-        error += float((difference**2).sum())
-    mean = error / lr.size
-    return -10 * math.log10(mean) if mean > 1e-12 else math.inf
 
 
 def _reduced(bands: Iterator[Tensor], native: Size, target: Size) -> Iterator[Tensor]:
@@ -134,7 +116,7 @@ def _within(bands: Iterator[Tensor], lr: Tensor, size: Size, limits: Limits | No
         if limits is None:
             yield band.clamp(-1, 1)
         else:
-            least, most = (limit[..., rows, :][..., columns].to(band.device) for limit in limits)
+            least, most = (limit[..., rows, :][..., columns] for limit in limits)
             yield torch.fmin(torch.fmax(band, least), most)
 
 
@@ -143,30 +125,19 @@ def nearest(side: int, small: int, start: int, stop: int) -> Tensor:
     return ((torch.arange(start, stop, dtype=torch.float64) + 0.5) * (small / side)).long()
 
 
-def _projected(bands: Iterator[Tensor], lr: Tensor, size: Size, limits: Limits | None) -> Iterator[Tensor]:
+def _projected(bands: Iterator[Tensor], lr: Tensor, size: Size) -> Iterator[Tensor]:
     """One back-projection: what a reduced result lacks of its input is interpolated and added."""
     small = (lr.shape[-2], lr.shape[-1])
-    down, up = RowResampler(size, small), RowResampler(small, size)
-    missing = torch.empty(0)
-    waiting: deque[Tensor] = deque()
-
-    def corrected() -> Iterator[Tensor]:
-        nonlocal missing
-        done = 0
-        for band in bands:
-            missing = missing if missing.numel() else band.new_zeros(*band.shape[:2], *small)
-            start = down.done
-            reduced = down.push(band)
-            missing[..., start : down.done, :] = lr[..., start : down.done, :].to(band.device) - reduced
-            waiting.append(band)
-            while waiting and up.reach(done + waiting[0].shape[-2] - 1)[1] <= down.done:
-                ready = waiting.popleft()
-                stop = done + ready.shape[-2]
-                first, last = up.reach(done)[0], up.reach(stop - 1)[1]
-                wide = F.interpolate(
-                    missing[..., first:last, :], (last - first, size[1]), mode="bicubic", antialias=True
-                )
-                yield ready + up.rows(wide, first, done, stop)
-                done = stop
-
-    return _within(corrected(), lr, size, limits)
+    down, up, missing = RowResampler(size, small), RowResampler(small, size), lr.clone()
+    waiting, done = deque[Tensor](), 0
+    for band in bands:
+        start = down.done
+        change = down.push(band)
+        missing[..., start : down.done, :] -= change
+        waiting.append(band)
+        while waiting and up.reach(done + waiting[0].shape[-2] - 1)[1] <= down.done:
+            ready = waiting.popleft()
+            top, done = done, done + ready.shape[-2]
+            first, last = up.reach(top)[0], up.reach(done - 1)[1]
+            wide = reduced(missing[..., first:last, :], last - first, size[1])
+            yield ready + up.rows(wide, first, top, done)
