@@ -12,11 +12,11 @@ from PIL import Image
 from retinashift.imaging.degradation.bicubic import bicubic_pillow
 from retinashift.imaging.files import read_image
 from retinashift.inference import chain
-from retinashift.inference.fidelity import value_limits
+from retinashift.inference.fidelity import consistency_db, value_limits
 from retinashift.inference.pictures import SampleMean, turn, turn_back
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.inference.settings import Sampling
-from retinashift.inference.sizes import RowResampler, at_size, consistency_at, reduce_map
+from retinashift.inference.sizes import RowResampler, at_size, reduce_map
 
 SIDES = st.integers(1, 40)
 
@@ -157,4 +157,4 @@ def test_a_smaller_result_reduced_again_gives_its_input(shared):
             error = ((reduced - lr) ** 2).mean()
             found = 10 * np.log10(255**2 / error) if error else np.inf
             assert found > 58
-            assert consistency_at(sr, lr / 255) == pytest.approx(found)
+            assert consistency_db(sr, lr / 255) == pytest.approx(found)

@@ -199,7 +199,7 @@ def with_neighbours(
 
 
 def consistency_db(sr: np.ndarray, lr: np.ndarray, strip: int = 64) -> float:
-    """PSNR in dB between an input and its result reduced again by Pillow, as a reader of the two files would measure it.
+    """PSNR in dB between an input and its result reduced again by Pillow, as a reader of the two files measures it.
 
     Integer results are rounded to their depth. One colour and one strip at a time, so that no second picture is held.
 

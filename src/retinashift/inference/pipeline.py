@@ -250,9 +250,12 @@ class ResShiftPipeline(DiffusionPipeline):
         # one by one: sizes may differ, and the activations of one picture already fill a processor
         for picture, seed in zip(pictures, seeds, strict=True):
             prepared = prepare(picture, device, self.denoiser.dtype)
+            curve = (self.config.detail_curves or {}).get(plan.curve)
+            detail = factor_at(curve, finest_energy(prepared.lr)) if curve else 1.0
             with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
-                self._upscale(prepared, chosen, plan, seed, output_type, memory, watch, result)
+                self._upscale(prepared, chosen, plan, seed, detail, output_type, memory, watch, result)
             result.consistency.append(measured_consistency(result.images[-1], prepared))
+            result.detail_factor.append(round(detail, 4))
         return result
 
     def _upscale(
@@ -261,6 +264,7 @@ class ResShiftPipeline(DiffusionPipeline):
         settings: Sampling,
         plan: Plan,
         seed: int | None,
+        detail: float,
         output_type: OutputType,
         memory: int,
         watch: StepWatch,
@@ -277,15 +281,13 @@ class ResShiftPipeline(DiffusionPipeline):
         scales = ScaleMap(height, width, factor) if settings.output_uncertainty else None
         if lr.device.type == "cpu":  # on a GPU they lie elsewhere
             memory = max(0, memory - sum(held.nbytes for held in (canvas, mean, scales) if held))
-        # 2. How strong the detail may be: of a sample that the chain itself amplifies, or of the estimate
-        curve = (self.config.detail_curves or {}).get(plan.curve)
-        detail = factor_at(curve, finest_energy(lr)) if curve else 1.0
+        # how strong the detail may be: of a sample that the chain itself amplifies, or of the estimate
         gain, after = (1.0, detail) if plan.detail_gain == 1 else (plan.detail_gain * detail, 1.0)
         check = self._self_check(lr)
         rows: Iterator[Tensor] = iter(())
 
         for way in range(settings.turns):
-            # 3. Encode, turned one way
+            # 2. Encode, turned one way
             seen = turn(lr, way)  # (1, 3, h, w) or (1, 3, w, h)
             checked = self._self_check(seen) if way else check
             uncertainty = (self.uncertainty_head, scales) if scales and not way else None
@@ -296,13 +298,13 @@ class ResShiftPipeline(DiffusionPipeline):
             given = seen[:, :channels]
             limits = value_limits(given) if self._bounded else None
             for member in range(settings.ensemble_size):
-                # 4. Sample and decode, and return to bicubic what contradicts the input
+                # 3. Sample and decode, and return to bicubic what contradicts the input
                 rows = checked.rows(chain.bands(member, memory, watch))  # (1, 3, n*factor, w*factor) each
                 if after != 1:
                     rows = scale_detail(rows, seen, factor, upsampling, after)
                 if prepared.grey:
                     rows = (band.mean(1, keepdim=True) for band in rows)  # (1, 1, n*factor, w*factor)
-                # 5. Project back onto the input, of 8 bits onto what rounds to it; a smaller result in 6
+                # 4. Project back onto the input, of 8 bits onto what rounds to it; a smaller result in 5
                 cell = checked.cell if prepared.levels == 255 else None
                 times = plan.back_projections if size == native else 0
                 rows = back_project_rows(rows, given, factor, times, limits, cell)
@@ -310,7 +312,7 @@ class ResShiftPipeline(DiffusionPipeline):
                     mean.add(rows, way)
             check.returned = torch.maximum(check.returned, turn_back(checked.returned, way))
 
-        # 6. Reduce to the size that is wanted, and convert to the form of the output
+        # 5. Reduce to the size that is wanted, and convert to the form of the output
         rows = mean.bands() if mean else rows
         if size != native:
             given = (lr.cpu() if mean else lr)[:, :channels]
@@ -323,7 +325,6 @@ class ResShiftPipeline(DiffusionPipeline):
             sigma = check.mark(scales.sigma(lr, self.calibration))  # (h*factor, w*factor)
             result.sigma.append(sigma if size == native else reduce_map(sigma, size))
         result.bicubic_share.append(check.share())
-        result.detail_factor.append(round(detail, 4))
 
     @property
     def image_codec(self) -> Codec:
