@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from retinashift.diffusion.noise import noise_of, normal_rows
+from retinashift.diffusion.noise import normal_rows
 from retinashift.diffusion.process import ancestral_step, deterministic_step, prior_sample
 from retinashift.diffusion.sampling import boost_detail, sample
 from retinashift.diffusion.scheduler import ResShiftScheduler
@@ -15,6 +15,12 @@ def pictures() -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     x0, y0 = torch.randn(2, 1, 3, 4, 5, generator=generator)
     return x0, y0
+
+
+def noise_of(seed: int, member: int, like: torch.Tensor):
+    """The draws of one sample of a picture."""
+    _, channels, height, width = like.shape
+    return lambda number: normal_rows(seed, (member, number), 0, height, channels, width)
 
 
 @pytest.mark.parametrize("transition", ["ancestral", "deterministic"])

@@ -85,7 +85,4 @@ def run_chain(pipeline: ResShiftPipeline, y0: Tensor, lq: Tensor, draw: Draw) ->
         draw: T + 1 draws, see `official_upscale`.
     """
     net = pipeline.denoiser
-    with net.steady():
-        yield from sample(
-            pipeline.scheduler, lambda x, t: net(x, t, lq).sample, y0, lambda number: draw(y0.shape).to(y0)
-        )
+    yield from sample(pipeline.scheduler, lambda x, t: net(x, t, lq).sample, y0, lambda number: draw(y0.shape).to(y0))

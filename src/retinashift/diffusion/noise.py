@@ -5,7 +5,7 @@ What is drawn then depends neither on batch size, nor on the order of work, nor 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -31,17 +31,6 @@ def normal_rows(seed: int, stream: tuple[int, ...], top: int, bottom: int, chann
         torch.randn(channels, width, generator=stream_generator(seed, (*stream, row))) for row in range(top, bottom)
     ]  # (channels, width) each
     return torch.stack(rows, dim=1)[None]
-
-
-def noise_of(seed: int, member: int, like: Tensor) -> Callable[[int], Tensor]:
-    """The draws of one sample of a picture: draw i is whole, shaped as `like` (1, C, h, w), in its dtype and place.
-
-    Args:
-        seed: of the picture.
-        member: number of the sample.
-    """
-    _, channels, height, width = like.shape
-    return lambda number: normal_rows(seed, (member, number), 0, height, channels, width).to(like)
 
 
 def noise_seeds(generator: torch.Generator | Sequence[torch.Generator] | None, count: int) -> list[int]:

@@ -6,13 +6,12 @@ One thing differs from noise-to-image schedulers: the chain ends at the low-reso
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.schedulers.scheduling_ddpm import DDPMSchedulerOutput
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
-from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
@@ -30,14 +29,6 @@ from retinashift.diffusion.schedule import Spacing, respaced_timesteps, sqrt_eta
 
 InputScaling = Literal["none", "latent", "pixel"]
 Generators = torch.Generator | list[torch.Generator] | None
-
-
-@dataclass
-class ResShiftSchedulerOutput(BaseOutput):
-    """`prev_sample`: x_{t-1}; `pred_original_sample`: the estimate of x0. Both (B, C, H, W)."""
-
-    prev_sample: Tensor
-    pred_original_sample: Tensor
 
 
 class ResShiftScheduler(SchedulerMixin, ConfigMixin):
@@ -74,9 +65,9 @@ class ResShiftScheduler(SchedulerMixin, ConfigMixin):
         clip_x0: bool = False,
     ):
         for name, value, allowed in (
-            ("prediction_type", prediction_type, ("x0", "residual", "noise", "scaled_noise")),
-            ("input_scaling", input_scaling, ("none", "latent", "pixel")),
-            ("spacing", spacing, ("trailing", "leading")),
+            ("prediction_type", prediction_type, get_args(Prediction)),
+            ("input_scaling", input_scaling, get_args(InputScaling)),
+            ("spacing", spacing, get_args(Spacing)),
             ("transition", transition, tuple(TRANSITIONS)),
         ):
             if value not in allowed:
@@ -157,8 +148,8 @@ class ResShiftScheduler(SchedulerMixin, ConfigMixin):
         generator: Generators = None,
         noise: Tensor | None = None,
         return_dict: bool = True,
-    ) -> ResShiftSchedulerOutput | tuple[Tensor, Tensor]:
-        """x_t -> x_{t-1}. At the last visited step the result is the estimate of x0 itself.
+    ) -> DDPMSchedulerOutput | tuple[Tensor, Tensor]:
+        """x_t -> x_{t-1}, `prev_sample`, and the estimate of x0 it was made from; at the last step they are equal.
 
         Raises:
             ValueError: the timestep is not among those of `set_timesteps`.
@@ -177,7 +168,7 @@ class ResShiftScheduler(SchedulerMixin, ConfigMixin):
                 noise = randn_tensor(sample.shape, generator=generator, device=sample.device, dtype=sample.dtype)
             rule = TRANSITIONS[self.transition]
             x_prev = rule.step(sample, x0, y0, eta_t, eta_prev, self.config.kappa, noise)
-        return ResShiftSchedulerOutput(x_prev, x0) if return_dict else (x_prev, x0)
+        return DDPMSchedulerOutput(x_prev, x0) if return_dict else (x_prev, x0)
 
     @staticmethod
     def _at(table: Tensor, timestep: Tensor | int, like: Tensor) -> Tensor:

@@ -89,8 +89,7 @@ class Chain:
         steps = len(self.scheduler.timesteps)
         watch.begin(self.rows, steps)
         if not self.net.streams:
-            with self.net.steady():
-                [x0] = self._sample(member, self.rows, watch, planned_side(self.net, memory))
+            [x0] = self._sample(member, self.rows, watch, planned_side(self.net, memory))
             release_weights(self.net)
             image = self.codec.decode(x0)[..., : self.height * self.scale, : self.width * self.scale].float()
             release_weights(*self.codec.networks)

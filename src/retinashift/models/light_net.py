@@ -8,17 +8,15 @@ beside a signal of 255, and normalising over the picture wipes that scale out.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
-
 import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.embeddings import get_timestep_embedding
+from diffusers.models.modeling_outputs import Transformer2DModelOutput as DenoiserOutput
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from retinashift.models.codec import upsample_bicubic
-from retinashift.models.output import DenoiserOutput
 
 
 class LightBlock(nn.Module):
@@ -60,10 +58,6 @@ class LightNet(ModelMixin, ConfigMixin):
     kind = "light"
     streams = True
     """Whether rows of its prediction can be computed from rows of its input, see `light_stream`."""
-    size_multiple = 1
-    """Sides of the state at which nothing is padded inside are multiples of it."""
-    lq_ratio = 1
-    """How many times larger than the state the condition is."""
 
     @register_to_config
     def __init__(
@@ -104,12 +98,6 @@ class LightNet(ModelMixin, ConfigMixin):
             self.blocks.append(block)
         self.register_to_config(depth=depth)
 
-    @property
-    def receptive_radius(self) -> int:
-        """How far, in low-resolution pixels, an output looks: no normalisation, so no further than its convolutions."""
-        bicubic, read, block, write = 2, 1, 2, 1
-        return bicubic + read + self.config.depth * block + write
-
     @torch.inference_mode()
     def folded(self, timestep: int) -> list[tuple[Tensor, Tensor]]:
         """Weight and bias of each convolution of one call at x_t = y0, where the state enters as zero.
@@ -117,8 +105,7 @@ class LightNet(ModelMixin, ConfigMixin):
         The time embedding's gains and shifts are folded in, and the residual's gain is divided out. The order is that
         of the call: read, two for each block, write.
         """
-        step = torch.full((1,), timestep, device=self.device)
-        time = self.time(get_timestep_embedding(step, self.config.width).to(self.dtype))  # (1, time_width)
+        time = self._time_of(timestep)  # (1, time_width)
         layers = [(self.read_lq.weight, self.read_lq.bias)]
         for block in self.blocks:
             assert isinstance(block, LightBlock)
@@ -128,15 +115,15 @@ class LightNet(ModelMixin, ConfigMixin):
             layers.append((block.conv2.weight, block.conv2.bias))
         return [*layers, (self.write.weight / self.config.residual_gain, self.write.bias / self.config.residual_gain)]
 
-    @property
-    def bytes_per_position(self) -> int:
-        """Bytes that one call holds for each position of the state."""
-        state = self.config.image_channels * self.config.factor**2
-        return (6 * self.config.width + 8 * state) * self.dtype.itemsize
+    @torch.inference_mode()
+    def folded_state(self, timestep: int) -> Tensor:
+        """Weight of the convolution that reads x_t - y0 in one call, (width, C*f*f, 3, 3); gate and gain are in it."""
+        gate = self.state_gate(self._time_of(timestep))[0, :, None, None, None]  # (width, 1, 1, 1)
+        return self.read_state.weight * gate * self.config.residual_gain
 
-    def steady(self) -> AbstractContextManager[None]:
-        """While this lasts the weights must stay as they are; there is nothing to keep."""
-        return nullcontext()
+    def _time_of(self, timestep: int) -> Tensor:
+        step = torch.full((1,), timestep, device=self.device)
+        return self.time(get_timestep_embedding(step, self.config.width).to(self.dtype))
 
     def forward(
         self, sample: Tensor, timestep: Tensor | int, lq: Tensor, return_dict: bool = True

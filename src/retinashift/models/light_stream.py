@@ -12,10 +12,9 @@ from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
-from diffusers.models.embeddings import get_timestep_embedding
 from torch import Tensor
 
-from retinashift.models.light_net import LightBlock, LightNet
+from retinashift.models.light_net import LightNet
 from retinashift.models.uncertainty_head import UncertaintyHead, clip_scale
 
 Activation = Callable[..., Tensor]
@@ -52,8 +51,7 @@ class _Convolution:
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None):
-        self.weight = weight.contiguous(memory_format=torch.channels_last)
-        self.bias = bias
+        self.weight, self.bias = weight.contiguous(memory_format=torch.channels_last), bias
         self.top = -1
         """First row of the last window; above the picture is a row of zeros."""
         self._kept: Tensor | None = None  # (1, C, 2, w), the last rows of the last window
@@ -97,13 +95,10 @@ class _Convolution:
 
 
 class _Block:
-    """`LightBlock`, which receives its rows band by band. The first convolution takes in the modulation by the time."""
+    """`LightBlock`, which receives its rows band by band; its layers are two of `LightNet.folded`."""
 
-    def __init__(self, block: LightBlock, time: Tensor):
-        scale, shift = block.time(time)[0].chunk(2)  # (C,) each
-        gain = 1 + scale
-        self.first = _Convolution(block.conv1.weight * gain[:, None, None, None], block.conv1.bias * gain + shift)
-        self.second = _Convolution(block.conv2.weight, block.conv2.bias)
+    def __init__(self, first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]):
+        self.first, self.second = _Convolution(*first), _Convolution(*second)
 
     def push(self, x: Tensor, closing: int) -> Tensor:
         """The rows that can now be computed. `closing`: how many of the layers get no more rows after these."""
@@ -136,20 +131,15 @@ class LightStream:
         head: UncertaintyHead | None = None,
         on_scale: Callable[[Tensor], object] | None = None,
     ):
-        self.height, self.most = height, most
-        gain, width, depth = net.config.residual_gain, net.config.width, net.config.depth
-        self.lag = 2 * depth + 2
+        self.height, self.most, self.pushed = height, most, 0
+        self.lag = 2 * net.config.depth + 2
         """How many rows the prediction lags behind the rows pushed in."""
-        self.pushed = 0
-        step = torch.full((1,), timestep, device=net.device)
-        time = net.time(get_timestep_embedding(step, width).to(net.dtype))  # (1, time_width)
-        gate = net.state_gate(time)[0, :, None, None, None]  # (width, 1, 1, 1)
-        # one convolution reads lq and state; it and the last take in the gate and the gain
+        (weight, bias), *layers, last = net.folded(timestep)
         self.read = _Convolution(
-            torch.cat([net.read_lq.weight, net.read_state.weight * gate * gain], dim=1), net.read_lq.bias
-        )
-        self.blocks = [_Block(block, time) for block in net.blocks if isinstance(block, LightBlock)]
-        self.write = _Convolution(net.write.weight / gain, net.write.bias / gain)
+            torch.cat([weight, net.folded_state(timestep)], dim=1), bias
+        )  # of lq and state at once
+        self.blocks = [_Block(*pair) for pair in zip(layers[::2], layers[1::2], strict=True)]
+        self.write = _Convolution(*last)
         self.skip = RowQueue()
         self.on_scale = on_scale
         self.head = [] if head is None else [_Convolution(conv.weight, conv.bias) for conv in (head.read, head.write)]

@@ -12,10 +12,9 @@ its weights are the authors', BSD 2-Clause.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -34,152 +33,153 @@ class PerceptualError(ValueError):
     """The weights of a perceptual distance are missing or damaged; one line."""
 
 
-@dataclass(frozen=True)
-class Features:
-    """The convolutions of a network up to its last features, in stages; the end of each stage is compared."""
+class Halve(nn.Module):
+    """Binomial blur, then every other pixel; padded by two, so that the map grows by a pixel."""
 
-    name: str
-    file: str
-    """Of the weights, as torchvision publishes them."""
-    stages: tuple[tuple[tuple[int, int, int], ...], ...]
-    """(channels out, kernel, stride) of each convolution; its padding is half the kernel, at a stride a quarter."""
-    pooled: tuple[bool, ...]
-    """Stages that begin with a maximum over `pool` x `pool` pixels, at every other pixel."""
-    pool: int
-    smallest: int
-    """Shortest side in pixels from which the last stage still has a pixel."""
+    def forward(self, x: Tensor) -> Tensor:
+        kernel = x.new_tensor([1.0, 2.0, 1.0]) / 4
+        kernel = (kernel[:, None] * kernel).expand(x.shape[1], 1, 3, 3)
+        return F.conv2d(F.pad(x, (2, 2, 2, 2), mode="reflect"), kernel, stride=2, groups=x.shape[1])
 
 
-FEATURES: dict[Backbone, Features] = {
-    "vgg": Features(
-        "VGG16",
-        "vgg16-397923af.pth",
-        tuple(((width, 3, 1),) * count for width, count in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))),
-        pooled=(False, True, True, True, True),
-        pool=2,
-        smallest=16,
-    ),
-    "alex": Features(
-        "AlexNet",
-        "alexnet-owt-7be5be79.pth",
-        (((64, 11, 4),), ((192, 5, 1),), ((384, 3, 1),), ((256, 3, 1),), ((256, 3, 1),)),
-        pooled=(False, True, True, False, False),
-        pool=3,
-        smallest=31,
-    ),
-}
+def vgg_stages() -> list[nn.Sequential]:
+    """The convolutions of VGG16 up to each comparison."""
+    stages, channels = list[nn.Sequential](), 3
+    for width, count in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)):
+        layers: list[nn.Module] = [nn.MaxPool2d(2)] if stages else []
+        for _ in range(count):
+            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
+            channels = width
+        stages.append(nn.Sequential(*layers))
+    return stages
 
 
-class LPIPS(nn.Module):
-    """The distance by VGG16 or AlexNet; its parameters are frozen, and gradients flow to the images."""
+def alex_stages(shift_tolerant: bool = False) -> list[nn.Sequential]:
+    """The convolutions of AlexNet up to each comparison; shift-tolerant, a blur goes before each stride."""
+    pool: list[nn.Module] = [nn.MaxPool2d(3, 1), Halve()] if shift_tolerant else [nn.MaxPool2d(3, 2)]
+    first = [nn.Conv2d(3, 64, 11, padding=2), Halve()] if shift_tolerant else [nn.Conv2d(3, 64, 11, 4, 2)]
+    return [
+        nn.Sequential(*first, nn.ReLU()),
+        nn.Sequential(*pool, nn.Conv2d(64, 192, 5, padding=2), nn.ReLU()),
+        nn.Sequential(*pool, nn.Conv2d(192, 384, 3, padding=1), nn.ReLU()),
+        nn.Sequential(nn.Conv2d(384, 256, 3, padding=1), nn.ReLU()),
+        nn.Sequential(nn.Conv2d(256, 256, 3, padding=1), nn.ReLU()),
+    ]
 
-    def __init__(self, backbone: Backbone = "vgg") -> None:
+
+class Distance(nn.Module):
+    """Weighted differences of the features of two images; the parameters are frozen, and gradients flow to the images.
+
+    Args:
+        stages: of a network; the end of each is compared.
+    """
+
+    def __init__(self, stages: list[nn.Sequential]):
         super().__init__()
-        self.backbone: Backbone = backbone
-        self.stages, channels = nn.ModuleList(), 3
-        for stage in FEATURES[backbone].stages:
-            convolutions = []
-            for width, kernel, stride in stage:
-                padding = kernel // 2 if stride == 1 else kernel // 4
-                convolutions.append(nn.Conv2d(channels, width, kernel, stride, padding))
-                channels = width
-            self.stages.append(nn.Sequential(*convolutions))
-        self.heads = nn.ParameterList(nn.Parameter(torch.ones(stage[-1][0])) for stage in FEATURES[backbone].stages)
+        self.stages = nn.ModuleList(stages)
+        self.convolutions = [layer for layer in self.stages.modules() if isinstance(layer, nn.Conv2d)]
+        widths = (stage[-2].out_channels for stage in stages)
+        self.heads = nn.ParameterList(nn.Parameter(torch.ones(width)) for width in widths)
         self.requires_grad_(False)
 
-    def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        """Images (B, 3, H, W) in [-1, 1] -> (B,), 0 for equal ones. ValueError if a side is below `smallest`."""
-        features = FEATURES[self.backbone]
-        if min(a.shape[-2:]) < features.smallest:
-            raise ValueError(
-                f"images are {a.shape[-1]}x{a.shape[-2]}; LPIPS by {features.name} needs at least "
-                f"{features.smallest}x{features.smallest}"
-            )
-        x = _standardised(torch.cat([a, b]))
-        total = x.new_zeros(len(a))
-        for stage, head, pooled in zip(self.stages, self.heads, features.pooled, strict=True):
-            if pooled:
-                x = F.max_pool2d(x, features.pool, 2)
-            for convolution in stage.children():
-                x = F.relu(convolution(x))  # (2B, C, h, w)
-            total = total + _distance(x[: len(a)], x[len(a) :], head).mean((1, 2))
-        return total  # (B,)
+    def maps(self, a: Tensor, b: Tensor) -> Iterator[Tensor]:
+        """Images (B, 3, H, W) in [-1, 1] -> for each stage the distance, (B, h, w), 0 where features are equal."""
+        mean, deviation = (a.new_tensor(values).view(3, 1, 1) for values in (MEAN, DEVIATION))
+        a, b = (a - mean) / deviation, (b - mean) / deviation
+        for stage, head in zip(self.stages, self.heads, strict=True):
+            a, b = stage(a), stage(b)  # (B, C, h, w)
+            unit = [x / (x.square().sum(1, keepdim=True).sqrt() + 1e-10) for x in (a, b)]
+            yield torch.einsum("bchw,c->bhw", (unit[0] - unit[1]).square(), head)
 
-    @classmethod
-    def pretrained(cls, backbone: Backbone = "vgg") -> LPIPS:
-        """With the published weights. PerceptualError if they cannot be had."""
-        net = cls(backbone)
-        net.load_heads(_heads(backbone))
-        net.load_features(_feature_weights(FEATURES[backbone]))
-        return net.eval()
-
-    def load_features(self, state: Mapping[str, Tensor]) -> None:
-        """Load the weights of torchvision's network: "features.N.weight" and "features.N.bias"."""
-        names = [name.removesuffix(".weight") for name in state if name.startswith("features.") and "weight" in name]
-        names.sort(key=lambda name: int(name.split(".")[1]))
-        convolutions = [convolution for stage in self.stages for convolution in stage.children()]
-        for name, convolution in zip(names, convolutions, strict=True):
+    def load(self, state: Mapping[str, Tensor], names: Sequence[str], heads: Sequence[Tensor]) -> None:
+        """Load the weights of the convolutions, which have these names in `state`, and of the channels of each stage."""
+        for name, convolution in zip(names, self.convolutions, strict=True):
             convolution.load_state_dict({part: state[f"{name}.{part}"] for part in ("weight", "bias")})
-
-    def load_heads(self, heads: list[Tensor]) -> None:
-        """Load one weight for each channel of each stage."""
         for head, values in zip(self.heads, heads, strict=True):
             head.data.copy_(values.flatten())
 
 
-class ShiftTolerantLPIPS(nn.Module):
-    """ST-LPIPS as a map, by an AlexNet with antialiased strides; its parameters are frozen."""
+@dataclass(frozen=True)
+class Published:
+    """A network as torchvision publishes it; `smallest`: shortest side in pixels whose last stage still has a pixel."""
 
-    WIDTHS = (3, 64, 192, 384, 256, 256)
-    KERNELS = (11, 5, 3, 3, 3)
-    PADDINGS = (2, 2, 1, 1, 1)
-    SMALLEST = 32
-    """Shortest side in pixels that survives three halvings and their windows."""
+    name: str
+    file: str
+    smallest: int
+    stages: Callable[[], list[nn.Sequential]]
+
+
+BACKBONES: dict[Backbone, Published] = {
+    "vgg": Published("VGG16", "vgg16-397923af.pth", 16, vgg_stages),
+    "alex": Published("AlexNet", "alexnet-owt-7be5be79.pth", 31, alex_stages),
+}
+
+
+class LPIPS(Distance):
+    """The distance by VGG16 or AlexNet."""
+
+    def __init__(self, backbone: Backbone = "vgg") -> None:
+        super().__init__(BACKBONES[backbone].stages())
+        self.backbone: Backbone = backbone
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        """Images (B, 3, H, W) in [-1, 1] -> (B,), 0 for equal ones. ValueError if a side is below `smallest`."""
+        network = BACKBONES[self.backbone]
+        if min(a.shape[-2:]) < network.smallest:
+            raise ValueError(
+                f"images are {a.shape[-1]}x{a.shape[-2]}; LPIPS by {network.name} needs at least "
+                f"{network.smallest}x{network.smallest}"
+            )
+        return torch.stack([distance.mean((1, 2)) for distance in self.maps(a, b)]).sum(0)  # (B,)
+
+    def load_published(self, state: Mapping[str, Tensor], heads: Sequence[Tensor]) -> None:
+        """Load the weights of torchvision's network, "features.N.weight" and "features.N.bias", and the heads."""
+        names = [name.removesuffix(".weight") for name in state if name.startswith("features.") and "weight" in name]
+        self.load(state, sorted(names, key=lambda name: int(name.split(".")[1])), heads)
+
+    @classmethod
+    def pretrained(cls, backbone: Backbone = "vgg") -> LPIPS:
+        """With the published weights. PerceptualError if they cannot be had."""
+        net, file = cls(backbone), BACKBONES[backbone].file
+        heads = published_heads(backbone)
+        try:
+            state = torch.hub.load_state_dict_from_url(
+                URL + file, map_location="cpu", weights_only=True, check_hash=True
+            )
+        except Exception as error:  # no network, no disk, a damaged file
+            folder = Path(torch.hub.get_dir()) / "checkpoints"
+            raise PerceptualError(
+                f"LPIPS needs the weights of {BACKBONES[backbone].name}, which could not be downloaded "
+                f"({_reason(error)}): put {URL}{file} into {folder}"
+            ) from error
+        net.load_published(state, heads)
+        return net.eval()
+
+
+class ShiftTolerantLPIPS(Distance):
+    """ST-LPIPS as a map, by AlexNet with antialiased strides."""
+
     WEIGHTS = Path("weights") / "vST0.0" / "alex_shift_tolerant.pth"
-    PUBLISHED = ("slice1.0", "slice2.5", "slice3.9", "slice4.11", "slice5.13")
-    """Names of the convolutions in the published weights."""
+    NAMES = tuple(f"net.slice{name}" for name in ("1.0", "2.5", "3.9", "4.11", "5.13"))
+    """Of the convolutions in the published weights."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.convolutions = nn.ModuleList(
-            nn.Conv2d(a, b, kernel, padding=padding)
-            for (a, b), kernel, padding in zip(pairwise(self.WIDTHS), self.KERNELS, self.PADDINGS, strict=True)
-        )
-        self.heads = nn.ParameterList(nn.Parameter(torch.ones(width)) for width in self.WIDTHS[1:])
-        self.requires_grad_(False)
+        super().__init__(alex_stages(shift_tolerant=True))
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [-1, 1], sides at least 32 -> (B, H, W), 0 where they are equal."""
         total = a.new_zeros(len(a), *a.shape[-2:])
-        for fa, fb, head in zip(self.features(a), self.features(b), self.heads, strict=True):
-            distance = _distance(fa, fb, head)[:, None]  # (B, 1, h, w)
-            total = total + F.interpolate(distance, a.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
+        for distance in self.maps(a, b):
+            total += F.interpolate(distance[:, None], a.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
         return total  # (B, H, W)
-
-    def features(self, image: Tensor) -> list[Tensor]:
-        """Five maps, halved three times: the stride follows the blur, and the first blur the convolution."""
-        first, second, third, fourth, fifth = self.convolutions
-        x = F.relu(_halve(first(_standardised(image))))
-        found = [x]  # (B, 64, H/2, W/2)
-        for convolution in (second, third):
-            x = F.relu(convolution(_halve(F.max_pool2d(x, 3, stride=1))))
-            found.append(x)  # (B, 192, H/4, W/4), (B, 384, H/8, W/8)
-        for convolution in (fourth, fifth):
-            x = F.relu(convolution(x))
-            found.append(x)  # (B, 256, H/8, W/8)
-        return found
 
     @classmethod
     def pretrained(cls) -> ShiftTolerantLPIPS:
         """With the weights of the wheel. PerceptualError if they are missing or damaged."""
-        path = _package("stlpips_pytorch") / cls.WEIGHTS
-        net = cls()
+        path, net = _package("stlpips_pytorch") / cls.WEIGHTS, cls()
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
-            for name, convolution in zip(cls.PUBLISHED, net.convolutions, strict=True):
-                convolution.load_state_dict({part: state[f"net.{name}.{part}"] for part in ("weight", "bias")})
-            for number, head in enumerate(net.heads):
-                head.copy_(state[f"lin{number}.model.1.weight"].reshape(head.shape))
+            net.load(state, cls.NAMES, [state[f"lin{number}.model.1.weight"] for number in range(len(net.heads))])
         except (OSError, KeyError, RuntimeError) as error:
             raise PerceptualError(
                 f"{path} is not the file of stlpips_pytorch 0.0.2 ({_reason(error)}); install it again"
@@ -187,22 +187,14 @@ class ShiftTolerantLPIPS(nn.Module):
         return net.eval()
 
 
-def _standardised(images: Tensor) -> Tensor:
-    mean, deviation = (images.new_tensor(values).view(3, 1, 1) for values in (MEAN, DEVIATION))
-    return (images - mean) / deviation
-
-
-def _distance(a: Tensor, b: Tensor, head: Tensor) -> Tensor:
-    """Weighted squared difference of features of unit length, (B, C, h, w) each -> (B, h, w)."""
-    unit = [x / (x.square().sum(1, keepdim=True).sqrt() + 1e-10) for x in (a, b)]
-    return torch.einsum("bchw,c->bhw", (unit[0] - unit[1]).square(), head)
-
-
-def _halve(x: Tensor) -> Tensor:
-    """Binomial blur, then every other pixel; padded by two, so that the map grows by a pixel."""
-    kernel = x.new_tensor([1.0, 2.0, 1.0]) / 4
-    kernel = (kernel[:, None] * kernel).expand(x.shape[1], 1, 3, 3)
-    return F.conv2d(F.pad(x, (2, 2, 2, 2), mode="reflect"), kernel, stride=2, groups=x.shape[1])
+def published_heads(backbone: Backbone) -> list[Tensor]:
+    """The weights of LPIPS for the channels of each stage. PerceptualError if torchmetrics does not have them."""
+    path = _package("torchmetrics") / "functional" / "image" / "lpips_models" / f"{backbone}.pth"
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        return [state[f"lin{number}.model.1.weight"] for number in range(5)]
+    except (OSError, KeyError, RuntimeError) as error:
+        raise PerceptualError(f"{path} does not hold the heads of LPIPS ({_reason(error)})") from error
 
 
 def _package(name: str) -> Path:
@@ -211,27 +203,6 @@ def _package(name: str) -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise PerceptualError(f"LPIPS and ST-LPIPS need {name}: pip install 'retinashift[lpips]'")
     return Path(spec.submodule_search_locations[0])
-
-
-def _heads(backbone: Backbone) -> list[Tensor]:
-    path = _package("torchmetrics") / "functional" / "image" / "lpips_models" / f"{backbone}.pth"
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        return [state[f"lin{i}.model.1.weight"] for i in range(len(FEATURES[backbone].stages))]
-    except (OSError, KeyError, RuntimeError) as error:
-        raise PerceptualError(f"{path} does not hold the heads of LPIPS ({_reason(error)})") from error
-
-
-def _feature_weights(features: Features) -> dict[str, Tensor]:
-    try:
-        url = URL + features.file
-        return torch.hub.load_state_dict_from_url(url, map_location="cpu", weights_only=True, check_hash=True)
-    except Exception as error:  # no network, no disk, a damaged file
-        folder = Path(torch.hub.get_dir()) / "checkpoints"
-        raise PerceptualError(
-            f"LPIPS needs the weights of {features.name}, which could not be downloaded ({_reason(error)}): "
-            f"put {URL}{features.file} into {folder}"
-        ) from error
 
 
 def _reason(error: Exception) -> str:

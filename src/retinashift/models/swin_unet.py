@@ -11,20 +11,19 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import get_args
 
 import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.embeddings import get_timestep_embedding
+from diffusers.models.modeling_outputs import Transformer2DModelOutput as DenoiserOutput
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from retinashift.models.banded import Downsample, Upsample, conv_of_norm
-from retinashift.models.output import DenoiserOutput
-from retinashift.models.window_attention import GROUPS, AttentionMask, SwinLayer, WindowAttention
+from retinashift.models.window_attention import GROUPS, AttentionMask, SwinLayer
 
 
 def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
@@ -337,18 +336,3 @@ class SwinUNet(ModelMixin, ConfigMixin):
     def bytes_per_position(self) -> int:
         """Bytes that one call holds for each position of the state: measured, realsr v3 at 64, 128 and 256 pixels."""
         return 45 * self.config.model_channels * self.config.channel_mult[0] * self.dtype.itemsize // 4
-
-    @contextmanager
-    def steady(self) -> Iterator[None]:
-        """Compute bias and masks of attention once instead of at every call, for as long as the context lasts.
-
-        The caller declares that the weights do not change meanwhile; a write to `parameter.data` cannot be detected.
-        """
-        layers = [module for module in self.modules() if isinstance(module, WindowAttention)]
-        for layer in layers:
-            layer.keep(True)
-        try:
-            yield
-        finally:
-            for layer in layers:
-                layer.keep(False)

@@ -16,12 +16,6 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.models.autoencoders.vae import Decoder, DecoderOutput, Encoder, VectorQuantizer
 from diffusers.models.autoencoders.vq_model import VQEncoderOutput, VQModel
 from diffusers.models.modeling_utils import ModelMixin
-from diffusers.models.unets.unet_2d_blocks import (
-    AttnDownEncoderBlock2D,
-    AttnUpDecoderBlock2D,
-    DownEncoderBlock2D,
-    UpDecoderBlock2D,
-)
 from torch import Tensor, nn
 
 from retinashift.models.banded import Upsample, conv_of_norm
@@ -109,56 +103,36 @@ class VQCodec(VQModel):
         norm_num_groups: int = 32,
         scaling_factor: float = 1.0,
     ):
-        # not VQModel's, which has one depth for all levels. diffusers looks for the name ModelMixin here when it loads
-        ModelMixin.__init__(self)
-        widths = list(block_out_channels)
+        widths, levels = list(block_out_channels), range(len(block_out_channels))
         depths = [layers_per_block] * len(widths) if isinstance(layers_per_block, int) else list(layers_per_block)
         if len(depths) != len(widths):
             raise ValueError(f"layers_per_block has {len(depths)} entries and block_out_channels {len(widths)}")
-        if not set(attention_levels) <= set(range(len(widths))):
+        if not set(attention_levels) <= set(levels):
             raise ValueError(f"attention_levels is {list(attention_levels)}; there are levels 0 to {len(widths) - 1}")
-        common = {"block_out_channels": widths, "norm_num_groups": norm_num_groups}
-        self.encoder = Encoder(in_channels, latent_channels, down_block_types=(), double_z=False, **common)
-        self.decoder = Decoder(latent_channels, out_channels, up_block_types=(), **common)
-        for level, depth in enumerate(depths):
-            self.encoder.down_blocks.append(self._down(level, depth, widths, level in attention_levels))
-        for level in reversed(range(len(widths))):
-            self.decoder.up_blocks.append(self._up(level, depths[level] + 1, widths, level in attention_levels))
+        ModelMixin.__init__(self)  # VQModel's own would register its arguments as ours
+        down, up = ["DownEncoderBlock2D"] * len(widths), ["UpDecoderBlock2D"] * len(widths)
+        for level in attention_levels:
+            down[level], up[-1 - level] = "AttnDownEncoderBlock2D", "AttnUpDecoderBlock2D"
+        common = {
+            "block_out_channels": widths, "layers_per_block": max(depths), "norm_num_groups": norm_num_groups
+        }  # fmt: skip
+        self.encoder = Encoder(in_channels, latent_channels, tuple(down), double_z=False, **common)
+        self.decoder = Decoder(latent_channels, out_channels, tuple(up), **common)
         self.quant_conv = nn.Conv2d(latent_channels, vq_embed_dim, 1)
         self.quantize = NearestCode(num_vq_embeddings, vq_embed_dim, beta=0.25)
         self.post_quant_conv = nn.Conv2d(vq_embed_dim, latent_channels, 1)
+        for level in levels:
+            for block, depth in (
+                (self.encoder.down_blocks[level], depths[level]),
+                (self.decoder.up_blocks[-1 - level], depths[level] + 1),
+            ):
+                block.resnets, block.attentions = block.resnets[:depth], getattr(block, "attentions", [])[:depth]
         for module in list(self.modules()):
             if hasattr(module, "resnets"):
                 blocks = [ResBlock(r.in_channels, r.out_channels, norm_num_groups) for r in module.resnets]
                 module.resnets = nn.ModuleList(blocks)
-
-    def _down(self, level: int, depth: int, widths: list[int], attend: bool) -> nn.Module:
-        kind, more = (
-            (AttnDownEncoderBlock2D, {"attention_head_dim": widths[level]}) if attend else (DownEncoderBlock2D, {})
-        )
-        return kind(
-            in_channels=widths[max(0, level - 1)],
-            out_channels=widths[level],
-            num_layers=depth,
-            resnet_groups=self.config.norm_num_groups,
-            add_downsample=level < len(widths) - 1,
-            downsample_padding=0,  # the block itself pads, on the right and below only
-            **more,
-        )
-
-    def _up(self, level: int, depth: int, widths: list[int], attend: bool) -> nn.Module:
-        kind, more = (AttnUpDecoderBlock2D, {"attention_head_dim": widths[level]}) if attend else (UpDecoderBlock2D, {})
-        block = kind(
-            in_channels=widths[min(len(widths) - 1, level + 1)],
-            out_channels=widths[level],
-            num_layers=depth,
-            resnet_groups=self.config.norm_num_groups,
-            add_upsample=level > 0,
-            **more,
-        )
-        if level > 0:
-            block.upsamplers = nn.ModuleList([Upsample(widths[level])])
-        return block
+            if getattr(module, "upsamplers", None):
+                module.upsamplers = nn.ModuleList([Upsample(module.resnets[-1].conv2.out_channels)])
 
     def encode(self, x: Tensor, return_dict: bool = True) -> VQEncoderOutput | tuple[Tensor]:
         """(B, 3, H, W) in [-1, 1] -> the latent (B, C, H/f, W/f), not quantised."""

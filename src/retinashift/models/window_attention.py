@@ -70,7 +70,6 @@ class WindowAttention(nn.Module):
     def __init__(self, channels: int, window: int, heads: int):
         super().__init__()
         self.window, self.heads = window, heads
-        self.steady, self._kept = False, dict[tuple[int, AttentionMask], Tensor]()
         self.relative_position_bias_table = nn.Parameter(torch.empty((2 * window - 1) ** 2, heads))
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
         self.qkv = nn.Linear(channels, 3 * channels)
@@ -86,23 +85,13 @@ class WindowAttention(nn.Module):
     def biases(self, shift: int, mask: AttentionMask) -> Tensor:
         """The biases of each kind of window, masks included: (1, heads, n, n), or (4, heads, n, n) with a shift.
 
-        The four kinds: inside the image, in its last column, in its last row, in both. While the weights are `steady`
-        and no gradient is asked for, they are computed once.
+        The four kinds: inside the image, in its last column, in its last row, in both.
         """
-        keep = self.steady and not use_reference_ops()
-        if keep and (bias := self._kept.get((shift, mask))) is not None:
-            return bias
         bias = self.position_bias()[None]  # (1, heads, n, n)
         if shift:  # an image of 2x2 windows has one of each kind
             masked = shifted_window_mask(2 * self.window, 2 * self.window, self.window, shift, mask, bias.device)
             bias = bias - 100.0 * masked[:, None].to(bias)  # (4, heads, n, n)
-        if keep:
-            self._kept[shift, mask] = bias
         return bias
-
-    def keep(self, steady: bool) -> None:
-        """Declare whether the weights stay as they are from now on; kept biases are dropped."""
-        self.steady, self._kept = steady, {}
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         """x: (B*N, n, C) -> the same. bias: (1 or B*N, heads, n, n)."""

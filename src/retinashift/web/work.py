@@ -134,7 +134,7 @@ class Worker:
         """
         import torch
 
-        from retinashift.diffusion.noise import noise_of, noise_seeds
+        from retinashift.diffusion.noise import noise_seeds, normal_rows
         from retinashift.imaging.degradation.bicubic import enlarge
         from retinashift.imaging.figures.comparison import shown
         from retinashift.imaging.files import decode_image
@@ -156,7 +156,11 @@ class Worker:
         with torch.inference_mode():
             y0 = torch.from_numpy(bicubic).permute(2, 0, 1)[None].to(pipeline.device, pipeline.denoiser.dtype)
             y0 = codec.encode(pad_to_multiple(y0 / 127.5 - 1, codec.multiple))
-            noise = noise_of(noise_seeds(torch.Generator().manual_seed(options.seed), 1)[0], 0, y0)(0)
+            seed, (_, channels, height, width) = (
+                noise_seeds(torch.Generator().manual_seed(options.seed), 1)[0],
+                y0.shape,
+            )
+            noise = normal_rows(seed, (0, 0), 0, height, channels, width).to(y0)
             seeded = torch.Generator().manual_seed(options.seed)
             pipeline(
                 lr, last, seeded, back_projections=0, progress=tell,
