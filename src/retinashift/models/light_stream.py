@@ -135,9 +135,7 @@ class LightStream:
         self.lag = 2 * net.config.depth + 2
         """How many rows the prediction lags behind the rows pushed in."""
         (weight, bias), *layers, last = net.folded(timestep)
-        self.read = _Convolution(
-            torch.cat([weight, net.folded_state(timestep)], dim=1), bias
-        )  # of lq and state at once
+        self.read = _Convolution(torch.cat([weight, net.folded_state(timestep)], dim=1), bias)  # reads lq and state
         self.blocks = [_Block(*pair) for pair in zip(layers[::2], layers[1::2], strict=True)]
         self.write = _Convolution(*last)
         self.skip = RowQueue()

@@ -78,8 +78,8 @@ class Distance(nn.Module):
         super().__init__()
         self.stages = nn.ModuleList(stages)
         self.convolutions = [layer for layer in self.stages.modules() if isinstance(layer, nn.Conv2d)]
-        widths = (stage[-2].out_channels for stage in stages)
-        self.heads = nn.ParameterList(nn.Parameter(torch.ones(width)) for width in widths)
+        last = (stage[-2].get_parameter("bias") for stage in stages)  # of each stage's last convolution
+        self.heads = nn.ParameterList(nn.Parameter(torch.ones_like(bias)) for bias in last)
         self.requires_grad_(False)
 
     def maps(self, a: Tensor, b: Tensor) -> Iterator[Tensor]:
@@ -92,7 +92,7 @@ class Distance(nn.Module):
             yield torch.einsum("bchw,c->bhw", (unit[0] - unit[1]).square(), head)
 
     def load(self, state: Mapping[str, Tensor], names: Sequence[str], heads: Sequence[Tensor]) -> None:
-        """Load the weights of the convolutions, which have these names in `state`, and of the channels of each stage."""
+        """Load the weights of the convolutions, by these names in `state`, and of the channels of each stage."""
         for name, convolution in zip(names, self.convolutions, strict=True):
             convolution.load_state_dict({part: state[f"{name}.{part}"] for part in ("weight", "bias")})
         for head, values in zip(self.heads, heads, strict=True):

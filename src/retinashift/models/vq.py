@@ -126,7 +126,9 @@ class VQCodec(VQModel):
                 (self.encoder.down_blocks[level], depths[level]),
                 (self.decoder.up_blocks[-1 - level], depths[level] + 1),
             ):
-                block.resnets, block.attentions = block.resnets[:depth], getattr(block, "attentions", [])[:depth]
+                block.resnets = block.resnets[:depth]
+                if level in attention_levels:
+                    block.attentions = block.attentions[:depth]
         for module in list(self.modules()):
             if hasattr(module, "resnets"):
                 blocks = [ResBlock(r.in_channels, r.out_channels, norm_num_groups) for r in module.resnets]

@@ -156,11 +156,8 @@ class Worker:
         with torch.inference_mode():
             y0 = torch.from_numpy(bicubic).permute(2, 0, 1)[None].to(pipeline.device, pipeline.denoiser.dtype)
             y0 = codec.encode(pad_to_multiple(y0 / 127.5 - 1, codec.multiple))
-            seed, (_, channels, height, width) = (
-                noise_seeds(torch.Generator().manual_seed(options.seed), 1)[0],
-                y0.shape,
-            )
-            noise = normal_rows(seed, (0, 0), 0, height, channels, width).to(y0)
+            [seed] = noise_seeds(torch.Generator().manual_seed(options.seed), 1)
+            noise = normal_rows(seed, (0, 0), 0, y0.shape[2], y0.shape[1], y0.shape[3]).to(y0)
             seeded = torch.Generator().manual_seed(options.seed)
             pipeline(
                 lr, last, seeded, back_projections=0, progress=tell,
