@@ -77,8 +77,9 @@ def merge_adapter(net: LightNet | SwinUNet, folder: Path) -> None:
             header = (contents.metadata() or {}).get(_HEADER)
     except SafetensorError as error:
         raise ValueError(f"{path}: damaged ({error})") from None
+    beside = folder / _PEFT_CONFIG
     try:
-        _add(net, state, json.loads(header or (folder / _PEFT_CONFIG).read_text(encoding="utf-8")))
+        _add(net, state, json.loads(header or (beside.read_text(encoding="utf-8") if beside.is_file() else "{}")))
     except (RuntimeError, OSError, ValueError, KeyError, TypeError, ArithmeticError) as error:
         raise ValueError(f"{folder} does not fit this network: {error}") from None
 
@@ -89,6 +90,8 @@ def _add(net: LightNet | SwinUNet, state: Mapping[str, Tensor], config: Mapping[
     names = [f"{layer}.lora_{part}.weight" for layer in weights for part in "AB"]
     if strange := sorted(set(state) - set(names)):
         raise ValueError(f"it has no {', '.join(strange[:3])}")
+    if not {"r", "lora_alpha"} <= set(config):
+        raise ValueError("its rank and alpha are not stated")
     if kinds := [kind for kind in ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern") if config.get(kind)]:
         raise ValueError(f"{', '.join(kinds)} cannot be merged")
     changes = {}
