@@ -106,32 +106,32 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
+def rate_of(results: list[Path]) -> float:
+    """Results a second, from the times at which they were written; the first eight are the start."""
+    times = sorted(path.stat().st_mtime for path in results)
+    return (len(times) - 8) / (times[-1] - times[7])
+
+
 def rate(folder: Path, checkpoint: str) -> None:
-    """Photographs a second of two local processes of one thread, and of two workers; the start is left out."""
+    """Photographs a second of two local processes of one thread, and of two workers."""
     with tempfile.TemporaryDirectory() as out:
-        runs = []
+        runs, shards = [], [plan_jobs([folder], f"{out}/local", shard=Shard(number, 2)) for number in (1, 2)]
         for number in (1, 2):
-            log = Path(out, f"{number}.jsonl")
             command = [sys.executable, "-m", "retinashift", "upscale", str(folder), "-o", f"{out}/local", "--shard",
-                       f"{number}/2", "--checkpoint", checkpoint, "--log", str(log), "--quiet"]  # fmt: skip
-            runs.append((subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}), log))
-        while not all(log.exists() for _, log in runs):
-            time.sleep(0.01)
-        before = sum(len(log.read_bytes().splitlines()) for _, log in runs)
-        begun = time.perf_counter()
-        for process, _ in runs:
-            process.wait()
-        jobs = plan_jobs([folder], f"{out}/ray")
-        local = (len(jobs) - before) / (time.perf_counter() - begun)
-        asked, first, done = time.perf_counter(), 0.0, 0
-        for _ in upscale_fleet(jobs, BatchOptions(), Fleet(workers=2, checkpoint=checkpoint)):
-            done += 1
-            if not first:
-                first, done = time.perf_counter(), 0
-        ray = done / (time.perf_counter() - first)
-        print(f"{len(jobs)} photographs: local {local:.2f}/s, Ray {ray:.2f}/s, ratio {ray / local:.2f}, "
-              f"start to the first outcome {first - asked:.0f} s")  # fmt: skip
-        same = all(Path(out, "local", j.target.name).read_bytes() == j.target.read_bytes() for j in jobs)
+                       f"{number}/2", "--checkpoint", checkpoint, "--quiet"]  # fmt: skip
+            runs.append(subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}))
+        assert [process.wait() for process in runs] == [0, 0]
+        local = sum(rate_of([Path(str(job.target)) for job in shard]) for shard in shards)
+        print(f"local {local:.2f}/s", flush=True)
+        jobs, asked, first = plan_jobs([folder], f"{out}/ray"), time.time(), 0.0
+        for outcome in upscale_fleet(jobs, BatchOptions(), Fleet(workers=2, checkpoint=checkpoint)):
+            first = first or time.time()
+            assert not outcome.error, outcome.error
+        results = [Path(str(job.target)) for job in jobs]
+        ray, began = rate_of(results), min(path.stat().st_mtime for path in results)
+        print(f"{len(jobs)} photographs: local {local:.2f}/s, Ray {ray:.2f}/s, ratio {ray / local:.2f}")
+        print(f"start: {began - asked:.1f} s to the first result, {first - asked:.1f} s to the first outcome")
+        same = all(Path(out, "local", path.name).read_bytes() == path.read_bytes() for path in results)
         print("equal bytes" if same else "BYTES DIFFER")
 
 

@@ -147,6 +147,28 @@ def test_a_killed_worker_costs_what_it_held(folder, checkpoint, tmp_path):
 
 
 @pytest.mark.cluster
+def test_a_machine_that_dies_costs_what_it_held(folder, checkpoint, tmp_path):
+    cluster_utils = pytest.importorskip("ray.cluster_utils")
+    for number in range(6, 40):
+        write_image(folder / f"{number}.png", np.full((48, 48, 3), number, np.uint8))
+    jobs, outcomes = plan_jobs([folder], tmp_path / "out"), []
+    machine = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
+    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args={**machine, "include_dashboard": False})
+    try:
+        other = cluster.add_node(**machine)
+        chosen = Fleet(address=cluster.address, workers=2, checkpoint=str(checkpoint))
+        for outcome in fleet.upscale_fleet(jobs, BatchOptions(), chosen):
+            outcomes.append(outcome)
+            if len(outcomes) == 3:
+                cluster.remove_node(other, allow_graceful=False)
+    finally:
+        cluster.shutdown()
+    assert sorted(o.job.source.name for o in outcomes) == sorted(job.source.name for job in jobs)
+    assert [o.job.source.name for o in outcomes if o.error] == ["2.png"]
+    assert len(contents(tmp_path / "out")) == 39
+
+
+@pytest.mark.cluster
 def test_ctrl_c_ends_a_fleet_without_half_a_file_or_a_process(folder, checkpoint, tmp_path):
     pytest.importorskip("ray")
     log = tmp_path / "log.jsonl"

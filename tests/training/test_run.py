@@ -112,6 +112,7 @@ def run_together(words: list[str], count: int, begun: Path) -> None:
         for rank in range(count):
             place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
             environment = ENVIRONMENT | meeting | {name: str(value) for name, value in place.items()}
+            del environment["ACCELERATE_USE_CPU"]  # torchrun does not set it
             environment["PYTHONFAULTHANDLER"] = "1"  # a process that is aborted says where it stood
             processes.append(subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True))
         deadline = time.monotonic() + 300  # only processes that never met take so long

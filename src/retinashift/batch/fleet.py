@@ -118,8 +118,8 @@ def _run(
         min_size=1, max_size=workers, initial_size=workers, max_tasks_in_flight_per_actor=1 if alone else None
     )
     dataset = ray.data.from_arrow(tables).map_batches(
-        _Worker, fn_constructor_args=(fleet, resumed, options.resume), compute=pool, batch_size=None,
-        max_task_retries=0, **needs,
+        _Worker, fn_constructor_args=(fleet, resumed, options.resume), compute=pool, batch_size=None, **needs,
+        ray_remote_args_fn=lambda: {"max_task_retries": 0},  # by Ray, without an end
     )  # fmt: skip
     for batch in dataset.iter_batches(batch_size=None, prefetch_batches=0):
         for row, values in zip(batch["row"], batch["outcome"], strict=True):

@@ -9,6 +9,7 @@ was never interrupted.
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -70,7 +71,7 @@ class Trainer:
     def __init__(self, config: TrainConfig, report: Report = no_report):
         if config.run.precision == "auto":
             config = config.replace(run=config.run.model_copy(update={"precision": fast_precision(choose_device())}))
-        self.accelerator = Accelerator(mixed_precision=_MIXED[config.run.precision], gradient_accumulation_steps=1)
+        self.accelerator = _accelerator(_MIXED[config.run.precision])
         self.device = self.accelerator.device
         self.report = report if self.accelerator.is_main_process else no_report
         self.folder = Path(config.run.out)
@@ -240,12 +241,13 @@ class Trainer:
         }  # fmt: skip
 
     def _expected_minutes(self) -> float | None:
-        """Of the steps to come, by the second of two trials that change nothing; None where processes share them."""
+        """Of the steps to come, by the second of two trials that change nothing and that no other process waits for."""
         run, optim, step = self.config.run, self.config.optim, self.position.step
-        if run.minutes or self.accelerator.num_processes > 1:
-            return run.minutes or None
+        if run.minutes:
+            return run.minutes
         seconds, gpus = 0.0, [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=gpus), ThreadPoolExecutor(1) as pool:
+        apart = self.accelerator.no_sync(self.model)
+        with torch.random.fork_rng(devices=gpus), ThreadPoolExecutor(1) as pool, apart:
             for _ in range(2):
                 started = time.monotonic()
                 batch = self._prepare(step, pool, map)[0]()
@@ -349,6 +351,23 @@ class Trainer:
         items = list_source(source, name)
         check_photographs(items, self.config.chain.scale, size_check)
         return PhotographSet(items, cache_gib=self.config.run.cache_gib, device=self.device, balance=source.balance)
+
+
+def _accelerator(mixed_precision: str) -> Accelerator:
+    """The processes that were launched together.
+
+    Raises:
+        TrainingError: a launcher was asked for several and started one, which would train alone in silence.
+    """
+    on_cpu = choose_device().type == "cpu"  # else torchrun's processes on a CPU would not know of each other
+    accelerator = Accelerator(cpu=on_cpu, mixed_precision=mixed_precision, gradient_accumulation_steps=1)
+    launched = {"MASTER_ADDR", "ACCELERATE_MIXED_PRECISION"} <= os.environ.keys() and "WORLD_SIZE" not in os.environ
+    if launched and accelerator.num_processes == 1:
+        raise TrainingError(
+            "accelerate launch was asked for several processes and started one; give it --multi_gpu (on CPUs as well) "
+            "and not --cpu, or start the command with torchrun"
+        )
+    return accelerator
 
 
 @contextmanager
