@@ -18,14 +18,21 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from retinashift.inference.checkpoints import checkpoint_hash, open_checkpoint
-from retinashift.inference.onnx_graph import faithful_graph
-from winograd import winograd_network
+import onnx
+from onnx.utils import Extractor
+
+from retinashift.batch.photograph import MEANING
+from retinashift.inference.checkpoints import open_checkpoint
+from retinashift.inference.onnx_graph import FACTOR, faithful_graph
+from retinashift.inference.record import checkpoint_hash
 
 RUNTIME = "1.30.0"
 """Version of onnxruntime-web, MIT licence."""
 RUNTIME_SHA512 = "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="
-RUNTIME_FILES = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
+RUNTIME_FILES = (
+    "ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm",  # the processor
+    "ort.webgpu.bundle.min.mjs", "ort-wasm-simd-threaded.asyncify.wasm",  # the graphics processor
+)  # fmt: skip
 CHECKPOINTS = {"x4": "Faithful: the estimate with the least squared error."}
 MAX_PIXELS = 750_000
 """Width times height of an input: 12 megapixels of result, about what a tab can hold."""
@@ -50,17 +57,26 @@ def build_site(folder: Path, runtime: Path | None = None) -> Path:
     _unpack_runtime(folder / "ort", runtime)
     (folder / "models").mkdir()
     written = [_write_model(folder / "models", name, note) for name, note in CHECKPOINTS.items()]
-    described = {"onnxruntime": RUNTIME, "max_pixels": MAX_PIXELS, "checkpoints": written}
+    meaning = f"standard deviation, {MEANING}"
+    described = {"onnxruntime": RUNTIME, "max_pixels": MAX_PIXELS, "meaning": meaning, "checkpoints": written}
     (folder / "models" / "index.json").write_text(json.dumps(described, indent=1), encoding="utf-8")
     return folder
 
 
 def _write_model(folder: Path, name: str, note: str) -> dict[str, Any]:
+    """The faithful mode as two graphs: the factor that all pixels decide, and the rest, which computes tiles."""
     pipeline = open_checkpoint(name)
-    packed = gzip.compress(faithful_graph(pipeline, True, winograd_network).SerializeToString(), mtime=0)
-    (folder / f"{name}.onnx.gz").write_bytes(packed)
-    return {"name": name, "file": f"models/{name}.onnx.gz", "scale": pipeline.config.scale, "note": note,
-            "checkpoint": checkpoint_hash(pipeline), "precision": "fp16 weights, fp32 arithmetic"}  # fmt: skip
+    whole = Extractor(onnx.shape_inference.infer_shapes(faithful_graph(pipeline, half=True)))
+    parts = {
+        "file": whole.extract_model(["input", FACTOR], ["output", "uncertainty"]),
+        "factor": whole.extract_model(["input"], [FACTOR]),
+    }
+    files = {part: f"{name}.{part}.onnx.gz" for part in parts}
+    for part, file in files.items():
+        (folder / file).write_bytes(gzip.compress(parts[part].SerializeToString(), mtime=0))
+    facts = {"name": name, "scale": pipeline.config.scale, "note": note, "checkpoint": checkpoint_hash(pipeline)}
+    places = {part: f"models/{file}" for part, file in files.items()}
+    return {**facts, **places, "precision": "fp16 weights, fp32 arithmetic"}
 
 
 def _unpack_runtime(folder: Path, runtime: Path | None) -> None:

@@ -89,10 +89,10 @@ def upscale(page: Page, data: bytes, name: str = "eye.png", accept: str = "*/*",
     return ask(page, "POST", f"/api/upscale{query}", body, Content_Type=kind, Accept=accept)
 
 
-def submit(page: Page, files: dict[str, bytes], **options: Any) -> tuple[int, Any]:
+def submit(page: Page, name: str, data: bytes, **options: Any) -> tuple[int, Any]:
     """Queue a job; status and JSON."""
-    fields = [("file", name, data) for name, data in files.items()]
-    body, kind = multipart([*fields, *((name, None, str(value).encode()) for name, value in options.items())])
+    given = [(option, None, str(value).encode()) for option, value in options.items()]
+    body, kind = multipart([("file", name, data), *given])
     status, answer = ask(page, "POST", "/api/jobs", body, Content_Type=kind)
     return status, json.loads(answer)
 

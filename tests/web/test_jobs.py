@@ -9,12 +9,14 @@ import weakref
 import pytest
 
 from retinashift.web import jobs
-from retinashift.web.jobs import Busy, JobQueue, Photo
+from retinashift.web.jobs import Busy, JobQueue, Missing
 
 
 @pytest.fixture
-def queue():
-    queue = JobQueue(max_waiting=3, max_stored=1000)
+def queue(monkeypatch):
+    monkeypatch.setattr(jobs, "MAX_WAITING", 3)
+    monkeypatch.setattr(jobs, "MAX_STORED", 1000)
+    queue = JobQueue()
     yield queue
     queue.close()
 
@@ -23,7 +25,7 @@ def held(gate):
     def work(progress):
         gate.wait(60)
         progress(0.5, "half")
-        return [Photo("eye.png", files={"eye_x4.png": b"12345"})]
+        return {"saved": "eye_x4.png"}, {"eye_x4.png": b"12345"}
 
     return work
 
@@ -31,10 +33,10 @@ def held(gate):
 def test_jobs_run_in_their_order_and_keep_their_results(queue):
     done = []
     for number in range(3):
-        job = queue.submit(lambda progress, number=number: done.append(number) or [Photo(str(number))], 0)
+        job = queue.submit(lambda progress, number=number: (done.append(number) or {"number": number}, {}), 0)
     assert job.ended.wait(60)
     assert done == [0, 1, 2]
-    assert (job.state, job.progress, job.photos) == ("done", 1.0, [Photo("2")])
+    assert (job.state, job.progress, job.facts) == ("done", 1.0, {"number": 2})
 
 
 def test_more_jobs_than_may_wait_and_more_bytes_than_may_be_held_are_refused(queue):
@@ -57,20 +59,23 @@ def test_a_job_is_cancelled_at_its_next_progress_and_what_is_held_of_it_goes(que
     gate.set()
     assert job.ended.wait(60)
     assert job.state == "cancelled"
-    assert queue.get(job.id) is None
-    assert job.photos == []
+    with pytest.raises(Missing):
+        queue.get(job.id)
+    assert job.files == {}
 
 
 def test_what_a_forgotten_job_holds_is_freed_while_the_queue_waits(queue):
-    photo = Photo("eye.png", files={"eye.png": b"photograph"})
-    freed, made = weakref.ref(photo), [photo]
-    job = queue.submit(lambda progress, made=made: [made.pop()], 10)
-    del photo
+    class Files(dict):
+        """Unlike a plain one, it can be watched."""
+
+    made = [Files({"eye.png": b"photograph"})]
+    freed = weakref.ref(made[0])
+    job = queue.submit(lambda progress, made=made: ({}, made.pop()), 10)
     assert job.ended.wait(60)
     assert freed() is not None
     queue.forget(job.id)
     del job
-    settled = queue.submit(lambda progress: [], 0)  # the thread has turned to something else
+    settled = queue.submit(lambda progress: ({}, {}), 0)  # the thread has turned to something else
     assert settled.ended.wait(60)
     gc.collect()
     assert freed() is None
@@ -94,7 +99,19 @@ def test_finished_jobs_beyond_those_that_are_kept_are_forgotten(queue, monkeypat
     monkeypatch.setattr(jobs, "KEPT_JOBS", 2)
     made = []
     for _ in range(4):
-        made.append(queue.submit(lambda progress: [], 0))
+        made.append(queue.submit(lambda progress: ({}, {}), 0))
         assert made[-1].ended.wait(60)
-    queue.submit(lambda progress: [], 0)
-    assert [queue.get(job.id) is None for job in made] == [True, True, False, False]
+    queue.submit(lambda progress: ({}, {}), 0)
+    assert [job.id in queue.jobs for job in made] == [False, False, True, True]
+
+
+def test_a_finished_job_is_forgotten_in_time_though_nobody_asks(monkeypatch):
+    monkeypatch.setattr(jobs, "SWEEP_SECONDS", 0.01)
+    monkeypatch.setattr(jobs, "KEPT_SECONDS", 0.0)
+    queue = JobQueue()
+    forgotten = threading.Event()
+    monkeypatch.setattr(queue, "forget", lambda id: (JobQueue.forget(queue, id), forgotten.set()))
+    queue.submit(lambda progress: ({}, {}), 0)
+    assert forgotten.wait(60)
+    assert queue.jobs == {}
+    queue.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zipfile
 
 import numpy as np
 import pytest
@@ -117,6 +118,16 @@ def saved_name(view) -> str:
     return view.locator("retina-viewer").get_by_text("Download image", exact=True).get_attribute("download")
 
 
+def test_the_longest_side_decides_the_size_instead_of_the_factor(view, photograph):
+    choose(view, photograph)
+    view.locator("summary").click()
+    view.locator("#longest-side").fill("100")
+    expect(view.locator("#scale")).to_be_disabled()
+    upscaled(view)
+    expect(view.locator("retina-viewer").locator("table")).to_contain_text("64 x 48 to 100 x 75")
+    assert saved_name(view).endswith("_100px.png")
+
+
 def test_a_cancelled_job_leaves_the_former_result_dimmed(view, photograph, tmp_path):
     choose(view, photograph)
     upscaled(view)
@@ -183,6 +194,8 @@ def test_a_batch_lists_every_outcome_and_shows_each_photograph_under_its_own_nam
     upscaled(view, "1 of 3 failed")
     expect(view.locator("#outcomes li")).to_have_count(3)
     expect(view.locator("#outcomes .bad")).to_contain_text("bad.png")
+    packed = zipfile.ZipFile(saved(view, "All as zip", tmp_path / "all.zip"))
+    assert {"1_one_x4.png", "2_two_x4.png"} < set(packed.namelist())
     view.locator("#outcomes").get_by_text("two.png", exact=True).click()
     expect(view.locator("retina-viewer")).to_have_attribute("data-shown", "two.png")
     shot(view, "server_batch.png")

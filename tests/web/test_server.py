@@ -27,7 +27,7 @@ from retinashift.web import server
 PATHS = [
     "/etc/passwd", "/../../etc/passwd", "/..%2f..%2fetc%2fpasswd", "/%252e%252e/etc/passwd", "/..\\..\\etc\\passwd",
     "//etc/passwd", "/file=/etc/passwd", "/api/sample/..%2f..%2fapi.py", "/api/sample/passwd", "/api.py", "/work.py",
-    "/api/jobs/aaaaaaaaaaaaaaaaaaaaaaaa", "/api/jobs/aaaaaaaaaaaaaaaaaaaaaaaa/0/..%2f..%2fetc%2fpasswd",
+    "/api/jobs/aaaaaaaaaaaaaaaaaaaaaaaa", "/api/jobs/aaaaaaaaaaaaaaaaaaaaaaaa/..%2f..%2fetc%2fpasswd",
     "/api/jobs/../../etc/passwd", "/redoc", "/static/../api.py",
 ]  # fmt: skip
 
@@ -110,28 +110,35 @@ def test_large_requests_bombs_and_other_files_are_refused_in_one_line(page):
     assert upscale(page, b"")[0] == 422
 
 
-def test_a_batch_names_the_photograph_that_failed_and_does_the_others(page):
-    status, answer = submit(page, {"one.png": png(12), "bad.png": b"no picture", "two.png": png(16)})
+def test_jobs_are_followed_fetched_file_by_file_or_together_and_forgotten(page):
+    (_, one), (_, bad), (status, two) = (
+        submit(page, name, data, seed=1)
+        for name, data in {"one.png": png(12), "bad.png": b"no picture", "two.png": png(16)}.items()
+    )
     assert status == 202
-    job = ended(page, answer["id"])
-    assert job["state"] == "done"
-    assert [(bool(photo["error"]), photo["name"]) for photo in job["photos"]] == [
-        (False, "one.png"), (True, "bad.png"), (False, "two.png"),
-    ]  # fmt: skip
-    assert ask(page, "GET", f"/api/jobs/{answer['id']}/0/result.png")[0] == 200
-    assert ask(page, "GET", f"/api/jobs/{answer['id']}/0/other.png")[0] == 404
-    assert ask(page, "GET", f"/api/jobs/{answer['id']}/7/result.png")[0] == 404
-    packed = zipfile.ZipFile(io.BytesIO(ask(page, "GET", f"/api/jobs/{answer['id']}/all.zip")[1]))
-    assert {name[:2] for name in packed.namelist()} == {"1_", "2_"}
-    assert ask(page, "DELETE", f"/api/jobs/{answer['id']}")[0] == 204
-    assert ask(page, "GET", f"/api/jobs/{answer['id']}")[0] == 404
+    assert [ended(page, answer["id"])["state"] for answer in (one, bad, two)] == ["done", "failed", "done"]
+    assert "bad.png" in ended(page, bad["id"])["text"]
+    assert ask(page, "GET", f"/api/jobs/{one['id']}/result.png")[0] == 200
+    assert ask(page, "GET", f"/api/jobs/{one['id']}/other.png")[0] == 404
+    packed = zipfile.ZipFile(io.BytesIO(ask(page, "GET", f"/api/all.zip?id={one['id']}&id={two['id']}")[1]))
+    assert {"1_one_x4.png", "2_two_x4.png"} < set(packed.namelist())
+    assert ask(page, "DELETE", f"/api/jobs/{one['id']}")[0] == 204
+    assert ask(page, "GET", f"/api/jobs/{one['id']}")[0] == 404
+
+
+def test_a_request_is_about_one_photograph(page):
+    for fields in ([("file", "a.png", png(8)), ("file", "b.png", png(8))], [("reference", "a.png", png(8))], []):
+        form, kind = multipart([*fields, ("seed", None, b"1")])
+        status, answer = ask(page, "POST", "/api/jobs", form, Content_Type=kind)
+        assert status in (400, 422)
+        assert b"Traceback" not in answer
 
 
 def test_a_reference_of_the_result_s_size_is_scored_and_another_is_not_resized(page):
     for side, found in ((48, "PSNR"), (47, "not resized")):
         form, kind = multipart([("file", "eye.png", png(12)), ("reference", "hr.png", png(side))])
         _, made = ask(page, "POST", "/api/jobs", form, Content_Type=kind)
-        scores = ended(page, json.loads(made)["id"])["photos"][0]["scores"]
+        scores = ended(page, json.loads(made)["id"])["scores"]
         assert any(found in value for value in scores.values())
 
 
@@ -169,7 +176,7 @@ def test_no_upload_is_on_disk_while_the_page_runs_or_after_it_ended(tmp_path, by
     noise = np.random.default_rng(0).integers(0, 256, (800, 800, 3), dtype=np.uint8)
     file = io.BytesIO()
     tifffile.imwrite(file, noise)
-    submit(running, {"eye.tif": file.getvalue()})
+    submit(running, "eye.tif", file.getvalue())
     kept = [path for path in tmp_path.rglob("*") if path.is_file()]
     stop_page(running, by)
     assert kept == []

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
 
 from retinashift.diffusion.scheduler import ResShiftScheduler
+from retinashift.imaging.files import replace_file
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.models.swin_unet import SwinUNet
 from retinashift.models.vq import VQCodec
@@ -20,33 +22,7 @@ from retinashift.official.releases import RELEASES, Release, release_of_file
 from retinashift.official.unet import seen_image_size, swin_unet_from_official, swin_unet_to_official
 from retinashift.official.vq import vq_from_official, vq_to_official
 
-CARD = """\
----
-license: other
-license_name: s-lab-license-1.0
-license_link: {resshift}/blob/master/LICENSE
-library_name: retinashift
-pipeline_tag: image-to-image
-tags: [super-resolution, diffusion, resshift]
----
-
-# {release.name}, imported from official weights
-
-{notice}
-
-| | |
-|---|---|
-| licence | {licence} (non-commercial) |
-| source | {release.source} |
-| denoiser | `{unet_file}`, `SwinUNet`, {unet_parameters:,} parameters |
-| autoencoder | `{vq_file}`, `VQCodec`, {vq_parameters:,} parameters; encoding does not quantise, decoding does |
-| training size of the latent | {image_size}, {image_size_from} |
-| chain | T = {chain.num_train_timesteps}, kappa {chain.kappa:g}, min_noise {chain.min_noise:g}, \
-power {chain.power:g}, sqrt(eta) up to {chain.end:g}; the network predicts x0 |
-| sampling | x{scale}, {chain.transition}, {release.default_steps} steps by default |
-
-The weights were trained on everyday photographs, not on retinal ones. For research use, not for diagnosis.
-"""
+CARD = Path(__file__).with_name("card.md")
 
 
 def import_official(
@@ -68,26 +44,34 @@ def import_official(
     if folder.exists() or folder.is_symlink():
         raise FileExistsError(f"{folder} exists already; give another folder")
     release = _release(unet_path, release_name)
-    vq_path = _vq_file(unet_path) if vq_path is None else Path(vq_path)
+    beside = unet_path.with_name(releases.VQ_FILE)
+    if vq_path is None and not beside.is_file():
+        raise OfficialError(f"the autoencoder {beside.name} is needed and is not beside {unet_path}; give it with --vq")
+    vq_path = Path(vq_path or beside)
 
     official, autoencoder = read_official(unet_path), read_official(vq_path)
     with _naming(unet_path):
         denoiser = swin_unet_from_official(official.parameters, official.derived, releases.IMAGE_SIZE)
+        seen = seen_image_size(official.parameters, official.derived)
     with _naming(vq_path):
         codec = vq_from_official(autoencoder.parameters)
     _check_pair(denoiser, codec)
-
     pipeline = ResShiftPipeline(
-        denoiser,
-        _scheduler(release),
-        codec,
-        scale=releases.SCALE,
-        upsampling="torch",
+        denoiser, _scheduler(release), codec, scale=releases.SCALE, upsampling="torch",
         default_steps=release.default_steps,
-    )
-    seen = seen_image_size(official.parameters, official.derived)
-    size_from = "as the file shows" if seen else f"as in {release.name}, because the file does not show it"
-    _save(pipeline, folder, _card(pipeline, size_from, release, unet_path.name, vq_path.name))
+    )  # fmt: skip
+    card = CARD.read_text(encoding="utf-8").format(
+        releases=releases, release=release, chain=pipeline.scheduler.config, image_size=denoiser.config.image_size,
+        image_size_from="as the file shows" if seen else f"as in {release.name}, because the file does not show it",
+        unet_file=unet_path.name, unet_parameters=sum(p.numel() for p in denoiser.parameters()),
+        vq_file=vq_path.name, vq_parameters=sum(p.numel() for p in codec.parameters()),
+    )  # fmt: skip
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
+        whole = Path(temporary) / folder.name
+        pipeline.save_pretrained(whole)
+        (whole / "README.md").write_text(card, encoding="utf-8")
+        os.rename(whole, folder)
     return folder
 
 
@@ -99,20 +83,18 @@ def export_official(folder: str | Path, unet_path: str | Path, vq_path: str | Pa
         OfficialError: networks that the official code has no class for.
     """
     pipeline = ResShiftPipeline.from_pretrained(folder)
-    try:
+    with _naming(Path(folder)):
         states = {
             Path(unet_path): swin_unet_to_official(pipeline.denoiser),
             Path(vq_path): vq_to_official(pipeline.codec),
         }
-    except OfficialError as error:
-        raise OfficialError(f"{folder}: {error}") from error
     for path in states:
         if path.exists():
             raise FileExistsError(f"{path} exists already; give another name")
     for path, state in states.items():
-        beside = path.with_name(f".{path.name}.new")
-        torch.save({name: tensor.contiguous() for name, tensor in state.items()}, beside)
-        os.replace(beside, path)
+        content = BytesIO()
+        torch.save({name: tensor.contiguous() for name, tensor in state.items()}, content)
+        replace_file(path, content.getvalue())
 
 
 def _release(unet_path: Path, name: str | None) -> Release:
@@ -121,15 +103,6 @@ def _release(unet_path: Path, name: str | None) -> Release:
         given = f"{name!r} is no release" if name else f"{unet_path.name} is not the published name of a release"
         raise OfficialError(f"{given}; name one of {', '.join(RELEASES)} (the weights look alike, their chains differ)")
     return release
-
-
-def _vq_file(unet_path: Path) -> Path:
-    beside = unet_path.parent / releases.VQ_FILE
-    if not beside.is_file():
-        raise OfficialError(
-            f"the autoencoder {releases.VQ_FILE} is needed and is not beside {unet_path}; give it with --vq"
-        )
-    return beside
 
 
 @contextmanager
@@ -157,40 +130,7 @@ def _check_pair(denoiser: SwinUNet, codec: VQCodec) -> None:
 
 def _scheduler(release: Release) -> ResShiftScheduler:
     return ResShiftScheduler(
-        num_train_timesteps=release.steps,
-        kappa=releases.KAPPA,
-        power=releases.POWER,
-        min_noise=release.min_noise,
-        end=releases.ETA_END,
-        prediction_type="x0",
-        input_scaling="latent",
-        spacing=release.spacing,
-        transition=release.transition,
-    )
-
-
-def _card(pipeline: ResShiftPipeline, size_from: str, release: Release, unet_file: str, vq_file: str) -> str:
-    return CARD.format(
-        notice=releases.LICENCE_NOTICE,
-        licence=releases.LICENCE,
-        resshift=releases.RESSHIFT,
-        release=release,
-        scale=releases.SCALE,
-        chain=pipeline.scheduler.config,
-        unet_file=unet_file,
-        unet_parameters=sum(p.numel() for p in pipeline.denoiser.parameters()),
-        vq_file=vq_file,
-        vq_parameters=sum(p.numel() for p in pipeline.codec.parameters()),
-        image_size=pipeline.denoiser.config.image_size,
-        image_size_from=size_from,
-    )
-
-
-def _save(pipeline: ResShiftPipeline, folder: Path, card: str) -> None:
-    """Write beside the folder and rename, so that it is never there in part."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as beside:
-        whole = Path(beside) / folder.name
-        pipeline.save_pretrained(whole)
-        (whole / "README.md").write_text(card, encoding="utf-8")
-        os.rename(whole, folder)
+        num_train_timesteps=release.steps, min_noise=release.min_noise, spacing=release.spacing,
+        transition=release.transition, kappa=releases.KAPPA, power=releases.POWER, end=releases.ETA_END,
+        prediction_type="x0", input_scaling="latent",
+    )  # fmt: skip

@@ -7,6 +7,7 @@ names may carry the prefixes of DistributedDataParallel and torch.compile.
 from __future__ import annotations
 
 import pickle
+import re
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-PREFIXES = ("module.", "_orig_mod.")
+PREFIXES = re.compile(r"(module\.|_orig_mod\.)*")
 DERIVED = ("relative_position_index", "attn_mask")  # computed from the sizes of the network, not learnt
 SHOWN = 8  # names of a long list in an error
 
@@ -52,14 +53,24 @@ def read_official(path: str | Path) -> OfficialFile:
     contents = _load_tensors(path)
     if isinstance(contents, Mapping) and "state_dict" in contents:
         contents = contents["state_dict"]
-    state = _tensors_by_name(contents, path)
-    if not state:
+    if not isinstance(contents, Mapping):
+        raise OfficialError(f"{path} holds a {type(contents).__name__}; a dict of tensors by name is expected")
+    if not contents:
         raise OfficialError(f"{path} holds no tensors")
-    derived = {name: tensor for name, tensor in state.items() if name.endswith(DERIVED)}
-    parameters = {name: tensor for name, tensor in state.items() if name not in derived}
-    if broken := [n for n, t in parameters.items() if t.is_floating_point() and not t.float().isfinite().all()]:
+    file = OfficialFile({}, {})
+    for name, tensor in contents.items():
+        plain = isinstance(tensor, Tensor) and tensor.layout is torch.strided and tensor.device.type == "cpu"
+        if not (plain and isinstance(name, str) and name.isprintable()):
+            kind = type(tensor).__name__ if plain or not isinstance(tensor, Tensor) else "a tensor without plain values"
+            raise OfficialError(f"{path} holds {kind} under {str(name)[:60]!r}; only tensors by name are expected")
+        bare = PREFIXES.sub("", name, count=1)
+        part = file.derived if bare.endswith(DERIVED) else file.parameters
+        if bare in part:
+            raise OfficialError(f"{path} holds {bare} twice, under different prefixes")
+        part[bare] = tensor
+    if broken := [n for n, w in file.parameters.items() if w.is_floating_point() and not w.float().isfinite().all()]:
         raise OfficialError(f"{path} holds values that are not finite: {_listed(broken)}; get the file again")
-    return OfficialFile(parameters, derived)
+    return file
 
 
 def _load_tensors(path: Path) -> Any:
@@ -84,30 +95,6 @@ def _load_tensors(path: Path) -> Any:
     return contents
 
 
-def _tensors_by_name(contents: Any, path: Path) -> dict[str, Tensor]:
-    """`contents`, checked to be tensors by name, without prefixes."""
-    if not isinstance(contents, Mapping):
-        raise OfficialError(f"{path} holds a {type(contents).__name__}; a dict of tensors by name is expected")
-    state = {}
-    for name, tensor in contents.items():
-        plain = isinstance(tensor, Tensor) and tensor.layout is torch.strided and tensor.device.type == "cpu"
-        if not (plain and isinstance(name, str) and name.isprintable()):
-            kind = type(tensor).__name__ if plain or not isinstance(tensor, Tensor) else "a tensor without plain values"
-            raise OfficialError(f"{path} holds {kind} under {str(name)[:60]!r}; only tensors by name are expected")
-        bare = _without_prefixes(name)
-        if bare in state:
-            raise OfficialError(f"{path} holds {bare} twice, under different prefixes")
-        state[bare] = tensor
-    return state
-
-
-def _without_prefixes(name: str) -> str:
-    while name.startswith(PREFIXES):
-        for prefix in PREFIXES:
-            name = name.removeprefix(prefix)
-    return name
-
-
 def shape_of(state: Mapping[str, Tensor], name: str, dimensions: int) -> tuple[int, ...]:
     """The shape of a tensor that the architecture follows from; OfficialError if it is missing or not as expected."""
     shape = tuple(state[name].shape) if name in state else None
@@ -119,14 +106,11 @@ def shape_of(state: Mapping[str, Tensor], name: str, dimensions: int) -> tuple[i
 
 def check_names(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], network: str) -> None:
     """OfficialError unless both have the same names, with the same shapes, and all found are floats."""
+    shapes = {name: (tuple(found[name].shape), tuple(expected[name].shape)) for name in expected if name in found}
     complaints = {
         "missing": [name for name in expected if name not in found],
         "unexpected": [name for name in found if name not in expected],
-        "of another shape": [
-            f"{name} {tuple(found[name].shape)} instead of {tuple(tensor.shape)}"
-            for name, tensor in expected.items()
-            if name in found and found[name].shape != tensor.shape
-        ],
+        "of another shape": [f"{name} {is_} instead of {must}" for name, (is_, must) in shapes.items() if is_ != must],
         "not floating point": [name for name, tensor in found.items() if not tensor.is_floating_point()],
     }
     listed = [f"{what}: {_listed(names)}" for what, names in complaints.items() if names]

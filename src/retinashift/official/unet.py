@@ -7,7 +7,7 @@ entries of a file, or from a window that was cut down to the features of its lev
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+import re
 from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
@@ -19,16 +19,14 @@ from retinashift.models.swin_unet import SwinUNet
 from retinashift.models.window_attention import SwinBlock, SwinLayer, shifted_window_mask
 from retinashift.official.files import OfficialError, check_names, shape_of
 
-RESIDUAL = {"in_layers", "emb_layers", "out_layers", "skip_connection"}  # the parts of a residual block
+BLOCK = re.compile(r"(input|output)_blocks\.(\d+)\.(\d+)\.(in_layers|emb_layers|out_layers|skip_connection)?")
+"""Way, number and layer of a part; the last group is there in residual blocks."""
 TABLE = "relative_position_bias_table"
 Tensors = Mapping[str, Tensor]
 
 
 def swin_unet_from_official(state: Tensors, derived: Tensors | None = None, image_size: int = 64) -> SwinUNet:
-    """The denoiser with these weights, in their dtype, in evaluation mode; it shares the tensors of `state`.
-
-    Args: see `swin_unet_config`. Raises OfficialError.
-    """
+    """The denoiser with these weights, in their dtype and evaluation mode, without a copy; see `swin_unet_config`."""
     config = swin_unet_config(state, derived, image_size)
     try:
         with torch.device("meta"):  # only names and shapes: the weights come from the state dict
@@ -41,10 +39,7 @@ def swin_unet_from_official(state: Tensors, derived: Tensors | None = None, imag
 
 
 def swin_unet_to_official(net: SwinUNet) -> dict[str, Tensor]:
-    """The official state dict, with the derived entries, which the official loader requires.
-
-    Raises OfficialError for any other denoiser, and for the masks of the Swin paper: the official code has one mask.
-    """
+    """The official state dict, with the derived entries. OfficialError for another denoiser or mask."""
     if net.config.get("attention_mask") != "official":
         raise OfficialError("the official code has only SwinUNet with attention_mask='official' as denoiser")
     state = {name: tensor.detach() for name, tensor in net.state_dict().items()}
@@ -74,8 +69,8 @@ def swin_unet_config(state: Tensors, derived: Tensors | None = None, image_size:
     Args:
         state: learnt tensors by official name.
         derived: derived entries of the same file, if it has any.
-        image_size: side of the latent in training, for files that do not show it (`seen_image_size`); 64 in every
-            release. Which levels shift follows from it.
+        image_size: side of the latent in training, for files that do not show it (`seen_image_size`); every release
+            has 64. Which levels shift follows from it.
 
     Raises OfficialError: another network's weights, or sizes that contradict each other.
     """
@@ -89,14 +84,15 @@ def swin_unet_config(state: Tensors, derived: Tensors | None = None, image_size:
     widths = [shape_of(state, f"{stage}.0.out_layers.3.weight", 4)[0] for stage in firsts]
     if any(width % model_channels for width in widths):
         raise OfficialError(f"the levels have {widths} channels, which are no multiples of {model_channels}")
-    out_channels = shape_of(state, "out.2.weight", 4)[0]
-    in_channels, lq_ratio = _inputs(state)
+    halvings = sum(name.startswith("feature_extractor.") and name.endswith(".op.weight") for name in state)
+    features = shape_of(state, f"feature_extractor.{3 * halvings - 1}.op.weight", 4)[0] if halvings else 3
     swin = "middle_block.1"
     swin_channels = shape_of(state, f"{swin}.patch_embed.proj.weight", 4)[0]
+    before_second = f"input_blocks.{1 + depths[0]}.0.op.weight"  # of a down-sampler
     return {
         "image_size": image_size,
-        "in_channels": in_channels,
-        "out_channels": out_channels,
+        "in_channels": shape_of(state, "input_blocks.0.0.weight", 4)[1] - features,
+        "out_channels": shape_of(state, "out.2.weight", 4)[0],
         "model_channels": model_channels,
         "channel_mult": [width // model_channels for width in widths],
         "num_res_blocks": depths,
@@ -109,10 +105,10 @@ def swin_unet_config(state: Tensors, derived: Tensors | None = None, image_size:
         "window_size": max(window for _, _, window in _windows(state)),
         "mlp_ratio": shape_of(state, f"{swin}.blocks.0.mlp.fc1.weight", 4)[0] / swin_channels,
         "patch_norm": f"{swin}.patch_embed.norm.weight" in state,
-        "lq_size": image_size * lq_ratio,
+        "lq_size": image_size * 2**halvings,
         "use_scale_shift_norm": shape_of(state, f"{firsts[0]}.0.emb_layers.1.weight", 2)[0] == 2 * widths[0],
         # with residual blocks between the levels, or a single level, this has no effect
-        "conv_resample": len(depths) == 1 or updown or f"{_downsampler(firsts[1])}.0.op.weight" in state,
+        "conv_resample": len(depths) == 1 or updown or before_second in state,
         "resblock_updown": updown,
         "attention_mask": "official",
     }
@@ -127,8 +123,7 @@ def seen_image_size(state: Tensors, derived: Tensors) -> int | None:
     windows = _windows(state)
     seen = {window << level for _, level, window in windows if window < max(w for _, _, w in windows)}
     for stage, level, window in windows:
-        mask = derived.get(f"{stage}.1.blocks.1.attn_mask")
-        if mask is not None:
+        if (mask := derived.get(f"{stage}.1.blocks.1.attn_mask")) is not None:
             seen.add(math.isqrt(len(mask)) * window << level)
     if len(seen) > 1:
         raise OfficialError(
@@ -137,19 +132,11 @@ def seen_image_size(state: Tensors, derived: Tensors) -> int | None:
     return seen.pop() if seen else None
 
 
-def _inputs(state: Tensors) -> tuple[int, int]:
-    """(channels of the state, side of the condition over that of the state)."""
-    total = shape_of(state, "input_blocks.0.0.weight", 4)[1]
-    halvings = sum(name.startswith("feature_extractor.") and name.endswith(".op.weight") for name in state)
-    features = shape_of(state, f"feature_extractor.{3 * halvings - 1}.op.weight", 4)[0] if halvings else 3
-    return total - features, 2**halvings
-
-
 def _windows(state: Tensors) -> list[tuple[str, int, int]]:
     """(stage, level, side of its windows) of the stages with attention on the way down, and of the middle."""
     firsts = _first_stages(_depths(state)[0])
     found = []
-    for stage, level in [*zip(firsts, range(len(firsts)), strict=True), ("middle_block", len(firsts) - 1)]:
+    for level, stage in [*enumerate(firsts), (len(firsts) - 1, "middle_block")]:
         name = f"{stage}.1.blocks.0.attn.{TABLE}"
         if name in state or stage == "middle_block":
             found.append((stage, level, (math.isqrt(shape_of(state, name, 2)[0]) + 1) // 2))  # (2w - 1)^2 rows
@@ -158,25 +145,18 @@ def _windows(state: Tensors) -> list[tuple[str, int, int]]:
 
 def _depths(state: Tensors) -> tuple[list[int], bool]:
     """Residual blocks of each level, finest first; and whether residual blocks also stand between the levels."""
-    parts: dict[tuple[str, int, int], set[str]] = defaultdict(set)  # what each layer of each stage consists of
-    for name in state:
-        way, *numbers, part = [*name.split(".")[:4], "", "", ""][:4]
-        if way in ("input_blocks", "output_blocks") and all(number.isdecimal() for number in numbers):
-            parts[way, int(numbers[0]), int(numbers[1])].add(part)
-    residual = {place for place, found in parts.items() if found & RESIDUAL}
-    count_in, count_out = (
-        1 + max((number for w, number, _ in parts if w == way), default=0) for way in ("input_blocks", "output_blocks")
-    )
-    if max(count_in, count_out) > len(state):
+    parts = [found for name in state if (found := BLOCK.match(name))]
+    residual = {(part[1], int(part[2]), int(part[3])) for part in parts if part[4]}
+    down, up = (1 + max((int(part[2]) for part in parts if part[1] == way), default=0) for way in ("input", "output"))
+    if max(down, up) > len(state):
         raise OfficialError("the weights number their blocks with gaps; a denoiser (UNetModelSwin) is expected")
 
-    ends = sorted(number for way, number, layer in residual if way == "output_blocks" and layer > 0)
+    ends = sorted(number for way, number, layer in residual if way == "output" and layer > 0)
     if ends:  # a second residual block in a stage of the way up is what leads to the next level
-        bounds = [-1, *ends, count_out - 1]
-        return [after - before - 1 for before, after in pairwise(bounds)][::-1], True
+        return [after - before - 1 for before, after in pairwise([-1, *ends, up - 1])][::-1], True
     depths = [0]
-    for number in range(1, count_in):  # what is no residual block, and perhaps has no weights, leads to the next level
-        if ("input_blocks", number, 0) in residual:
+    for number in range(1, down):  # what is no residual block, and perhaps has no weights, leads to the next level
+        if ("input", number, 0) in residual:
             depths[-1] += 1
         else:
             depths.append(0)
@@ -186,7 +166,3 @@ def _depths(state: Tensors) -> tuple[list[int], bool]:
 def _first_stages(depths: list[int]) -> list[str]:
     """Name of the first stage of each level on the way down; before all but the first stands a down-sampler."""
     return [f"input_blocks.{1 + sum(depths[:level]) + level}" for level in range(len(depths))]
-
-
-def _downsampler(first_stage: str) -> str:
-    return f"input_blocks.{int(first_stage.split('.')[1]) - 1}"

@@ -6,7 +6,7 @@ Encoding does not quantise, decoding does; both are also diffusers' defaults.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -19,23 +19,13 @@ from retinashift.official.files import OfficialError, check_names, shape_of
 # Parts of names, official and diffusers', replaced from the first to the last in both directions: those of the middle
 # stand before the parts of the levels that they contain.
 PARTS = (
-    (".mid.block_1.", ".mid_block.resnets.0."),
-    (".mid.block_2.", ".mid_block.resnets.1."),
-    (".mid.attn_1.", ".mid_block.attentions.0."),
-    (".attn.", ".attentions."),
-    (".norm.", ".group_norm."),
-    (".q.", ".to_q."),
-    (".k.", ".to_k."),
-    (".v.", ".to_v."),
-    (".proj_out.", ".to_out.0."),
-    (".block.", ".resnets."),
-    (".downsample.conv.", ".downsamplers.0.conv."),
-    (".upsample.conv.", ".upsamplers.0.conv."),
-    (".nin_shortcut.", ".conv_shortcut."),
-    (".norm_out.", ".conv_norm_out."),
-    ("encoder.down.", "encoder.down_blocks."),
-    ("decoder.up.", "decoder.up_blocks."),
-)
+    (".mid.block_1.", ".mid_block.resnets.0."), (".mid.block_2.", ".mid_block.resnets.1."),
+    (".mid.attn_1.", ".mid_block.attentions.0."), (".attn.", ".attentions."), (".norm.", ".group_norm."),
+    (".q.", ".to_q."), (".k.", ".to_k."), (".v.", ".to_v."), (".proj_out.", ".to_out.0."), (".block.", ".resnets."),
+    (".downsample.conv.", ".downsamplers.0.conv."), (".upsample.conv.", ".upsamplers.0.conv."),
+    (".nin_shortcut.", ".conv_shortcut."), (".norm_out.", ".conv_norm_out."),
+    ("encoder.down.", "encoder.down_blocks."), ("decoder.up.", "decoder.up_blocks."),
+)  # fmt: skip
 UP = re.compile(r"(decoder\.up(?:_blocks)?\.)(\d+)(\..+)")  # official levels count from the finest, diffusers' back
 ATTENTION = re.compile(r".+\.attentions\.\d+\.to_(?:q|k|v|out\.0)\.weight")  # a 1x1 convolution there, linear here
 
@@ -46,27 +36,23 @@ def vq_from_official(state: Mapping[str, Tensor]) -> VQCodec:
     with torch.device("meta"):  # only names and shapes: the weights come from the state dict
         vq = VQCodec(**config)
     check_names(state, vq_to_official(vq), "autoencoder")
-    renamed = {_to_diffusers(name, levels=len(config["block_out_channels"])): tensor for name, tensor in state.items()}
-    vq.load_state_dict(
-        {name: tensor.flatten(1) if ATTENTION.fullmatch(name) else tensor for name, tensor in renamed.items()},
-        assign=True,
-    )
+    levels, own = len(config["block_out_channels"]), dict[str, Tensor]()
+    for official, tensor in state.items():
+        name = _renamed(official, levels, PARTS)
+        own[name] = tensor.flatten(1) if ATTENTION.fullmatch(name) else tensor
+    vq.load_state_dict(own, assign=True)
     return vq.eval()
 
 
 def vq_to_official(vq: VQModel) -> dict[str, Tensor]:
-    """The official state dict of an autoencoder, ours or diffusers'; the tensors are views of the weights.
-
-    Raises OfficialError for any other codec.
-    """
+    """The official state dict of an autoencoder, ours or diffusers', as views. OfficialError for another codec."""
     if not isinstance(vq, VQModel):
         raise OfficialError("the official code has only VQCodec, an autoencoder with a codebook, as codec")
-    levels = len(vq.config.block_out_channels)
-    state = {}
-    for name, tensor in vq.state_dict().items():
-        convolution = tensor[:, :, None, None] if ATTENTION.fullmatch(name) else tensor
-        state[_to_official(name, levels)] = convolution.detach()
-    return state
+    levels, back = len(vq.config.block_out_channels), [(ours, official) for official, ours in PARTS]
+    return {
+        _renamed(name, levels, back): (tensor[:, :, None, None] if ATTENTION.fullmatch(name) else tensor).detach()
+        for name, tensor in vq.state_dict().items()
+    }
 
 
 def vq_config(state: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -97,17 +83,7 @@ def vq_config(state: Mapping[str, Tensor]) -> dict[str, Any]:
     }
 
 
-def _to_diffusers(name: str, levels: int) -> str:
-    for official, ours in PARTS:
-        name = name.replace(official, ours)
-    return _count_back(name, levels)
-
-
-def _to_official(name: str, levels: int) -> str:
-    for official, ours in PARTS:
-        name = name.replace(ours, official)
-    return _count_back(name, levels)
-
-
-def _count_back(name: str, levels: int) -> str:
+def _renamed(name: str, levels: int, parts: Iterable[tuple[str, str]]) -> str:
+    for before, after in parts:
+        name = name.replace(before, after)
     return UP.sub(lambda found: f"{found[1]}{levels - 1 - int(found[2])}{found[3]}", name)

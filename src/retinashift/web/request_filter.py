@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from retinashift.web.settings import PageSettings, is_loopback
+from retinashift.web.settings import LOOPBACK, PageSettings
 
 WRONG_PASSWORD_SECONDS = 1.0
 """Delay of the answer to a wrong password."""
@@ -45,7 +45,7 @@ class RequestFilter:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":  # the page needs no websocket
             return
-        started = False
+        started, total, whole = False, 0, False
 
         async def sending(message: Message) -> None:
             nonlocal started
@@ -57,24 +57,35 @@ class RequestFilter:
                     headers.append(*item)
             await send(message)
 
+        async def receiving() -> Message:
+            """Refuses a body that is too long, or stops coming."""
+            nonlocal total, whole
+            try:  # what follows a body is the end of the connection, however late
+                message = await (receive() if whole else asyncio.wait_for(receive(), BODY_SECONDS))
+            except asyncio.TimeoutError:
+                raise HTTPException(408, f"no data for {BODY_SECONDS:g} s") from None
+            total, whole = total + len(message.get("body", b"")), not message.get("more_body", False)
+            self._check_size(total)
+            return message
+
         try:
             await self._check(scope["method"], Headers(scope=scope))
-            await self.inside(scope, _bounded(receive, self.settings.max_upload), sending)
+            await self.inside(scope, receiving, sending)
         except HTTPException as error:
             if not started:  # a response has one start
                 await PlainTextResponse(error.detail, error.status_code, error.headers)(scope, receive, sending)
 
     async def _check(self, method: str, headers: Headers) -> None:
         host, origin, length = (headers.get(name) for name in ("host", "origin", "content-length"))
-        own = re.sub(r":\d+$", "", host or "") in ("127.0.0.1", "localhost", "[::1]")
-        if is_loopback(self.settings.host) and not own:  # else a web site could point its name here
+        own = re.sub(r":\d+$", "", host or "").strip("[]") in LOOPBACK
+        if self.settings.host in LOOPBACK and not own:  # else a web site could point its name here
             raise HTTPException(421, "this page answers to 127.0.0.1 and localhost only")
         if method not in ("GET", "HEAD", "POST", "DELETE"):
             raise HTTPException(405, "allowed methods are GET, HEAD, POST and DELETE")
         if method in ("POST", "DELETE") and origin is not None and origin.rpartition("://")[2] != host:
             raise HTTPException(403, "requests of other web sites are refused")
-        if length is not None and (not length.isdigit() or int(length) > self.settings.max_upload):
-            raise _too_large(self.settings.max_upload)
+        if length is not None:
+            self._check_size(int(length) if length.isdigit() else None)
         given = headers.get("authorization", "").encode("latin-1")
         if not self.settings.credentials or hmac.compare_digest(given, self.secret):
             return
@@ -88,25 +99,6 @@ class RequestFilter:
         asks = {"www-authenticate": 'Basic realm="RetinaShift", charset="UTF-8"'}
         raise HTTPException(401, "name and password are needed", asks)
 
-
-def _too_large(limit: int) -> HTTPException:
-    return HTTPException(413, f"the request is above the limit of {limit:,} bytes")
-
-
-def _bounded(receive: Receive, limit: int) -> Receive:
-    """`receive` that refuses a body that is too long, or stops coming."""
-    total, whole = 0, False
-
-    async def bounded() -> Message:
-        nonlocal total, whole
-        try:  # what follows a body is the end of the connection, however late
-            message = await (receive() if whole else asyncio.wait_for(receive(), BODY_SECONDS))
-        except asyncio.TimeoutError:
-            raise HTTPException(408, f"no data for {BODY_SECONDS:g} s") from None
-        total += len(message.get("body", b""))
-        whole = not message.get("more_body", False)
-        if total > limit:
-            raise _too_large(limit)
-        return message
-
-    return bounded
+    def _check_size(self, length: int | None) -> None:
+        if length is None or length > self.settings.max_upload:
+            raise HTTPException(413, f"the request is above the limit of {self.settings.max_upload:,} bytes")

@@ -30,33 +30,32 @@ def serve(settings: PageSettings, on_start: Callable[[str], None], prepare: Call
         raise ValueError("the page needs FastAPI and uvicorn: pip install 'retinashift[app]'")
     from retinashift.web.api import build_page
 
-    with _listen(settings) as listener:
+    with _listen(settings) as listener:  # which keeps who comes before the server looks
         host, port = listener.getsockname()[:2]
         application, queue = build_page(settings, prepare)
-        server = _server(application, lambda: on_start(f"http://{f'[{host}]' if ':' in host else host}:{port}/"))
         if hasattr(signal, "SIGHUP"):  # a closed terminal ends the page as SIGTERM does
             signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
-            server.run(sockets=[listener])
+            on_start(f"http://{f'[{host}]' if ':' in host else host}:{port}/")
+            _server(application).run(sockets=[listener])
         except KeyboardInterrupt:  # uvicorn raises the signal that ended it once more
             pass
         finally:
             queue.close()
 
 
-def _server(application: Any, on_start: Callable[[], None]) -> Any:
+def _server(application: Any) -> Any:
     """uvicorn's server with a time limit on headers and a cap on open connections."""
     import uvicorn
     from uvicorn.protocols.http.h11_impl import H11Protocol
 
     class LimitedProtocol(H11Protocol):
-        waiting: dict[LimitedProtocol, None] = {}  # noqa: RUF012 - connections without a request yet, oldest first
+        waiting: dict[LimitedProtocol, Any] = {}  # noqa: RUF012 - timers of connections without a request, oldest first
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
-            self.waiting[self] = None
-            self.timer = self.loop.call_later(HEADER_SECONDS, self._expire)
+            self.waiting[self] = self.loop.call_later(HEADER_SECONDS, self._expire)
             if len(self.connections) > MAX_CONNECTIONS and self.waiting:
                 next(iter(self.waiting))._expire()
 
@@ -70,20 +69,15 @@ def _server(application: Any, on_start: Callable[[], None]) -> Any:
             super().connection_lost(exc)
 
         def _served(self) -> None:
-            self.waiting.pop(self, None)
-            self.timer.cancel()
+            if timer := self.waiting.pop(self, None):
+                timer.cancel()
 
         def _expire(self) -> None:
             self._served()
             self.connections.discard(self)
             self.transport.abort()
 
-    class Server(uvicorn.Server):
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            on_start()
-
-    return Server(uvicorn.Config(
+    return uvicorn.Server(uvicorn.Config(
         application, http=LimitedProtocol, ws="none", log_level="error", access_log=False, lifespan="off",
         timeout_graceful_shutdown=1, timeout_keep_alive=20, limit_concurrency=2 * MAX_CONNECTIONS, server_header=False,
     ))  # fmt: skip

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
+import json
+import re
 from dataclasses import dataclass
-from typing import Annotated
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
@@ -12,6 +15,10 @@ from retinashift.inference.settings import Mode, OutputFormat, Sampling
 
 CREDENTIALS_VARIABLE = "RETINASHIFT_AUTH"
 """Environment variable for NAME:PASSWORD; unlike an argument it does not show in the list of processes."""
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+"""Addresses that only this machine can reach."""
+Upload = tuple[str, bytes]
+"""Name and content of a file."""
 
 
 @dataclass(frozen=True)
@@ -28,23 +35,48 @@ class PageSettings:
     device: str = "auto"
     max_upload: int = 64 * 2**20
     """Bytes of one request, files and all."""
-    max_stored: int = 4 * 2**30
-    """Bytes of memory that uploads and results together may take."""
     max_pixels: int = 8_000_000
     """Width times height of one photograph as uploaded."""
-    max_files: int = 32
-    """Photographs in one job."""
-    max_waiting: int = 16
-    """Jobs that run or wait; more are refused."""
 
     def __post_init__(self) -> None:
-        if not is_loopback(self.host) and not self.credentials:
+        if self.host not in LOOPBACK and not self.credentials:
             raise ValueError(
                 f"{self.host} can be reached from other machines; give --auth NAME:PASSWORD (or {CREDENTIALS_VARIABLE})"
                 ", or leave --host at 127.0.0.1"
             )
         if self.credentials and not all(self.credentials.partition(":")):
             raise ValueError("--auth must be NAME:PASSWORD, neither of them empty")
+
+    @property
+    def folders(self) -> dict[str, Path]:
+        """The checkpoints by name: the page's own first; then the bundled ones, of which x4 sorts first."""
+        own = Path(self.checkpoint)
+        bundled = {one.name: one for one in sorted(Path(str(files("retinashift") / "weights")).iterdir())}
+        first = {own.name or self.checkpoint: bundled.get(self.checkpoint, own)} if self.checkpoint else {}
+        return first | {name: folder for name, folder in bundled.items() if name not in first}
+
+    def folder(self, name: str) -> str:
+        """The folder of a checkpoint; "" is the default one. ValueError for a name that the page does not offer."""
+        folders = self.folders
+        if name and name not in folders:
+            raise ValueError(f"checkpoint is {name!r}; allowed are {', '.join(folders)}")
+        return str(folders[name or next(iter(folders))])
+
+    def described(self) -> list[dict[str, Any]]:
+        """Name, note, scale, modes and options of each checkpoint, the default one first; loads no torch."""
+        found = []
+        for name, folder in self.folders.items():
+            index, card = (folder / file for file in ("model_index.json", "README.md"))
+            config = json.loads(index.read_text(encoding="utf-8")) if index.is_file() else {}  # an adapter has none
+            text = card.read_text(encoding="utf-8") if card.is_file() else ""
+            note = re.search(r"^# .*\n\n(.*?)\s*\*\*For research", text, re.MULTILINE | re.DOTALL)
+            mapped = ["uncertainty"] if any(config.get("uncertainty_head") or ()) else []
+            found.append({
+                "name": name, "scale": config.get("scale", 4), "note": " ".join(note[1].split()) if note else "",
+                "modes": ["realistic"] if config.get("distilled") else ["faithful", "realistic"],
+                "options": ["seed", "consistency", "scale", "turns", "format", "reference", *mapped],
+            })  # fmt: skip
+        return found
 
 
 class UpscaleOptions(BaseModel, frozen=True, extra="forbid"):
@@ -71,15 +103,3 @@ class UpscaleOptions(BaseModel, frozen=True, extra="forbid"):
             num_inference_steps=self.steps or None, back_projections=None if self.consistency else 0,
             scale=self.scale or None, longest_side=self.longest_side or None, turns=self.turns,
         )  # fmt: skip
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address; other names than localhost are not looked up.
-
-    >>> is_loopback("127.0.0.1"), is_loopback("::1"), is_loopback("0.0.0.0"), is_loopback("example.org")
-    (True, True, False, False)
-    """
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

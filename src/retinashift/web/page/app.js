@@ -20,7 +20,7 @@ async function start() {
   engine = await open();
   byId("place").textContent = engine.place;
   const { pixels, bytes, count } = engine.limits;
-  byId("limits").textContent = `At most ${count} files, ${(bytes / 2 ** 20).toFixed(0)} MiB in all, ` +
+  byId("limits").textContent = `At most ${count} files, ${(bytes / 2 ** 20).toFixed(0)} MiB each, ` +
     `${(pixels / 1e6).toFixed(1)} million pixels each. ${engine.formats}`;
   byId("checkpoint").replaceChildren(...engine.checkpoints.map(({ name }) => element("option", { value: name }, name)));
   byId("checkpoint").onchange = followCheckpoint;
@@ -61,13 +61,15 @@ function followCheckpoint() {
 
 function settings() {
   const has = name => checkpoint().options.includes(name);
+  const longest = has("scale") ? Number(byId("longest-side").value) : 0;
   return {
     checkpoint: checkpoint().name,
     mode: document.querySelector("input[name=mode]:checked")?.value,
     seed: has("seed") ? Number(byId("seed").value) : 0,
     consistency: has("consistency") ? byId("consistency").checked : true,
     uncertainty: has("uncertainty") && byId("uncertainty").checked,
-    scale: has("scale") ? Number(byId("scale").value) : 0,
+    scale: has("scale") && !longest ? Number(byId("scale").value) : 0,
+    longest_side: longest,
     turns: has("turns") && byId("turns").checked ? 8 : 1,
     format: has("format") ? byId("format").value : "png",
   };
@@ -83,11 +85,9 @@ async function choose(chosen) {
   files = chosen;
   const rows = await Promise.all(files.map(preview));
   if (files !== chosen) return; // another choice came meanwhile
-  const total = files.reduce((sum, file) => sum + file.size, 0);
-  const { bytes, count } = engine.limits;
+  const { count } = engine.limits;
   const wrong = files.length > count ? `${files.length} photographs are above the limit of ${count}`
-    : total > bytes ? `${(total / 2 ** 20).toFixed(1)} MiB are above the limit of ${(bytes / 2 ** 20).toFixed(0)} MiB`
-      : rows.find(({ wrong }) => wrong)?.wrong ?? "";
+    : rows.find(({ wrong }) => wrong)?.wrong ?? "";
   byId("uploads").replaceChildren(...rows.map(({ row }) => row));
   tell(wrong, Boolean(wrong));
   byId("run").disabled = !files.length || Boolean(wrong);
@@ -110,7 +110,8 @@ async function preview(file) {
   } catch { // TIFF, DICOM and others, which browsers do not draw
     image.hidden = true;
   }
-  const text = `${file.name}${size}, ${(file.size / 1024).toFixed(0)} KiB`;
+  const { bytes } = engine.limits, text = `${file.name}${size}, ${(file.size / 1024).toFixed(0)} KiB`;
+  if (file.size > bytes) wrong = `${file.name} is ${(file.size / 2 ** 20).toFixed(1)} MiB, above the limit of ${(bytes / 2 ** 20).toFixed(0)} MiB`;
   return { row: element("li", { className: wrong ? "bad" : "" }, image, text), wrong };
 }
 
@@ -139,6 +140,7 @@ function listenForDrops(area) {
 
 /** Dims a result that is not of the present choice, and says of which file it is. */
 function settingsChanged() {
+  byId("scale").disabled = byId("longest-side").value !== ""; // one of the two decides the size
   if (shown) mark(shown.fingerprint === fingerprint() ? "" : "Something else is chosen now.");
 }
 
@@ -180,6 +182,26 @@ function busy(yes) {
   byId("bar").hidden = !yes;
 }
 
+/** The results of all chosen photographs, in their order; one that fails does not stop the others. */
+async function upscaleAll(chosen, signal, progress) {
+  if (reference && files.length > 1) throw new Error(`one reference was given for ${files.length} photographs; upscale its own alone`);
+  const given = files, photos = [];
+  for (const [number, file] of given.entries()) {
+    const place = given.length > 1 ? `photograph ${number + 1} of ${given.length}, ${file.name}` : file.name;
+    const tellShare = (share, text) => progress((number + share) / given.length, `${place}: ${text}`);
+    try {
+      photos.push(await engine.upscale({ ...chosen, file, reference }, { signal, progress: tellShare }));
+    } catch (error) {
+      photos.push({ name: file.name, error: error.message });
+      if (!signal.aborted) continue;
+      photos.forEach(photo => photo.release?.());
+      throw error;
+    }
+  }
+  engine.zip?.(photos.filter(photo => !photo.error));
+  return photos;
+}
+
 async function run() {
   if (!byId("controls").reportValidity()) return;
   const chosen = settings(), print = fingerprint(), names = files.map(file => file.name);
@@ -189,13 +211,10 @@ async function run() {
   busy(true);
   mark(`${names.join(", ")}: the work has begun.`);
   try {
-    const photos = await engine.run({ ...chosen, files, reference }, {
-      signal: running.signal,
-      progress: (share, text) => {
-        byId("bar").value = share;
-        const left = (performance.now() - began) / 1000 * (1 - share) / share;
-        tell(share > 0.05 ? `${text}, about ${Math.ceil(left)} s left` : text);
-      },
+    const photos = await upscaleAll(chosen, running.signal, (share, text) => {
+      byId("bar").value = share;
+      const left = (performance.now() - began) / 1000 * (1 - share) / share;
+      tell(share > 0.05 ? `${text}, about ${Math.ceil(left)} s left` : text);
     });
     const former = outcomes;
     photos.forEach(addReport);

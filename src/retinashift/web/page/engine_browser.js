@@ -21,60 +21,34 @@ export async function open() {
     place: "Everything is computed in this browser: no photograph leaves this machine.",
     formats: "PNG, JPEG and WebP, 8 bit.",
     limits: { pixels: models.max_pixels, bytes: 2 ** 28, count: 32 },
-    checkpoints: models.checkpoints.map(({ name, note }) => ({
-      name, note, modes: ["faithful"], options: ["reference"],
+    checkpoints: models.checkpoints.map(({ name, note, scale }) => ({
+      name, note, scale, modes: ["faithful"], options: ["reference", "uncertainty"],
     })),
-    run,
+    upscale,
   };
-}
-
-async function run({ files, reference, checkpoint }, { signal, progress }) {
-  if (reference && files.length > 1) throw new Error(`one reference was given for ${files.length} photographs; upscale its own alone`);
-  const model = models.checkpoints.find(({ name }) => name === checkpoint);
-  const stop = () => {
-    worker.terminate();
-    worker = undefined;
-    ready(model);
-  };
-  signal.addEventListener("abort", stop);
-  try {
-    const photos = [];
-    for (const [number, file] of files.entries()) {
-      const tell = (share, text) => progress((number + share) / files.length,
-        `${files.length > 1 ? `photograph ${number + 1} of ${files.length}, ` : ""}${file.name}: ${text}`);
-      try {
-        photos.push(await upscale(model, file, reference, signal, tell));
-      } catch (error) {
-        if (signal.aborted) throw error;
-        photos.push({ name: file.name, error: error.message });
-      }
-    }
-    return photos;
-  } finally {
-    signal.removeEventListener("abort", stop);
-  }
 }
 
 /** One photograph, as the viewer shows it. */
-async function upscale(model, file, reference, signal, tell) {
+async function upscale({ file, reference, checkpoint, uncertainty }, { signal, progress: tell }) {
+  const model = models.checkpoints.find(({ name }) => name === checkpoint);
   const began = performance.now();
   tell(0, "reading");
   const lr = await read(file), { scale } = model;
   if (lr.width * lr.height > models.max_pixels) {
     throw new Error(`${lr.width} x ${lr.height} is above the limit of ${models.max_pixels.toLocaleString("en")} pixels in a browser`);
   }
-  const result = await computed(model, lr, signal, tell);
+  const { result, sigma, place } = await computed(model, lr, signal, tell);
   const bicubic = resample(lr, result.width, result.height), seconds = (performance.now() - began) / 1000;
   const consistency = psnr(resample(result, lr.width, lr.height), lr);
   const record = { tool: "retinashift", scale, checkpoint: model.checkpoint, mode: "faithful", precision: model.precision,
-    input: await sha256(file), engine: `onnxruntime-web ${models.onnxruntime}`, note: NOTE };
+    input: await sha256(file), engine: `onnxruntime-web ${models.onnxruntime}, ${place}`, note: NOTE };
   const facts = [
     ["sizes", `${lr.width} x ${lr.height} to ${result.width} x ${result.height}, 8-bit RGB PNG; metadata of the input is not carried over`],
     ["seconds", seconds.toFixed(1)],
     ["consistency", `${consistency === Infinity ? "exact" : `${consistency.toFixed(2)} dB`}: the result reduced again, against the input`],
-    ["provenance", `checkpoint ${model.name} ${model.checkpoint.slice(0, 12)}, faithful, onnxruntime-web ${models.onnxruntime}`],
+    ["provenance", `checkpoint ${model.name} ${model.checkpoint.slice(0, 12)}, faithful, onnxruntime-web ${models.onnxruntime}, ${place}`],
   ];
-  const layers = { input: lr, bicubic, result };
+  const layers = { input: lr, bicubic, result, ...(uncertainty ? { uncertainty: sigma } : {}) };
   if (reference) {
     const hr = await read(reference);
     if (hr.width !== result.width || hr.height !== result.height) {
@@ -86,13 +60,20 @@ async function upscale(model, file, reference, signal, tell) {
     }
   }
   const saved = `${file.name.replace(/\.[^.]*$/, "")}_x${scale}.png`;
-  const picture = await pngWithText(result, "retinashift", JSON.stringify(record));
-  const href = URL.createObjectURL(picture), sidecar = URL.createObjectURL(new Blob([JSON.stringify(record, null, 2)]));
+  const png = async (image, more) => pngWithText(image, "retinashift", JSON.stringify({ ...record, ...more }));
+  const downloads = [
+    { text: "Download image", name: saved, content: await png(result) },
+    { text: "Record (JSON)", name: `${saved}.json`, content: new Blob([JSON.stringify(record, null, 2)]) },
+  ];
+  if (uncertainty) {
+    const content = await png(sigma, { meaning: `${models.meaning}; 8 levels of the picture to a grey level` });
+    downloads.push({ text: "Uncertainty (PNG)", name: `${saved}.uncertainty.png`, content });
+  }
+  for (const one of downloads) one.href = URL.createObjectURL(one.content);
   const bitmaps = await Promise.all(Object.entries(layers).map(async ([name, image]) => [name, await createImageBitmap(image)]));
   return {
-    name: file.name, saved, size: [result.width, result.height], layers: Object.fromEntries(bitmaps), facts, meaning: "",
-    downloads: [{ text: "Download image", name: saved, href }, { text: "Record (JSON)", name: `${saved}.json`, href: sidecar }],
-    release: () => { URL.revokeObjectURL(href); URL.revokeObjectURL(sidecar); },
+    name: file.name, saved, size: [result.width, result.height], layers: Object.fromEntries(bitmaps), facts,
+    meaning: uncertainty ? models.meaning : "", downloads, release: () => downloads.forEach(({ href }) => URL.revokeObjectURL(href)),
   };
 }
 
@@ -118,16 +99,24 @@ async function read(file) {
   return image;
 }
 
-/** The result of the worker, as ImageData. */
+/** Result and uncertainty of the worker, as ImageData, and what computed them; a worker that is cancelled is replaced. */
 function computed(model, lr, signal, tell) {
   return new Promise((resolve, reject) => {
-    signal.addEventListener("abort", () => reject(new Error("cancelled")), { once: true });
-    worker.onmessage = ({ data }) => {
-      if (data.progress !== undefined) tell(data.progress, data.text);
-      else if (data.error) reject(new Error(data.error));
-      else resolve(new ImageData(data.pixels, data.width, data.height));
+    const stop = () => {
+      worker.terminate();
+      worker = undefined;
+      ready(model);
+      reject(new Error("cancelled"));
     };
-    worker.onerror = event => reject(new Error(event.message || "the worker could not start"));
+    signal.addEventListener("abort", stop, { once: true });
+    const settle = act => { signal.removeEventListener("abort", stop); act(); };
+    worker.onmessage = ({ data }) => {
+      if (data.progress !== undefined) return tell(data.progress, data.text);
+      if (data.error) return settle(() => reject(new Error(data.error)));
+      const [result, sigma] = [data.pixels, data.sigma].map(pixels => new ImageData(pixels, data.width, data.height));
+      settle(() => resolve({ result, sigma, place: data.place }));
+    };
+    worker.onerror = event => settle(() => reject(new Error(event.message || "the worker could not start")));
     worker.postMessage({ model, lr: { data: lr.data, width: lr.width, height: lr.height } });
   });
 }

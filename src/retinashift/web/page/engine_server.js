@@ -14,28 +14,35 @@ const KINDS = { json: "Record (JSON)", tif: "Uncertainty (TIFF)", png: "Uncertai
 
 /** What the server offers, and how to have it work. */
 export async function open() {
-  const offered = await json(await fetch("api/checkpoints"));
-  return { ...offered, place: "Photographs go to this server only.", formats: "PNG, JPEG, TIFF, WebP, PPM and DICOM.", run, chain };
+  const { limits, ...offered } = await json(await fetch("api/checkpoints"));
+  return { ...offered, limits: { ...limits, count: 32 }, place: "Photographs go to this server only.",
+    formats: "PNG, JPEG, TIFF, WebP, PPM and DICOM.", upscale, zip, chain };
 }
 
-async function run({ files, reference, ...settings }, { signal, progress }) {
-  const { id, job } = await finished({ file: files, reference: reference ? [reference] : [], ...settings }, signal, progress);
-  const forget = () => fetch(`api/jobs/${id}`, { method: "DELETE", keepalive: true });
+/** One photograph, as the viewer shows it. */
+async function upscale({ file, reference, ...settings }, { signal, progress }) {
+  const { id, job } = await finished({ file, ...(reference ? { reference } : {}), ...settings }, signal, progress);
+  addEventListener("pagehide", () => forget(id));
   try {
-    addEventListener("pagehide", forget);
-    return await Promise.all(job.photos.map((photo, number) => collected(id, photo, number, forget)));
+    return await collected(id, file.name, job);
   } catch (error) {
-    forget();
+    forget(id);
     throw error;
   }
 }
 
+/** Adds a download of all files of all results. */
+function zip(photos) {
+  const href = `api/all.zip?${photos.map(({ id }) => `id=${id}`).join("&")}`;
+  for (const { downloads } of photos) downloads.push({ text: "All as zip", name: "retinashift.zip", href });
+}
+
+const forget = id => fetch(`api/jobs/${id}`, { method: "DELETE", keepalive: true });
+
 /** Queues a job and waits for its end: {id, job}. */
 async function finished(fields, signal, progress) {
   const form = new FormData();
-  for (const [name, value] of Object.entries(fields)) {
-    for (const one of Array.isArray(value) ? value : [value]) one instanceof File ? form.append(name, one, one.name) : form.append(name, one);
-  }
+  for (const [name, value] of Object.entries(fields)) value instanceof File ? form.append(name, value, value.name) : form.append(name, value);
   const { id } = await json(await fetch("api/jobs", { method: "POST", body: form, signal }));
   try {
     for (;;) {
@@ -47,15 +54,14 @@ async function finished(fields, signal, progress) {
       await new Promise(done => setTimeout(done, POLL_MS));
     }
   } catch (error) {
-    fetch(`api/jobs/${id}`, { method: "DELETE", keepalive: true });
+    forget(id);
     throw error;
   }
 }
 
 /** A result as the viewer shows it, with its pictures loaded. */
-async function collected(id, { name, error, saved, sizes, bits, seconds, record, returned, scores, ...photo }, number, release) {
-  if (error) return { name, error };
-  const base = `api/jobs/${id}/${number}/`, layers = {};
+async function collected(id, name, { saved, sizes, bits, seconds, record, returned, scores, ...photo }) {
+  const base = `api/jobs/${id}/`, layers = {};
   await Promise.all(photo.layers.map(async layer => {
     const response = await fetch(`${base}${layer}.png`);
     if (!response.ok) throw new Error(`${name}: its pictures could not be fetched; upscale it again`);
@@ -63,7 +69,6 @@ async function collected(id, { name, error, saved, sizes, bits, seconds, record,
   }));
   const downloads = photo.files.map(file => ({ name: file, href: base + encodeURIComponent(file),
     text: file === saved ? "Download image" : KINDS[file.split(".").pop()] }));
-  downloads.push({ text: "All as zip", name: "retinashift.zip", href: `api/jobs/${id}/all.zip` });
   const { consistency_db: agrees, ensemble, steps, seed, back_projections: times } = record;
   const facts = [
     ["sizes", `${sizes.map(size => size.join(" x ")).join(" to ")}, ${bits} bit`],
@@ -76,17 +81,16 @@ async function collected(id, { name, error, saved, sizes, bits, seconds, record,
       `back-projections ${times}, ${record.device}`],
     ["mind", record.input_was_super_resolved ? "the input is a result of super-resolution itself" : ""],
   ].filter(([, text]) => text);
-  return { name, saved, size: sizes[1], layers, facts, meaning: photo.meaning, downloads, release };
+  return { id, name, saved, size: sizes[1], layers, facts, meaning: photo.meaning, downloads, release: () => forget(id) };
 }
 
 /** The states of the chain of one photograph: {note, frames: [{name, picture}]}, pictures as Blobs. */
 async function chain(file, seed, checkpoint) {
-  const { id, job: { photos: [{ error, note, files, labels }] } } = await finished({ file: [file], seed, checkpoint, chain: true });
+  const { id, job: { note, files, labels } } = await finished({ file, seed, checkpoint, chain: true });
   try {
-    if (error) throw new Error(error);
-    const pictures = await Promise.all(files.map(async name => (await fetch(`api/jobs/${id}/0/${name}`)).blob()));
+    const pictures = await Promise.all(files.map(async name => (await fetch(`api/jobs/${id}/${name}`)).blob()));
     return { note: `${file.name}, ${note}`, frames: pictures.map((picture, i) => ({ name: labels[i], picture })) };
   } finally {
-    fetch(`api/jobs/${id}`, { method: "DELETE", keepalive: true });
+    forget(id);
   }
 }

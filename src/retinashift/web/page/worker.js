@@ -1,16 +1,18 @@
-// Computes results tile by tile. Each tile brings a margin as wide as the network and the projection look, so that tiles
-// give the values of the whole picture.
+// Computes results tile by tile, on the graphics processor (WebGPU) where the browser has one, else in WebAssembly. Each
+// tile brings a margin as wide as the network and the projection look, so that tiles give the values of the whole picture.
 
-import * as ort from "./ort/ort.wasm.bundle.min.mjs";
+const WIDE = 640, HIGH = 320, MARGIN = 64, PROBE = 48, LEVELS_PER_GREY = 8;
+const RUNTIMES = {
+  webgpu: { module: "./ort/ort.webgpu.bundle.min.mjs", binary: "ort/ort-wasm-simd-threaded.asyncify.wasm.gz", name: "WebGPU" },
+  wasm: { module: "./ort/ort.wasm.bundle.min.mjs", binary: "ort/ort-wasm-simd-threaded.wasm.gz", name: "WebAssembly" },
+};
 
-const TILE = 256, MARGIN = 64, PROBE = 48;
-
-let session, opening, opened, secondsPerPixel;
+let ort, network, factor, opening, opened, place, secondsPerPixel;
 
 onmessage = async ({ data: { model, lr } }) => {
   try {
     await open(model);
-    if (lr) postMessage(await upscale(lr, model.scale));
+    if (lr) postMessage(await upscale(lr, model));
   } catch (error) {
     opened = undefined;
     postMessage({ error: error.message ?? String(error) });
@@ -34,44 +36,73 @@ function open(model) {
 
 async function load(model) {
   postMessage({ progress: 0, text: "loading the network" });
-  if (!ort.env.wasm.wasmBinary) ort.env.wasm.wasmBinary = await fetched("ort/ort-wasm-simd-threaded.wasm.gz");
+  const files = await Promise.all([fetched(model.file), fetched(model.factor)]);
+  if (await navigator.gpu?.requestAdapter().catch(() => null)) {
+    try {
+      return await start("webgpu", ...files);
+    } catch (error) {
+      console.warn(`WebGPU cannot be used: ${error.message ?? error}`);
+    }
+  }
+  await start("wasm", ...files);
+}
+
+/** Opens both graphs in a runtime, and measures it on a small picture. */
+async function start(kind, networkFile, factorFile) {
+  const { module, binary, name } = RUNTIMES[kind];
+  ort = await import(module);
+  ort.env.wasm.wasmBinary = await fetched(binary);
   ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(8, navigator.hardwareConcurrency) : 1;
-  session = await ort.InferenceSession.create(await fetched(model.file), { executionProviders: ["wasm"],
-    graphOptimizationLevel: "disabled" }); // the graph is made for this runtime; looking for more takes seconds
+  const options = { executionProviders: [kind], graphOptimizationLevel: "disabled" }; // looking for more takes seconds
+  network = await ort.InferenceSession.create(networkFile, options);
+  factor = await ort.InferenceSession.create(factorFile, { executionProviders: ["wasm"] });
+  place = name;
+  const probe = { data: new Uint8ClampedArray(4 * PROBE * PROBE), width: PROBE };
+  const one = new ort.Tensor("float32", [1], [1, 1, 1, 1]);
+  await infer(probe, 0, 0, PROBE, PROBE, one); // the first run prepares the runtime
   const began = performance.now();
-  await infer({ data: new Uint8ClampedArray(4 * PROBE * PROBE), width: PROBE }, 0, 0, PROBE, PROBE);
+  await infer(probe, 0, 0, PROBE, PROBE, one);
   secondsPerPixel = (performance.now() - began) / 1000 / PROBE ** 2;
 }
 
-/** The network's result on a rectangle of the picture, (1, 3, scale*h, scale*w) in [0, 1]. */
-async function infer({ data, width }, left, top, right, bottom) {
+/** A rectangle of the picture as the network takes it, (1, 3, h, w) in [0, 1]. */
+function tensor({ data, width }, left, top, right, bottom) {
   const w = right - left, h = bottom - top, values = new Float32Array(3 * w * h);
   for (let y = 0; y < h; y++) for (let x = 0; x < w; x++) for (let c = 0; c < 3; c++) {
     values[(c * h + y) * w + x] = data[4 * ((top + y) * width + left + x) + c] / 255;
   }
-  const { output } = await session.run({ input: new ort.Tensor("float32", values, [1, 3, h, w]) });
-  return output.data;
+  return new ort.Tensor("float32", values, [1, 3, h, w]);
 }
 
-/** Starts and ends of pieces of at most `TILE` that cover `size`. */
-function pieces(size) {
-  const count = Math.ceil(size / TILE);
+/** Result and standard deviation of a rectangle, (1, 3 or 1, scale*h, scale*w) in [0, 1]. */
+async function infer(lr, left, top, right, bottom, detail_factor) {
+  const { output, uncertainty } = await network.run({ input: tensor(lr, left, top, right, bottom), detail_factor });
+  return [output.data, uncertainty.data];
+}
+
+/** Starts and ends of pieces of at most `most` that cover `size`. */
+function pieces(size, most) {
+  const count = Math.ceil(size / most);
   return Array.from({ length: count }, (_, i) => [Math.round(i * size / count), Math.round((i + 1) * size / count)]);
 }
 
-async function upscale(lr, scale) {
-  const { width, height } = lr, pixels = new Uint8ClampedArray(4 * scale ** 2 * width * height).fill(255);
-  const tiles = pieces(height).flatMap(rows => pieces(width).map(columns => [rows, columns]));
-  for (const [number, [[top, bottom], [left, right]]] of tiles.entries()) {
+async function upscale(lr, { scale }) {
+  const { width, height } = lr, [pixels, sigma] = [0, 1].map(() => new Uint8ClampedArray(4 * scale ** 2 * width * height).fill(255));
+  const { detail_factor } = await factor.run({ input: tensor(lr, 0, 0, width, height) }); // all pixels decide it
+  const tiles = pieces(height, HIGH).flatMap(rows => pieces(width, WIDE).map(columns => [...rows, ...columns]));
+  for (const [number, [top, bottom, left, right]] of tiles.entries()) {
     const outer = [Math.max(0, left - MARGIN), Math.max(0, top - MARGIN), Math.min(width, right + MARGIN), Math.min(height, bottom + MARGIN)];
     const expected = secondsPerPixel * (outer[2] - outer[0]) * (outer[3] - outer[1]), seconds = Math.ceil(expected * (tiles.length - number));
     postMessage({ progress: number / tiles.length, text: `tile ${number + 1} of ${tiles.length}, about ${seconds} s` });
-    const values = await infer(lr, ...outer);
+    const [values, deviations] = await infer(lr, ...outer, detail_factor);
     const w = scale * (outer[2] - outer[0]), h = scale * (outer[3] - outer[1]);
-    for (let y = scale * top; y < scale * bottom; y++) for (let x = scale * left; x < scale * right; x++) for (let c = 0; c < 3; c++) {
-      const value = values[(c * h + y - scale * outer[1]) * w + x - scale * outer[0]];
-      pixels[4 * (y * scale * width + x) + c] = Math.round(255 * value);
+    for (let y = scale * top; y < scale * bottom; y++) for (let x = scale * left; x < scale * right; x++) {
+      const from = (y - scale * outer[1]) * w + x - scale * outer[0], to = 4 * (y * scale * width + x);
+      for (let c = 0; c < 3; c++) {
+        pixels[to + c] = Math.round(255 * values[c * h * w + from]);
+        sigma[to + c] = Math.round(255 * LEVELS_PER_GREY * deviations[from]);
+      }
     }
   }
-  return { pixels, width: scale * width, height: scale * height };
+  return { pixels, sigma, width: scale * width, height: scale * height, place };
 }
