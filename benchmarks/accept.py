@@ -15,11 +15,10 @@ import sys
 from collections.abc import Iterator
 
 import numpy as np
-import skimage.data
 import torch
 from PIL import Image, ImageDraw
 
-from retinashift.cli.demo import HR_SIDE
+from retinashift.cli.pictures import public_retina
 from retinashift.data.photographs import find_photographs
 from retinashift.evaluation.colour import colour_differences
 from retinashift.evaluation.similarity import psnr_rgb
@@ -80,8 +79,7 @@ def main() -> None:
 def references(folder: str | None, limit: int) -> Iterator[np.ndarray]:
     """(H, W, 3) uint8, sides multiples of 4."""
     if folder is None:
-        whole = Image.fromarray(skimage.data.retina()).resize((HR_SIDE, HR_SIDE), Image.Resampling.LANCZOS)
-        yield np.asarray(whole)
+        yield public_retina()
     else:
         for ref in find_photographs(folder)[:limit]:
             yield crop_to_multiple(ref.read(), 4)

@@ -10,7 +10,9 @@ PixelCodec(factor=4)
 from __future__ import annotations
 
 import os
-from importlib import import_module
+import sys
+from importlib import import_module, util
+from importlib.abc import MetaPathFinder
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -41,6 +43,43 @@ def __getattr__(name: str) -> Any:  # PEP 562
     value = getattr(import_module(_HOME[name]), name)
     globals()[name] = value  # the next look-up finds it at once
     return value
+
+
+class _DiffusersFinder(MetaPathFinder):
+    """Waits for the import of diffusers, which then knows our pipeline by its name."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
+        if name != "diffusers":
+            return None
+        sys.meta_path.remove(self)
+        spec = util.find_spec(name)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def then_announce(module: Any) -> None:
+                execute(module)
+                _announce()
+
+            spec.loader.exec_module = then_announce  # type: ignore[method-assign]
+        return spec
+
+
+def _announce() -> None:
+    """Let `DiffusionPipeline.from_pretrained` find the class that a checkpoint folder names, loaded when asked for."""
+    diffusers = sys.modules["diffusers"]
+    plain = type(diffusers)
+
+    class WithOurs(plain):  # type: ignore[misc, valid-type]
+        def __getattr__(self, name: str) -> Any:
+            return __getattr__(name) if name == "ResShiftPipeline" else super().__getattr__(name)
+
+    diffusers.__class__ = WithOurs
+
+
+if "diffusers" in sys.modules:
+    _announce()
+else:
+    sys.meta_path.insert(0, _DiffusersFinder())
 
 
 def __dir__() -> list[str]:

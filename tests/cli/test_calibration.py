@@ -90,7 +90,7 @@ def test_what_cannot_be_measured_is_one_line_and_leaves_the_checkpoint_as_it_was
         assert done.returncode == 1
     done = retinashift("calibrate", tmp_path / "deep", "-c", with_head)
     assert "no photograph could be compared" in one_line_error(done)
-    assert "8-bit RGB is needed" in done.stderr
+    assert "the protocol scores 8-bit photographs" in done.stderr
     assert (with_head / "model_index.json").read_bytes() == before
 
 

@@ -3,7 +3,8 @@
 import pytest
 
 from builders.command import retinashift
-from retinashift.cli.options import check_log, check_outputs
+from retinashift.cli.options import check_outputs
+from retinashift.cli.upscaling import check_log
 
 
 def test_files_that_could_not_be_written_are_refused(tmp_path):

@@ -37,7 +37,7 @@ def test_a_pipe_gets_plain_lines(folders):
     assert re.fullmatch("3 photographs, 2 held out; cpu, 1 process, fp32; 4 steps, about \\d+ minutes?", facts)
     assert out == f"settings and log in {folders / 'run'}"
     assert lines[1].startswith("step 0: ")
-    assert lines[2].startswith("step 1  ")
+    assert lines[2].startswith("step 1, about ")
     assert lines[-1].startswith("start ")
     assert lines[-1].endswith(f"next: retinashift upscale PHOTOGRAPHS -o out/ --checkpoint {folders / 'run' / 'best'}")
 

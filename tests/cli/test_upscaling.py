@@ -2,14 +2,17 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from builders.command import one_line_error, retinashift
-from retinashift.batch.jobs import maps_of
-from retinashift.cli.options import Watch
+from retinashift.batch.jobs import Job, maps_of
+from retinashift.batch.record import Outcome
+from retinashift.cli.display import Display
+from retinashift.cli.upscaling import BatchReport, run_batch
 from retinashift.imaging.figures.uncertainty import decode_map
 from retinashift.imaging.files import find_provenance, read_image
 from retinashift.imaging.formats.table import FORMATS
@@ -136,15 +139,25 @@ def test_jpeg_of_a_quality_can_be_asked_for_and_is_refused_where_there_is_none(u
 
 
 def test_a_run_in_a_file_has_a_line_every_ten_seconds_and_an_estimate_if_it_is_long(capsys):
-    seconds = iter([0.0, 2.0, 6.0, 9.0, 11.0, 12.0, 21.5, 100.0])
-    watch = Watch(40, clock=lambda: next(seconds))
-    for done in (0.1, 0.5, 0.7, 1.25, 1.5, 2.0, 40.0):
-        watch.tell(done, "eye\x1b.png")
-    lines = capsys.readouterr().err.splitlines()
-    assert lines == [
-        "About 8 min in all. Ctrl-C stops it; --resume goes on.",
-        "1 of 40 done, eye\\x1b.png 25%, about 6 min left",
-        "2 of 40 done, eye\\x1b.png 0%, about 7 min left",
+    now = 0.0
+    job = Job(Path("eye\x1b.png"), Path("out.png"))
+
+    def work(tell):
+        nonlocal now
+        for seconds, share in ((2.0, 0.5), (6.0, 0.9), (9.0, 1.0), (11.0, 0.25), (12.0, 0.5), (21.5, 1.0)):
+            now = seconds
+            if share < 1:
+                tell(job, share)
+            else:
+                yield Outcome(job)
+
+    report = BatchReport(40, 0, 0)
+    run_batch(work, report, None, Display(clock=lambda: now))
+    assert report.done == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "About 4 min in all. Ctrl-C stops it; --resume goes on.",
+        "Upscaling eye\\x1b.png 25% (1 of 40 done), about 6 min left",
+        "Upscaling eye\\x1b.png (2 of 40 done), about 7 min left",
     ]
 
 

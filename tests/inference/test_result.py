@@ -1,5 +1,8 @@
 """A result saved from Python says what made it; the pipeline introduces itself and calls back as diffusers does."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -56,6 +59,25 @@ def test_diffusers_itself_opens_a_checkpoint(checkpoint, retina):
     pipe = DiffusionPipeline.from_pretrained(str(checkpoint))
     assert type(pipe) is retinashift.ResShiftPipeline
     assert pipe(Image.fromarray(retina[SMALL])).images[0].shape == (96, 80, 3)
+
+
+PLAIN = """
+import sys
+{imports}
+assert {loaded} == {{"torch", "diffusers"}} & set(sys.modules), "import retinashift loads neither"
+from diffusers import DiffusionPipeline
+print(type(DiffusionPipeline.from_pretrained(sys.argv[1])).__name__)
+"""
+
+
+@pytest.mark.parametrize(
+    ("imports", "loaded"),
+    [("import retinashift", "set()"), ("import diffusers, retinashift", '{"torch", "diffusers"}')],
+)
+def test_importing_the_package_is_enough_for_diffusers_whichever_comes_first(checkpoint, imports, loaded):
+    words = [sys.executable, "-c", PLAIN.format(imports=imports, loaded=loaded), str(checkpoint)]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "ResShiftPipeline", done.stderr
 
 
 def test_a_step_ends_with_diffusers_callback(small_pipeline, retina):

@@ -31,11 +31,6 @@ def test_the_shipped_checkpoint_is_a_starting_point(smoke_settings, write_settin
     assert pipeline.denoiser.dtype == torch.float32
 
 
-def test_a_share_of_the_start_is_refused_where_there_is_none(smoke_settings, write_settings):
-    with pytest.raises(ConfigError, match="optim.start_share is given, but the run starts anew"):
-        build(smoke_settings, write_settings, "optim.start_share=0.25")
-
-
 def test_a_starting_point_brings_its_chain_and_denoiser_into_the_settings(smoke_settings, write_settings):
     del smoke_settings["model"]
     config = TrainConfig.load(write_settings(smoke_settings), ["init_from=shipped"])

@@ -2,31 +2,22 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from retinashift.data.photographs import DataError
 from retinashift.training.batches import turned
-from retinashift.training.crops import Crop, bicubic_matrices, check_size, cut
+from retinashift.training.crops import Crop, check_size, cut
 from retinashift.training.settings import CropSettings
-
-
-@pytest.mark.parametrize("window", [20, 31, 32, 33, 50, 64])
-def test_matrices_resize_as_torch_does(window):
-    image = torch.rand(1, 3, window, window, generator=torch.Generator().manual_seed(0))
-    expected = F.interpolate(image, (32, 32), mode="bicubic", antialias=True, align_corners=False)
-    resize = bicubic_matrices(torch.tensor([window]), 32, 64)[0, :, :window]
-    assert torch.allclose(resize @ image @ resize.T, expected, atol=2e-6)
 
 
 def test_windows_of_several_sizes_are_cut_at_their_places():
     photograph = torch.randint(256, (3, 80, 90), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     deep = (photograph.to(torch.int32) * 257).to(torch.uint16)  # 16 bit of the same
     crops = [Crop(0, 3, 7, 48), Crop(1, 30, 40, 32), Crop(0, 0, 0, 64)]
-    whole = cut([photograph, deep, photograph], crops, 32, 64)
+    whole = cut([photograph, deep, photograph], crops, 32)
     assert torch.allclose(whole[1], photograph[:, 30:62, 40:72] / 255, atol=1e-5)
     for crop, image, pixels in zip(crops, whole, [photograph, deep, photograph], strict=True):
-        assert torch.equal(cut([pixels], [crop], 32, 64)[0], image)
-    assert torch.equal(cut([photograph], [crops[1]], 32, 32)[0], photograph[:, 30:62, 40:72] / 255)
+        assert torch.equal(cut([pixels], [crop], 32)[0], image)
+    assert torch.equal(cut([photograph], [crops[1]], 32)[0], photograph[:, 30:62, 40:72] / 255)
 
 
 def test_turns_are_the_eight_symmetries_of_the_square():

@@ -1,11 +1,10 @@
-"""Fine-tuning official-style checkpoints: all weights, adapters, the decoder; latents encoded once; published rates."""
+"""Fine-tuning official-style checkpoints: all weights, adapters; published rates."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
@@ -13,9 +12,7 @@ from safetensors.torch import load_file
 
 from retinashift.models.perceptual import LPIPS
 from retinashift.models.swin_unet import SwinUNet
-from retinashift.models.vq import VQCodec
 from retinashift.official.convert import export_official, import_official
-from retinashift.training.batches import LatentCache
 from retinashift.training.run import train
 from retinashift.training.settings import ConfigError, TrainConfig
 from retinashift.training.weights import average, published_rate
@@ -68,46 +65,11 @@ def test_all_weights_are_fine_tuned_and_the_codec_stays(settings, swin_checkpoin
     assert changed(state(swin_checkpoint, "codec"), state(tuned, "codec")) == set()
 
 
-def test_latents_are_encoded_once_and_the_weights_are_the_same(settings, tmp_path, monkeypatch):
-    encoded: list[int] = []
-    encode = VQCodec.encode
-    monkeypatch.setattr(VQCodec, "encode", lambda self, x, *a: encoded.append(len(x)) or encode(self, x, *a))
-    run = ["run.steps=6", "run.save_every=100", "run.sample_pool=4"]
-    cached = train(settings(f"run.out={tmp_path}/cached", *run))
-    assert sum(encoded) == 2 * 4  # two images for each sample of the pool, in 12 samples of 6 steps
-    monkeypatch.setattr(LatentCache, "latents", fresh_latents)
-    again = train(settings(f"run.out={tmp_path}/again", *run))
-    assert changed(state(cached, "denoiser"), state(again, "denoiser")) == set()
-
-
-def fresh_latents(self, positions, encode, device):
-    """What the cache does, without keeping anything."""
-    pairs = [encode(i) for i in range(len(positions))]
-    return tuple(torch.cat(parts) for parts in zip(*pairs, strict=True))
-
-
 @pytest.mark.parametrize("net", ["vgg", "alex"])
 def test_lpips_of_the_decoded_estimate_trains_through_the_frozen_decoder(settings, random_lpips, swin_checkpoint, net):
     tuned = train(settings("loss.lpips=1", f"loss.lpips_net={net}", "loss.mse=0", "run.steps=3", "crop.size=64"))
     assert len(changed(state(swin_checkpoint, "denoiser"), state(tuned, "denoiser"))) > 30
     assert changed(state(swin_checkpoint, "codec"), state(tuned, "codec")) == set()
-
-
-def test_the_decoder_alone_is_fine_tuned_and_gets_better(settings, swin_checkpoint):
-    tuned = train(settings("tune=decoder", "run.steps=30", "optim.learning_rate=0.01", "run.save_every=100"))
-    assert changed(state(swin_checkpoint, "denoiser"), state(tuned, "denoiser")) == set()
-    names = changed(state(swin_checkpoint, "codec"), state(tuned, "codec"))
-    assert names
-    assert all(name.startswith(("decoder.", "post_quant_conv.")) for name in names)
-    values = losses(tuned.parent)
-    assert np.mean(values[-5:]) < 0.7 * np.mean(values[:5])
-
-
-def test_tuning_a_decoder_that_is_not_there_is_refused(settings, smoke_settings, write_settings):
-    with pytest.raises(ConfigError, match="tune: decoder needs a checkpoint"):
-        TrainConfig.load(write_settings(smoke_settings), ["tune=decoder"])
-    with pytest.raises(ConfigError, match="lossless PixelCodec"):
-        train(TrainConfig.load(write_settings(smoke_settings), ["tune=decoder", "init_from=shipped"]))
 
 
 @pytest.fixture
@@ -128,7 +90,7 @@ def test_the_settings_for_official_weights_train_what_import_has_made(
     start = import_official(*files, None, tmp_path / "start")
     overrides = [
         f"init_from={start}", f"data.path={photographs}", f"run.out={tmp_path / 'run'}", "run.steps=2",
-        "crop.size=64", "run.sample_pool=4", f"loss.lpips={lpips}",
+        "crop.size=64", f"loss.lpips={lpips}",
     ]  # fmt: skip
     tuned = train(TrainConfig.load(CONFIGS / "finetune_official.yaml", overrides))
     assert changed(state(start, "codec"), state(tuned, "codec")) == set()

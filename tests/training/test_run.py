@@ -221,18 +221,6 @@ def test_fine_tuning_starts_from_the_given_weights(smoke_settings, write_setting
     assert equal(weights(start.parent), weights(tuned.parent))
 
 
-def test_a_share_of_the_start_stays_in_the_weights_that_are_shipped(smoke_settings, write_settings, tmp_path):
-    settings = write_settings(smoke_settings)
-    start = train(TrainConfig.load(settings))
-    again = [f"init_from={start}", "run.steps=4"]
-    whole = train(TrainConfig.load(settings, [*again, f"run.out={tmp_path}/whole"]))
-    mixed = train(TrainConfig.load(settings, [*again, f"run.out={tmp_path}/mixed", "optim.start_share=0.25"]))
-    first, tuned, between = (weights(folder.parent) for folder in (start, whole, mixed))
-    assert any((tuned[name] - first[name]).abs().max() > 1e-4 for name in first)
-    for name in first:
-        torch.testing.assert_close(between[name], 0.75 * tuned[name] + 0.25 * first[name])
-
-
 def test_the_bound_weights_steps_to_mean_one_and_changes_the_result(smoke_settings, write_settings, tmp_path):
     settings = write_settings(smoke_settings)
     for weighting in ("plain", "bound"):

@@ -6,20 +6,21 @@ import os
 from typing import Annotated
 
 import typer
+from typer import Option
 
 
 def app_command(
-    host: Annotated[str, typer.Option(help="Address; other than this machine's own it needs --auth.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes any free one.")] = 7860,
+    host: Annotated[str, Option(help="Address; other than this machine's own it needs --auth.")] = "127.0.0.1",
+    port: Annotated[int, Option(min=0, max=65535, help="Port; 0 takes any free one.")] = 7860,
     auth: Annotated[
-        str, typer.Option(help="NAME:PASSWORD to ask for; the environment variable RETINASHIFT_AUTH hides it better.")
+        str, Option(help="NAME:PASSWORD to ask for; the environment variable RETINASHIFT_AUTH hides it better.")
     ] = "",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    device: Annotated[str, Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
     checkpoint: Annotated[
-        str, typer.Option("--checkpoint", "-c", help="Folder, or a name of `retinashift info`; x4 if not given.")
+        str, Option("--checkpoint", "-c", help="Folder, or a name of `retinashift info`; x4 if not given.")
     ] = "",
-    max_upload: Annotated[int, typer.Option("--max-upload", min=1, help="MiB of one upload.")] = 64,
-    max_pixels: Annotated[int, typer.Option("--max-pixels", min=1, help="Pixels of one photograph.")] = 8_000_000,
+    max_upload: Annotated[int, Option("--max-upload", min=1, help="MiB of one upload.")] = 64,
+    max_pixels: Annotated[int, Option("--max-pixels", min=1, help="Pixels of one photograph.")] = 8_000_000,
 ) -> None:
     """Open a local web page to upscale photographs and compare them closely."""
     from retinashift.cli.startup import import_diffusers

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from retinashift import __version__
-from retinashift.cli.options import Checkpoint, Failures, open_pipeline, table_of
+from retinashift.cli.display import Failures, table_of
+from retinashift.cli.options import Checkpoint, Json, open_pipeline
 from retinashift.imaging.failures import printable
 from retinashift.official.releases import LICENCE_NOTICE, ReleaseName
 
@@ -25,7 +27,7 @@ _ANY_RESULT = 2**32
 
 def info(
     checkpoint: Checkpoint = "",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON instead of a table.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Show a checkpoint (denoiser, schedule, parameters), the bundled ones, and the devices of this machine."""
     import torch
@@ -69,14 +71,15 @@ def info(
 
 
 def inspect_files(
-    files: Annotated[list[Path], typer.Argument(help="Photographs, or results of `retinashift upscale`.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON per file.")] = False,
+    files: Annotated[list[Path], Argument(help="Photographs, or results of `retinashift upscale`.")],
+    as_json: Json = False,
 ) -> None:
     """Show what made a result, or what a photograph is like as an input, and the checkpoint advised for it.
 
     Exit code 1 if a file has no provenance record or cannot be read; the others are shown.
     """
     from retinashift.imaging.files import decode_image, find_provenance, read_bytes
+    from retinashift.imaging.provenance import NOTE
     from retinashift.inference.advice import measure_condition, quality_of_jpeg
 
     missing = False
@@ -91,25 +94,31 @@ def inspect_files(
                 failures.add(str(path), error)
                 continue
             missing |= record is None
+            name = printable(str(path))
             if as_json:
                 values = {"file": str(path), "provenance": None if record is None else asdict(record)}
                 if condition is not None:
                     values["input"] = asdict(condition) | {"advised": condition.advised}
                 typer.echo(json.dumps(values))
+                continue
+            if record is None:
+                typer.echo(f"{name}: no provenance record; it may be an original, or was saved by another program")
             else:
-                _show(path, record, condition)
+                typer.echo(f"{name}\n  {NOTE}")
+            for what, value in _rows(record) if record is not None else _condition_rows(condition):
+                typer.echo(f"  {printable(what):<18} {printable(value)}")
     if missing:
         raise typer.Exit(1)
 
 
 def import_weights(
-    file: Annotated[Path, typer.Argument(help="Official denoiser, a .pth or .safetensors file.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the checkpoint; it must not exist.")],
+    file: Annotated[Path, Argument(help="Official denoiser, a .pth or .safetensors file.")],
+    out: Annotated[Path, Option("--out", "-o", help="Folder for the checkpoint; it must not exist.")],
     vq: Annotated[
-        Path | None, typer.Option("--vq", help="Official autoencoder. Default: the release's own, beside FILE.")
+        Path | None, Option("--vq", help="Official autoencoder. Default: the release's own, beside FILE.")
     ] = None,
     release: Annotated[
-        ReleaseName | None, typer.Option(help="Release that FILE belongs to. Default: found by its published name.")
+        ReleaseName | None, Option(help="Release that FILE belongs to. Default: found by its published name.")
     ] = None,
 ) -> None:
     """Convert official ResShift or SinSR weights into a checkpoint folder. They are for non-commercial use only."""
@@ -124,15 +133,15 @@ def import_weights(
 
 
 def export_weights(
-    checkpoint: Annotated[str, typer.Argument(help="Checkpoint folder, or a name of `retinashift info`.")],
+    checkpoint: Annotated[str, Argument(help="Checkpoint folder, or a name of `retinashift info`.")],
     onnx: Annotated[
-        Path | None, typer.Option("--onnx", help="File for the faithful mode as one ONNX graph; it must not exist.")
+        Path | None, Option("--onnx", help="File for the faithful mode as one ONNX graph; it must not exist.")
     ] = None,
-    fp16: Annotated[bool, typer.Option("--fp16", help="Store the weights of the ONNX file in half precision.")] = False,
+    fp16: Annotated[bool, Option("--fp16", help="Store the weights of the ONNX file in half precision.")] = False,
     unet: Annotated[
-        Path | None, typer.Option("--out", "-o", help="File for an official denoiser; it must not exist.")
+        Path | None, Option("--out", "-o", help="File for an official denoiser; it must not exist.")
     ] = None,
-    vq: Annotated[Path | None, typer.Option("--vq", help="File for its autoencoder; it must not exist.")] = None,
+    vq: Annotated[Path | None, Option("--vq", help="File for its autoencoder; it must not exist.")] = None,
 ) -> None:
     """Write a checkpoint as ONNX, or an imported one as official ResShift files, which stay non-commercial."""
     from retinashift.batch.places import check_local
@@ -157,21 +166,9 @@ def export_weights(
     typer.echo(f"denoiser in {unet}, autoencoder in {vq}")
 
 
-def _show(path: Path, record: Provenance | None, condition: Condition | None) -> None:
-    from retinashift.imaging.provenance import NOTE
-
-    if record is None:
-        reason = "no provenance record; it may be an original, or was saved by another program"
-        typer.echo(f"{printable(str(path))}: {reason}")
-        for name, value in _condition_rows(condition) if condition is not None else ():
-            typer.echo(f"  {name:<18} {value}")
-        return
-    typer.echo(f"{printable(str(path))}\n  {NOTE}")
-    for name, value in _rows(record):
-        typer.echo(f"  {printable(name):<18} {printable(value)}")
-
-
-def _condition_rows(found: Condition) -> list[tuple[str, str]]:
+def _condition_rows(found: Condition | None) -> list[tuple[str, str]]:
+    if found is None:
+        return []
     quality = "" if found.jpeg_quality is None else f", JPEG quality {found.jpeg_quality}"
     why = f" ({', '.join(found.faults)})" if found.faults else ""
     return [

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Annotated
 
 import typer
+from typer import Option
 
 from retinashift import __version__
 from retinashift.cli.app import app_command
@@ -39,7 +40,7 @@ def version(show: bool) -> None:
 
 @app.callback()
 def options(
-    _: Annotated[bool, typer.Option("--version", callback=version, is_eager=True, help="Print the version.")] = False,
+    _: Annotated[bool, Option("--version", callback=version, is_eager=True, help="Print the version.")] = False,
 ) -> None: ...
 
 

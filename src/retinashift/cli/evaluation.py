@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -11,22 +10,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from rich.progress import Progress
 
-from retinashift.cli.options import Failures, check_outputs
+from retinashift.cli.display import Display, Failures
 from retinashift.data.labels import find_label, read_label
 from retinashift.data.leaks import content_hash, read_trained_on
 from retinashift.data.photographs import FileRef, Source, Split, by_stem_path, find_photographs, list_source, stem_path
 from retinashift.evaluation.benchmark import Method, PrecomputedMethod, baseline, evaluate
 from retinashift.evaluation.gallery import Gallery
+from retinashift.evaluation.intervals import Interval
 from retinashift.evaluation.lesions import Mark, read_marks
 from retinashift.evaluation.metrics import DEFAULT_METRICS, chosen_metrics
-from retinashift.evaluation.page import save_html
 from retinashift.evaluation.report import Report
 from retinashift.evaluation.scores import Estimate, Observed
 from retinashift.imaging.degradation.bicubic import Bicubic
 from retinashift.imaging.degradation.pipeline import DEGRADATIONS, Degradation, read_section
-from retinashift.imaging.files import ImageError, read_image
+from retinashift.imaging.files import ImageError
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.inference.settings import Sampling
 from retinashift.training.settings import TrainConfig
@@ -37,19 +35,6 @@ SHOWN = 4
 """Photographs with crops in the page."""
 MARKINGS = "markings.csv"
 """Lesions that experts marked, in the folder of photographs or beside it."""
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """Files to write; None for none."""
-
-    json: Path | None = None
-    csv: Path | None = None
-    html: Path | None = None
-
-    def check(self, overwrite: bool) -> None:
-        """Errors as those of `check_outputs`."""
-        check_outputs(self.json, self.csv, self.html, overwrite=overwrite)
 
 
 @dataclass(frozen=True)
@@ -97,6 +82,13 @@ def parse_degradation(text: str) -> Degradation:
     return kind()
 
 
+def parse_seeds(text: str) -> list[int]:
+    """Whole numbers from 0, by commas. ValueError for another text, or none."""
+    if not all(number.strip().isdecimal() for number in text.split(",")):
+        raise ValueError(f"--seeds is {text!r}; whole numbers from 0, by commas, are needed, such as 0,1,2")
+    return [int(number) for number in text.split(",")]
+
+
 def parse_against(given: list[str]) -> dict[str, Path]:
     """Folders by name, from NAME=FOLDER each.
 
@@ -122,11 +114,10 @@ def run_evaluation(
     ways: list[Sampling],
     seeds: list[int],
     metrics: tuple[str, ...],
-    outputs: Outputs,
-    progress: Progress,
+    display: Display,
     failures: Failures,
-) -> Report:
-    """Score the photographs and write the files.
+) -> tuple[Report, Gallery]:
+    """Score the photographs.
 
     Args:
         checkpoints: by name; of several, the first is compared with the others.
@@ -134,9 +125,11 @@ def run_evaluation(
         ways: settings that each checkpoint is scored with.
         seeds: whose scores are averaged.
         metrics: names, beside those that are always measured.
-        outputs: files to write.
-        progress: gets a bar.
+        display: shows how far it is.
         failures: gets the photographs that cannot be scored.
+
+    Returns:
+        The scores, and crops of a few photographs.
 
     Raises:
         ValueError: checkpoints of different scales, settings that one does not allow, coverage without an uncertainty
@@ -146,13 +139,13 @@ def run_evaluation(
         refs = find_photographs(test_set.data)
     else:
         refs = [item.hr for item in list_source(Source(test_set.data, "stare", split=test_set.split))]
-    refs = refs[: test_set.limit] if test_set.limit else refs
+    refs = refs[: test_set.limit or None]
     learned = _learned(refs, checkpoints)
     scales = {name: pipeline.config.scale for name, pipeline in checkpoints.items()}
     if len(set(scales.values())) > 1 and test_set.scale is None:
         given = ", ".join(f"{name} x{factor}" for name, factor in scales.items())
         raise ValueError(f"the checkpoints have different scales ({given}); compare those of one scale")
-    scale = next(iter(scales.values())) if test_set.scale is None else test_set.scale
+    scale = test_set.scale or next(iter(scales.values()))
     methods: list[Method | PrecomputedMethod] = [baseline(name, scale) for name in ("nearest", "bicubic", "lanczos")]
     methods += [_others(name, folder, refs) for name, folder in test_set.against.items()]
     first = len(methods)
@@ -162,11 +155,9 @@ def run_evaluation(
         methods += [_ours(called, pipeline, replace(way, **asked)) for way in ways]  # type: ignore[arg-type]
     labels = {ref.name: path for ref in refs if (path := _label(ref, test_set.labels)) is not None}
     marks = _marks(test_set.data) if "lesions" in metrics else {}
-    shown = [refs[i].name for i in np.linspace(0, len(refs) - 1, min(SHOWN, len(refs))).astype(int)]
-    gallery = Gallery(frozenset(shown))
-    task = progress.add_task("Evaluating", total=len(refs))
+    gallery = Gallery(frozenset(refs[i].name for i in np.linspace(0, len(refs) - 1, min(SHOWN, len(refs))).astype(int)))
     report = evaluate(
-        [(ref.name, partial(_read, ref)) for ref in refs],
+        [(ref.name, partial(read_rgb, ref)) for ref in refs],
         methods,
         scale=scale,
         seeds=seeds,
@@ -175,37 +166,34 @@ def run_evaluation(
         observed=lambda image: Observed(
             read_label(labels[image]) if image in labels else None, marks.get(Path(image).name)
         ),
-        on_progress=lambda done: progress.update(task, completed=done),
-        on_result=gallery.add if outputs.html is not None else None,
+        on_progress=display.count("Evaluating", len(refs)),
+        on_result=gallery.add,
         on_failure=failures.add,
     )
-    reference = methods[first].name if len(checkpoints) > 1 else ""
-    report = replace(report, trained_on=learned, reference=reference)
-    if outputs.json is not None:
-        report.save(outputs.json)
-    if outputs.csv is not None:
-        report.save_csv(outputs.csv)
-    if outputs.html is not None:
-        save_html(report, gallery, outputs.html, f"Super-resolution of {Path(test_set.data).absolute().name}")
-    return report
+    return replace(report, trained_on=learned, reference=methods[first].name if len(checkpoints) > 1 else ""), gallery
 
 
 def difference_table(report: Report) -> list[list[str]]:
     """The reference method less each other, with the interval, heading first."""
     scores = [score for score in report.scores("fidelity") if score.heading and score.better != "none"]
-    rows = [[f"{report.compared_with} less", *(score.heading for score in scores)]]
-    for method, found in report.differences().items():
-        cells = []
-        for score in scores:
-            interval, digits = found.get(score.name), f"+.{score.decimals}f"
-            known = interval is not None and math.isfinite(interval.mean)
-            cells.append(
-                f"{interval.mean:{digits}} ({interval.low:{digits}} to {interval.high:{digits}})"
-                if interval is not None and known
-                else "-"
-            )
-        rows.append([method, *cells])
-    return rows
+
+    def text(interval: Interval | None, sign: str) -> str:
+        if interval is None or not np.isfinite(interval.mean):
+            return "-"
+        return f"{interval.mean:{sign}} ({interval.low:{sign}} to {interval.high:{sign}})"
+
+    return [[f"{report.compared_with} less", *(score.heading for score in scores)]] + [
+        [method, *(text(found.get(score.name), f"+.{score.decimals}f") for score in scores)]
+        for method, found in report.differences().items()
+    ]
+
+
+def read_rgb(ref: FileRef) -> np.ndarray:
+    """(H, W, 3) uint8. ImageError for a photograph of 16 bit."""
+    pixels = ref.read()
+    if pixels.dtype != np.uint8:
+        raise ImageError(f"{ref.name} is {pixels.dtype}; the protocol scores 8-bit photographs")
+    return np.ascontiguousarray(pixels)
 
 
 def _learned(refs: list[FileRef], checkpoints: Mapping[str, ResShiftPipeline]) -> tuple[str, ...]:
@@ -246,14 +234,7 @@ def _others(name: str, folder: Path, refs: list[FileRef]) -> PrecomputedMethod:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise ValueError(f"--against {name}: {folder} has no result named {stem_path(missing[0])} (any type){more}")
 
-    def read(image: str) -> np.ndarray:
-        path = files[stem_path(image)].path
-        pixels = read_image(path).pixels
-        if pixels.dtype != np.uint8:
-            raise ImageError(f"{path} is {pixels.dtype}; the protocol scores 8-bit results")
-        return np.ascontiguousarray(np.repeat(pixels[..., None], 3, 2) if pixels.ndim == 2 else pixels)
-
-    return PrecomputedMethod(name, read)
+    return PrecomputedMethod(name, lambda image: read_rgb(files[stem_path(image)]))
 
 
 def _label(ref: FileRef, folder: Path | None) -> Path | None:
@@ -269,10 +250,3 @@ def _marks(data: str) -> dict[str, tuple[Mark, ...]]:
         if (folder / MARKINGS).is_file():
             return read_marks(folder / MARKINGS)
     raise ValueError(f"--metrics lesions: no {MARKINGS} in {data} or beside it; put it there, or leave the metric out")
-
-
-def _read(ref: FileRef) -> np.ndarray:
-    pixels = ref.read()
-    if pixels.dtype != np.uint8:
-        raise ImageError(f"{ref.name} is {pixels.dtype}; the protocol scores 8-bit photographs")
-    return np.ascontiguousarray(pixels)

@@ -4,36 +4,20 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 import typer
+from typer import Argument, Option
 from typer.core import TyperCommand, TyperOption
 
-from retinashift.cli.options import (
-    Checkpoint,
-    Device,
-    Failures,
-    Limit,
-    Overwrite,
-    Seed,
-    check_outputs,
-    counting,
-    open_pipeline,
-    progress_bar,
-    table_of,
-    whole_numbers,
-)  # fmt: skip
+from retinashift.cli.display import Display, Failures, table_of
+from retinashift.cli.options import Checkpoint, Device, Limit, Overwrite, Seed, check_outputs, open_pipeline
 from retinashift.inference.settings import Mode, Precision, Sampling
 
-if TYPE_CHECKING:
-    import numpy as np
-
-    from retinashift.data.photographs import FileRef
-
-Data = Annotated[str, typer.Argument(help="Folder of high-resolution photographs (8 bit); labels are left out.")]
+Data = Annotated[str, Argument(help="Folder or zip of high-resolution photographs, 8 bit; labels are left out.")]
 
 
 class EvaluateCommand(TyperCommand):
@@ -49,95 +33,67 @@ class EvaluateCommand(TyperCommand):
 
 
 def evaluate(
-    data: Annotated[
-        str,
-        typer.Argument(help="Folder (or STARE zip) of high-resolution photographs; labels and masks are left out."),
-    ],
-    steps: Annotated[
-        list[int] | None,
-        typer.Option(min=1, help="Score this number of network calls; may be repeated. Default: the checkpoint's."),
-    ] = None,
-    mode: Annotated[
-        list[str] | None,
-        typer.Option(help="Score the mode faithful or realistic of upscale; may be repeated."),
-    ] = None,
-    seeds: Annotated[str, typer.Option(help="Seeds whose scores are averaged, by commas.")] = "0,1,2",
-    metrics: Annotated[
-        str,
-        typer.Option(help="Filled in from the table of metrics."),
-    ] = "",
+    data: Data,
+    steps: Annotated[list[int] | None, Option(min=1, help="Score this number of network calls; repeatable.")] = None,
+    mode: Annotated[list[str] | None, Option(help="Score the mode faithful or realistic; repeatable.")] = None,
+    seeds: Annotated[str, Option(help="Seeds whose scores are averaged, by commas.")] = "0,1,2",
+    metrics: Annotated[str, Option(help="Filled in from the table of metrics.")] = "",
     against: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="NAME=FOLDER: also score results of another method, named like the photographs; may be repeated."
-        ),
+        list[str] | None, Option(help="NAME=FOLDER: also score results of another method, by file name; repeatable.")
     ] = None,
     split: Annotated[
-        Literal["all", "train", "test"] | None,
-        typer.Option(help="Score this split of STARE, as training knows it. Default: every file."),
+        Literal["all", "train", "test"] | None, Option(help="Split of STARE. Default: every file.")
     ] = None,
     labels: Annotated[
-        Path | None,
-        typer.Option(help="Folder of manual vessel labels. Default: searched where STARE and DRIVE have them."),
+        Path | None, Option(help="Folder of vessel labels. Default: as STARE and DRIVE have them.")
     ] = None,
     degradation: Annotated[
-        str,
-        typer.Option(help="Degradation that makes the inputs: bicubic-pillow, camera, or a file of training settings."),
+        str, Option(help="Degradation that makes the inputs: bicubic-pillow, camera, or a file of training settings.")
     ] = "bicubic-pillow",
-    json_path: Annotated[
-        Path | None, typer.Option("--json", help="Write rows, means and protocol into this JSON file.")
-    ] = None,
-    csv_path: Annotated[
-        Path | None, typer.Option("--csv", help="Write one line per photograph and method into this CSV file.")
-    ] = None,
-    html_path: Annotated[
-        Path | None, typer.Option("--html", help="Write one page with tables, plots and crops into this HTML file.")
-    ] = None,
+    json_path: Annotated[Path | None, Option("--json", help="JSON file for rows, means and protocol.")] = None,
+    csv_path: Annotated[Path | None, Option("--csv", help="CSV file, a line per photograph and method.")] = None,
+    html_path: Annotated[Path | None, Option("--html", help="HTML file for tables, plots and crops.")] = None,
     limit: Limit = 0,
-    scale: Annotated[
-        int | None, typer.Option(min=1, help="Factor between inputs and photographs. Default: the checkpoint's.")
-    ] = None,
-    turns: Annotated[int, typer.Option(help="Score the mean of 1 or 8 turns, as in upscale.")] = 1,
-    precision: Annotated[Precision, typer.Option(help="Precision of the network, as in upscale.")] = "auto",
+    scale: Annotated[int | None, Option(min=1, help="Factor of the inputs. Default: the checkpoint's.")] = None,
+    turns: Annotated[int, Option(help="Score the mean of 1 or 8 turns, as in upscale.")] = 1,
+    precision: Annotated[Precision, Option(help="Precision of the network, as in upscale.")] = "auto",
     overwrite: Overwrite = False,
     device: Device = "auto",
     checkpoint: Annotated[
-        list[str] | None,
-        typer.Option("--checkpoint", "-c", help="As in upscale; of several, the first is compared with the others."),
+        list[str] | None, Option("--checkpoint", "-c", help="As in upscale; the first is compared with the others.")
     ] = None,
 ) -> None:
     """Evaluate checkpoints beside nearest, bicubic and Lanczos (protocol: docs/data-card.md)."""
     from rich.console import Console
 
-    from retinashift.cli.evaluation import (
-        Outputs,
-        TestSet,
-        difference_table,
-        parse_against,
-        parse_degradation,
-        parse_metrics,
-        run_evaluation,
-    )  # fmt: skip
+    from retinashift.cli import evaluation as work
+    from retinashift.evaluation.page import save_html
 
-    outputs = Outputs(json_path, csv_path, html_path)
-    outputs.check(overwrite)
-    test_set = TestSet(data, limit, split, labels, parse_against(against or []), parse_degradation(degradation), scale)
-    chosen = parse_metrics(metrics)
-    seed_list = whole_numbers(seeds, "--seeds", "0,1,2")
-    ways = [Sampling(num_inference_steps=number, precision=precision, turns=turns) for number in steps or []]
-    ways += [
-        Sampling(mode=cast(Mode, name), precision=precision, turns=turns) for name in mode or []
-    ]  # it refuses others
-    ways = ways or [Sampling(precision=precision, turns=turns)]
+    check_outputs(json_path, csv_path, html_path, overwrite=overwrite)
+    test_set = work.TestSet(
+        data, limit, split, labels, work.parse_against(against or []), work.parse_degradation(degradation), scale
+    )
+    chosen, seed_list = work.parse_metrics(metrics), work.parse_seeds(seeds)
+    way = Sampling(precision=precision, turns=turns)
+    ways = [replace(way, num_inference_steps=number) for number in steps or []]
+    ways += [replace(way, mode=cast(Mode, name)) for name in mode or []]  # it refuses others
     names = [name.rstrip("/") for name in checkpoint or [""]]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise ValueError(f"--checkpoint {twice} is given twice; name other checkpoints to compare it with")
     checkpoints = {name: open_pipeline(name, device) for name in names}
     with Failures() as failures:
-        with progress_bar() as progress:
-            report = run_evaluation(checkpoints, test_set, ways, seed_list, chosen, outputs, progress, failures)
+        with Display() as display:
+            report, gallery = work.run_evaluation(
+                checkpoints, test_set, ways or [way], seed_list, chosen, display, failures
+            )
+        if json_path is not None:
+            report.save(json_path)
+        if csv_path is not None:
+            report.save_csv(csv_path)
+        if html_path is not None:
+            save_html(report, gallery, html_path, f"Super-resolution of {Path(data).absolute().name}")
         console = Console(width=None if sys.stdout.isatty() else 140)  # a file has no edge to wrap at
-        differences = difference_table(report) if len(names) > 1 else [[]]
+        differences = work.difference_table(report) if len(names) > 1 else [[]]
         for table in (report.table("fidelity"), report.table("detail"), differences):
             if len(table[0]) > 1:
                 console.print(table_of(table))
@@ -146,20 +102,13 @@ def evaluate(
 
 
 def calibrate(
-    data: Annotated[
-        list[str], typer.Argument(help="Folders of high-resolution photographs that the checkpoint was not trained on.")
-    ],
-    checkpoint: Annotated[str, typer.Option("--checkpoint", "-c", help="Checkpoint folder to calibrate.")],
-    train: Annotated[
-        list[str] | None,
-        typer.Option(help="First train the uncertainty head on the photographs of this folder; may be repeated."),
-    ] = None,
-    steps: Annotated[int, typer.Option(min=1, help="Training steps of the head.")] = 320,
+    data: Annotated[list[str], Argument(help="Folders of photographs that the checkpoint was not trained on.")],
+    checkpoint: Annotated[str, Option("--checkpoint", "-c", help="Checkpoint folder to calibrate.")],
+    train: Annotated[list[str] | None, Option(help="First train the head on this folder; repeatable.")] = None,
+    steps: Annotated[int, Option(min=1, help="Training steps of the head.")] = 320,
     seed: Seed = 0,
     limit: Limit = 0,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the checkpoint's head and calibration.")
-    ] = False,
+    overwrite: Annotated[bool, Option("--overwrite", help="Replace the checkpoint's head and calibration.")] = False,
     device: Device = "auto",
 ) -> None:
     """Train a checkpoint's uncertainty head, calibrate it on photographs, and store both in its folder."""
@@ -177,20 +126,21 @@ def calibrate(
         raise ValueError(f"{checkpoint} has no uncertainty head yet; give its training photographs with --train FOLDER")
     refs = [ref for one in data for ref in find_photographs(one)][: limit or None]
     items = [item for one in train or [] for item in list_source(Source(one))]
+    from retinashift.cli.evaluation import read_rgb
     from retinashift.evaluation.calibration import calibrate as measure
-    from retinashift.training.uncertainty import HeadTraining, train_head
+    from retinashift.training.uncertainty import train_head
 
     if items:
-        with counting("Training the head", steps) as done:
-            head = train_head(pipeline, items, HeadTraining(steps=steps, seed=seed), lambda step, loss: done(step))
+        with Display() as display:
+            head = train_head(pipeline, items, steps, seed, display.count("Training the head", steps))
         pipeline.register_modules(uncertainty_head=head)
     with Failures() as failures:
-        with counting("Calibrating", len(refs)) as done:
+        with Display() as display:
             found = measure(
                 pipeline,
-                [(ref.name, partial(_pixels, ref)) for ref in refs],
+                [(ref.name, partial(read_rgb, ref)) for ref in refs],
                 source=", ".join(Path(one).absolute().name for one in data),
-                on_progress=done,
+                on_progress=display.count("Calibrating", len(refs)),
                 on_failure=failures.add,
             )
         settings = json.loads(index.read_text(encoding="utf-8"))
@@ -206,11 +156,11 @@ def calibrate(
 def coverage(
     data: Data,
     limit: Limit = 0,
-    plot: Annotated[Path | None, typer.Option("--plot", help="Draw the curve into this PNG file.")] = None,
+    plot: Annotated[Path | None, Option("--plot", help="Draw the curve into this PNG file.")] = None,
     figure: Annotated[
-        Path | None, typer.Option(help="Draw result, map and true error of the photograph of median rank correlation.")
+        Path | None, Option(help="Draw result, map and true error of the photograph of median rank correlation.")
     ] = None,
-    json_path: Annotated[Path | None, typer.Option("--json", help="Write the shares into this JSON file.")] = None,
+    json_path: Annotated[Path | None, Option("--json", help="Write the shares into this JSON file.")] = None,
     overwrite: Overwrite = False,
     device: Device = "auto",
     checkpoint: Checkpoint = "",
@@ -223,14 +173,16 @@ def coverage(
     check_outputs(plot, figure, overwrite=overwrite, suffix=".png")
     pipeline = open_pipeline(checkpoint, device)
     refs = {ref.name: ref for ref in find_photographs(data)[: limit or None]}
+    from retinashift.cli.evaluation import read_rgb
     from retinashift.evaluation.calibration import compare, measure_coverage
     from retinashift.evaluation.coverage import absolute_errors
     from retinashift.imaging.figures.plot import draw_against
     from retinashift.imaging.figures.uncertainty import map_and_error
 
     with Failures() as failures:
-        with counting("Comparing", len(refs)) as done:
-            photographs = [(name, partial(_pixels, ref)) for name, ref in refs.items()]
+        with Display() as display:
+            photographs = [(name, partial(read_rgb, ref)) for name, ref in refs.items()]
+            done = display.count("Comparing", len(refs))
             found = measure_coverage(pipeline, photographs, on_progress=done, on_failure=failures.add)
         for level, share in zip(found.stated, found.covered, strict=True):
             typer.echo(f"stated {level:4.0%}  covered {share:6.1%}")
@@ -251,19 +203,8 @@ def coverage(
             typer.echo(f"Look at {plot}")
         if figure is not None:
             middle = ranks[len(ranks) // 2][1]
-            shown = next(iter(compare(pipeline, [(middle, partial(_pixels, refs[middle]))])))
+            shown = next(iter(compare(pipeline, [(middle, partial(read_rgb, refs[middle]))])))
             assert shown.sigma is not None
             picture = map_and_error(shown.sr, shown.sigma * 255, absolute_errors(shown))
             write_image(figure, picture, overwrite=overwrite)
             typer.echo(f"Look at {figure} ({middle})")
-
-
-def _pixels(ref: FileRef) -> np.ndarray:
-    import numpy as np
-
-    from retinashift.imaging.files import ImageError
-
-    pixels = ref.read()
-    if pixels.dtype != np.uint8 or pixels.ndim != 3:
-        raise ImageError(f"{ref.name} is {pixels.dtype} {pixels.shape}; 8-bit RGB is needed")
-    return np.ascontiguousarray(pixels[..., :3])

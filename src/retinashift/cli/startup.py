@@ -37,14 +37,14 @@ class _Compiler(ModuleType):
 
 
 def import_diffusers() -> None:
-    """Import what diffusers needs to sample; once it is imported, do nothing.
+    """Import what diffusers needs to sample, without the bar that it draws while it loads.
 
     A version of diffusers that cannot be imported like this is imported as usual.
     """
     import torch  # noqa: F401 - before its compiler is replaced
 
     if "diffusers" in sys.modules or _DYNAMO in sys.modules:
-        return
+        return quiet_diffusers()
     hidden: dict[str, Any] = {name: None for name in NOT_NEEDED if name not in sys.modules}
     sys.modules.update(hidden | {_DYNAMO: _Compiler(_DYNAMO)})
     try:
@@ -56,3 +56,11 @@ def import_diffusers() -> None:
     finally:
         for name in hidden:
             sys.modules.pop(name, None)
+    quiet_diffusers()
+
+
+def quiet_diffusers() -> None:
+    """Disable the bar that diffusers draws while it loads; the commands draw their own."""
+    from diffusers.utils import logging
+
+    logging.disable_progress_bar()

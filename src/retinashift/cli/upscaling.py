@@ -3,133 +3,88 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+from typer import Argument, Option
 
-from retinashift.cli.options import (
-    Checkpoint,
-    Device,
-    Overwrite,
-    Seed,
-    Steps,
-    Watch,
-    check_log,
-    check_outputs,
-    open_pipeline,
-)
+from retinashift.cli.display import Display, Failures, spoken
+from retinashift.cli.options import Checkpoint, Device, Overwrite, Quiet, Seed, Steps, check_outputs, open_pipeline
+from retinashift.imaging.failures import Failure, one_line
 from retinashift.inference.settings import Mode, OutputFormat, Precision, Sampling
 
 if TYPE_CHECKING:
-    from retinashift.batch.fleet import Fleet
-    from retinashift.batch.jobs import BatchOptions, Job
+    from retinashift.batch.jobs import Job
     from retinashift.batch.record import Outcome
-    from retinashift.inference.pipeline import ResShiftPipeline
 
 _JPEG = (".jpg", ".jpeg")
-FAILURES = 1000
-"""Failures that are printed by name."""
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells count it."""
+KNOWN_AFTER, LONG = 5.0, 60.0
+"""Seconds until the speed of a run is known, and of a run that says how long it will take."""
 
 
 def upscale(
     inputs: Annotated[
-        list[str],
-        typer.Argument(help="Files, folders (searched recursively) or patterns, or addresses of them (s3://...)."),
+        list[str], Argument(help="Files, folders (searched recursively) or patterns, or addresses of them (s3://...).")
     ],
-    out: Annotated[
-        str, typer.Option("--out", "-o", help="Folder for the results or its address, or a file name for one input.")
-    ],
+    out: Annotated[str, Option("--out", "-o", help="Folder for the results or its address, or a file for one input.")],
     mode: Annotated[
         Mode | None,
-        typer.Option(
+        Option(
             help="faithful: one step, the best estimate, smoother than the truth. realistic: a sample as sharp as a "
             "photograph; its finest detail is plausible, not observed. Default: faithful."
         ),
     ] = None,
     steps: Steps = 0,
     seed: Seed = 0,
-    scale: Annotated[
-        float | None,
-        typer.Option(help="How many times larger the result is: a number from 1 to 4. Default: the checkpoint's, 4."),
-    ] = None,
-    longest_side: Annotated[
-        int | None, typer.Option(min=1, help="Pixels of the longer side of each result, instead of --scale.")
-    ] = None,
-    turns: Annotated[
-        int,
-        typer.Option(help="8 averages the photograph's eight turns and flips: about 0.04 dB more, 8 times as long."),
-    ] = 1,
-    ensemble: Annotated[int, typer.Option(min=1, help="Average N samples.")] = 1,
-    uncertainty: Annotated[
-        bool, typer.Option("--uncertainty", help="Also write a map of the error to expect of each pixel.")
-    ] = False,
-    consistency: Annotated[
-        bool, typer.Option(help="Make results consistent with their input: reduced again, they reproduce it.")
-    ] = True,
-    memory: Annotated[str, typer.Option(help="Memory limit, such as 2G. Default: half of what is free.")] = "",
+    scale: Annotated[float | None, Option(help="Times larger, from 1 to 4. Default: the checkpoint's.")] = None,
+    longest_side: Annotated[int | None, Option(min=1, help="Pixels of the longer side, instead of --scale.")] = None,
+    turns: Annotated[int, Option(help="8 averages eight turns and flips: about 0.04 dB more, 8 times as long.")] = 1,
+    ensemble: Annotated[int, Option(min=1, help="Average N samples.")] = 1,
+    uncertainty: Annotated[bool, Option("--uncertainty", help="Also write a map of the expected error.")] = False,
+    consistency: Annotated[bool, Option(help="Make results, reduced again, reproduce their input.")] = True,
+    memory: Annotated[str, Option(help="Memory limit, such as 2G. Default: half of what is free.")] = "",
     precision: Annotated[
         Precision,
-        typer.Option(
+        Option(
             help="Precision of the network. auto: bf16, about twice as fast, where the processor or GPU has arithmetic "
             "for it, else fp32. Results differ by about one grey level."
         ),
     ] = "auto",
-    file_format: Annotated[OutputFormat, typer.Option("--format", help="File type of the results.")] = "same",
-    quality: Annotated[int, typer.Option(min=0, max=100, help="Quality of JPEG results, 1 to 100; 0 uses 95.")] = 0,
-    figure: Annotated[bool, typer.Option("--figure", help="Draw each result beside its input in a PNG file.")] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace results that exist, and the files beside them.")
-    ] = False,
+    file_format: Annotated[OutputFormat, Option("--format", help="File type of the results.")] = "same",
+    quality: Annotated[int, Option(min=0, max=100, help="Quality of JPEG results, 1 to 100; 0 uses 95.")] = 0,
+    figure: Annotated[bool, Option("--figure", help="Draw each result beside its input in a PNG file.")] = False,
+    overwrite: Overwrite = False,
     resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume",
-            help="Skip results already written by an identical run; with --overwrite, replace all others.",
-        ),
+        bool, Option("--resume", help="Skip results of an identical run; with --overwrite, replace all others.")
     ] = False,
-    sidecar: Annotated[
-        bool, typer.Option("--sidecar", help="Write each provenance record into a JSON file beside the result.")
-    ] = False,
-    log: Annotated[
-        Path | None, typer.Option(help="Append one JSON line per file: outcome, time, error, provenance.")
-    ] = None,
-    page: Annotated[
-        int, typer.Option(min=0, help="Page (DICOM: frame) of files with several, from 1; 0 refuses such files.")
-    ] = 0,
-    deidentify: Annotated[
-        bool, typer.Option("--deidentify", help="Remove the person from DICOM headers (not from the pixels).")
-    ] = False,
-    max_pixels: Annotated[
-        int, typer.Option(min=1, help="Refuse inputs of more pixels (width x height) before they are decoded.")
-    ] = 100_000_000,
+    sidecar: Annotated[bool, Option("--sidecar", help="Also write each provenance record as JSON.")] = False,
+    log: Annotated[Path | None, Option(help="Append one JSON line per file: outcome, time, error, provenance.")] = None,
+    page: Annotated[int, Option(min=0, help="Page (DICOM: frame) of files with several, from 1; 0 refuses them.")] = 0,
+    deidentify: Annotated[bool, Option("--deidentify", help="Remove the person from DICOM headers only.")] = False,
+    max_pixels: Annotated[int, Option(min=1, help="Refuse inputs of more pixels, width x height.")] = 100_000_000,
     workers: Annotated[
         int,
-        typer.Option(
+        Option(
             min=0,
             help="Threads that read ahead and write behind (1 to 16, default 1). With --engine ray, processes, each "
             "with its own checkpoint (default: one for each GPU, or one for every four cores).",
         ),
     ] = 0,
-    shard: Annotated[
-        str, typer.Option(help="Do one part of the inputs, such as 3/16; a hash of the names decides which files.")
-    ] = "",
+    shard: Annotated[str, Option(help="Do one part of the inputs, such as 3/16, decided by a hash of names.")] = "",
     engine: Annotated[
-        Literal["local", "ray"], typer.Option(help="Compute in this process, or by the workers of a Ray cluster.")
+        Literal["local", "ray"], Option(help="Compute in this process, or by the workers of a Ray cluster.")
     ] = "local",
-    address: Annotated[
-        str, typer.Option(help="Ray cluster to use, such as 10.0.0.5:6379; default: start one on this machine.")
-    ] = "",
+    address: Annotated[str, Option(help="Ray cluster, such as 10.0.0.5:6379. Default: one on this machine.")] = "",
     gpus_per_worker: Annotated[
-        float | None,
-        typer.Option(min=0, help="With --engine ray; may be a part of one. Default: 1 where there are GPUs."),
+        float | None, Option(min=0, help="With --engine ray; may be a part of one. Default: 1 where there are GPUs.")
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print warnings and failures only.")] = False,
+    quiet: Quiet = False,
     device: Device = "auto",
     checkpoint: Checkpoint = "",
 ) -> None:
@@ -138,18 +93,16 @@ def upscale(
 
     if engine == "local" and (address or gpus_per_worker is not None or workers > 16):
         raise ValueError("--address, --gpus-per-worker and more than 16 --workers need --engine ray")
+    limit = None
+    if memory:
+        from retinashift.inference.memory import parse_bytes  # loads torch
+
+        limit = parse_bytes(memory)
     sampling = Sampling(
-        mode=mode,
-        num_inference_steps=steps or None,
-        ensemble_size=ensemble,
-        output_uncertainty=uncertainty,
-        back_projections=None if consistency else 0,
-        memory=_bytes(memory) if memory else None,
-        precision=precision,
-        scale=scale,
-        longest_side=longest_side,
-        turns=turns,
-    )
+        mode=mode, num_inference_steps=steps or None, ensemble_size=ensemble, output_uncertainty=uncertainty,
+        back_projections=None if consistency else 0, memory=limit,
+        precision=precision, scale=scale, longest_side=longest_side, turns=turns,
+    )  # fmt: skip
     options = BatchOptions(
         sampling=sampling, seed=seed, page=page or None, max_pixels=max_pixels, deidentify=deidentify,
         file_format=file_format, quality=quality or None, figure=figure, sidecar=sidecar, overwrite=overwrite,
@@ -160,24 +113,36 @@ def upscale(
         raise ValueError("--quality is for JPEG results, and there is none; give --format jpeg, or omit --quality")
     check_log(log)
     pipeline = open_pipeline(checkpoint, device)
+    from retinashift.batch.fleet import Fleet, upscale_fleet
+    from retinashift.batch.record import left_to_do, run_record
+    from retinashift.batch.upscale import upscale_files
+
     fleet, total = None, len(jobs)
     if engine == "ray":
-        from retinashift.batch.fleet import Fleet
-        from retinashift.batch.record import left_to_do, run_record
-
         fleet = Fleet(address=address, workers=workers, gpus=gpus_per_worker, checkpoint=checkpoint, device=device)
         if resume and log is not None and log.exists():
             jobs = left_to_do(jobs, log, run_record(pipeline, options), options)
-    with Watch(total, quiet) as watch:
-        report = run_batch(pipeline, jobs, options, log, watch, fleet, already=total - len(jobs))
-    report.tell(out, quiet)
-    if report.exit_code:
-        raise typer.Exit(report.exit_code)
+    report = BatchReport(total, total - len(jobs), total - len(jobs))
+
+    def work(within: Callable[[Job, float], None]) -> Generator[Outcome]:
+        if fleet is None:
+            return upscale_files(pipeline, jobs, options, within)
+        return upscale_fleet(jobs, options, fleet)
+
+    with Display(quiet) as display:
+        run_batch(work, report, log, display)
+    report.failures.tell()
+    noise = f"seed {seed}" if pipeline.plan(sampling).noise else "no noise"
+    size = f"longest side {longest_side}" if longest_side else f"x{scale or pipeline.config.scale:g}"
+    for line in () if quiet else report.lines(out, f"{noise}, {size}"):
+        typer.echo(line, err=True)
+    if report.interrupted or report.failures.count:
+        raise typer.Exit(INTERRUPTED if report.interrupted else 1)
 
 
 def merge_logs(
-    logs: Annotated[list[Path], typer.Argument(help="Files that upscale --log has written.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="File for the table, lines of JSON.")],
+    logs: Annotated[list[Path], Argument(help="Files that upscale --log has written.")],
+    out: Annotated[Path, Option("--out", "-o", help="File for the table, lines of JSON.")],
     overwrite: Overwrite = False,
 ) -> None:
     """Join the logs of several machines or runs: one row for each result, its last. Exit code 1 if one failed."""
@@ -192,10 +157,19 @@ def merge_logs(
         raise typer.Exit(1)
 
 
-def _bytes(memory: str) -> int:
-    from retinashift.inference.memory import parse_bytes  # loads torch
+def check_log(path: Path | None) -> None:
+    """Refuse a log that lines of JSON cannot be appended to.
 
-    return parse_bytes(memory)
+    Raises:
+        FileNotFoundError: its folder does not exist.
+        ValueError: a folder, or a file that holds something else.
+    """
+    check_outputs(path, overwrite=True)
+    if path is None or not path.exists():
+        return
+    with path.open("rb") as file:
+        if file.read(1) not in (b"", b"{"):
+            raise ValueError(f"{path} is not a log of JSON lines; name a new file, or one that --log has written")
 
 
 @dataclass
@@ -203,114 +177,83 @@ class BatchReport:
     """What a run of `upscale` prints at its end. It keeps no outcomes: a million of them would fill the memory."""
 
     total: int
-    seed: int | None
-    """None where no noise was drawn."""
-    size: str
-    """Of the results, in words."""
-    done: int = 0
-    skipped: int = 0
-    failed: int = 0
-    internal: int = 0
-    failures: list[str] = field(default_factory=list)
-    """The first `FAILURES` of them."""
-    lowest: tuple[float, str] | None = None
+    done: int
+    """Results that are there or failed, counted from those that were there before."""
+    skipped: int
+    failures: Failures = field(default_factory=Failures)
+    lowest: tuple[float, str] = (math.inf, "")
     """Consistency of the worst result in dB, and its source."""
     lossy: bool = False
     interrupted: bool = False
 
-    @property
-    def exit_code(self) -> int:
-        """0 if every result is there."""
-        return INTERRUPTED if self.interrupted else int(self.failed > 0)
-
     def add(self, outcome: Outcome) -> None:
         """Count an outcome."""
-        from retinashift.imaging.failures import one_line
-
         self.done += 1
         self.skipped += outcome.skipped
         source = one_line(str(outcome.job.source))
         if outcome.error:
-            self.failed += 1
-            self.internal += outcome.internal
-            if self.failed <= FAILURES:  # a message may name the file by itself
-                self.failures.append(f"{'' if source in outcome.error else f'{source}: '}{outcome.error}")
+            self.failures.add(source, Failure(outcome.error, outcome.internal))
             return
         self.lossy |= outcome.job.target.suffix.lower() in _JPEG
         if outcome.record is not None:
             consistency = outcome.record.consistency_db
             one = (math.inf if consistency is None else consistency, source)
-            self.lowest = min(self.lowest or one, one)
+            self.lowest = min(self.lowest, one) if self.lowest[1] else one
 
-    def tell(self, out: str, quiet: bool = False) -> None:
-        """Print failures by name and, unless `quiet`, counts, the lowest consistency and the lossy formats."""
-        from rich.console import Console
+    def lines(self, out: str, made: str) -> Iterator[str]:
+        """How many results were written, how consistent the worst is, and what was lost.
 
-        from retinashift.cli.options import internal_errors
-
-        console = Console(stderr=True, soft_wrap=True, highlight=False)
-
-        def say(text: str) -> None:
-            console.print(text, markup=False)
-
-        for failure in self.failures:
-            say(f"failed: {failure}")
-        if self.failed > FAILURES:
-            say(f"failed: {self.failed - FAILURES} more; --log keeps the reason of each")
-        if self.internal:
-            say(internal_errors(self.internal))
-        if quiet:
-            return
-        noise = "no noise" if self.seed is None else f"seed {self.seed}"
+        Args:
+            out: where.
+            made: how, in words.
+        """
         there = f", {self.skipped} were there already" if self.skipped else ""
-        written = self.done - self.failed - self.skipped
-        say(f"{written} of {self.total} written to {out}{there} ({noise}, {self.size})")
-        if self.lowest is not None:
-            say(f"Consistency with the input: {self.lowest[0]:.1f} dB or more (lowest: {self.lowest[1]})")
+        yield f"{self.done - self.failures.count - self.skipped} of {self.total} written to {out}{there} ({made})"
+        if self.lowest[1]:
+            yield f"Consistency with the input: {self.lowest[0]:.1f} dB or more (lowest: {self.lowest[1]})"
         if self.lossy:
-            say("JPEG results were compressed; --format png or tiff loses nothing.")
+            yield "JPEG results were compressed; --format png or tiff loses nothing."
         if self.interrupted:
-            say("Interrupted. No file is half-written; the same command with --resume goes on.")
+            yield "Interrupted. No file is half-written; the same command with --resume goes on."
 
 
 def run_batch(
-    pipeline: ResShiftPipeline,
-    jobs: Sequence[Job],
-    options: BatchOptions,
+    work: Callable[[Callable[[Job, float], None]], Generator[Outcome]],
+    report: BatchReport,
     log: Path | None,
-    watch: Watch,
-    fleet: Fleet | None = None,
-    already: int = 0,
-) -> BatchReport:
-    """Run the jobs here or by a fleet, and show how far they are. Ctrl-C ends it between two files.
+    display: Display,
+) -> None:
+    """Do the work and show how far it is. Ctrl-C ends it between two files.
 
     Args:
-        already: further results of the run that are there.
+        work: yields outcomes; it calls its argument with the job in progress and the share that is done.
+        report: gets the outcomes.
+        log: file for a line of each; None for none.
 
     Raises:
         OSError: the log cannot be written; it keeps its former lines.
     """
-    from retinashift.batch.fleet import upscale_fleet
     from retinashift.batch.record import append_line
-    from retinashift.batch.upscale import upscale_files
 
-    seed = options.seed if pipeline.plan(options.sampling).noise else None
-    sampling, total = options.sampling, len(jobs) + already
-    size = f"x{pipeline.config.scale if sampling.scale is None else sampling.scale:g}"
-    size = size if sampling.longest_side is None else f"longest side {sampling.longest_side}"
-    report = BatchReport(total, seed, size, done=already, skipped=already)
+    announced = False
 
-    def within(job: Job, share: float) -> None:
-        watch.tell(report.done + min(share, 0.999), job.source.name)
+    def tell(job: Job, share: float) -> None:
+        nonlocal announced
+        done, spent = report.done + min(share, 0.999), display.clock() - display.began
+        if done and spent >= KNOWN_AFTER and not announced:
+            announced = True
+            if spent * (report.total - done) / done > LONG:
+                whole = spoken(spent * report.total / done)
+                display.say(f"About {whole} in all. Ctrl-C stops it; --resume goes on.")
+        part = f" {share:.0%}" if share else ""
+        display.at(done / report.total, f"Upscaling {job.source.name}{part} ({report.done} of {report.total} done)")
 
-    run = upscale_files(pipeline, jobs, options, within) if fleet is None else upscale_fleet(jobs, options, fleet)
     try:
-        with closing(run) as work:
-            for outcome in work:
+        with closing(work(tell)) as outcomes:
+            for outcome in outcomes:
                 report.add(outcome)
                 if log is not None:
                     append_line(log, outcome.line())
-                watch.tell(report.done, outcome.job.source.name)
+                tell(outcome.job, 0)
     except KeyboardInterrupt:
         report.interrupted = True
-    return report

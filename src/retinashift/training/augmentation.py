@@ -7,7 +7,7 @@ decide each change, which is made only if its setting is not 0.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -32,93 +32,61 @@ def as_another_camera(hr: Tensor, settings: CropSettings, numbers: Tensor) -> Te
     Args:
         numbers: (B, NUMBERS) in [0, 1), on the CPU; which of them decides what does not depend on the settings.
     """
-    softer, sharper, tint, expose, aperture = numbers[:, :5].unbind(1)  # (B,) each
-    marked, drawing = numbers[:, 24:26].unbind(1)
-    strength, colours, edge = numbers[:, 5], numbers[:, 6:15].unflatten(1, (3, 3)), numbers[:, 15:24]
-    blurred = softer < (0.5 if settings.blur_sigma_max else 0)
-    changes: list[tuple[Tensor, Callable[[Tensor, Tensor], Tensor]]] = [
-        (blurred, lambda some, n: _blur(some, strength[n] * settings.blur_sigma_max)),
-        (~blurred & (sharper < 0.5) & (settings.sharpen_max > 0),
-         lambda some, n: _sharpen(some, strength[n] * settings.sharpen_max)),
-        ((tint < 0.5) & (settings.tint_max > 0), lambda some, n: _tint(some, settings.tint_max, colours[n, :2])),
-        ((expose < 0.5) & (settings.expose_max > 0), lambda some, n: _expose(some, settings.expose_max, colours[n, 2])),
-        (aperture < settings.aperture_share, lambda some, n: _aperture(some, edge[n])),
-        (marked < settings.marks_share, lambda some, n: draw_marks(some, drawing[n])),
-    ]  # fmt: skip
-    for chosen, change in changes:
-        rows = chosen.nonzero().flatten()
-        if len(rows):
-            there = _beside(rows, hr)
-            hr = hr.index_copy(0, there, change(hr[there], rows))
-    return hr
+    return torch.stack([_changed(image, settings, row) for image, row in zip(hr, numbers.tolist(), strict=True)])
 
 
-def _blur(images: Tensor, sigma: Tensor) -> Tensor:
-    """Each of (B, 3, H, W) by a Gaussian of its own `sigma` (B,), in pixels."""
-    radius = max(1, math.ceil(3 * float(sigma.max())))
-    offsets = torch.arange(-radius, radius + 1)
-    kernel = torch.exp(-0.5 * (offsets / sigma[:, None].clamp(min=1e-3)) ** 2)  # (B, 2r + 1)
-    kernel = _beside(kernel / kernel.sum(1, keepdim=True), images)
-    batch, channels, height, width = images.shape
-    kernel = kernel.repeat_interleave(channels, 0)[:, None, None]  # (B * 3, 1, 1, 2r + 1)
-    padded = F.pad(images, (radius,) * 4, mode="replicate").reshape(1, batch * channels, *(
-        side + 2 * radius for side in (height, width)
-    ))  # fmt: skip
-    narrow = F.conv2d(padded, kernel, groups=batch * channels)
-    return F.conv2d(narrow, kernel.transpose(-1, -2), groups=batch * channels).view_as(images)
-
-
-def _sharpen(images: Tensor, strength: Tensor) -> Tensor:
-    """Unsharp masking of (B, 3, H, W) in [0, 1], by `strength` (B,)."""
-    detail = images - _blur(images, torch.ones_like(strength))
-    return (images + _for_pixels(strength, images) * detail).clamp(0, 1)
-
-
-def _tint(images: Tensor, strength: float, numbers: Tensor) -> Tensor:
-    """gain_c * image_c ** gamma_c for each channel c of (B, 3, H, W) in [0, 1]; numbers: (B, 2, 3)."""
-    power, gain = numbers.unbind(1)
-    gamma = torch.exp((2 * power - 1) * math.log1p(strength))
-    return _for_pixels(1 - strength * gain, images) * images ** _for_pixels(gamma, images)
-
-
-def _expose(images: Tensor, most: float, numbers: Tensor) -> Tensor:
-    """gain_c * image_c, clipped at white: a sensor or film saturated in one colour."""
-    gain = torch.exp((2 * numbers - 1) * math.log1p(most))  # (B, 3)
-    return (_for_pixels(gain, images) * images).clamp(max=1)
-
-
-def _aperture(images: Tensor, numbers: Tensor) -> Tensor:
-    """(B, 3, S, S) with a dark surround outside a disc whose edge passes through the crop.
-
-    Args:
-        numbers: (B, 9) in [0, 1).
-    """
-    side = images.shape[-1]
-    y, x, turn, size, width, dark = numbers[:, :6].unbind(1)  # (B,) each
-    shade = SURROUND_MAX * dark[:, None] * numbers[:, 6:9]  # (B, 3)
-    edge = torch.stack([y, x]) * side  # a point that the edge passes through
-    to_middle = torch.atan2(side / 2 - edge[0], side / 2 - edge[1]) + (2 * turn - 1) * math.pi / 3
-    radius = side * _between(APERTURE_RADII, size)
-    centre = edge + radius * torch.stack([to_middle.sin(), to_middle.cos()])  # (2, B)
-    row, column, radius, softness = (
-        _for_pixels(value, images) for value in (*centre, radius, _between(EDGE_WIDTHS, width))
+def _changed(image: Tensor, settings: CropSettings, numbers: Sequence[float]) -> Tensor:
+    """One crop (3, S, S)."""
+    softer, sharper, tint, expose, aperture, strength = numbers[:6]
+    power, darker, gain, edge, (marked, drawing) = (
+        numbers[a:b] for a, b in ((6, 9), (9, 12), (12, 15), (15, 24), (24, 26))
     )
-    grid = torch.arange(side, device=images.device) + 0.5
-    distance = torch.hypot(grid[:, None] - row, grid - column)  # (B, 1, S, S)
-    visible = ((radius - distance) / softness + 0.5).clamp(0, 1)
-    return visible * images + (1 - visible) * _for_pixels(shade, images)
+    if settings.blur_sigma_max and softer < 0.5:
+        image = _blur(image, strength * settings.blur_sigma_max)
+    elif settings.sharpen_max and sharper < 0.5:
+        image = (image + strength * settings.sharpen_max * (image - _blur(image, 1.0))).clamp(0, 1)
+    if settings.tint_max and tint < 0.5:
+        gamma = [(1 + settings.tint_max) ** (2 * number - 1) for number in power]
+        image = _colours([1 - settings.tint_max * number for number in darker], image) * image ** _colours(gamma, image)
+    if settings.expose_max and expose < 0.5:  # a sensor or film saturated in one colour
+        image = (_colours([(1 + settings.expose_max) ** (2 * number - 1) for number in gain], image) * image).clamp(
+            max=1
+        )
+    if aperture < settings.aperture_share:
+        image = _aperture(image, edge)
+    return draw_marks(image, drawing) if marked < settings.marks_share else image
 
 
-def _between(ends: tuple[float, float], position: Tensor) -> Tensor:
+def _blur(image: Tensor, sigma: float) -> Tensor:
+    """(3, H, W) by a Gaussian, in pixels."""
+    radius = max(1, math.ceil(3 * sigma))
+    offsets = torch.arange(-radius, radius + 1, device=image.device)
+    kernel = torch.exp(-0.5 * (offsets / max(sigma, 1e-3)) ** 2)
+    kernel = (kernel / kernel.sum())[None, None, None]  # (1, 1, 1, 2r + 1)
+    padded = F.pad(image[:, None], (radius,) * 4, mode="replicate")
+    return F.conv2d(F.conv2d(padded, kernel), kernel.transpose(-1, -2))[:, 0]
+
+
+def _aperture(image: Tensor, numbers: Sequence[float]) -> Tensor:
+    """(3, S, S) with a dark surround outside a disc whose edge passes through the crop; nine numbers in [0, 1)."""
+    side = image.shape[-1]
+    y, x, turn, size, width, dark = numbers[:6]
+    row, column = y * side, x * side  # a point that the edge passes through
+    to_middle = math.atan2(side / 2 - row, side / 2 - column) + (2 * turn - 1) * math.pi / 3
+    radius = side * _between(APERTURE_RADII, size)
+    row, column = row + radius * math.sin(to_middle), column + radius * math.cos(to_middle)  # the centre
+    grid = torch.arange(side, device=image.device) + 0.5
+    distance = torch.hypot(grid[:, None] - row, grid - column)  # (S, S)
+    visible = ((radius - distance) / _between(EDGE_WIDTHS, width) + 0.5).clamp(0, 1)
+    shade = _colours([SURROUND_MAX * dark * number for number in numbers[6:9]], image)
+    return visible * image + (1 - visible) * shade
+
+
+def _between(ends: tuple[float, float], position: float) -> float:
     """Interpolated in the logarithm; `position` in [0, 1]."""
-    return ends[0] * (ends[1] / ends[0]) ** position
+    return float(ends[0] * (ends[1] / ends[0]) ** position)
 
 
-def _for_pixels(values: Tensor, images: Tensor) -> Tensor:
-    """(B,) or (B, C) -> (B, 1 or C, 1, 1) beside the images."""
-    return _beside(values.reshape(len(values), -1, 1, 1), images)
-
-
-def _beside(values: Tensor, images: Tensor) -> Tensor:
-    """Copied to the device of the images, without waiting for it."""
-    return values.to(images.device, non_blocking=True)
+def _colours(values: Sequence[float], image: Tensor) -> Tensor:
+    """One value for each colour, (3, 1, 1) beside the image."""
+    return torch.tensor(values, device=image.device)[:, None, None]

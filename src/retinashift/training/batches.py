@@ -7,7 +7,6 @@ for them; the pixels stay on the device.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -48,11 +47,10 @@ def quantise(image: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Batch:
-    """`hr` (B, 3, S, S) and `lr` (B, 3, S/scale, S/scale), float32 in [0, 1], of the samples at `positions`."""
+    """`hr` (B, 3, S, S) and `lr` (B, 3, S/scale, S/scale), float32 in [0, 1]."""
 
     hr: Tensor
     lr: Tensor
-    positions: Sequence[int]
 
 
 def make_batch(
@@ -78,20 +76,18 @@ def make_batch(
     numbers = torch.stack([torch.rand(count, generator=stream) for stream in streams])  # (B, count)
     places = [crops.choose_crop(photographs, settings, scale, row) for row in numbers[:, :placing].tolist()]
     turns = (numbers[:, placing] * 8).long() if settings.flip else torch.zeros(len(streams), dtype=torch.long)
-    largest = math.ceil(settings.size / settings.rescale_min)
-    hr = crops.cut([photographs.hr(place.photograph) for place in places], places, settings.size, largest)
-    hr = turned(hr, turns)  # (B, 3, S, S)
+    hr = turned(crops.cut([photographs.hr(p.photograph) for p in places], places, settings.size), turns)  # (B, 3, S, S)
     given = [photographs.lr(place.photograph) for place in places]
     partners = [lr for lr in given if lr is not None]
     if partners:
         small = [crops.Crop(p.photograph, p.top // scale, p.left // scale, p.window // scale) for p in places]
-        lr = turned(crops.cut(partners, small, settings.size // scale, 0), turns)
-        return Batch(hr, lr, positions)
+        lr = turned(crops.cut(partners, small, settings.size // scale), turns)
+        return Batch(hr, lr)
     hr = quantise(augmentation.as_another_camera(hr, settings, numbers[:, placing + turning :]))
     if degradation is not None and not degradation.exact:
         seeds = [int(torch.randint(2**62, (), generator=stream)) for stream in streams]
-        return Batch(hr, _degraded(hr, scale, degradation, seeds, map_cameras), positions)
-    return Batch(hr, bicubic_reduce(hr, scale), positions)  # (B, 3, S, S), (B, 3, S/scale, S/scale)
+        return Batch(hr, _degraded(hr, scale, degradation, seeds, map_cameras))
+    return Batch(hr, bicubic_reduce(hr, scale))  # (B, 3, S, S), (B, 3, S/scale, S/scale)
 
 
 def _degraded(hr: Tensor, scale: int, degradation: Degradation, seeds: list[int], map_cameras: Map) -> Tensor:
@@ -110,30 +106,3 @@ def turned(images: Tensor, turns: Tensor) -> Tensor:
     images = torch.where(across, images.flip(-1), images)
     images = torch.where(down, images.flip(-2), images)
     return torch.where(over, images.transpose(-1, -2), images)
-
-
-Encode = Callable[[int], tuple[Tensor, Tensor]]
-
-
-class LatentCache:
-    """x0 and y0 of the samples of a finite pool, by their position; kept in the memory of the CPU.
-
-    With a learned codec, encoding two images costs more than a step of the denoiser. Each sample is encoded by itself,
-    so that its latents do not depend on the batch in which it came first.
-    """
-
-    def __init__(self) -> None:
-        self._kept: dict[int, tuple[Tensor, Tensor]] = {}
-
-    def latents(self, positions: Sequence[int], encode: Encode, device: torch.device) -> tuple[Tensor, Tensor]:
-        """x0 and y0 of a batch, (B, C, h, w) each; `encode(i)` makes those of its i-th sample, (1, C, h, w) each."""
-        for i, position in enumerate(positions):
-            if position not in self._kept:
-                x0, y0 = encode(i)
-                self._kept[position] = x0.cpu(), y0.cpu()
-        pairs = [self._kept[position] for position in positions]
-        x0, y0 = (torch.cat(parts).to(device) for parts in zip(*pairs, strict=True))
-        return x0, y0
-
-    def __len__(self) -> int:
-        return len(self._kept)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from retinashift.diffusion.scheduler import ResShiftScheduler
 from retinashift.inference.checkpoints import open_checkpoint
@@ -18,17 +17,12 @@ from retinashift.models.light_net import LightNet
 from retinashift.models.swin_unet import SwinUNet
 from retinashift.training.settings import ChainSettings, ConfigError, ModelSettings, TrainConfig
 
-if TYPE_CHECKING:
-    from diffusers.models.autoencoders.vq_model import VQModel
-
 # Arguments of the denoisers that follow from the scale and are not settings.
 _COMPUTED = {"light": ("factor",), "swin": ("in_channels", "out_channels")}
 
 LARGEST_OPTION = 4096
 """Of the denoiser's widths, depths and sizes."""
 MOST_PARAMETERS = 2_000_000_000
-
-_LEAVE_OUT = "leave model out, or add --set 'model={}'"
 
 
 def build_pipeline(config: TrainConfig) -> ResShiftPipeline:
@@ -51,8 +45,6 @@ def build_pipeline(config: TrainConfig) -> ResShiftPipeline:
         except CheckpointError as error:
             raise ConfigError(f"init_from: {error}") from None
         return pipeline
-    if config.optim.start_share:
-        raise ConfigError("optim.start_share is given, but the run starts anew; name a checkpoint in init_from")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.run.seed)  # module constructors draw from the global generator
         denoiser = build_denoiser(config.model, config.chain.scale)
@@ -84,31 +76,22 @@ def resolved(config: TrainConfig, pipeline: ResShiftPipeline) -> TrainConfig:
     """
     if not config.init_from:
         return config
+    denoiser = pipeline.denoiser
     brought_by = {**pipeline.scheduler.config, "scale": pipeline.config.scale, "upsampling": pipeline.config.upsampling}
     chain = ChainSettings(**{name: brought_by[name] for name in ChainSettings.model_fields})
-    for name, brought in chain:
-        value = getattr(config.chain, name)
-        if value not in (getattr(ChainSettings(), name), brought):
-            raise ConfigError(f"chain.{name} is {value}, but the checkpoint of init_from has {brought}; leave it out")
-    denoiser = pipeline.denoiser
     computed = _COMPUTED[denoiser.kind]
     options = {n: v for n, v in denoiser.config.items() if not n.startswith("_") and n not in computed}
     model = ModelSettings(kind=denoiser.kind, options=options)
+    checks = [(f"chain.{name}", value, getattr(chain, name)) for name, value in config.chain
+              if value != getattr(ChainSettings(), name)]  # fmt: skip
     if config.model != ModelSettings():
-        _check_model(config.model, model)
+        checks += [("model.kind", config.model.kind, model.kind)]
+        checks += [(f"model.options.{n}", v, model.options.get(n, "none")) for n, v in config.model.options.items()]
+    for name, given, brought in checks:
+        if given != brought:
+            way = "leave it out" if name.startswith("chain") else "leave model out, or add --set 'model={}'"
+            raise ConfigError(f"{name} is {given}, but the checkpoint of init_from has {brought}; {way}")
     return config.replace(chain=chain, model=model)
-
-
-def _check_model(given: ModelSettings, brought: ModelSettings) -> None:
-    """ConfigError if a given option of the denoiser differs from the checkpoint's."""
-    if given.kind != brought.kind:
-        raise ConfigError(
-            f"model.kind is {given.kind}, but the checkpoint of init_from has {brought.kind}; {_LEAVE_OUT}"
-        )
-    for name, value in given.options.items():
-        if name not in brought.options or brought.options[name] != value:
-            has = f"has {brought.options[name]}" if name in brought.options else "has no such option"
-            raise ConfigError(f"model.options.{name} is {value}, but the checkpoint of init_from {has}; {_LEAVE_OUT}")
 
 
 def build_denoiser(settings: ModelSettings, scale: int) -> Denoiser:
@@ -145,11 +128,7 @@ def build_scheduler(settings: ChainSettings) -> ResShiftScheduler:
 
 
 def trained_part(pipeline: ResShiftPipeline, config: TrainConfig) -> nn.Module:
-    """What is trained: the denoiser, perhaps with adapters, or the codec's decoder. Raises ConfigError."""
-    if config.tune == "decoder":
-        if pipeline.image_codec.lossless:
-            raise ConfigError("tune is decoder, but the checkpoint of init_from has the lossless PixelCodec")
-        return CodecDecoder(pipeline.codec)
+    """What is trained: the denoiser, perhaps with adapters. Raises ConfigError."""
     if config.lora.rank:
         if not config.init_from:
             raise ConfigError("lora.rank is given, but there are no weights to adapt; name a checkpoint in init_from")
@@ -158,17 +137,3 @@ def trained_part(pipeline: ResShiftPipeline, config: TrainConfig) -> nn.Module:
         except ValueError as error:
             raise ConfigError(f"lora: {error}") from None
     return pipeline.denoiser
-
-
-class CodecDecoder(nn.Module):
-    """The part of a learned codec after its codebook, to be fine-tuned; its parameters are the codec's own."""
-
-    def __init__(self, codec: VQModel):
-        super().__init__()
-        self.post_quant_conv, self.decoder = codec.post_quant_conv, codec.decoder
-        self._codec = (codec,)  # in a tuple it is no part of this module
-        self.requires_grad_(True)
-
-    def forward(self, latent: Tensor) -> Tensor:
-        """(B, C, h, w), quantised first -> image (B, 3, H, W)."""
-        return self._codec[0].decode(latent).sample

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,10 +65,8 @@ def continued_card(start: Path) -> str | None:
         text = (start / "README.md").read_text(encoding="utf-8")
     except OSError:
         return None
-    front = ""
-    if text.startswith("---\n"):  # YAML for model hubs, with the licence
-        inside, end, rest = text[4:].partition("\n---\n")
-        if end:
-            front, text = f"---\n{inside}{end}\n", rest.lstrip("\n")
+    front = re.match(r"---\n.*?\n---\n", text, re.DOTALL)  # YAML for model hubs, with the licence
+    if front:
+        text = text[front.end() :].lstrip("\n")
     below = [f"##{line}" if line.startswith("#") else line for line in text.splitlines()]  # under our own heading
-    return CARD.format(front=front, start="\n".join(below) + "\n")
+    return CARD.format(front=front[0] + "\n" if front else "", start="\n".join(below) + "\n")

@@ -1,7 +1,6 @@
-"""Choose where a sample is cut from a photograph; cut and rescale a batch at once.
+"""Choose where a sample is cut from a photograph, cut it, and rescale it.
 
-The choices come from numbers of the sample's own stream, on the CPU. The pixels stay on the device: two matrix products
-rescale the windows of a batch, which have different sizes, to one size.
+The choices come from numbers of the sample's own stream, on the CPU. The pixels stay on the device.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from retinashift.data.photographs import DataError
@@ -72,45 +72,13 @@ def _place(photographs: PhotographSet, settings: CropSettings, scale: int, numbe
     return Crop(index, top, left, window)
 
 
-def cut(pixels: Sequence[Tensor], crops: Sequence[Crop], size: int, largest: int) -> Tensor:
-    """The crops of photographs (3, H, W) of whole numbers, (B, 3, size, size) in [0, 1], antialiased bicubic.
-
-    Args:
-        largest: the largest window that can be drawn, so that the arithmetic, and each sample, is the same in every
-            batch.
-    """
-    largest = max(size, largest)
-    windows = torch.zeros((len(crops), 3, largest, largest), device=pixels[0].device)
-    for target, photograph, crop in zip(windows, pixels, crops, strict=True):
+def cut(pixels: Sequence[Tensor], crops: Sequence[Crop], size: int) -> Tensor:
+    """The crops of photographs (3, H, W) of whole numbers, (B, 3, size, size) in [0, 1], antialiased bicubic."""
+    images = []
+    for photograph, crop in zip(pixels, crops, strict=True):
         rows, columns = (slice(start, start + crop.window) for start in (crop.top, crop.left))
-        target[:, : crop.window, : crop.window] = photograph[:, rows, columns]
-    white = torch.tensor([float(torch.iinfo(photograph.dtype).max) for photograph in pixels])
-    windows /= white.to(windows.device, non_blocking=True)[:, None, None, None]
-    if all(crop.window == size for crop in crops):
-        return windows[..., :size, :size]  # (B, 3, S, S)
-    sides = torch.tensor([float(crop.window) for crop in crops]).to(windows.device, non_blocking=True)
-    resize = bicubic_matrices(sides, size, largest)  # (B, S, L)
-    narrow = torch.einsum("bchw,btw->bcht", windows, resize)  # (B, 3, L, S)
-    return torch.einsum("bsh,bcht->bcst", resize, narrow).clamp(0, 1)  # (B, 3, S, S)
-
-
-def bicubic_matrices(windows: Tensor, size: int, largest: int) -> Tensor:
-    """Matrices (B, size, largest) that resize the first `windows` (B,) of `largest` pixels to `size`.
-
-    Antialiased bicubic with a = -0.5, as in Pillow and torch: Keys, "Cubic convolution interpolation for digital image
-    processing" (1981), eq. 15, widened where the picture is reduced.
-    """
-    windows = windows[:, None, None].float()
-    step = windows / size  # source pixels a result pixel
-    centre = (torch.arange(size, device=windows.device)[:, None] + 0.5) * step  # (B, S, 1)
-    source = torch.arange(largest, device=windows.device) + 0.5  # (L,)
-    weight = _cubic((source - centre) / step.clamp(min=1))  # (B, S, L)
-    weight = torch.where(source < windows, weight, 0.0)
-    return weight / weight.sum(-1, keepdim=True)
-
-
-def _cubic(x: Tensor) -> Tensor:
-    x = x.abs()
-    near = (1.5 * x - 2.5) * x * x + 1
-    far = ((-0.5 * x + 2.5) * x - 4) * x + 2
-    return torch.where(x < 1, near, torch.where(x < 2, far, 0.0))
+        image = photograph[None, :, rows, columns].float() / torch.iinfo(photograph.dtype).max  # (1, 3, window, window)
+        if crop.window != size:
+            image = F.interpolate(image, (size, size), mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+        images.append(image)
+    return torch.cat(images)

@@ -16,15 +16,13 @@ import torch
 
 from retinashift.data.inspection import measured
 from retinashift.data.photographs import DataError, Source, find_photographs, list_source, stem
-from retinashift.evaluation.similarity import psnr_rgb
-from retinashift.imaging.degradation.bicubic import bicubic_pillow, crop_to_multiple, enlarge
-from retinashift.imaging.figures.comparison import busiest, changed, shown, side_by_side
+from retinashift.imaging.figures.comparison import shown
 from retinashift.imaging.files import write_image
-from retinashift.imaging.fundus import field_of_view
 from retinashift.inference.checkpoints import open_checkpoint
 from retinashift.inference.memory import spare_memory
 from retinashift.training.run import Report, no_report, train
 from retinashift.training.settings import Precision, TrainConfig
+from retinashift.training.validation import compare
 
 CROP, SMALLEST_CROP, GRID = 192, 32, 16
 """Side of a crop in pixels: the usual one, the smallest, and what it is a multiple of."""
@@ -135,17 +133,9 @@ def _draw(config: TrainConfig, tuned: Path) -> np.ndarray:
     """Held-out photographs where fine-tuning changed most, under one another, (H, W, 3) uint8."""
     assert config.validation is not None
     pipelines = {"start": open_checkpoint(config.init_from), "fine-tuned": open_checkpoint(str(tuned))}
-    scale, rows = pipelines["start"].config.scale, []
+    rows = []
     for item in list_source(config.validation)[:SHOWN]:
-        hr = crop_to_multiple(shown(item.hr.read()), scale)
-        lr = bicubic_pillow(hr, scale) if item.lr is None else shown(item.lr.read())
-        made = {"bicubic": enlarge(lr, scale, "bicubic")}
-        for name, pipeline in pipelines.items():
-            made[name] = pipeline(lr, generator=torch.Generator().manual_seed(config.run.seed)).images[0]
-        detail = busiest(changed(made["fine-tuned"], made["start"], scale), 128, scale)
-        field = field_of_view(hr)
-        scored = {f"{name}\n{psnr_rgb(pixels, hr, field):.2f} dB": pixels for name, pixels in made.items()}
-        pictures = {f"input\n{lr.shape[1]}x{lr.shape[0]}": lr} | scored | {f"original\n{hr.shape[1]}x{hr.shape[0]}": hr}
-        note = f"{stem(item.hr.name)}, held out. Framed: where fine-tuning changed most. PSNR in RGB, field of view."
-        rows.append(side_by_side(pictures, detail, 256, note=note))
+        lr = None if item.lr is None else shown(item.lr.read())
+        found = compare(pipelines, shown(item.hr.read()), lr, config.run.seed)
+        rows.append(found.figure(f"{stem(item.hr.name)}, held out. Framed: where fine-tuning changed most."))
     return np.concatenate(rows)

@@ -1,4 +1,4 @@
-"""What a step minimises: the errors of the papers, for the denoiser and for the decoder of a learned codec."""
+"""What a step minimises: the errors of the papers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from retinashift.diffusion.scheduler import ResShiftScheduler
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.models.codec import upsample_bicubic
 from retinashift.models.perceptual import LPIPS
-from retinashift.training.batches import Batch, LatentCache
+from retinashift.training.batches import Batch
 from retinashift.training.distillation import distillation_error, open_teacher
 from retinashift.training.settings import TrainConfig
 
@@ -48,7 +48,6 @@ class Objective:
             network.requires_grad_(False).eval().to(device)
         self.teacher = open_teacher(config.distill, pipeline, device) if config.distill.teacher else None
         self.lpips = LPIPS.pretrained(config.loss.lpips_net).to(device) if config.loss.lpips else None
-        self.cache = LatentCache() if config.run.sample_pool and not self.codec.lossless else None
         bound = config.optim.weighting == "bound"
         weight = self.scheduler.loss_weight() if bound else torch.ones(len(self.scheduler))
         self.step_weight = weight.float().to(device)  # (T,)
@@ -63,13 +62,11 @@ class Objective:
         """
         loss = self.config.loss
         lq, hr = ((image * 2 - 1).to(self.device) for image in (batch.lr, batch.hr))  # (B, 3, h, w), (B, 3, H, W)
-        x0, y0 = self._latents(batch, lq, hr)  # (B, C, h', w')
-        if self.config.tune == "decoder":
-            image = model(x0)  # (B, 3, H, W)
-            errors = (image.float() - hr).square().mean(dim=(1, 2, 3))  # (B,)
-            perceptual = perceptual_error(self.lpips, image, hr) if self.lpips else None
-            return combined(errors, perceptual, loss.mse, loss.lpips, loss.log).mean()
+        with torch.no_grad():
+            upscaled = upsample_bicubic(lq, self.config.chain.scale, self.pipeline.config.upsampling)
+            x0, y0 = self.codec.encode(hr), self.codec.encode(upscaled)  # (B, C, h', w')
         timesteps, noise = self._draw(number, x0)  # (B,), as x0
+        perceptual = None
         if self.teacher is not None:
 
             def predict(sample: Tensor, timesteps: Tensor, lq: Tensor) -> Tensor:
@@ -77,27 +74,14 @@ class Objective:
 
             with self.autocast():
                 errors = distillation_error(self.teacher, predict, x0, y0, lq, noise, self.config.distill.truth)  # (B,)
-            return combined(errors, None, loss.mse, 0, loss.log).mean()
+            return combined(errors, perceptual, loss.mse, 0, loss.log).mean()
         x_t = self.scheduler.add_noise(x0, noise, timesteps, y0)
         prediction = model(self.scheduler.scale_model_input(x_t, timesteps), timesteps, lq=lq).sample
         errors = squared_error(self.scheduler, prediction, x0, y0, noise, timesteps)  # (B,)
-        perceptual = None
         if self.lpips:
             estimate = self.scheduler.predict_x0(prediction, timesteps, x_t, y0)  # (B, C, h', w')
-            perceptual = perceptual_error(self.lpips, self.codec.decode(estimate), hr)
+            perceptual = perceptual_error(self.lpips, self.codec.decode(estimate), hr)  # (B,)
         return combined(self.step_weight[timesteps] * errors, perceptual, loss.mse, loss.lpips, loss.log).mean()
-
-    @torch.no_grad()
-    def _latents(self, batch: Batch, lq: Tensor, hr: Tensor) -> tuple[Tensor, Tensor]:
-        """x0 and y0 of a batch, from the cache if there is one."""
-
-        def encode(rows: slice) -> tuple[Tensor, Tensor]:
-            enlarged = upsample_bicubic(lq[rows], self.config.chain.scale, self.pipeline.config.upsampling)
-            return self.codec.encode(hr[rows]), self.codec.encode(enlarged)
-
-        if self.cache is None:
-            return encode(slice(None))
-        return self.cache.latents(batch.positions, lambda i: encode(slice(i, i + 1)), self.device)
 
     def _draw(self, number: int, like: Tensor) -> tuple[Tensor, Tensor]:
         """Steps of the chain (B,) and noise (as `like`) of a micro-batch."""
@@ -105,8 +89,7 @@ class Objective:
         draw: dict[str, Any] = {"generator": generator, "device": self.device}
         timesteps = torch.randint(len(self.scheduler), (like.shape[0],), **draw)
         at_end = torch.rand(like.shape[0], **draw) < self.config.optim.last_step_share
-        timesteps = torch.where(at_end, len(self.scheduler) - 1, timesteps)
-        return timesteps, torch.randn(like.shape, **draw)
+        return torch.where(at_end, len(self.scheduler) - 1, timesteps), torch.randn(like.shape, **draw)
 
 
 def squared_error(
@@ -128,11 +111,7 @@ def squared_error(
 
 
 def perceptual_error(lpips: LPIPS, image: Tensor, hr: Tensor) -> Tensor:
-    """LPIPS between a decoded estimate and the photograph, (B,).
-
-    Args:
-        image: (B, 3, H, W) in about [-1, 1]. hr: (B, 3, H, W) in [-1, 1].
-    """
+    """LPIPS (B,) of a decoded estimate, (B, 3, H, W) in about [-1, 1], against the photograph in [-1, 1]."""
     return lpips(image.float().clamp(-1, 1), hr.float())
 
 

@@ -19,25 +19,19 @@ MARKS_MAX = 3
 """Most marks on a crop."""
 
 
-def draw_marks(images: Tensor, numbers: Tensor) -> Tensor:
-    """The images with 1 to `MARKS_MAX` marks drawn on each.
+def draw_marks(image: Tensor, number: float) -> Tensor:
+    """The image with 1 to `MARKS_MAX` marks drawn on it.
 
     Args:
-        images: (B, 3, S, S) in [0, 1].
-        numbers: (B,) in [0, 1); each decides the marks of its image.
-
-    Returns:
-        As `images`, in [0, 1].
+        image: (3, S, S) in [0, 1].
+        number: in [0, 1); it decides the marks.
     """
-    drawn = []
-    for image, number in zip(images, numbers.tolist(), strict=True):
-        generator = np.random.default_rng(int(number * 2**53))
-        for _ in range(int(generator.integers(1, MARKS_MAX + 1))):
-            mask = _mask(image.shape[-1], generator).to(image.device)  # (S, S)
-            colour = torch.tensor(_colour(generator), dtype=image.dtype, device=image.device)[:, None, None]
-            image = image + mask * (colour - image)
-        drawn.append(image)
-    return torch.stack(drawn)
+    generator = np.random.default_rng(int(number * 2**53))
+    for _ in range(int(generator.integers(1, MARKS_MAX + 1))):
+        mask = _mask(image.shape[-1], generator).to(image.device)  # (S, S)
+        colour = torch.tensor(_colour(generator), dtype=image.dtype, device=image.device)[:, None, None]
+        image = image + mask * (colour - image)
+    return image
 
 
 def _colour(generator: np.random.Generator) -> list[float]:

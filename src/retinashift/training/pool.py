@@ -68,13 +68,8 @@ class PhotographSet(Sequence[str]):
 
     def visible(self, index: int, top: int, left: int, side: int) -> float:
         """The share of a square that is not nearly black, to within its outermost `BLOCK` pixels."""
-        (height, width), table = self._measured(index)
-        high, low, left, right = (
-            min(round(at / BLOCK), math.ceil(most / BLOCK))
-            for at, most in ((top, height), (top + side, height), (left, width), (left + side, width))
-        )
-        area = max(1, (low - high) * (right - left))
-        return float(table[low, right] - table[high, right] - table[low, left] + table[high, left]) / area
+        rows, columns = (slice(at // BLOCK, math.ceil((at + side) / BLOCK)) for at in (top, left))
+        return float(self._measured(index)[1][rows, columns].mean())
 
     def hr(self, index: int) -> Tensor:
         """(3, H, W) on the device."""
@@ -86,13 +81,13 @@ class PhotographSet(Sequence[str]):
         return None if ref is None else self._tensor(ref)
 
     def _measured(self, index: int) -> tuple[tuple[int, int], np.ndarray]:
-        """Height and width, and the visible share of `BLOCK` x `BLOCK` squares summed from the upper left corner."""
+        """Height and width, and the visible share of squares of `BLOCK` pixels a side."""
         if index not in self._seen:
             pixels = self._tensor(self.items[index].hr)
             height, width = pixels.shape[-2:]
             bright = pixels.float().mean(0) > NEARLY_BLACK * torch.iinfo(pixels.dtype).max
-            shares = F.avg_pool2d(bright.float()[None], BLOCK, ceil_mode=True)[0].cpu().double().numpy()
-            self._seen[index] = (height, width), np.pad(shares.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+            shares = F.avg_pool2d(bright.float()[None], BLOCK, ceil_mode=True)[0]
+            self._seen[index] = (height, width), shares.cpu().numpy()
         return self._seen[index]
 
     def _tensor(self, ref: FileRef) -> Tensor:

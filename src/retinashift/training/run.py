@@ -44,6 +44,8 @@ from retinashift.training.validation import validate
 from retinashift.training.weights import Weights, learning_rate
 
 Report = Callable[[str, dict[str, Any]], None]
+MicroBatch = tuple[int, Callable[[], Batch]]
+"""Its place among all of the run, and what makes it."""
 
 _MIXED = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}  # accelerate's names of the precisions
 
@@ -128,13 +130,19 @@ class Trainer:
             replace_file(self.folder / "config.yaml", config.to_yaml().encode())
             if self._saved_step is not None:  # a run killed while it saved has a checkpoint older than its state
                 self._keep("checkpoint")
-        self.report("start", self._facts())
+        self.report("start", {
+            "step": first.step, "steps": config.run.steps, "minutes": config.run.minutes,
+            "photographs": len(self.photographs), "validation": len(self.validation or ()),
+            "device": str(self.device), "processes": self.accelerator.num_processes,
+            "precision": config.run.precision, "expected_minutes": self._expected_minutes(), "out": str(self.folder),
+        })  # fmt: skip
         if first.step == 0:
             self._validate(record)
         started, step, losses = time.monotonic() - first.seconds, first.step, []
         ahead = max(1, config.run.workers)
         # all steps have one shape, for which cuDNN may try what is fastest; threads end before what they call
-        with _cudnn_tries(True), self._cameras() as map_cameras, ThreadPoolExecutor(ahead) as pool:
+        tries = torch.backends.cudnn.flags(enabled=True, benchmark=True)
+        with tries, self._cameras() as map_cameras, ThreadPoolExecutor(ahead) as pool:
             pending = deque(self._prepare(step + number, pool, map_cameras) for number in range(ahead))
             progress = self._progress(step, time.monotonic() - started)
             while progress < 1:
@@ -155,11 +163,19 @@ class Trainer:
                 if logging or validating or saving:
                     loss = self._checked(losses, weights=validating or saving)
                 if logging:
-                    self._log(record, loss, rate, (step - first.step) / max(1e-9, seconds - first.seconds))
+                    per_step = config.optim.batch_size * config.optim.accumulate * self.accelerator.num_processes
+                    done = (step - first.step) * per_step
+                    values = {
+                        "loss": loss, "learning_rate": rate, "seconds": seconds, "seconds_left": left,
+                        "images": step * per_step, "images_per_second": done / max(1e-9, seconds - first.seconds),
+                    }  # fmt: skip
+                    if record is not None:
+                        record.write("train", step, values)
+                    self.report("train", {"step": step, **values})
                     losses = []
                 if validating:
                     self._validate(record)
-                if saving:
+                if saving and record is not None:
                     self._save()
         if record is not None:
             record.close()
@@ -167,13 +183,6 @@ class Trainer:
         self.accelerator.wait_for_everyone()
         self.accelerator.end_training()
         return self.folder / "checkpoint"
-
-    # -- the step ------------------------------------------------------------------------------------------------
-
-    def _micro_batch(self, step: int, micro: int) -> int:
-        """The place of a micro-batch of this process among all of the run."""
-        processes, rank = self.accelerator.num_processes, self.accelerator.process_index
-        return (step * self.config.optim.accumulate + micro) * processes + rank
 
     @contextmanager
     def _cameras(self) -> Iterator[Map]:
@@ -184,29 +193,30 @@ class Trainer:
         with ProcessPoolExecutor(self.config.run.workers, mp_context=get_context("spawn")) as processes:
             yield processes.map
 
-    def _prepare(self, step: int, pool: ThreadPoolExecutor, map_cameras: Map) -> list[Callable[[], Batch]]:
+    def _prepare(self, step: int, pool: ThreadPoolExecutor, map_cameras: Map) -> list[MicroBatch]:
         """The micro-batches of this process at a step; made ahead by threads if `workers` is positive."""
         config, size = self.config, self.config.optim.batch_size
-        batches: list[Callable[[], Batch]] = []
+        processes, rank = self.accelerator.num_processes, self.accelerator.process_index
+        batches: list[MicroBatch] = []
         for micro in range(config.optim.accumulate):
-            start = self._micro_batch(step, micro) * size
-            positions = [p % (config.run.sample_pool or p + 1) for p in range(start, start + size)]
+            number = (step * config.optim.accumulate + micro) * processes + rank
+            start = number * size
             make = partial(
-                make_batch, self.photographs, config.crop, config.chain.scale, config.run.seed, positions,
-                degradation=config.degradation, map_cameras=map_cameras,
+                make_batch, self.photographs, config.crop, config.chain.scale, config.run.seed,
+                range(start, start + size), degradation=config.degradation, map_cameras=map_cameras,
             )  # fmt: skip
-            batches.append(pool.submit(make).result if config.run.workers else make)
+            batches.append((number, pool.submit(make).result if config.run.workers else make))
         return batches
 
-    def _step(self, rate: float, step: int, batches: list[Callable[[], Batch]]) -> Tensor:
+    def _step(self, rate: float, step: int, batches: list[MicroBatch]) -> Tensor:
         """One optimizer step; returns this process's mean loss, on the device."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         total = torch.zeros((), device=self.device)
-        for micro, batch in enumerate(batches):
-            last = micro == len(batches) - 1
-            with self.accelerator.no_sync(self.model) if not last else nullcontext():
-                loss = self.objective(self.model, batch(), self._micro_batch(step, micro)) / len(batches)
+        for number, batch in batches:
+            last = number == batches[-1][0]
+            with nullcontext() if last else self.accelerator.no_sync(self.model):
+                loss = self.objective(self.model, batch(), number) / len(batches)
                 self.accelerator.backward(loss)
             total += loss.detach()
         if self.config.optim.clip:
@@ -228,47 +238,6 @@ class Trainer:
             clock = float(shared)
         return max(share, clock)
 
-    # -- the record ----------------------------------------------------------------------------------------------
-
-    def _facts(self) -> dict[str, Any]:
-        """What a display says of the run before its first step."""
-        run, held_out = self.config.run, self.validation
-        return {
-            "step": self.position.step, "steps": run.steps, "minutes": run.minutes,
-            "photographs": len(self.photographs), "validation": 0 if held_out is None else len(held_out),
-            "device": str(self.device), "processes": self.accelerator.num_processes, "precision": run.precision,
-            "expected_minutes": self._expected_minutes(), "out": str(self.folder),
-        }  # fmt: skip
-
-    def _expected_minutes(self) -> float | None:
-        """Of the steps to come, by the second of two trials that change nothing and that no other process waits for."""
-        run, optim, step = self.config.run, self.config.optim, self.position.step
-        if run.minutes:
-            return run.minutes
-        seconds, gpus = 0.0, [self.device] if self.device.type == "cuda" else []
-        apart = self.accelerator.no_sync(self.model)
-        with torch.random.fork_rng(devices=gpus), ThreadPoolExecutor(1) as pool, apart:
-            for _ in range(2):
-                started = time.monotonic()
-                batch = self._prepare(step, pool, map)[0]()
-                self.accelerator.backward(self.objective(self.model, batch, self._micro_batch(step, 0)))
-                for gpu in gpus:
-                    torch.cuda.synchronize(gpu)
-                seconds = time.monotonic() - started
-        self.optimizer.zero_grad(set_to_none=True)
-        return seconds * optim.accumulate * (run.steps - step) / 60
-
-    def _outcome(self) -> dict[str, Any]:
-        """What a display says at the end; scores only where there is a validation set."""
-        best = self.folder / "best"
-        folder = best if self.validation is not None and best.is_dir() else self.folder / "checkpoint"
-        values: dict[str, Any] = {"step": self.position.step, "seconds": self.position.seconds, "use": str(folder)}
-        if self.validation is not None:
-            values["validation"] = len(self.validation)
-            scores = {name: getattr(self.position, name) for name in ("start", "best", "best_step")}
-            values |= {name: score for name, score in scores.items() if math.isfinite(score)}
-        return values
-
     def _checked(self, losses: list[Tensor], weights: bool) -> float:
         """The mean loss of all processes; TrainingError if it, or a weight of those asked for, is not finite.
 
@@ -287,22 +256,6 @@ class Trainer:
             )
         raise TrainingError(f"{what} at step {self.position.step}; {way}")
 
-    def _log(self, record: RunRecord | None, loss: float, rate: float, steps_per_second: float) -> None:
-        optim = self.config.optim
-        per_step = optim.batch_size * optim.accumulate * self.accelerator.num_processes
-        done = self._progress(self.position.step, self.position.seconds)
-        values = {
-            "loss": loss,
-            "learning_rate": rate,
-            "images_per_second": steps_per_second * per_step,
-            "seconds": self.position.seconds,
-            "seconds_left": self.position.seconds * (1 - done) / max(done, 1e-9),
-            "images": self.position.step * per_step,
-        }
-        if record is not None:
-            record.write("train", self.position.step, values)
-        self.report("train", {"step": self.position.step, **values})
-
     def _validate(self, record: RunRecord | None) -> None:
         """Main process only: score the averaged weights beside bicubic, and keep them if they are the best."""
         if self.validation is None or record is None:
@@ -310,7 +263,8 @@ class Trainer:
         with self.weights.averaged():
             # photographs have many shapes: compiling and trying for each would take longer than they do
             plain = merged_adapters(self.pipeline, self.config)
-            with plain, torch.compiler.set_stance("force_eager"), _cudnn_tries(False):
+            no_tries = torch.backends.cudnn.flags(enabled=True, benchmark=False)
+            with plain, no_tries, torch.compiler.set_stance("force_eager"):
                 scores, picture = validate(
                     self.pipeline, self.validation, self.config.run.seed, self.config.degradation
                 )
@@ -325,9 +279,36 @@ class Trainer:
                 self.position = replace(self.position, best=scores["psnr"], best_step=self.position.step)
                 write_folder(self.folder / "best", self._write_checkpoint)
 
+    def _expected_minutes(self) -> float | None:
+        """Of the steps to come, by the second of two trials that change nothing and that no other process waits for."""
+        run, step = self.config.run, self.position.step
+        if run.minutes:
+            return run.minutes
+        seconds, gpus = 0.0, [self.device] if self.device.type == "cuda" else []
+        apart = self.accelerator.no_sync(self.model)
+        with torch.random.fork_rng(devices=gpus), ThreadPoolExecutor(1) as pool, apart:
+            for _ in range(2):
+                started = time.monotonic()
+                number, batch = self._prepare(step, pool, map)[0]
+                self.accelerator.backward(self.objective(self.model, batch(), number))
+                for gpu in gpus:
+                    torch.cuda.synchronize(gpu)
+                seconds = time.monotonic() - started
+        self.optimizer.zero_grad(set_to_none=True)
+        return seconds * self.config.optim.accumulate * (run.steps - step) / 60
+
+    def _outcome(self) -> dict[str, Any]:
+        """What a display says at the end; scores only where there is a validation set."""
+        position, best = self.position, self.folder / "best"
+        use = best if self.validation is not None and best.is_dir() else self.folder / "checkpoint"
+        values: dict[str, Any] = {"step": position.step, "seconds": position.seconds, "use": str(use)}
+        if self.validation is not None:
+            scores = {"start": position.start, "best": position.best, "best_step": position.best_step}
+            values |= {"validation": len(self.validation)}
+            values |= {name: score for name, score in scores.items() if math.isfinite(score)}
+        return values
+
     def _save(self) -> None:
-        if not self.accelerator.is_main_process:
-            return
         optimizer = {"optimizer": self.optimizer.state_dict()}
         if self.accelerator.scaler is not None:
             optimizer["scaler"] = self.accelerator.scaler.state_dict()
@@ -344,8 +325,6 @@ class Trainer:
 
     def _write_checkpoint(self, folder: Path) -> None:
         write_checkpoint(folder, self.pipeline, self.config, self.hashes)
-
-    # -- start ---------------------------------------------------------------------------------------------------
 
     def _open(self, name: str, source: Source, size_check: Check | None = None) -> PhotographSet:
         items = list_source(source, name)
@@ -368,17 +347,6 @@ def _accelerator(mixed_precision: str) -> Accelerator:
             "and not --cpu, or start the command with torchrun"
         )
     return accelerator
-
-
-@contextmanager
-def _cudnn_tries(switch: bool) -> Iterator[None]:
-    """Within it cuDNN tries its algorithms on every new shape, or does not."""
-    former = torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = switch
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.benchmark = former
 
 
 def _compile(trained: nn.Module, what: str) -> None:

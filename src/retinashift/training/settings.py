@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
+from dataclasses import fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, create_model, model_validator
+import pydantic
+import yaml
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator, model_validator
 
-from retinashift.data.photographs import Source
+from retinashift.data.photographs import Source as Source
 from retinashift.imaging.degradation.bicubic import Bicubic
-from retinashift.imaging.degradation.pipeline import Degradation, read_section
-from retinashift.training.settings_file import ConfigError, describe, dump_settings, load_settings, parse_settings
+from retinashift.imaging.degradation.pipeline import DEGRADATIONS, Degradation, read_section
+from retinashift.training.settings_file import ConfigError as ConfigError
+from retinashift.training.settings_file import describe, read_tree, read_yaml
 
-__all__ = [
-    "SMALLEST_WINDOW", "ChainSettings", "ConfigError", "CropSettings", "DistillSettings", "LoraSettings",
-    "LossSettings", "ModelSettings", "OptimSettings", "Precision", "RunSettings", "Source", "TrainConfig",
-]  # fmt: skip
-
+MOVED = {
+    "chain.steps": "chain.num_train_timesteps",
+    "chain.prediction": "chain.prediction_type",
+    "optim.lr": "optim.learning_rate",
+    "optim.lr_end": "optim.learning_rate_end",
+}
+"""Former names of settings, and what they are called now."""
 SMALLEST_WINDOW = 8
 """Pixels of a photograph, a side, that a crop takes at least."""
 
@@ -26,17 +33,54 @@ Steps = Annotated[int, Field(ge=1, le=10**9)]
 StepsOrNone = Annotated[int, Field(ge=0, le=10**9)]
 """0 has a meaning of its own."""
 Count = Annotated[int, Field(ge=1, le=65536)]
-CountOrNone = Annotated[int, Field(ge=0, le=65536)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 ShareBelowOne = Annotated[float, Field(ge=0, lt=1)]
 
 
-class Section(BaseModel):
-    """A part of the settings: frozen, and strict about types and names."""
+def _known(values: Any, allowed: Iterable[str]) -> Any:
+    """The settings of a section, none of which has another name."""
+    for name in values if isinstance(values, dict) else ():
+        if name not in allowed:
+            raise ConfigError(f"unknown setting {name}; allowed are {', '.join(allowed)}")
+    return values
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+def _typed(value: Any) -> Any:
+    """A setting whose type is not declared: numbers, true, false and null are what they are in JSON."""
+    if isinstance(value, list):
+        return [_typed(inner) for inner in value]
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+Photographs = Annotated[Source, BeforeValidator(lambda given: _known(given, [field.name for field in fields(Source)]))]
+
+
+class Section(BaseModel):
+    """A part of the settings: frozen, and strict about names."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names(cls, values: Any) -> Any:
+        return _known(values, cls.model_fields)
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _text(cls, value: Any, read: pydantic.ValidatorFunctionWrapHandler) -> Any:
+        """Text for a setting that is no text: a list or a mapping as an override gives it, or null."""
+        try:
+            return read(value)
+        except ValidationError:
+            plain = read_yaml(value) if isinstance(value, str) else value
+            if plain == value:
+                raise
+        return read(plain)
 
 
 class CropSettings(Section):
@@ -103,7 +147,7 @@ class ModelSettings(Section):
     """The denoiser."""
 
     kind: Literal["light", "swin"] = "light"
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: dict[str, Annotated[Any, BeforeValidator(_typed)]] = Field(default_factory=dict)
     """Arguments of its class, `LightNet` or `SwinUNet`."""
 
 
@@ -172,10 +216,6 @@ class OptimSettings(Section):
     """Largest gradient norm; 0 switches clipping off."""
     ema: ShareBelowOne = 0.999
     """Decay of the averaged weights, which are the ones that are validated and saved as the checkpoint."""
-    start_share: ShareBelowOne = 0.0
-    """This share of the starting weights is mixed into the averaged ones before they are validated and saved. Between
-    the two, what was learned is kept and little of what was known is lost (Wortsman et al., "Robust fine-tuning of
-    zero-shot models", CVPR 2022)."""
     ema_warmup: bool = True
     """The decay rises from 0.1, so that the start is soon forgotten; the papers have it constant."""
     weighting: Literal["plain", "bound"] = "plain"
@@ -199,8 +239,6 @@ class RunSettings(Section):
     save_every: Steps = 500
     keep: Count = 2
     """Complete states kept; the best by validation is kept besides."""
-    sample_pool: StepsOrNone = 0
-    """If positive, the run repeats this many samples, and a learned codec encodes each of them once."""
     workers: Annotated[int, Field(ge=0, le=1024)] = 0
     """Threads that prepare as many steps ahead; and, if positive, processes that compute the camera degradation."""
     cache_gib: NotNegative = 4.0
@@ -213,25 +251,28 @@ class RunSettings(Section):
 
 def _read_degradation(value: Any) -> Any:
     """The degradation that a section describes; an object stays as it is."""
-    if not isinstance(value, dict):
+    if isinstance(value, tuple(DEGRADATIONS.values())):
         return value
+    if not isinstance(value, dict):
+        raise ConfigError(f"{value!r} is given; a mapping such as kind: camera is needed")
     kind, options = read_section(value)
-    section: type[Section] = create_model("section", __base__=Section, degradation=(kind, ...))
+    options = {name: read_yaml(given) if isinstance(given, str) else given for name, given in options.items()}
+    section: type[Section] = pydantic.create_model("section", __base__=Section, degradation=(kind, ...))
     try:
-        return section.model_validate_json(json.dumps({"degradation": options})).degradation  # type: ignore[attr-defined]
+        return section.model_validate({"degradation": options}).degradation  # type: ignore[attr-defined]
     except ValidationError as error:
-        raise ConfigError(describe(error, section)) from None
+        raise ConfigError(describe(error)) from None
 
 
 class TrainConfig(Section):
     """Everything that decides a run."""
 
-    model_config = ConfigDict(arbitrary_types_allowed=True)
+    model_config = pydantic.ConfigDict(arbitrary_types_allowed=True)
 
-    data: Source
-    validation: Source | None = None
+    data: Photographs
+    validation: Photographs | None = None
     crop: CropSettings = CropSettings()
-    degradation: Annotated[Degradation, PlainValidator(_read_degradation)] = Bicubic()
+    degradation: Annotated[Degradation, pydantic.PlainValidator(_read_degradation)] = Bicubic()
     chain: ChainSettings = ChainSettings()
     model: ModelSettings = ModelSettings()
     loss: LossSettings = LossSettings()
@@ -243,17 +284,13 @@ class TrainConfig(Section):
     """A checkpoint folder or the name of a bundled checkpoint to start from ("shipped" is the default one). Its
     denoiser, schedule and codec replace `model` and `chain`; a greater model.options.depth adds blocks to a
     LightNet."""
-    tune: Literal["denoiser", "decoder"] = "denoiser"
-    """decoder: of the learned codec of `init_from`; the denoiser stays as it is."""
 
     @model_validator(mode="after")
     def _check(self) -> TrainConfig:
         if self.optim.schedule == "published" and self.run.minutes:
             raise ConfigError("optim.schedule published counts steps; set run.minutes to 0")
-        if self.tune == "decoder" and (self.lora.rank or not self.init_from):
-            raise ConfigError("tune: decoder needs a checkpoint with a learned codec in init_from, and lora.rank 0")
-        if self.distill.teacher and (self.tune == "decoder" or self.loss.lpips):
-            raise ConfigError("distill.teacher goes with tune: denoiser and loss.lpips 0")
+        if self.distill.teacher and self.loss.lpips:
+            raise ConfigError("distill.teacher goes with loss.lpips 0")
         if self.distill.teacher and self.run.compile == "graphs":
             raise ConfigError("run.compile is graphs, which distill.teacher does not go with; blocks is allowed")
         if self.crop.size % self.chain.scale:
@@ -272,12 +309,19 @@ class TrainConfig(Section):
     @classmethod
     def load(cls, path: str | Path, overrides: list[str] | None = None) -> TrainConfig:
         """Read a YAML file; `overrides` are "section.name=value", text as typed. Raises ConfigError."""
-        return load_settings(cls, Path(path), overrides or [])
+        return cls.parse(read_tree(Path(path), overrides or []))
 
     @classmethod
     def parse(cls, settings: dict[str, Any]) -> TrainConfig:
         """From nested mappings, as YAML or JSON has them. Raises ConfigError."""
-        return parse_settings(cls, settings)
+        for former, name in MOVED.items():
+            section, key = former.split(".")
+            if isinstance(settings.get(section), dict) and key in settings[section]:
+                raise ConfigError(f"{former} is now called {name}; rename it")
+        try:
+            return cls.model_validate(settings)
+        except ValidationError as error:
+            raise ConfigError(describe(error)) from None
 
     def replace(self, **changes: Any) -> TrainConfig:
         """With other sections, which are checked together."""
@@ -285,19 +329,13 @@ class TrainConfig(Section):
 
     def to_yaml(self) -> str:
         """The resolved settings; `load` reads them back to an equal object."""
-        return dump_settings(self)
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def flattened(settings: TrainConfig) -> dict[str, Any]:
-    """Every setting by its full name, such as "optim.learning_rate"."""
+def flattened(values: dict[str, Any], before: str = "") -> dict[str, Any]:
+    """Every setting of a dumped `TrainConfig` by its full name, such as "optim.learning_rate"."""
     found: dict[str, Any] = {}
-
-    def add(values: dict[str, Any], before: str) -> None:
-        for name, value in values.items():
-            if isinstance(value, dict) and value:
-                add(value, f"{before}{name}.")
-            else:
-                found[before + name] = value
-
-    add(settings.model_dump(mode="json"), "")
+    for name, value in values.items():
+        full = before + name
+        found |= flattened(value, f"{full}.") if isinstance(value, dict) and value else {full: value}
     return found

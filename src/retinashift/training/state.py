@@ -6,12 +6,10 @@ the name of the newest one, replaced last. A process killed at any moment leaves
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import os
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -19,16 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from retinashift.imaging.files import flush_to_disk, replace_file
 from retinashift.training.settings import ConfigError, TrainConfig, flattened
-
-if sys.platform == "win32":
-    import msvcrt
-else:
-    import fcntl
 
 logger = logging.getLogger(__name__)
 
@@ -120,33 +114,28 @@ def state_to_resume(folder: Path, config: TrainConfig) -> State | None:
     for name in ("checkpoint", "best"):
         restore_folder(folder / name)
     state, written = load_state(folder / "state"), folder / "config.yaml"
-    if state is not None:
-        changed = _differences(written, config)
-        if changed:
-            raise ConfigError(
-                f"{folder} holds a run with other settings ({', '.join(changed)}); "
-                "give another run.out, or the former settings to go on with it"
-            )
-        return state
     kept = [name for name in ("checkpoint", "best") if (folder / name).exists()]
-    if kept == ["best"] and written.is_file() and not _differences(written, config):
-        return None  # a run that was stopped before its first state, and comes to the same best again
-    if kept:
+    if state is None and not kept:
+        return None
+    changed = ["no settings"]
+    if state is not None or written.is_file():
+        try:
+            former, given = (flattened(run.model_dump(mode="json")) for run in (TrainConfig.load(written), config))
+        except ConfigError as error:
+            raise ConfigError(f"{written}: {error}; or give another run.out") from None
+        names = [name for name in {**former, **given} if former.get(name) != given.get(name)]
+        changed = [name for name in names if name not in MAY_CHANGE_ON_RESUME]
+    if state is not None and changed:
+        raise ConfigError(
+            f"{folder} holds a run with other settings ({', '.join(changed)}); "
+            "give another run.out, or the former settings to go on with it"
+        )
+    if state is None and (changed or kept != ["best"]):  # else it was stopped before its first state: the same again
         raise ConfigError(
             f"{folder} holds {' and '.join(f'{name}/' for name in kept)}, but no state to go on from; "
             "give another run.out, or move them away"
         )
-    return None
-
-
-def _differences(written: Path, config: TrainConfig) -> list[str]:
-    """Full names of the settings that changed and may not."""
-    try:
-        former, given = flattened(TrainConfig.load(written)), flattened(config)
-    except ConfigError as error:
-        raise ConfigError(f"{written}: {error}; or give another run.out") from None
-    names = [name for name in {**former, **given} if former.get(name) != given.get(name)]
-    return [name for name in names if name not in MAY_CHANGE_ON_RESUME]
+    return state
 
 
 def write_folder(target: Path, write: Callable[[Path], None]) -> None:
@@ -157,7 +146,7 @@ def write_folder(target: Path, write: Callable[[Path], None]) -> None:
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     restore_folder(target)
-    fresh, stale = _names_beside(target)
+    fresh, stale = target.with_name(f".{target.name}.new"), _replaced(target)
     for leftover in (fresh, stale):
         shutil.rmtree(leftover, ignore_errors=True)
     try:
@@ -178,14 +167,13 @@ def write_folder(target: Path, write: Callable[[Path], None]) -> None:
 
 def restore_folder(target: Path) -> None:
     """Move the older folder back where a process was killed before the newer one had taken its name."""
-    _, stale = _names_beside(target)
-    if stale.is_dir() and not target.exists():
-        os.replace(stale, target)
+    if _replaced(target).is_dir() and not target.exists():
+        os.replace(_replaced(target), target)
 
 
-def _names_beside(target: Path) -> tuple[Path, Path]:
-    """Names of a folder that is being written and of one that is being replaced."""
-    return target.with_name(f".{target.name}.new"), target.with_name(f".{target.name}.old")
+def _replaced(target: Path) -> Path:
+    """The name of a folder while another one takes its place."""
+    return target.with_name(f".{target.name}.old")
 
 
 @contextmanager
@@ -196,19 +184,17 @@ def lock_folder(folder: Path) -> Iterator[None]:
         ConfigError: another run holds the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "ab") as file:
-        try:
-            if sys.platform == "win32":
-                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-            else:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLOCK):
-                raise ConfigError(
-                    f"{folder} is in use by another run; wait for its end, or give another run.out"
-                ) from None
-            logger.warning("%s: its file system has no locks (%s); start no second run in it", folder, error.strerror)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise ConfigError(f"{folder} is in use by another run; wait for its end, or give another run.out") from None
+    except (OSError, NotImplementedError) as error:
+        logger.warning("%s: its file system has no locks (%s); start no second run in it", folder, error)
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def _sync(path: Path) -> None:

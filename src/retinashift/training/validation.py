@@ -1,7 +1,9 @@
-"""Scores of a checkpoint on whole photographs, beside bicubic interpolation."""
+"""Photographs made small and large again by checkpoints: their scores beside bicubic, and a figure to look at."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,15 +17,64 @@ from retinashift.imaging.fundus import field_of_view
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.training.pool import PhotographSet
 
-SIDE = 256
-"""Pixels of a square in the picture to look at."""
+SIDE, DETAIL = 256, 128
+"""Pixels of a square in the picture to look at, and of the detail in it."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A photograph, its low-resolution input, results by name, and their PSNR in dB (RGB, field of view, 8 bit)."""
+
+    hr: np.ndarray
+    lr: np.ndarray
+    results: Mapping[str, np.ndarray]
+    psnr: Mapping[str, float]
+
+    def figure(self, note: str, side: int = SIDE, detail: int = DETAIL) -> np.ndarray:
+        """All beside one another, and below them the detail where the last two results differ most; see `side_by_side`.
+
+        Args:
+            note: a line below.
+            side: of a square on the canvas, in pixels.
+            detail: of the square that is enlarged, in pixels of the photograph.
+        """
+        pictures = {f"input\n{self.lr.shape[1]}x{self.lr.shape[0]}": self.lr}
+        pictures |= {f"{name}\n{self.psnr[name]:.2f} dB": pixels for name, pixels in self.results.items()}
+        pictures[f"original\n{self.hr.shape[1]}x{self.hr.shape[0]}"] = self.hr
+        scale = len(self.hr) // len(self.lr)
+        before, after = list(self.results.values())[-2:]
+        place = busiest(changed(after, before, scale), detail, scale)
+        return side_by_side(pictures, place, side, note=f"{note} PSNR in RGB, field of view.")
+
+
+def compare(
+    pipelines: Mapping[str, ResShiftPipeline],
+    hr: np.ndarray,
+    lr: np.ndarray | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> Comparison:
+    """Bicubic and each pipeline's result.
+
+    Args:
+        pipelines: by name, of one scale.
+        hr: (H, W, 3) uint8; rows and columns beyond a multiple of the scale are left out.
+        lr: its input; None reduces it by bicubic.
+        seed: of the samples.
+        options: further arguments of the pipelines.
+    """
+    scale = next(iter(pipelines.values())).config.scale
+    hr = crop_to_multiple(hr, scale)
+    lr = bicubic_pillow(hr, scale) if lr is None else lr
+    results = {"bicubic": enlarge(lr, scale, "bicubic")}
+    for name, pipeline in pipelines.items():
+        results[name] = pipeline(lr, generator=torch.Generator().manual_seed(seed), **options).images[0]
+    field = field_of_view(hr)
+    return Comparison(hr, lr, results, {name: psnr_rgb(pixels, hr, field) for name, pixels in results.items()})
 
 
 def validate(
-    pipeline: ResShiftPipeline,
-    photographs: PhotographSet,
-    seed: int,
-    degradation: Degradation | None = None,
+    pipeline: ResShiftPipeline, photographs: PhotographSet, seed: int, degradation: Degradation | None = None
 ) -> tuple[dict[str, Any], np.ndarray]:
     """Mean PSNR in dB (RGB, field of view, 8 bit) with the default number of steps, and a picture to look at.
 
@@ -37,23 +88,16 @@ def validate(
     scores: list[tuple[float, float]] = []
     picture = np.zeros((0, 0, 3), np.uint8)
     for index in range(len(photographs)):
-        hr = crop_to_multiple(shown(photographs.hr(index).permute(1, 2, 0).cpu().numpy()), scale)
-        given = photographs.lr(index)
-        if given is not None:
-            lr = shown(given.permute(1, 2, 0).cpu().numpy())
-        elif degradation is not None:
-            lr = degradation(hr, scale, np.random.default_rng((seed, index)))
-        else:
-            lr = bicubic_pillow(hr, scale)
-        generator = torch.Generator().manual_seed(seed)
-        sr = pipeline(lr, generator=generator, back_projections=None if exact else 0).images[0]
-        plain = enlarge(lr, scale, "bicubic")
-        mask = field_of_view(hr)
-        scores.append((psnr_rgb(sr, hr, mask), psnr_rgb(plain, hr, mask)))
+        hr, lr = (
+            None if pixels is None else shown(pixels.permute(1, 2, 0).cpu().numpy())
+            for pixels in (photographs.hr(index), photographs.lr(index))
+        )
+        assert hr is not None
+        if lr is None and degradation is not None:
+            lr = degradation(crop_to_multiple(hr, scale), scale, np.random.default_rng((seed, index)))
+        found = compare({"result": pipeline}, hr, lr, seed, back_projections=None if exact else 0)
+        scores.append((found.psnr["result"], found.psnr["bicubic"]))
         if index == 0:
-            captions = ("input", f"bicubic\n{scores[0][1]:.2f} dB", f"result\n{scores[0][0]:.2f} dB", "photograph")
-            pictures = dict(zip(captions, (lr, plain, sr, hr), strict=True))
-            detail = busiest(changed(sr, plain, scale), SIDE // 2, scale)
-            picture = side_by_side(pictures, detail, SIDE, note="Framed: where the result differs most from bicubic")
+            picture = found.figure("Framed: where the result differs most from bicubic.")
     ours, bicubic = (float(np.mean(column)) for column in zip(*scores, strict=True))
     return {"psnr": ours, "psnr_bicubic": bicubic, "gain": ours - bicubic}, picture

@@ -1,4 +1,4 @@
-"""The weights of a run (trained, averaged, and of the start), and the rate at which they are trained."""
+"""The weights of a run, trained and averaged, and the rate at which they are trained."""
 
 from __future__ import annotations
 
@@ -19,19 +19,17 @@ class Weights:
 
     Args:
         module: what is trained, on its device; its average starts at its weights.
-        optim: decay of the average, and the share of the start that is mixed into it.
+        optim: decay of the average.
     """
 
     def __init__(self, module: nn.Module, optim: OptimSettings):
-        self.module = module
-        self._optim = optim
+        self.module, self._optim = module, optim
         # the same tensors throughout: asking the module for them at each step takes longer than averaging
         self._current: State = module.state_dict()
         self._average = _copied(self._current)
-        self._start = _copied(self._current) if optim.start_share else {}
 
     def load(self, current: State, averaged: State) -> None:
-        """Take both from a saved state; the start stays."""
+        """Take both from a saved state."""
         self.module.load_state_dict(current)
         self._average = {name: value.to(self._current[name].device) for name, value in averaged.items()}
 
@@ -50,18 +48,13 @@ class Weights:
 
     def are_finite(self) -> bool:
         """Whether all weights and their average are numbers."""
-        kept = [*self._current.values(), *self._average.values()]
-        return all(bool(value.isfinite().all()) for value in kept)
+        return all(bool(value.isfinite().all()) for value in (*self._current.values(), *self._average.values()))
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Within it the module holds the average, mixed with the share of the start, and is in evaluation mode."""
-        kept, share = _copied(self._current), self._optim.start_share
-        self.module.load_state_dict(
-            {name: value.lerp(self._start[name], share) for name, value in self._average.items()}
-            if share
-            else self._average
-        )
+        """Within it the module holds the average, and is in evaluation mode."""
+        kept = _copied(self._current)
+        self.module.load_state_dict(self._average)
         self.module.eval()
         try:
             yield
