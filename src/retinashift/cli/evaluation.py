@@ -17,10 +17,10 @@ from retinashift.data.leaks import content_hash, read_trained_on
 from retinashift.data.photographs import FileRef, Source, Split, by_stem_path, find_photographs, list_source, stem_path
 from retinashift.evaluation.benchmark import Method, PrecomputedMethod, baseline, evaluate
 from retinashift.evaluation.gallery import Gallery
-from retinashift.evaluation.intervals import Interval
+from retinashift.evaluation.lesions import Mark, read_marks
 from retinashift.evaluation.lesions import Mark, read_marks
 from retinashift.evaluation.metrics import DEFAULT_METRICS, chosen_metrics
-from retinashift.evaluation.report import Report
+from retinashift.evaluation.report import Interval, Report
 from retinashift.evaluation.scores import Estimate, Observed
 from retinashift.imaging.degradation.bicubic import Bicubic
 from retinashift.imaging.degradation.pipeline import DEGRADATIONS, Degradation, read_section
