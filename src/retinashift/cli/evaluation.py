@@ -18,7 +18,6 @@ from retinashift.data.photographs import FileRef, Source, Split, by_stem_path, f
 from retinashift.evaluation.benchmark import Method, PrecomputedMethod, baseline, evaluate
 from retinashift.evaluation.gallery import Gallery
 from retinashift.evaluation.lesions import Mark, read_marks
-from retinashift.evaluation.lesions import Mark, read_marks
 from retinashift.evaluation.metrics import DEFAULT_METRICS, chosen_metrics
 from retinashift.evaluation.report import Interval, Report
 from retinashift.evaluation.scores import Estimate, Observed

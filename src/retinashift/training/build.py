@@ -86,7 +86,8 @@ def resolved(config: TrainConfig, pipeline: ResShiftPipeline) -> TrainConfig:
               if value != getattr(ChainSettings(), name)]  # fmt: skip
     if config.model != ModelSettings():
         checks += [("model.kind", config.model.kind, model.kind)]
-        checks += [(f"model.options.{n}", v, model.options.get(n, "no such option")) for n, v in config.model.options.items()]
+        for name, value in config.model.options.items():
+            checks += [(f"model.options.{name}", value, model.options.get(name, "no such option"))]
     for name, given, brought in checks:
         if given != brought:
             way = "leave it out" if name.startswith("chain") else "leave model out, or add --set 'model={}'"
