@@ -82,7 +82,7 @@ def test_coverage_is_scored_for_a_checkpoint_with_a_head_and_refused_for_another
     assert {row["method"] for row in rows if row["coverage"]} == {"retinashift, 1 step"}
     page = (data / "scores.html").read_text()
     assert "in 90 % (neither more nor less is better)" in page
-    assert "standard deviations of the uncertainty map" in page
+    assert "standard deviations of the result" in page
     assert page.count("less bicubic") == 1  # one table of differences: coverage is neither gain nor loss
 
 
