@@ -140,11 +140,9 @@ def dark_spots(green: np.ndarray, field: np.ndarray) -> np.ndarray:
 
 
 def false_spots(response: np.ndarray, reference: np.ndarray, field: np.ndarray) -> int:
-    """Number of dark spots in a result that the reference does not show within 2 pixels.
+    """Number of dark spots in a result's `dark_spots` that the reference's do not show within 2 pixels.
 
-    Args:
-        response, reference: (H, W), of `dark_spots`.
-        field: (H, W) bool; its outermost 4 pixels are left out.
+    The outermost 4 pixels of the field are left out.
     """
     peaks = (response == ndimage.maximum_filter(response, 5)) & (response >= SPOT_CONTRAST)
     shown = ndimage.maximum_filter(reference, 5) >= SPOT_CONTRAST / 2
@@ -152,11 +150,7 @@ def false_spots(response: np.ndarray, reference: np.ndarray, field: np.ndarray) 
 
 
 def spots_at(response: np.ndarray, reference: np.ndarray, marks: Sequence[Mark]) -> np.ndarray:
-    """Response where the reference answers most within a pixel of each mark, over the reference's, (n,).
-
-    Args:
-        response, reference: (H, W), of `dark_spots`.
-    """
+    """`dark_spots` of a result over the reference's, (n,), where these are largest within a pixel of each mark."""
     ratios = []
     for mark in marks:
         row, column = max(1, round(mark.y)), max(1, round(mark.x))

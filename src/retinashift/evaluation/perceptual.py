@@ -21,19 +21,15 @@ ST_LPIPS_SMALLEST, LPIPS_SMALLEST = 32, 31
 
 
 def st_lpips(sr: np.ndarray, hr: np.ndarray, masks: Sequence[np.ndarray | None] = (None,)) -> list[float]:
-    """ST-LPIPS (AlexNet): the mean of the distance map over each mask.
+    """ST-LPIPS (AlexNet): the mean of the distance map over each mask, 0 for equal pictures.
 
     It forgives block edges and punishes noise, so never read it alone.
 
     Args:
-        sr, hr: (H, W, 3) or (H, W), uint8, both sides at least 32.
-        masks: (H, W) bool, or None for the whole frame.
-
-    Returns:
-        One value for each mask, at least 0; 0 for equal pictures.
+        sr, hr, masks: as for `psnr_rgb`, both sides at least 32.
 
     Raises:
-        ValueError: shapes or dtypes as for `psnr_rgb`; a side below 32; the extra `lpips` is not installed.
+        ValueError: as `psnr_rgb`; a side below 32; the extra `lpips` is not installed.
     """
     for mask in masks:
         check_pair(sr, hr, mask)
@@ -42,14 +38,10 @@ def st_lpips(sr: np.ndarray, hr: np.ndarray, masks: Sequence[np.ndarray | None] 
 
 
 def lpips_alex(sr: np.ndarray, hr: np.ndarray) -> float:
-    """LPIPS 0.1 (AlexNet) of the whole frame.
-
-    Args:
-        sr, hr: (H, W, 3) or (H, W), uint8, both sides at least 31.
+    """LPIPS 0.1 (AlexNet) of the whole frame; pictures and errors as for `st_lpips`, both sides at least 31.
 
     Raises:
-        ValueError: shapes or dtypes as for `psnr_rgb`; a side below 31; the extra `lpips` is not installed, or the
-            weights of AlexNet are neither in torch's cache nor can be downloaded.
+        ValueError: also where the weights of AlexNet are neither in torch's cache nor can be downloaded.
     """
     check_pair(sr, hr, None)
     return float(lpips_network()(*_tensors(sr, hr, "LPIPS", LPIPS_SMALLEST)))

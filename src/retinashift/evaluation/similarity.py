@@ -49,11 +49,7 @@ def ssim_y(sr: np.ndarray, hr: np.ndarray, mask: np.ndarray | None = None) -> fl
     border.
 
     Args:
-        sr, hr: (H, W, 3) or (H, W), uint8, both sides at least 11.
-        mask: (H, W) bool, or None for the whole frame.
-
-    Returns:
-        At most 1.
+        sr, hr, mask: as for `psnr_rgb`, both sides at least 11.
 
     Raises:
         ValueError: as `psnr_rgb`, or pictures below 11x11.
@@ -93,13 +89,10 @@ def consistency(sr: np.ndarray, lr: np.ndarray, scale: int) -> float:
 
 
 def luma_studio(pixels: np.ndarray) -> np.ndarray:
-    """BT.601 luma, 16 for black and 235 for white, not rounded.
+    """BT.601 luma, 16 for black and 235 for white, not rounded: (H, W) float64.
 
     Args:
         pixels: (H, W, 3) or (H, W), uint8; grey counts as three equal channels.
-
-    Returns:
-        (H, W) float64.
 
     Source: ITU-R BT.601-7, section 2.5.
     """

@@ -42,17 +42,14 @@ def radial_power(pixels: np.ndarray, field: np.ndarray) -> np.ndarray | None:
 
 
 def sharpness(sr: np.ndarray, hr: np.ndarray, scale: int) -> float:
-    """Power of `sr` over that of `hr` in the octave above what the input can hold; 1 is as sharp as the photograph.
+    """`radial_power` of a result over the photograph's in the octave above what the input can hold.
 
-    Below 1 the result is blurred; above 1 it is sharper or noisier than the photograph. The number does not tell
-    whether the detail is in its place.
+    Below 1 the result is blurred; above 1 it is sharper or noisier than the photograph; nan if the photograph has
+    nothing there. The number does not tell whether the detail is in its place.
 
     Args:
-        sr, hr: (BANDS,), of `radial_power`.
+        sr, hr: (BANDS,).
         scale: of the super-resolution; the octave is 1/(2 scale) to 1/scale cycles a pixel, at most one half.
-
-    Returns:
-        At least 0; nan if the photograph has nothing there.
     """
     frequency = (np.arange(BANDS) + 0.5) / (2 * BANDS)
     octave = (frequency >= 0.5 / scale) & (frequency < max(1 / scale, 0.5 / scale + 1 / BANDS))

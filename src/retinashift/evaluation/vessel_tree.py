@@ -16,13 +16,9 @@ SHORTEST_BREAK, LONGEST_BREAK = 2, 30
 
 
 def centreline_dice(found: np.ndarray, truth: np.ndarray, field: np.ndarray) -> float | None:
-    """clDice: harmonic mean of the shares of each mask's centre lines that lie in the other mask.
+    """clDice, 0 to 1: harmonic mean of the shares of each mask's centre lines that lie in the other mask, (H, W) bool.
 
-    Args:
-        found, truth, field: (H, W) bool.
-
-    Returns:
-        0 to 1; None where a mask has no centre line in the field.
+    None where a mask has no centre line in the field.
 
     Source: Shit et al., "clDice - a novel topology-preserving loss function", CVPR 2021, equation 1.
     """
@@ -35,16 +31,10 @@ def centreline_dice(found: np.ndarray, truth: np.ndarray, field: np.ndarray) -> 
 
 
 def breaks(found: np.ndarray, truth: np.ndarray, field: np.ndarray) -> tuple[int, int]:
-    """How often the found vessels interrupt a vessel of the truth, and how long the truth's centre lines are.
+    """Number of breaks in found vessels, and pixels of the truth's centre lines; masks are (H, W) bool.
 
     A break is a stretch of the truth's centre line of `SHORTEST_BREAK` to `LONGEST_BREAK` pixels that is not found,
     with found centre line at two or more of its ends.
-
-    Args:
-        found, truth, field: (H, W) bool.
-
-    Returns:
-        Number of breaks, and pixels of centre line in the field.
     """
     line = skeletonize(truth) & field
     missing, _ = ndimage.label(line & ~found, CORNERS)
@@ -59,16 +49,10 @@ def breaks(found: np.ndarray, truth: np.ndarray, field: np.ndarray) -> tuple[int
 
 
 def calibre_error(found: np.ndarray, truth: np.ndarray, field: np.ndarray) -> float | None:
-    """Mean relative error of the width of vessels wider than `THIN` pixels, where both masks show them.
+    """Mean relative error of the width of vessels wider than `THIN` pixels, where both masks, (H, W) bool, show them.
 
     In either mask the largest width within a pixel of the truth's centre line counts, so that a shift of the line is
-    no error.
-
-    Args:
-        found, truth, field: (H, W) bool.
-
-    Returns:
-        0 for equal masks, 0.1 for widths 10 % off; None where there is no such vessel.
+    no error. 0.1 is widths 10 % off; None where there is no such vessel.
     """
     main = skeletonize(truth) & field & found & (widths(truth) > THIN)
     if not main.any():

@@ -90,10 +90,7 @@ def vessel_map(rgb: np.ndarray, field: np.ndarray, level: float | None = None) -
 
 
 def dice(a: np.ndarray, b: np.ndarray, field: np.ndarray) -> float:
-    """Dice of two masks inside the field: 1 where they are equal, empty ones too; 0 where they share nothing.
-
-    Args:
-        a, b, field: (H, W) bool.
+    """Dice of two masks, (H, W) bool, inside the field: 1 if they are equal, empty ones too; 0 if they share nothing.
 
     >>> a = np.array([[True, True, False]])
     >>> dice(a, np.array([[False, True, True]]), np.ones((1, 3), bool))
@@ -104,13 +101,9 @@ def dice(a: np.ndarray, b: np.ndarray, field: np.ndarray) -> float:
 
 
 def area_under_curve(soft: np.ndarray, truth: np.ndarray, field: np.ndarray) -> float:
-    """Area under the ROC curve: the chance that a vessel pixel has the higher value; ties count half.
+    """Area under the ROC curve of a map, (H, W): the chance that a vessel pixel has the higher value; ties count half.
 
-    Args:
-        soft: (H, W) float. truth, field: (H, W) bool.
-
-    Raises:
-        ValueError: only vessels, or none, inside the field.
+    ValueError where the truth, (H, W) bool, has only vessels, or none, inside the field.
     """
     positive = truth[field]
     vessels, others = int(positive.sum()), int((~positive).sum())
@@ -121,13 +114,9 @@ def area_under_curve(soft: np.ndarray, truth: np.ndarray, field: np.ndarray) -> 
 
 
 def thin_sensitivity(found: np.ndarray, truth: np.ndarray, field: np.ndarray) -> float | None:
-    """Share of the centre lines of thin vessels (width at most `THIN` pixels) of `truth` that `found` covers.
+    """Share of the centre lines of `truth`'s thin vessels (width at most `THIN` pixels) that `found` covers.
 
-    Args:
-        found, truth, field: (H, W) bool.
-
-    Returns:
-        0 to 1; None where the truth has no thin vessel.
+    Masks are (H, W) bool. None where the truth has no thin vessel.
     """
     thin = skeletonize(truth) & field & (widths(truth) <= THIN)
     return float(found[thin].mean()) if thin.any() else None
