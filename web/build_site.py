@@ -64,7 +64,7 @@ def build_site(folder: Path, runtime: Path | None = None) -> Path:
 
 
 def _write_model(folder: Path, name: str, note: str) -> dict[str, Any]:
-    """The faithful mode as two graphs: the factor that all pixels decide, and the rest, which computes tiles."""
+    """The faithful mode as two graphs: the factors that all pixels decide, and the rest, which computes tiles."""
     pipeline = open_checkpoint(name)
     whole = Extractor(onnx.shape_inference.infer_shapes(faithful_graph(pipeline, half=True)))
     parts = {

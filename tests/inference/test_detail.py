@@ -6,13 +6,18 @@ import torch
 from PIL import Image
 
 from retinashift.imaging.degradation.bicubic import bicubic_pillow
-from retinashift.inference.detail import STRIP, check_curves, factor_at, finest_energy, scale_detail
+from retinashift.inference.detail import EDGE, STRIP, check_curves, factor_at, inner_field, scale_detail
+from retinashift.inference.detail import finest_energy as energy_inside
 from retinashift.inference.pictures import turn
 from retinashift.models.codec import upsample_bicubic
 
 
 def tensor(pixels):
     return torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None].float() / 127.5 - 1
+
+
+def finest_energy(lr):
+    return energy_inside(lr, inner_field(lr))
 
 
 def test_the_fastest_ripple_has_the_energy_of_its_square():
@@ -56,13 +61,21 @@ def test_a_curve_of_an_unknown_use_is_refused():
         check_curves({"other": [[-2, 1.0]]})
 
 
-def test_detail_is_scaled_beside_the_interpolated_input_however_it_is_cut(retina):
+def test_detail_is_scaled_inside_the_field_however_it_is_cut(retina):
     lr, sr = tensor(bicubic_pillow(retina, 4)), tensor(retina)
-    smooth = upsample_bicubic(lr, 4)
-    whole = torch.cat(list(scale_detail(iter([sr]), lr, 4, "pillow", 0.8)), -2)
-    assert torch.allclose(whole, smooth + 0.8 * (sr - smooth), atol=1e-6)
-    bands = torch.cat(list(scale_detail(iter(sr.split(12, -2)), lr, 4, "pillow", 0.8)), -2)
+    smooth, field = upsample_bicubic(lr, 4), torch.zeros(1, 1, *lr.shape[-2:])
+    field[..., 5:-7, 3:] = 1
+    inside = field.repeat_interleave(4, -1).repeat_interleave(4, -2)
+    whole = torch.cat(list(scale_detail(iter([sr]), lr, 4, "pillow", 0.8, field)), -2)
+    assert torch.allclose(whole, torch.where(inside > 0, smooth + 0.8 * (sr - smooth), sr), atol=1e-6)
+    bands = torch.cat(list(scale_detail(iter(sr.split(12, -2)), lr, 4, "pillow", 0.8, field)), -2)
     assert torch.allclose(bands, whole, atol=1e-6)
+
+
+def test_the_edge_of_the_aperture_and_the_surround_lie_outside():
+    framed = np.pad(np.full((40, 60, 3), 120, np.uint8), ((20, 20), (20, 20), (0, 0)))
+    expected = np.pad(np.ones((40 - 2 * EDGE, 60 - 2 * EDGE)), 20 + EDGE)
+    assert np.array_equal(inner_field(tensor(framed))[0, 0].numpy(), expected)
 
 
 def test_a_soft_photograph_gets_less_detail_and_says_so(tiny_pipeline, retina):

@@ -2,7 +2,8 @@
 
 On photographs softer than those of training the predicted detail is too strong, and so is the detail of a sample.
 The energy of the input's finest octave tells how soft a photograph is. A checkpoint keeps curves over it, fitted on
-validation photographs at several sizes, and each photograph gets one factor from them.
+validation photographs at several sizes, and each photograph gets one factor from them. It holds inside the field: the
+edge of the aperture is sharp, however soft the photograph is.
 """
 
 from __future__ import annotations
@@ -32,34 +33,47 @@ STRIP = 256
 """Rows at a time."""
 
 
-def finest_energy(lr: Tensor) -> float:
+def inner_field(lr: Tensor) -> Tensor:
+    """Where the field is, without a border of `EDGE` pixels: 1 there, else 0, (1, 1, h, w).
+
+    Args:
+        lr: (1, 3, h, w) in [-1, 1].
+    """
+    luma = _luma(lr)
+    dark = (luma <= BRIGHT * luma.mean()).float()
+    return 1 - F.max_pool2d(dark, 2 * EDGE + 1, stride=1, padding=EDGE)
+
+
+def finest_energy(lr: Tensor, field: Tensor) -> float:
     """Logarithm of the mean square of the finest ripples of the luma in the field, in levels of 255.
 
     Ripples are the sixth differences down of those across. The same for a picture that is turned or mirrored.
 
     Args:
         lr: (1, 3, h, w) in [-1, 1].
+        field: `inner_field` of it.
 
     Returns:
         inf where no pixel lies inside the field: nothing is known to be soft.
     """
-    weights = torch.tensor(LUMA, device=lr.device)[:, None, None]
-    luma = ((lr[0].float() * weights).sum(0, keepdim=True)[None] + 1) * 127.5  # (1, 1, h, w)
-    dark = BRIGHT * luma.mean()
     kernel = torch.tensor(SIXTH, device=lr.device) / sum(map(abs, SIXTH))
-    halo, height = max(EDGE, len(SIXTH) // 2), luma.shape[-2]
-    total = count = 0.0
+    halo, height = len(SIXTH) // 2, lr.shape[-2]
+    total = 0.0
     for top in range(0, height, STRIP):
         bottom = min(top + STRIP, height)
         first, last = max(0, top - halo), min(height, bottom + halo)
-        rows, kept = luma[..., first:last, :], slice(top - first, bottom - first)
-        padded = F.pad(rows, (3, 3, 3, 3), mode="replicate")
+        padded = F.pad(_luma(lr[..., first:last, :]), (halo,) * 4, mode="replicate")
         ripples = F.conv2d(F.conv2d(padded, kernel[None, None, :, None]), kernel[None, None, None])  # (1, 1, n, w)
-        border = F.max_pool2d((rows <= dark).float(), 2 * EDGE + 1, stride=1, padding=EDGE)
-        inside = (border == 0)[..., kept, :]
-        total += float((ripples[..., kept, :][inside].double() ** 2).sum())
-        count += float(inside.sum())
+        kept = ripples[..., top - first : bottom - first, :] * field[..., top:bottom, :]
+        total += float((kept.double() ** 2).sum())
+    count = float(field.double().sum())
     return math.log(max(total / count, 1e-9)) if count else math.inf
+
+
+def _luma(lr: Tensor) -> Tensor:
+    """(1, 3, n, w) in [-1, 1] -> (1, 1, n, w), 0 to 255."""
+    weights = torch.tensor(LUMA, device=lr.device)[:, None, None]
+    return ((lr.float() * weights).sum(1, keepdim=True) + 1) * 127.5
 
 
 def factor_at(curve: Curve | None, energy: float) -> float:
@@ -90,18 +104,22 @@ def check_curves(curves: Any) -> None:
 
 
 def scale_detail(
-    bands: Iterator[Tensor], lr: Tensor, scale: int, upsampling: Upsampling, factor: float
+    bands: Iterator[Tensor], lr: Tensor, scale: int, upsampling: Upsampling, factor: float, field: Tensor
 ) -> Iterator[Tensor]:
-    """A sample whose difference from the interpolated input is multiplied by `factor`.
+    """A sample whose difference from the interpolated input is multiplied by `factor` inside the field.
 
     Args:
         bands: (1, 3, n*scale, w*scale) each, top to bottom.
         lr: (1, 3, h, w).
+        field: `inner_field` of it.
     """
     top = 0
     for band in bands:
         bottom = top + band.shape[-2] // scale
         first, last = max(0, top - REACH), min(lr.shape[-2], bottom + REACH)
         smooth = upsample_bicubic(lr[..., first:last, :], scale, upsampling)[..., (top - first) * scale :, :]
-        yield torch.lerp(smooth[..., : band.shape[-2], :], band, factor)
+        factors = 1 + (factor - 1) * field[..., top:bottom, :]  # (1, 1, n, w)
+        for dim in (-2, -1):
+            factors = factors.repeat_interleave(scale, dim)
+        yield torch.lerp(smooth[..., : band.shape[-2], :], band, factors)
         top = bottom

@@ -136,7 +136,8 @@ def faithful_graph(pipeline: ResShiftPipeline, half: bool = False) -> Any:
     weight, returned = _bicubic_share(estimate, lr, config.check_threshold * LEVEL, scale)
     x0 = estimate + weight * (y0 - estimate)
     if curve := (config.detail_curves or {}).get("mean"):
-        x0 = y0 + _factor(lr, curve).op("Identity", named=FACTOR) * (x0 - y0)
+        factors = _factors(lr, curve).op("Identity", named=FACTOR)  # (B, 1, H, W)
+        x0 = y0 + _repeat(factors, scale) * (x0 - y0)
     cell, limits = (-returned + 1.0) * (fidelity.CELL * LEVEL), _limits(lr, scale)  # (B, 1, H, W)
     x0 = x0.within(*limits)
     for _ in range(config.back_projections):
@@ -233,8 +234,8 @@ def _bicubic_share(estimate: Value, lr: Value, threshold: float, scale: int) -> 
     return _enlarge(weight, scale, lambda x: np.maximum(0, 1 - np.abs(x)), 1), weight.above(0.0).pool(3)
 
 
-def _factor(lr: Value, curve: detail.Curve) -> Value:
-    """`factor_at` of the input's `finest_energy`, (B, 1, 1, 1)."""
+def _factors(lr: Value, curve: detail.Curve) -> Value:
+    """`factor_at` of the input's `finest_energy` in its `inner_field`, else 1: (B, 1, H, W)."""
     luma = lr.conv(np.reshape(LUMA, (1, 3, 1, 1)) * 127.5) + 127.5  # (B, 1, H, W)
     line = np.asarray(detail.SIXTH) / np.abs(detail.SIXTH).sum()
     ripples = luma.conv(np.outer(line, line)[None, None], edge=True)
@@ -244,10 +245,10 @@ def _factor(lr: Value, curve: detail.Curve) -> Value:
     nothing = -share.above(1e-9) + 1.0  # then nothing is known to be soft
     power = (inside * ripples * ripples).over("Mean", 2, 3) + nothing * 1e9
     energy = (power / (share + nothing)).op("Max", 1e-9).op("Log")
-    factor = nothing * 0.0 + curve[0][1]
+    factor = nothing * 0.0 + (curve[0][1] - 1)
     for (start, low), (end, high) in pairwise(curve):
         factor = factor + (energy.within(start, end) - start) * ((high - low) / (end - start))
-    return factor
+    return inside * factor + 1.0
 
 
 def _limits(lr: Value, scale: int) -> tuple[Value, Value]:

@@ -18,7 +18,7 @@ from retinashift.diffusion.noise import noise_seeds
 from retinashift.diffusion.process import TRANSITIONS
 from retinashift.diffusion.scheduler import ResShiftScheduler
 from retinashift.inference.chain import Chain
-from retinashift.inference.detail import check_curves, factor_at, finest_energy, scale_detail
+from retinashift.inference.detail import check_curves, factor_at, finest_energy, inner_field, scale_detail
 from retinashift.inference.fidelity import back_project_rows, value_limits
 from retinashift.inference.gate import NETWORKS, CheckpointError, check_finite, check_folder
 from retinashift.inference.memory import fast_precision, spare_memory
@@ -251,7 +251,7 @@ class ResShiftPipeline(DiffusionPipeline):
         for picture, seed in zip(pictures, seeds, strict=True):
             prepared = prepare(picture, device, self.denoiser.dtype)
             curve = (self.config.detail_curves or {}).get(plan.curve)
-            detail = factor_at(curve, finest_energy(prepared.lr)) if curve else 1.0
+            detail = factor_at(curve, finest_energy(prepared.lr, inner_field(prepared.lr))) if curve else 1.0
             with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
                 self._upscale(prepared, chosen, plan, seed, detail, output_type, memory, watch, result)
             result.consistency.append(measured_consistency(result.images[-1], prepared))
@@ -301,7 +301,7 @@ class ResShiftPipeline(DiffusionPipeline):
                 # 3. Sample and decode, and return to bicubic what contradicts the input
                 rows = checked.rows(chain.bands(member, memory, watch))  # (1, 3, n*factor, w*factor) each
                 if after != 1:
-                    rows = scale_detail(rows, seen, factor, upsampling, after)
+                    rows = scale_detail(rows, seen, factor, upsampling, after, inner_field(seen))
                 if prepared.grey:
                     rows = (band.mean(1, keepdim=True) for band in rows)  # (1, 1, n*factor, w*factor)
                 # 4. Project back onto the input, of 8 bits onto what rounds to it; a smaller result in 5

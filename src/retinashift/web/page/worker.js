@@ -58,7 +58,7 @@ async function start(kind, networkFile, factorFile) {
   factor = await ort.InferenceSession.create(factorFile, { executionProviders: ["wasm"] });
   place = name;
   const probe = { data: new Uint8ClampedArray(4 * PROBE * PROBE), width: PROBE };
-  const one = new ort.Tensor("float32", [1], [1, 1, 1, 1]);
+  const one = new ort.Tensor("float32", new Float32Array(PROBE ** 2).fill(1), [1, 1, PROBE, PROBE]);
   await infer(probe, 0, 0, PROBE, PROBE, one); // the first run prepares the runtime
   const began = performance.now();
   await infer(probe, 0, 0, PROBE, PROBE, one);
@@ -72,6 +72,13 @@ function tensor({ data, width }, left, top, right, bottom) {
     values[(c * h + y) * w + x] = data[4 * ((top + y) * width + left + x) + c] / 255;
   }
   return new ort.Tensor("float32", values, [1, 3, h, w]);
+}
+
+/** A rectangle of a map of one channel, (1, 1, h, w). */
+function cropped({ data, dims }, left, top, right, bottom) {
+  const w = right - left, values = new Float32Array(w * (bottom - top));
+  for (let y = top; y < bottom; y++) values.set(data.subarray(y * dims[3] + left, y * dims[3] + right), (y - top) * w);
+  return new ort.Tensor("float32", values, [1, 1, bottom - top, w]);
 }
 
 /** Result and standard deviation of a rectangle, (1, 3 or 1, scale*h, scale*w) in [0, 1]. */
@@ -88,13 +95,13 @@ function pieces(size, most) {
 
 async function upscale(lr, { scale }) {
   const { width, height } = lr, [pixels, sigma] = [0, 1].map(() => new Uint8ClampedArray(4 * scale ** 2 * width * height).fill(255));
-  const { detail_factor } = await factor.run({ input: tensor(lr, 0, 0, width, height) }); // all pixels decide it
+  const { detail_factor } = await factor.run({ input: tensor(lr, 0, 0, width, height) }); // all pixels decide them
   const tiles = pieces(height, HIGH).flatMap(rows => pieces(width, WIDE).map(columns => [...rows, ...columns]));
   for (const [number, [top, bottom, left, right]] of tiles.entries()) {
     const outer = [Math.max(0, left - MARGIN), Math.max(0, top - MARGIN), Math.min(width, right + MARGIN), Math.min(height, bottom + MARGIN)];
     const expected = secondsPerPixel * (outer[2] - outer[0]) * (outer[3] - outer[1]), seconds = Math.ceil(expected * (tiles.length - number));
     postMessage({ progress: number / tiles.length, text: `tile ${number + 1} of ${tiles.length}, about ${seconds} s` });
-    const [values, deviations] = await infer(lr, ...outer, detail_factor);
+    const [values, deviations] = await infer(lr, ...outer, cropped(detail_factor, ...outer));
     const w = scale * (outer[2] - outer[0]), h = scale * (outer[3] - outer[1]);
     for (let y = scale * top; y < scale * bottom; y++) for (let x = scale * left; x < scale * right; x++) {
       const from = (y - scale * outer[1]) * w + x - scale * outer[0], to = 4 * (y * scale * width + x);
