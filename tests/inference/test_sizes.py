@@ -59,7 +59,7 @@ def test_a_result_has_the_size_that_was_asked_for(settings, size, tiny_pipeline)
         ({"longest_side": 29}, "longest_side is 29 for a picture of 5x7; from 1 to 4"),
         ({"longest_side": 6}, "longest_side is 6 for a picture of 5x7; from 1 to 4"),
         ({"scale": 2, "longest_side": 14}, "omit one"),
-        ({"turns": 4}, "turns is 4; 1 or 8"),
+        ({"turns": 4}, "turns is 4; allowed are 1, 8"),
     ],
 )
 def test_a_size_that_cannot_be_had_is_refused_with_what_to_do(settings, message, tiny_pipeline):

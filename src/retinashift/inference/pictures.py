@@ -29,10 +29,8 @@ class Prepared:
 
 def as_list(image: Picture | Sequence[Picture]) -> list[Picture]:
     """One picture or several as a list. ValueError for what is none."""
-    if isinstance(image, (Image.Image, np.ndarray)) or (isinstance(image, Tensor) and image.ndim == 3):
-        return [image]
-    several = isinstance(image, Sequence) and not isinstance(image, str)
-    pictures: list[Any] = list(image) if several or (isinstance(image, Tensor) and image.ndim) else [image]
+    one = isinstance(image, (Image.Image, np.ndarray, str)) or (isinstance(image, Tensor) and image.ndim < 4)
+    pictures: list[Any] = list(image) if isinstance(image, (Sequence, Tensor)) and not one else [image]
     for picture in pictures:
         if not isinstance(picture, (Image.Image, np.ndarray, Tensor)):
             raise ValueError(
@@ -72,18 +70,16 @@ def prepare(picture: Picture, device: torch.device, dtype: torch.dtype) -> Prepa
 
 
 class Canvas:
-    """The finished image, which rows in about [-1, 1] are written into; clamped to what its form can hold."""
+    """The finished image, which rows in about [-1, 1] are written into; clipped to what its form can hold."""
 
-    def __init__(self, prepared: Prepared, size: Sequence[int], output_type: OutputType):
-        self.prepared, self.output_type, self.row = prepared, output_type, 0
-        height, width = size
-        self.shape = (3, height, width)
+    def __init__(self, prepared: Prepared, size: tuple[int, int], output_type: OutputType):
+        self.output_type, self.row = output_type, 0
         self.levels = 255 if output_type == "pil" else prepared.levels
+        dtype = np.uint16 if self.levels == 65535 else np.uint8 if self.levels else np.float32
         if output_type == "pt":
-            self.image: Any = torch.empty(self.shape)
+            self.image: Any = torch.empty(3, *size)
         else:
-            dtype = {None: np.float32, 255: np.uint8, 65535: np.uint16}[self.levels]
-            self.image = np.empty((height, width) if prepared.grey else (height, width, 3), dtype)
+            self.image = np.empty(size if prepared.grey else (*size, 3), dtype)
 
     @property
     def nbytes(self) -> int:
@@ -99,8 +95,8 @@ class Canvas:
         if self.output_type == "pt":
             self.image[:, here] = band
             return
-        array = band[0].numpy() if self.prepared.grey else band.permute(1, 2, 0).numpy()
-        self.image[here] = array if self.levels is None else np.rint(array * self.levels)
+        array = (band[0] if self.image.ndim == 2 else band.permute(1, 2, 0)).numpy()
+        self.image[here] = np.rint(array * self.levels) if self.levels else array
 
     def finished(self) -> Any:
         return Image.fromarray(self.image) if self.output_type == "pil" else self.image

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -67,18 +68,16 @@ class Sampling:
             whole = isinstance(value, Integral) and not isinstance(value, bool)
             if not (whole and value >= least) and (value is not None or name == "ensemble_size"):
                 raise ValueError(f"{name} is {value!r}; a whole number of at least {least} is needed")
-        if self.mode is not None and self.mode not in get_args(Mode):
-            raise ValueError(f"mode is {self.mode!r}; allowed are {', '.join(get_args(Mode))}")
-        if self.turns not in (1, 8) or isinstance(self.turns, bool):
-            raise ValueError(f"turns is {self.turns!r}; 1 or 8 (all turns and flips) is allowed")
+        for name, allowed in (("mode", get_args(Mode)), ("precision", get_args(Precision)), ("turns", (1, 8))):
+            value = getattr(self, name)
+            if (value not in allowed or isinstance(value, bool)) and (value is not None or name != "mode"):
+                raise ValueError(f"{name} is {value!r}; allowed are {', '.join(map(str, allowed))}")
         if self.scale is not None:
             number = isinstance(self.scale, Real) and not isinstance(self.scale, bool)
             if not (number and 1 <= self.scale < float("inf")):
                 raise ValueError(f"scale is {self.scale!r}; a number from 1 to the checkpoint's factor is needed")
             if self.longest_side is not None:
                 raise ValueError("scale and longest_side are both given; each decides the size: omit one")
-        if self.precision not in get_args(Precision):
-            raise ValueError(f"precision is {self.precision!r}; allowed are {', '.join(get_args(Precision))}")
         if self.output_uncertainty and (self.mode == "realistic" or self.ensemble_size > 1):
             other = "mode realistic" if self.mode == "realistic" else f"ensemble {self.ensemble_size}"
             raise ValueError(f"uncertainty describes the default, faithful result, not {other}; omit one")
@@ -95,22 +94,18 @@ class Sampling:
         >>> Sampling(scale=1.5).size_of(5, 10, 4), Sampling(longest_side=64).size_of(30, 40, 4)
         ((8, 15), (48, 64))
         """
-        longest = max(height, width)
         if self.longest_side is None:
-            scale = factor if self.scale is None else self.scale
-            what = f"scale is {self.scale}"
+            scale, what = Fraction(str(self.scale or factor)), f"scale is {self.scale}"
         else:
-            scale = self.longest_side / longest
+            scale = Fraction(self.longest_side, max(height, width))
             what = f"longest_side is {self.longest_side} for a picture of {width}x{height}"
         if not 1 <= scale <= factor:
             raise ValueError(
                 f"{what}; from 1 to {factor} times the picture is allowed with this checkpoint: for more pixels "
                 "interpolate its result, which adds no detail"
             )
-        if self.longest_side is None:
-            return int(height * scale + 0.5), int(width * scale + 0.5)
-        tall, wide = ((2 * side * self.longest_side + longest) // (2 * longest) for side in (height, width))
-        return max(1, tall), max(1, wide)
+        tall, wide = (max(1, int(side * scale + Fraction(1, 2))) for side in (height, width))
+        return tall, wide
 
     def plan(self, checkpoint: Mapping[str, Any], trained_steps: int) -> Plan:
         """What the settings mean for one checkpoint.
@@ -122,12 +117,12 @@ class Sampling:
         Raises:
             ValueError: steps outside 1..T, or a use that the checkpoint does not have.
         """
-        steps, realistic = self.num_inference_steps, self.mode == "realistic"
+        steps, realistic, gain = self.num_inference_steps, self.mode == "realistic", float(checkpoint["detail_gain"])
         if self.longest_side is None:
             self.size_of(1, 1, int(checkpoint["scale"]))
         if steps is not None and steps > trained_steps:
             raise ValueError(f"num_inference_steps is {steps}; this checkpoint has 1 to {trained_steps}")
-        times, gain = int(checkpoint["back_projections"]), float(checkpoint["detail_gain"])
+        times = int(checkpoint["back_projections"])
         if self.back_projections is not None:
             times = self.back_projections
         elif times and realistic and gain > 1:
@@ -144,9 +139,7 @@ class Sampling:
         if realistic:
             steps = steps or int(checkpoint["detail_steps"]) or trained_steps
             return Plan(steps, times, gain, checkpoint["detail_transition"], curve="sample" if gain != 1 else None)
-        if self.mode == "faithful":
-            steps = steps or 1
-        steps = steps or int(checkpoint["default_steps"])
+        steps = steps or (1 if self.mode == "faithful" else int(checkpoint["default_steps"]))
         if self.output_uncertainty and steps != 1:
             raise ValueError(f"uncertainty describes the one-step result, not {steps} steps; give 1 step, or omit one")
         if steps == 1 and self.ensemble_size > 1:
