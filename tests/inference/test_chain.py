@@ -81,6 +81,17 @@ def test_freed_memory_goes_back_between_bands_only_where_it_is_scarce(tiny_pipel
     assert len(given) >= 61 / chain.FEWEST_ROWS  # thin bands
 
 
+@pytest.mark.parametrize(("share", "scarce"), [(0.24, False), (0.26, True)])
+def test_memory_is_scarce_where_bands_take_more_than_a_quarter_of_it(tiny_pipeline, monkeypatch, share, scarce):
+    given, pipe, width = [], tiny_pipeline(), picture().shape[1]
+    kept, row = chain._bytes_held(width, pipe.denoiser, 1)
+    needed = kept + planned_rows(width, pipe.denoiser, 2**40) * row
+    monkeypatch.setattr(chain, "trim_heap", lambda: given.append(1))
+    monkeypatch.setattr("retinashift.inference.pipeline.spare_memory", lambda device, budget: budget)
+    pipe(picture(), memory=int(needed / share) + 16 * picture().size)  # the result is held beside the bands
+    assert bool(given) == scarce
+
+
 def test_a_limit_that_the_thinnest_bands_exceed_is_named(tiny_pipeline, caplog):
     pipe = tiny_pipeline()
     pipe(picture(), memory=2**40)

@@ -9,9 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from retinashift.evaluation.similarity import psnr_rgb
 from retinashift.imaging.degradation.bicubic import bicubic_pillow
 from retinashift.imaging.files import read_image
 from retinashift.inference import chain
+from retinashift.inference.checkpoints import open_checkpoint
 from retinashift.inference.fidelity import consistency_db, value_limits
 from retinashift.inference.pictures import SampleMean, turn, turn_back
 from retinashift.inference.pipeline import ResShiftPipeline
@@ -118,6 +120,15 @@ def test_a_map_of_a_smaller_result_is_the_root_of_the_reduced_variance():
 def test_a_map_has_the_size_of_its_result(tiny_pipeline, retina):
     result = tiny_pipeline(head=True)(retina[:9, :11], output_uncertainty=True, scale=1.5)
     assert result.sigma[0].shape == result.images[0].shape[:2] == (14, 17)
+
+
+def test_at_the_same_size_the_checkpoint_for_poor_photographs_restores_and_x4_keeps_its_input(retina):
+    noise = np.random.default_rng(0).normal(0, 6, retina[:64, :64].shape)
+    noisy = np.clip(np.rint(retina[:64, :64] + noise), 0, 255).astype(np.uint8)
+    restored = open_checkpoint("x4_restore")(noisy, scale=1).images[0]
+    assert restored.shape == noisy.shape
+    assert psnr_rgb(restored, retina[:64, :64]) > psnr_rgb(noisy, retina[:64, :64]) + 6
+    assert np.array_equal(ResShiftPipeline.from_shipped()(noisy, scale=1).images[0], noisy)
 
 
 def test_turns_average_the_results_of_all_turned_pictures(tiny_pipeline):
