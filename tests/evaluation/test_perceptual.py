@@ -45,11 +45,9 @@ def test_only_the_mask_counts_and_a_shift_hardly_matters(retina, bicubic):
 @pytest.fixture
 def fresh():
     """No network of another test."""
-    for network in (perceptual.st_lpips_network, perceptual.lpips_network):
-        network.cache_clear()
+    perceptual.network.cache_clear()
     yield
-    for network in (perceptual.st_lpips_network, perceptual.lpips_network):
-        network.cache_clear()
+    perceptual.network.cache_clear()
 
 
 @pytest.mark.parametrize(("metric", "package"), [("st-lpips", "stlpips_pytorch"), ("lpips", "torchmetrics")])

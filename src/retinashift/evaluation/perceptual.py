@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import cache
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -13,8 +13,6 @@ from retinashift.evaluation.similarity import check_pair
 
 if TYPE_CHECKING:  # torch is imported where it is used: the help of the command lists the metrics without it
     from torch import Tensor
-
-    from retinashift.models.perceptual import LPIPS, ShiftTolerantLPIPS
 
 ST_LPIPS_SMALLEST, LPIPS_SMALLEST = 32, 31
 """Shortest sides in pixels that the networks take."""
@@ -33,7 +31,7 @@ def st_lpips(sr: np.ndarray, hr: np.ndarray, masks: Sequence[np.ndarray | None] 
     """
     for mask in masks:
         check_pair(sr, hr, mask)
-    distance = st_lpips_network()(*_tensors(sr, hr, "ST-LPIPS", ST_LPIPS_SMALLEST))[0].numpy()  # (H, W)
+    distance = network("st-lpips")(*_tensors(sr, hr, "ST-LPIPS", ST_LPIPS_SMALLEST))[0].numpy()  # (H, W)
     return [float(distance.mean() if mask is None else distance[mask].mean()) for mask in masks]
 
 
@@ -44,23 +42,15 @@ def lpips_alex(sr: np.ndarray, hr: np.ndarray) -> float:
         ValueError: also where the weights of AlexNet are neither in torch's cache nor can be downloaded.
     """
     check_pair(sr, hr, None)
-    return float(lpips_network()(*_tensors(sr, hr, "LPIPS", LPIPS_SMALLEST)))
+    return float(network("lpips")(*_tensors(sr, hr, "LPIPS", LPIPS_SMALLEST)))
 
 
 @cache
-def st_lpips_network() -> ShiftTolerantLPIPS:
-    """The network, loaded once. ValueError where its weights are missing."""
-    from retinashift.models.perceptual import ShiftTolerantLPIPS
+def network(name: Literal["st-lpips", "lpips"]) -> Callable[[Tensor, Tensor], Tensor]:
+    """The network of a metric, loaded once. ValueError where its weights are missing."""
+    from retinashift.models.perceptual import LPIPS, ShiftTolerantLPIPS
 
-    return ShiftTolerantLPIPS.pretrained()
-
-
-@cache
-def lpips_network() -> LPIPS:
-    """The network, loaded once. ValueError where its weights are missing."""
-    from retinashift.models.perceptual import LPIPS
-
-    return LPIPS.pretrained("alex")
+    return ShiftTolerantLPIPS.pretrained() if name == "st-lpips" else LPIPS.pretrained("alex")
 
 
 def _tensors(sr: np.ndarray, hr: np.ndarray, name: str, smallest: int) -> list[Tensor]:
@@ -91,12 +81,12 @@ ST_LPIPS = Metric(
     ),
     _st_lpips,
     note="needs the extra lpips",
-    prepare=st_lpips_network,
+    prepare=partial(network, "st-lpips"),
 )
 
 LPIPS_ALEX = Metric(
     (Score("lpips_alex", "LPIPS", 4, "less", note="LPIPS 0.1, AlexNet, heads of torchmetrics, whole frame"),),
     _lpips,
     note="needs the extra lpips and downloads AlexNet once",
-    prepare=lpips_network,
+    prepare=partial(network, "lpips"),
 )
