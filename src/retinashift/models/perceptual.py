@@ -78,8 +78,8 @@ class Distance(nn.Module):
         super().__init__()
         self.stages = nn.ModuleList(stages)
         self.convolutions = [layer for layer in self.stages.modules() if isinstance(layer, nn.Conv2d)]
-        last = (stage[-2].get_parameter("bias") for stage in stages)  # of each stage's last convolution
-        self.heads = nn.ParameterList(nn.Parameter(torch.ones_like(bias)) for bias in last)
+        last = ([layer for layer in stage if isinstance(layer, nn.Conv2d)][-1] for stage in stages)
+        self.heads = nn.ParameterList(nn.Parameter(torch.ones(layer.out_channels)) for layer in last)
         self.requires_grad_(False)
 
     def maps(self, a: Tensor, b: Tensor) -> Iterator[Tensor]:
