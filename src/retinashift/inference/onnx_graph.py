@@ -131,8 +131,12 @@ def faithful_graph(pipeline: ResShiftPipeline, half: bool = False) -> Any:
     graph = Graph(half)
     lr = Value(graph, "input") * 2.0 - 1.0  # (B, 3, H, W) in [-1, 1]
     y0 = _enlarge(lr, scale)  # (B, 3, H*s, W*s)
-    e0, features = _network(lr, net.folded(len(pipeline.scheduler) - 1))
-    estimate = y0 - e0.shuffled(scale)  # (B, 3, H*s, W*s)
+    read, *blocks, write = net.folded(len(pipeline.scheduler) - 1)  # weight and bias of each convolution
+    h = skip = lr.conv(*read)  # (B, width, H, W)
+    for first, second in zip(blocks[::2], blocks[1::2], strict=True):
+        h = h + h.conv(*first).gelu().conv(*second)
+    features = h + skip
+    estimate = y0 - features.conv(*write).shuffled(scale)  # (B, 3, H*s, W*s); e0 is predicted at x_t = y0
     weight, returned = _bicubic_share(estimate, lr, config.check_threshold * LEVEL, scale)
     x0 = estimate + weight * (y0 - estimate)
     if curve := (config.detail_curves or {}).get("mean"):
@@ -165,16 +169,6 @@ def _model(graph: Graph, outputs: list[str], pipeline: ResShiftPipeline) -> Any:
     })  # fmt: skip
     checker.check_model(model)
     return model
-
-
-def _network(lq: Value, layers: list[tuple[Tensor, Tensor]]) -> tuple[Value, Value]:
-    """The residual e0 = y0 - x0 at x_t = y0, (B, C*s*s, H, W), of `lq`, (B, C, H, W); and what its last layer reads."""
-    read, *blocks, write = layers
-    h = skip = lq.conv(*read)
-    for first, second in zip(blocks[::2], blocks[1::2], strict=True):
-        h = h + h.conv(*first).gelu().conv(*second)
-    features = h + skip
-    return features.conv(*write), features
 
 
 def _log_scale(head: UncertaintyHead, features: Value, lr: Value) -> Value:
@@ -222,10 +216,7 @@ def _ones(x: Value) -> Value:
 
 
 def _bicubic_share(estimate: Value, lr: Value, threshold: float, scale: int) -> tuple[Value, Value]:
-    """`SelfCheck` with the measure "value": where the estimate, reduced, contradicts the input.
-
-    Returns: the share of bicubic, (B, 1, H*s, W*s); 1 where there is any, (B, 1, H, W).
-    """
+    """Where `SelfCheck` ("value") returns to bicubic: its share, (B, 1, H*s, W*s); 1 where any is, (B, 1, H, W)."""
     reduced = _reduce(_reduce(estimate.within(-1.0, 1.0), scale, 1), scale, 0)
     error = (reduced - lr).op("Abs").over("Max", 1)  # (B, 1, H, W)
     near = error.above(threshold).pool(2 * NEAR + 1)

@@ -121,9 +121,6 @@ class JobQueue:
             job = self.jobs.pop(id, None)
         if job is not None:
             job.cancelled, job.facts, job.files = True, {}, {}
-            if job.state == "waiting":
-                job.state = "cancelled"
-                job.ended.set()
 
     def close(self, patience: float = 10.0) -> None:
         """Cancel everything, and wait up to `patience` seconds for the running job."""

@@ -104,9 +104,6 @@ def _chain(pipeline: ResShiftPipeline, pixels: np.ndarray, seed: int, tell: Call
         image = codec.decode(x)[0, :, : bicubic.shape[0], : bicubic.shape[1]].float()
         return ((image / 2 + 0.5).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
 
-    def keep(pipeline: ResShiftPipeline, step: int, timestep: int, tensors: dict[str, torch.Tensor]) -> None:
-        steps.append(tensors)
-
     with torch.inference_mode():
         y0 = torch.from_numpy(bicubic).permute(2, 0, 1)[None].to(pipeline.device, pipeline.denoiser.dtype)
         y0 = codec.encode(pad_to_multiple(y0 / 127.5 - 1, codec.multiple))
@@ -114,7 +111,8 @@ def _chain(pipeline: ResShiftPipeline, pixels: np.ndarray, seed: int, tell: Call
         noise = normal_rows(drawn_with, (0, 0), 0, y0.shape[2], y0.shape[1], y0.shape[3]).to(y0)
         pipeline(
             lr, last, torch.Generator().manual_seed(seed), back_projections=0, progress=tell,
-            callback_on_step_end=keep, callback_on_step_end_tensor_inputs=("latents", "x0"),
+            callback_on_step_end=lambda *told: steps.append(told[-1]),
+            callback_on_step_end_tensor_inputs=("latents", "x0"),
         )  # fmt: skip
         frames = {f"x{last}, the noisy start": picture(scheduler.init_noise(y0, noise=noise))}
         frames["y0, enlarged bicubically"] = bicubic

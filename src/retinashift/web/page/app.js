@@ -21,7 +21,7 @@ async function start() {
   byId("place").textContent = engine.place;
   const { pixels, bytes, count } = engine.limits;
   byId("limits").textContent = `At most ${count} files, ${(bytes / 2 ** 20).toFixed(0)} MiB each, ` +
-    `${(pixels / 1e6).toFixed(1)} million pixels each. ${engine.formats}`;
+    `${pixels.toLocaleString("en")} pixels each. ${engine.formats}`;
   byId("checkpoint").replaceChildren(...engine.checkpoints.map(({ name }) => element("option", { value: name }, name)));
   byId("checkpoint").onchange = followCheckpoint;
   followCheckpoint();

@@ -37,7 +37,8 @@ function open(model) {
 async function load(model) {
   postMessage({ progress: 0, text: "loading the network" });
   const files = await Promise.all([fetched(model.file), fetched(model.factor)]);
-  if (await navigator.gpu?.requestAdapter().catch(() => null)) {
+  const adapter = await navigator.gpu?.requestAdapter().catch(() => null);
+  if (adapter && !adapter.info?.isFallbackAdapter) { // one in software is slower than WebAssembly
     try {
       return await start("webgpu", ...files);
     } catch (error) {
