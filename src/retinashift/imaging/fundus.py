@@ -14,23 +14,22 @@ SURROUND_FACTOR = 1.25
 of 1.6 would leave out the blurred edge of the aperture and score 0.5 dB more."""
 
 
-def field_of_view(rgb: np.ndarray, *, threshold: float | None = None, erode: int = 4) -> np.ndarray:
+def field_of_view(rgb: np.ndarray, *, erode: int = 4) -> np.ndarray:
     """Mask of the retina: luma above a threshold, largest component, holes filled, eroded.
 
-    By default `surround_threshold` takes the threshold from the photograph, because surrounds differ: black in most
-    sets, 7 in DRIVE, up to 40 in STARE, which is brighter than some retinas. In frames without a surround everything
-    but the eroded border is field. The mask of an entirely dark image is True everywhere.
+    The threshold is taken from the photograph, because surrounds differ: black in most sets, 7 in DRIVE, up to 40 in
+    STARE, which is brighter than some retinas. In frames without a surround everything but the eroded border is field.
+    The mask of an entirely dark image is True everywhere.
 
     Args:
         rgb: (H, W, 3) or (H, W), uint8 or uint16.
-        threshold: grey level in 0..255 also for uint16, or None.
         erode: pixels taken off the edge of the field and of the frame, where the aperture is blurred; 0 for none.
 
     Returns:
         (H, W) bool, never empty: a field too small to be eroded is returned as found.
 
     Raises:
-        ValueError: another shape or dtype, a negative `erode`, or a threshold outside 0..255.
+        ValueError: another shape or dtype, or a negative `erode`.
 
     >>> eye = np.zeros((30, 30), np.uint8)
     >>> eye[5:25, 5:25] = 90
@@ -39,11 +38,8 @@ def field_of_view(rgb: np.ndarray, *, threshold: float | None = None, erode: int
     """
     if erode < 0:
         raise ValueError(f"erode is {erode}; 0 or more pixels are needed")
-    if threshold is not None and not 0 <= threshold <= 255:
-        raise ValueError(f"threshold is {threshold}; a grey level from 0 to 255 is needed, for 16 bit too")
     luma = _luma(rgb)  # (H, W) in [0, 255]
-    bright = luma > (surround_threshold(luma) if threshold is None else threshold)
-    components, count = ndimage.label(bright)
+    components, count = ndimage.label(luma > surround_threshold(luma))
     if count == 0:
         return np.ones(luma.shape, bool)
     largest = 1 + np.argmax(np.bincount(components.ravel())[1:])

@@ -39,8 +39,7 @@ def find_images(inputs: Sequence[str | Path]) -> list[tuple[Path, Path]]:
     for given in inputs:
         for path, relative in _expand(given, others):
             found.setdefault(os.path.realpath(path), (path, relative))
-    others = sorted(path for path in others if os.path.realpath(path) not in found)
-    if others:
+    if others := sorted(path for path in others if os.path.realpath(path) not in found):
         more = f" and {len(others) - 1} more" if len(others) > 1 else ""
         logger.warning("%s%s: left out, not among the images that are read", printable(str(others[0])), more)
     if not found:

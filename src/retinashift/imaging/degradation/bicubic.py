@@ -7,7 +7,7 @@ to the bit depth of the photograph.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 from PIL import Image
@@ -17,22 +17,11 @@ Enlargement = Literal["nearest", "bicubic", "lanczos"]
 DEGRADATION = "bicubic-pillow"
 """Name of `bicubic_pillow` in reports and settings."""
 
-_RESAMPLING = {
-    "nearest": Image.Resampling.NEAREST,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
+_RESAMPLING = {name: Image.Resampling[name.upper()] for name in get_args(Enlargement)}
 
 
 def crop_to_multiple(hr: np.ndarray, multiple: int) -> np.ndarray:
-    """Crop right and bottom so that both sides are multiples of `multiple`.
-
-    Args:
-        hr: (H, W) or (H, W, C), any dtype.
-        multiple: whole number, at least 1.
-
-    Returns:
-        A view of `hr`.
+    """A view of (H, W) or (H, W, C), cropped right and bottom so that both sides are multiples of a whole number.
 
     Raises:
         ValueError: `multiple` below 1, or an image smaller than it.
@@ -61,7 +50,7 @@ def bicubic_pillow(hr: np.ndarray, scale: int) -> np.ndarray:
         (H / scale, W / scale) or (H / scale, W / scale, C), dtype of `hr`.
 
     Raises:
-        ValueError: a bad scale or dtype, or a size that is not a multiple of the scale.
+        ValueError: another scale, dtype or size.
 
     >>> bicubic_pillow(np.full((8, 12), 7, np.uint8), 4)
     array([[7, 7, 7],
@@ -103,7 +92,7 @@ def enlarge(lr: np.ndarray, scale: int, method: Enlargement) -> np.ndarray:
         (H * scale, W * scale) or (H * scale, W * scale, C), dtype of `lr`; rounding as in `bicubic_pillow`.
 
     Raises:
-        ValueError: a bad scale, dtype or method.
+        ValueError: another scale, dtype or method.
 
     >>> enlarge(np.array([[1, 2]], np.uint8), 2, "nearest")
     array([[1, 1, 2, 2],

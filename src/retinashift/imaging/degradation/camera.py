@@ -14,15 +14,12 @@ from scipy import ndimage, signal
 
 
 def gaussian_kernel(sigma: float, ratio: float = 1.0, angle: float = 0.0) -> np.ndarray:
-    """Kernel of a lens: a Gaussian, isotropic at `ratio` 1.
+    """Kernel of a lens: a Gaussian, isotropic at `ratio` 1. (K, K) of sum 1.
 
     Args:
         sigma: standard deviation in pixels along the longer axis, above 0.
         ratio: shorter axis over longer, above 0 and at most 1.
         angle: of the longer axis, radians from horizontal.
-
-    Returns:
-        (K, K) float64, K odd, of sum 1.
     """
     along, across = _grid(int(np.ceil(3.5 * sigma)), angle)
     return _normal(np.exp(-0.5 * ((along / sigma) ** 2 + (across / (sigma * ratio)) ** 2)))
@@ -48,15 +45,12 @@ def blur(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
 
 
 def sensor_noise(image: np.ndarray, gain: float, read: float, generator: np.random.Generator) -> np.ndarray:
-    """Add photon and read noise: variance gain * signal + read^2, independent in each pixel.
+    """Add photon and read noise: variance gain * signal + read^2, independent in each pixel. May leave [0, 1].
 
     Args:
         gain: variance of the photon noise of a white pixel; 1 / gain is its number of electrons.
         read: standard deviation of the amplifier's noise, as a share of the range.
         generator: draws the noise.
-
-    Returns:
-        (H, W, 3) float32; may leave [0, 1].
     """
     noisy = generator.poisson(np.clip(image, 0, 1) / gain) * gain if gain > 0 else image
     return (noisy + generator.normal(0, read, image.shape)).astype(np.float32)
@@ -82,13 +76,7 @@ def demosaic_bilinear(seen: np.ndarray) -> np.ndarray:
 
 
 def jpeg(image: np.ndarray, quality: int, subsampling: str) -> np.ndarray:
-    """Compress and decompress a picture as JPEG.
-
-    Args:
-        image: rounded to 8 bit and clipped.
-        quality: 1 to 95.
-        subsampling: of the chroma: "4:4:4", "4:2:2" or "4:2:0".
-    """
+    """Round to 8 bit, compress and decompress as JPEG of quality 1 to 95, with chroma "4:4:4", "4:2:2" or "4:2:0"."""
     buffer = io.BytesIO()
     eight = np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8)
     Image.fromarray(eight).save(buffer, "JPEG", quality=int(quality), subsampling=subsampling)

@@ -16,17 +16,13 @@ HAZE_COLOUR = (0.85, 0.72, 0.55)
 
 
 def uneven_light(image: np.ndarray, strength: float, generator: np.random.Generator) -> np.ndarray:
-    """Brighten or darken a broad Gaussian patch.
+    """Brighten or darken a broad Gaussian patch. May exceed 1.
 
     Args:
         strength: of the patch at its centre, as a share of the light; 0 changes nothing.
         generator: draws its place, its width (0.3 to 0.7 of the picture) and its sign.
-
-    Returns:
-        (H, W, 3), may exceed 1.
     """
-    height, width = image.shape[:2]
-    patch = _patch((height, width), generator, 0.3, 0.7)
+    patch = _patch(image.shape[:2], generator, 0.3, 0.7)
     sign = 1.0 if generator.random() < 0.5 else -1.0
     return (image * (1 + sign * strength * patch[..., None])).astype(np.float32)
 
@@ -37,9 +33,6 @@ def haze(image: np.ndarray, strength: float, generator: np.random.Generator) -> 
     Args:
         strength: share of the light that is scattered, 0 to 1; 0 changes nothing.
         generator: draws the shape of the cloud.
-
-    Returns:
-        (H, W, 3).
     """
     cloud = 0.6 + 0.4 * _patch(image.shape[:2], generator, 0.4, 0.8)  # (H, W)
     transmission = 1 - strength * cloud[..., None]
@@ -49,15 +42,12 @@ def haze(image: np.ndarray, strength: float, generator: np.random.Generator) -> 
 
 
 def spots(image: np.ndarray, count: int, strength: float, generator: np.random.Generator) -> np.ndarray:
-    """Add dust and drops on the lens, out of focus: soft round spots, bright or dark.
+    """Add dust and drops on the lens, out of focus: soft round spots, bright or dark. May leave [0, 1].
 
     Args:
         count: of spots.
         strength: change at the centre of a spot, as a share of the range.
         generator: draws place, radius (0.5 to 4 % of the picture) and sign.
-
-    Returns:
-        (H, W, 3), may leave [0, 1].
     """
     height, width = image.shape[:2]
     y, x = np.mgrid[:height, :width].astype(np.float32)

@@ -52,15 +52,12 @@ class Degradation(Protocol):
         """Its name in `DEGRADATIONS`."""
 
     def __call__(self, hr: np.ndarray, scale: int, generator: np.random.Generator) -> np.ndarray:
-        """The low-resolution input.
+        """The low-resolution input, (H / scale, W / scale, 3) or (H / scale, W / scale), uint8.
 
         Args:
             hr: (H, W, 3) or (H, W), uint8; H and W multiples of `scale`.
             scale: whole number, at least 1.
             generator: every random choice is drawn from it.
-
-        Returns:
-            (H / scale, W / scale, 3) or (H / scale, W / scale), uint8.
 
         Raises:
             ValueError: another shape or dtype, or sides that are no multiples of the scale.
@@ -198,16 +195,9 @@ def degrade_by_seed(hr: np.ndarray, scale: int, degradation: Degradation, seed: 
 
 
 def apply_step(image: np.ndarray, step: Step, strength: float, generator: np.random.Generator) -> np.ndarray:
-    """Apply one step at a given strength, in the units of its range in `Camera`.
+    """Apply one step at a given strength, in the units of its range in `Camera`; "mosaic" has none.
 
-    Args:
-        image: (H, W, 3) float32 in [0, 1].
-        step: its name; "mosaic" has no strength.
-        strength: at least 0.
-        generator: draws place, direction and noise.
-
-    Returns:
-        (H, W, 3) float32 in [0, 1].
+    (H, W, 3) float32 in [0, 1] stays such.
     """
     return np.clip(_STEPS[step](image, strength, generator), 0, 1)
 

@@ -130,49 +130,36 @@ def upright_photograph(
     file_format: str,
     tags: Tags,
     *,
+    xmp: bytes | None = None,
+    icc: bytes | None = None,
     dpi: tuple[float, float] | None = None,
-    left_out: Sequence[str] = (),
+    colour: tuple[tuple[bytes, bytes], ...] = (),
     notes: Sequence[str] = (),
-    **others: Any,
+    left_out: Sequence[str] = (),
 ) -> Photograph:
     """The photograph turned as its EXIF says, its resolution with it.
 
     Args:
         pixels: as stored.
-        file_format: name of the format.
+        file_format: its `format`. The others are its fields, too, except:
         tags: of its EXIF.
+        xmp: whose orientation most viewers do not follow: it is noted, if EXIF has none.
         dpi: from another place of the file, if it has one that goes before EXIF's.
-        left_out: as in `Photograph`, like the rest.
     """
+    if xmp:
+        left_out = ("XMP", *left_out)
+        if (turned := xmp_orientation(xmp)) != 1 and Base.Orientation not in tags:
+            notes = (*notes, f"XMP calls for orientation {turned} and EXIF for none; the picture is not turned")
     orientation, dpi = tags.get(Base.Orientation), dpi or exif_dpi(tags)
     if dpi is None and {tags.get(Base.XResolution, 1), tags.get(Base.YResolution, 1)} != {1}:
         left_out = (*left_out, "a resolution without a unit")
-    exif = dump_exif({tag: value for tag, value in tags.items() if tag not in _STATED_ELSEWHERE})
     if dpi and orientation in (5, 6, 7, 8):
         dpi = dpi[::-1]
     return Photograph(
-        upright(pixels, orientation), file_format, exif=exif, dpi=dpi, left_out=tuple(left_out), notes=tuple(notes),
-        **others,
+        upright(pixels, orientation), file_format, icc or None, dpi=dpi, colour=colour,
+        exif=dump_exif({tag: value for tag, value in tags.items() if tag not in _STATED_ELSEWHERE}),
+        notes=tuple(notes), left_out=tuple(left_out),
     )  # fmt: skip
-
-
-def photograph_with_info(
-    pixels: np.ndarray,
-    file_format: str,
-    info: Mapping[Any, Any],
-    *,
-    notes: Sequence[str] = (),
-    left_out: Sequence[str] = (),
-    dpi: tuple[float, float] | None = None,
-) -> Photograph:
-    """`upright_photograph` with the metadata that Pillow found."""
-    found = [*notes]
-    tags, xmp = load_exif(info.get("exif"), found), info.get("xmp")
-    if xmp:
-        note_xmp_orientation(xmp, tags, found)
-        left_out = ("XMP", *left_out)
-    icc = info.get("icc_profile") or None
-    return upright_photograph(pixels, file_format, tags, dpi=dpi, icc=icc, notes=found, left_out=left_out)
 
 
 def xmp_orientation(xmp: bytes) -> int:
@@ -183,9 +170,3 @@ def xmp_orientation(xmp: bytes) -> int:
     """
     found = re.search(rb"""tiff:Orientation\s*(?:=\s*["']|>)\s*([1-8])\b""", xmp)
     return int(found[1]) if found else 1
-
-
-def note_xmp_orientation(xmp: bytes, tags: Tags, notes: list[str]) -> None:
-    """Add a note if XMP alone says that the picture is turned: most viewers do not follow it there."""
-    if (turned := xmp_orientation(xmp)) != 1 and Base.Orientation not in tags:
-        notes.append(f"XMP calls for orientation {turned} and EXIF for none; the picture is not turned")

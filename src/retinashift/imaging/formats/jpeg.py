@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
-from retinashift.imaging.formats.exif import photograph_with_info
+from retinashift.imaging.formats.exif import load_exif, upright_photograph
 from retinashift.imaging.formats.jpeg_stream import check_whole, frame_bits, lacks_scans
 from retinashift.imaging.photograph import ImageError, Photograph, check_size
 from retinashift.imaging.provenance import is_account
@@ -44,8 +44,10 @@ def decode_jpeg(data: bytes, max_pixels: int, page: int | None = None) -> Photog
     pixels = _pixels(data)
     check_whole(data, pixels, _pixels)
     notes = ["its last scans are missing, or were never made: it is coarser than it could be"] * lacks_scans(data)
-    left_out = [name for name, there in others.items() if there]
-    return photograph_with_info(pixels, "JPEG", info, dpi=_jfif_dpi(info), notes=notes, left_out=left_out)
+    return upright_photograph(
+        pixels, "JPEG", load_exif(info.get("exif"), notes), xmp=info.get("xmp"), icc=info.get("icc_profile"),
+        dpi=_jfif_dpi(info), notes=notes, left_out=[name for name, there in others.items() if there],
+    )  # fmt: skip
 
 
 def encode_jpeg(photograph: Photograph, quality: int = QUALITY) -> bytes:

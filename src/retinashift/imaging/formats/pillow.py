@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -13,7 +14,7 @@ from PIL.BmpImagePlugin import BmpImageFile
 from PIL.ExifTags import Base
 from PIL.WebPImagePlugin import WebPImageFile
 
-from retinashift.imaging.formats.exif import dump_exif, load_exif, photograph_with_info
+from retinashift.imaging.formats.exif import dump_exif, load_exif, upright_photograph
 from retinashift.imaging.photograph import ImageError, Photograph, check_size, fill_range
 
 _ANIMATED = 2  # flag of the extended header of WebP
@@ -46,7 +47,7 @@ def decode_webp(data: bytes, max_pixels: int, page: int | None = None) -> Photog
     check_size(*_webp_size(data), max_pixels)
     with WebPImageFile(io.BytesIO(data)) as picture:
         check_size(*picture.size, max_pixels)
-        return photograph_with_info(np.array(picture), "WebP", picture.info)
+        return _with_metadata(np.array(picture), "WebP", picture.info)
 
 
 def encode_webp(photograph: Photograph) -> bytes:
@@ -109,4 +110,10 @@ def decode_avif(data: bytes, max_pixels: int, page: int | None = None) -> Photog
         configuration = data.find(b"av1C")
         twelve = configuration >= 0 and data[configuration + 6] & 0x20  # Source: AV1-ISOBMFF, 2.3.3
         pixels = fill_range(pixels, 4095 if twelve else 1023)
-    return photograph_with_info(pixels, "AVIF", info)
+    return _with_metadata(pixels, "AVIF", info)
+
+
+def _with_metadata(pixels: np.ndarray, name: str, info: dict[Any, Any]) -> Photograph:
+    notes: list[str] = []
+    tags = load_exif(info.get("exif"), notes)
+    return upright_photograph(pixels, name, tags, xmp=info.get("xmp"), icc=info.get("icc_profile"), notes=notes)

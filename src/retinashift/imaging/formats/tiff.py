@@ -14,14 +14,7 @@ import tifffile
 from PIL import TiffTags
 from PIL.ExifTags import Base
 
-from retinashift.imaging.formats.exif import (
-    Tags,
-    exif_dpi,
-    load_exif,
-    make_directory,
-    note_xmp_orientation,
-    upright_photograph,
-)
+from retinashift.imaging.formats.exif import Tags, exif_dpi, load_exif, make_directory, upright_photograph
 from retinashift.imaging.formats.jpeg_stream import check_whole, frame_claims
 from retinashift.imaging.photograph import ImageError, Photograph, check_size, narrow
 
@@ -37,7 +30,7 @@ _UNSPECIFIED, _PREMULTIPLIED = 0, 1
 _REDUCED = 1  # bit of NewSubfileType: a thumbnail or a level of a pyramid
 MAX_PAGE = 10_000
 """A chain of directories is followed no further."""
-_NOT_KEPT = {700: "XMP", 33723: "IPTC", 34377: "Photoshop's settings"}
+_NOT_KEPT = {33723: "IPTC", 34377: "Photoshop's settings"}
 _PRIVATE_DESCRIPTIONS = (
     (re.compile(r"ImageJ="), "ImageJ"),
     (re.compile(r'\s*\{"shape":'), "tifffile"),
@@ -56,12 +49,8 @@ _MAX_STRIPS_BYTES = 2**32 - 2**26  # leaves room for the directory
 def decode_tiff(data: bytes, max_pixels: int, number: int | None = None) -> Photograph:
     """One page: grey, RGB or palette, 8 or 16 bit or bilevel, strips or tiles, either byte order, BigTIFF too.
 
-    Bilevel becomes 0 and 255. A further channel that the file does not call alpha is left out with a note.
-
-    Args:
-        data: the file.
-        max_pixels: limit of width x height.
-        number: of the page, from 1, reduced copies of a page not counted; None allows a file of one page only.
+    Bilevel becomes 0 and 255. A further channel that the file does not call alpha is left out with a note. Reduced
+    copies of a page are not counted; a file of one page needs no number.
 
     Raises:
         ImageError: above the limit, several pages and none chosen, no such page, truncated, pixels that do not fit the
@@ -85,15 +74,14 @@ def decode_tiff(data: bytes, max_pixels: int, number: int | None = None) -> Phot
             notes.append("a damaged ICC profile is left out")
         exif = load_exif(data, notes, page.offset)
         left_out = [name for tag, name in _NOT_KEPT.items() if tag in page.tags]
-        if 700 in page.tags:
-            note_xmp_orientation(bytes(page.tags[700].value), exif, notes)
+        xmp = bytes(page.tags[700].value) if 700 in page.tags else None
     dpi = exif_dpi(exif)
     text = str(exif.get(Base.ImageDescription, ""))
     if program := next((name for start, name in _PRIVATE_DESCRIPTIONS if start.match(text)), None):
         left_out.append(f"the description in which {program} states sizes")  # they are the small picture's
         del exif[Base.ImageDescription]
         dpi = dpi or _imagej_dpi(text, exif)
-    return upright_photograph(stored, "TIFF", exif, dpi=dpi, icc=icc, notes=notes, left_out=left_out)
+    return upright_photograph(stored, "TIFF", exif, xmp=xmp, dpi=dpi, icc=icc, notes=notes, left_out=left_out)
 
 
 def encode_tiff(photograph: Photograph) -> bytes:
@@ -143,25 +131,15 @@ def _imagej_dpi(description: str, exif: Tags) -> tuple[float, float] | None:
 
 def _choose_page(file: tifffile.TiffFile, number: int | None) -> tifffile.TiffPage:
     """The page of that number; pages that are reduced copies of another do not count."""
-    found = 0
-    for index in range(MAX_PAGE):
-        try:
-            page = file.pages[index]
-        except IndexError:
-            break
-        assert isinstance(page, tifffile.TiffPage)  # frames, which know less, come only from series
-        if index and page.subfiletype & _REDUCED:
-            continue
-        found += 1
-        if number == found:
-            return page
-        if found == 1:
-            first = page
-        elif number is None:
-            raise ImageError("TIFF with several pages; choose one with --page, the first is 1")
-    if number is None and found:
-        return first
-    raise ImageError(f"TIFF without a page {1 if number is None else number}")
+    pages = enumerate(itertools.islice(file.pages, MAX_PAGE))
+    plain = ((index, page) for index, page in pages if isinstance(page, tifffile.TiffPage))  # series have others
+    whole = (page for index, page in plain if not (index and page.subfiletype & _REDUCED))
+    found = list(itertools.islice(whole, 2 if number is None else number))
+    if number is None and len(found) > 1:
+        raise ImageError("TIFF with several pages; choose one with --page, the first is 1")
+    if not found or len(found) < (number or 1) or number == 0:
+        raise ImageError(f"TIFF without a page {1 if number is None else number}")
+    return found[-1]
 
 
 def _check_page(page: tifffile.TiffPage, file_bytes: int, max_pixels: int) -> None:
