@@ -148,11 +148,11 @@ def cpu_seconds() -> float:
     return spent.user + spent.system + spent.children_user + spent.children_system
 
 
-def run(kind: str, count: int, seed: int = 0) -> tuple[str, list[str]]:
+def run(kind: str, count: int, seed: int = 0, start: int = 0) -> tuple[str, list[str]]:
     """A line about a format, and its findings."""
     findings, read, refused, slowest, peak = [], 0, 0, 0.0, 0
-    for first in range(0, count, BATCH):
-        arguments = [kind, str(seed), str(first), str(min(BATCH, count - first))]
+    for first in range(start, start + count, BATCH):
+        arguments = [kind, str(seed), str(first), str(min(BATCH, start + count - first))]
         try:
             done = subprocess.run(
                 [sys.executable, __file__, "--work", *arguments], capture_output=True, text=True, timeout=HANG
@@ -180,11 +180,12 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=2000, help="files of each format")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--first", type=int, default=0, help="number of the first file, to run the count in parts")
     parser.add_argument("--formats", nargs="+", choices=FORMATS, default=FORMATS)
     options = parser.parse_args()
     found = []
     for kind in options.formats:
-        text, findings = run(kind, options.count, options.seed)
+        text, findings = run(kind, options.count, options.seed, options.first)
         print(text, *findings, sep="\n  ", flush=True)
         found += findings
     sys.exit(bool(found))
