@@ -9,7 +9,7 @@ CALM := OMP_WAIT_POLICY=PASSIVE HF_HUB_OFFLINE=1
 TWO := --numprocesses=2 --dist=worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-cluster test-lowest lint format bench fuzz docs web clean
+.PHONY: help demo test test-cluster test-lowest lint format bench fuzz published docs web clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 14
@@ -47,6 +47,9 @@ bench: $(VENV)/.installed  ## CPU seconds and memory of upscaling, beside Pillow
 
 fuzz: $(VENV)/.installed-dev  ## 2,000 mutated files of every format, read and written again
 	nice -n 15 $(BIN)/python benchmarks/fuzz.py --count 2000
+
+published: $(VENV)/.installed-dev  ## Test images that Pillow, pydicom and tifffile publish, through upscale in one command
+	$(CALM) OMP_NUM_THREADS=1 $(BIN)/python benchmarks/published.py
 
 CHECKPOINT ?= x4
 accept: $(VENV)/.installed  ## Whether CHECKPOINT (default x4) passes the acceptance thresholds

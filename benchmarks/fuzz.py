@@ -30,7 +30,7 @@ from fuzz_structure import mutate  # beside this file
 
 FORMATS = (
     "png", "jpg", "tif", "webp", "ppm", "ppm-gz", "dcm", "dcm-j2k", "dcm-jls", "dcm-jpg", "dcm-zip", "tif-lzw",
-    "tif-zip", "tif-jpeg", "bmp", "jp2", "jxl", "avif",
+    "tif-zip", "tif-jpeg", "bmp", "jp2", "jxl", "avif", "heic",
 )  # fmt: skip
 ADDRESSES, RESIDENT = 4 * 2**30, 2**30
 """Bytes of address space, within which Python and the codecs are loaded, and of memory that a batch may take."""
@@ -51,6 +51,8 @@ def sample(kind: str) -> bytes:
         return dicom(pixels, kind, imagecodecs)
     if kind == "jxl":
         return bytes(imagecodecs.jpegxl_encode(pixels, lossless=True))
+    if kind == "heic":  # which nothing here encodes
+        return (Path(__file__).resolve().parents[1] / "tests/imaging/formats/retina.heic").read_bytes()
     exif = Image.Exif()
     exif[271], exif[274] = "Camera", 6
     buffer = io.BytesIO()

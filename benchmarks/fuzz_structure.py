@@ -259,7 +259,7 @@ def _inflate(packed: bytes) -> bytes:
 
 
 _STRUCTURES: dict[str, Callable[[bytes, Random], bytes]] = {
-    "png": png, "jpg": markers, "webp": riff, "bmp": bmp, "jp2": boxes, "jxl": jpegxl, "avif": boxes,
+    "png": png, "jpg": markers, "webp": riff, "bmp": bmp, "jp2": boxes, "jxl": jpegxl, "avif": boxes, "heic": boxes,
     **dict.fromkeys(("ppm", "ppm-gz"), ppm),
     **dict.fromkeys(("dcm", "dcm-j2k", "dcm-jls", "dcm-jpg", "dcm-zip"), dicom),
     **dict.fromkeys(("tif", "tif-lzw", "tif-zip", "tif-jpeg"), tiff),

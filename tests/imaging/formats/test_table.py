@@ -1,10 +1,13 @@
 """The table of formats: everything follows from an entry, and one entry adds a format."""
 
 import io
+import sys
+from pathlib import Path
 
 import imagecodecs
 import numpy as np
 import pytest
+import skimage.data
 from PIL import Image
 
 from retinashift.imaging.files import (
@@ -59,7 +62,7 @@ def test_a_format_takes_one_file_and_one_entry(tmp_path, retina, monkeypatch):
 def test_what_is_found_and_written_follows_from_the_table():
     assert {suffix for known in FORMATS.values() for suffix in known.suffixes} <= set(READ_SUFFIXES)
     assert set(READ_SUFFIXES) - set(WRITE_SUFFIXES) == {
-        ".bmp", ".jp2", ".j2k", ".avif", ".jxl", ".ppm.gz", ".pgm.gz",
+        ".bmp", ".jp2", ".j2k", ".avif", ".heic", ".heif", ".jxl", ".ppm.gz", ".pgm.gz",
     }  # fmt: skip
 
 
@@ -126,7 +129,7 @@ def test_ten_bits_fill_the_range(retina):
     ("data", "reason"),
     [
         (b"GIF89a", "GIF is not read"),
-        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC or another HEIF"),
+        (b"\0\0\0\x18ftypisom\0\0\0\0isommp42", "a video or another ISO media file is not read"),
         (b"\x08\0\x05\0CS", "DICOM without its file header"),
         (b"hello", "not an image file"),
     ],
@@ -134,3 +137,20 @@ def test_ten_bits_fill_the_range(retina):
 def test_what_is_refused_is_told_what_it_is(data, reason):
     with pytest.raises(ImageError, match=f"^eye: .*{reason}"):
         decode_image(data, "eye")
+
+
+def test_heic_is_read_upright_and_bounded_and_needs_an_extra(monkeypatch):
+    data = (Path(__file__).parent / "retina.heic").read_bytes()  # a crop of scikit-image's retina, on its side
+    small = Image.fromarray(skimage.data.retina()).resize((64, 64)).crop((0, 8, 64, 56))
+    photograph = decode_image(data, "a")
+    assert photograph.format == "HEIC"
+    assert np.abs(photograph.pixels.astype(int) - np.rot90(small, -1)).mean() < 8
+    assert b"Camera" in photograph.exif
+    with pytest.raises(ImageError, match="48x64 pixels are above the limit"):
+        decode_image(data, "a", 1000)
+    for length in range(40, len(data), 97):
+        with pytest.raises(ImageError):
+            decode_image(data[:length], "a")
+    monkeypatch.setitem(sys.modules, "pi_heif", None)
+    with pytest.raises(ImageError, match=r"^a: HEIC needs pi-heif: pip install 'retinashift\[heic\]'"):
+        decode_image(data, "a")

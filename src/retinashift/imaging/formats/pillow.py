@@ -1,4 +1,4 @@
-"""BMP, WebP and AVIF: headers and metadata through Pillow, pixels through it where it keeps their depth."""
+"""BMP, WebP, AVIF and HEIC: headers and metadata through Pillow or pi-heif, pixels where their depth is kept."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from retinashift.imaging.formats.exif import dump_exif, load_exif, upright_photo
 from retinashift.imaging.photograph import ImageError, Photograph, check_size, fill_range
 
 _ANIMATED = 2  # flag of the extended header of WebP
-_AVIF_BRANDS = (b"avif", b"avis")
+AVIF, HEIC = (b"avif", b"avis"), (b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1")
+"""Brands of files in the container of ISO/IEC 14496-12."""
 
 # The plugins are opened themselves and not by Image.open, whose own limit of pixels cannot be raised for one file.
 
@@ -84,12 +85,12 @@ def _webp_size(data: bytes) -> tuple[int, int]:
     raise ImageError("WebP without a valid header")
 
 
-def is_avif(head: bytes) -> bool:
-    """Whether a file names AVIF among its brands. Source: ISO/IEC 14496-12, 4.3."""
+def has_brand(head: bytes, brands: tuple[bytes, ...]) -> bool:
+    """Whether a file names one of these brands. Source: ISO/IEC 14496-12, 4.3."""
     if head[4:8] != b"ftyp" or len(head) < 16:
         return False
     (length,) = struct.unpack_from(">I", head)
-    return any(head[start : start + 4] in _AVIF_BRANDS for start in (8, *range(16, min(length, len(head)), 4)))
+    return any(head[start : start + 4] in brands for start in (8, *range(16, min(length, len(head)), 4)))
 
 
 def decode_avif(data: bytes, max_pixels: int, page: int | None = None) -> Photograph:
@@ -113,7 +114,28 @@ def decode_avif(data: bytes, max_pixels: int, page: int | None = None) -> Photog
     return _with_metadata(pixels, "AVIF", info)
 
 
-def _with_metadata(pixels: np.ndarray, name: str, info: dict[Any, Any]) -> Photograph:
+def decode_heic(data: bytes, max_pixels: int, page: int | None = None) -> Photograph:
+    """Grey or RGB, with or without alpha; 8 bit, or 16 bit for more. Rotations in the container are applied.
+
+    Raises:
+        ImageError: pi-heif missing, above the limit, or several pictures; its own errors for damaged files.
+    """
+    try:
+        from pi_heif import open_heif
+    except ImportError:
+        raise ImageError("HEIC needs pi-heif: pip install 'retinashift[heic]', or convert it to PNG") from None
+    file = open_heif(io.BytesIO(data), convert_hdr_to_8bit=False, hdr_to_16bit=False)  # the header
+    if len(file) > 1:
+        raise ImageError(f"HEIC with {len(file)} pictures; save the picture you want as a file of its own")
+    check_size(*file.size, max_pixels)
+    pixels = np.ascontiguousarray(np.asarray(file))
+    return _with_metadata(fill_range(pixels, 2 ** file.info["bit_depth"] - 1), "HEIC", file.info, turned=True)
+
+
+def _with_metadata(pixels: np.ndarray, name: str, info: dict[Any, Any], turned: bool = False) -> Photograph:
+    """The upright photograph; one that the decoder has `turned` needs no more of it."""
     notes: list[str] = []
     tags = load_exif(info.get("exif"), notes)
+    if turned:
+        tags[Base.Orientation] = 1
     return upright_photograph(pixels, name, tags, xmp=info.get("xmp"), icc=info.get("icc_profile"), notes=notes)

@@ -14,7 +14,16 @@ from retinashift.imaging.dicom.structure import is_dicom
 from retinashift.imaging.formats.jpeg import decode_jpeg, encode_jpeg
 from retinashift.imaging.formats.jpeg2000 import decode_jpeg2000
 from retinashift.imaging.formats.jpegxl import decode_jpegxl
-from retinashift.imaging.formats.pillow import decode_avif, decode_bmp, decode_webp, encode_webp, is_avif
+from retinashift.imaging.formats.pillow import (
+    AVIF,
+    HEIC,
+    decode_avif,
+    decode_bmp,
+    decode_heic,
+    decode_webp,
+    encode_webp,
+    has_brand,
+)
 from retinashift.imaging.formats.png import SIGNATURE, decode_png, encode_png
 from retinashift.imaging.formats.ppm import decode_ppm, encode_ppm
 from retinashift.imaging.formats.tiff import decode_tiff, encode_tiff
@@ -95,16 +104,18 @@ _ALL = (
     Format("PGM", (".pgm",), lambda head: False, decode_ppm, encode_ppm, colour=False, alpha=False),
     Format("BMP", (".bmp",), _starts(b"BM"), decode_bmp),
     Format("JPEG 2000", (".jp2", ".j2k"), _starts(b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"), decode_jpeg2000),
-    Format("AVIF", (".avif",), is_avif, decode_avif),
+    Format("AVIF", (".avif",), lambda head: has_brand(head, AVIF), decode_avif),
+    Format("HEIC", (".heic", ".heif"), lambda head: has_brand(head, HEIC), decode_heic),
     Format("JPEG XL", (".jxl",), _starts(b"\xff\x0a", b"\0\0\0\x0cJXL "), decode_jpegxl),
 )  # fmt: skip
 FORMATS: dict[str, Format] = {known.name: known for known in _ALL}
 """Every format that is read, by name. The first whose `matches` is true reads a file."""
 
 _REFUSED = (
-    (0, b"GIF8", "GIF"), (4, b"ftyp", "HEIC or another HEIF file"), (0, b"%PDF", "PDF"), (0, b"%!PS", "PostScript"),
-    (0, b"\xc5\xd0\xd3\xc6", "PostScript"), (0, b"<svg", "SVG"), (0, b"<?xml", "XML or SVG"), (0, b"PK\x03\x04", "zip"),
-    (0, b"\x08\0\x05\0", "DICOM without its file header"), (0, b"\x08\0\x08\0", "DICOM without its file header"),
+    (0, b"GIF8", "GIF"), (4, b"ftyp", "a video or another ISO media file"), (0, b"%PDF", "PDF"),
+    (0, b"%!PS", "PostScript"), (0, b"\xc5\xd0\xd3\xc6", "PostScript"), (0, b"<svg", "SVG"),
+    (0, b"<?xml", "XML or SVG"), (0, b"PK\x03\x04", "zip"), (0, b"\x08\0\x05\0", "DICOM without its file header"),
+    (0, b"\x08\0\x08\0", "DICOM without its file header"),
 )  # fmt: skip
 
 
