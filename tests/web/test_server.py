@@ -183,8 +183,9 @@ def test_no_upload_is_on_disk_while_the_page_runs_or_after_it_ended(tmp_path, by
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-def test_a_password_is_asked_for_where_one_is_set(tmp_path):
-    running = start_page(tmp_path, "--auth", "eye:secret")
+def test_a_password_is_asked_for_where_one_is_set_and_proxies_in_the_environment_stop_nothing(tmp_path):
+    proxies = dict.fromkeys(("ALL_PROXY", "all_proxy", "HTTP_PROXY", "http_proxy", "https_proxy"), "socks5://127.0.0.1:9")
+    running = start_page(tmp_path, "--auth", "eye:secret", **proxies)
     try:
         assert ask(running, "GET", "/")[0] == 401
         assert ask(running, "GET", "/", Authorization="Basic ZXllOnNlY3JldA==")[0] == 200

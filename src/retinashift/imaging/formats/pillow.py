@@ -127,7 +127,8 @@ def decode_heic(data: bytes, max_pixels: int, page: int | None = None) -> Photog
     file = open_heif(io.BytesIO(data), convert_hdr_to_8bit=False, hdr_to_16bit=False)  # the header
     if len(file) > 1:
         raise ImageError(f"HEIC with {len(file)} pictures; save the picture you want as a file of its own")
-    check_size(*file.size, max_pixels)
+    width, height = file.size
+    check_size(width, height, max_pixels)
     pixels = np.ascontiguousarray(np.asarray(file))
     return _with_metadata(fill_range(pixels, 2 ** file.info["bit_depth"] - 1), "HEIC", file.info, turned=True)
 
