@@ -162,3 +162,17 @@ def test_photographs_of_the_test_sets_come_back_at_60_db_or_more(shared):
 def test_the_noisiest_photographs_of_stare_enlarged_as_they_are_come_back_at_60_db_or_more(shared, name):
     photograph = read_image(shared / "data" / "stare" / f"{name}.ppm").pixels[:304, 200:504]  # surround and eye
     assert ResShiftPipeline.from_shipped()(photograph).consistency[0] >= 60
+
+
+@pytest.mark.parametrize("colour", [(0, 0, 0), (20, 10, 5), (150, 60, 30), (200, 90, 60), (128, 128, 128)])
+def test_a_constant_picture_stays_constant(colour):
+    """In a sample the noise at the very edge of the picture leaves up to three levels."""
+    x4 = ResShiftPipeline.from_shipped("x4")
+    flat = np.full((24, 20, 3), colour, np.uint8)
+    estimate, sample = (
+        x4(flat, mode=mode, precision="fp32", generator=torch.Generator().manual_seed(0)).images[0].astype(int) - colour
+        for mode in ("faithful", "realistic")
+    )
+    assert np.abs(estimate).max() <= 1
+    assert np.abs(sample[16:-16, 16:-16]).max() <= 2
+    assert np.abs(sample[16:-16, 16:-16].mean((0, 1))).max() < 0.1
