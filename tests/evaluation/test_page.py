@@ -13,7 +13,7 @@ from PIL import Image
 
 from retinashift.evaluation.benchmark import Method, baseline, evaluate
 from retinashift.evaluation.gallery import AGREED, CROP, MISSED, Gallery, error_colours
-from retinashift.evaluation.page import Axis, render_html, save_html, strips_of
+from retinashift.evaluation.page import Axis, render_html, strips_of
 from retinashift.evaluation.report import Report, Row
 from retinashift.evaluation.similarity import FIDELITY
 from retinashift.imaging.degradation.bicubic import bicubic_pillow, enlarge
@@ -120,9 +120,3 @@ def test_no_error_is_black_and_a_large_one_pale():
     black, pale = error_colours(np.array([[0.0, 24.0]]))[0]
     assert black.max() < 16
     assert pale.min() > 180
-
-
-def test_the_file_is_written_whole(made, tmp_path):
-    save_html(*made, tmp_path / "page.html", "t")
-    assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
-    assert (tmp_path / "page.html").read_text("utf-8").endswith("</html>")

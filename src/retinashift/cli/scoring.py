@@ -67,7 +67,8 @@ def evaluate(
     from rich.console import Console
 
     from retinashift.cli import evaluation as work
-    from retinashift.evaluation.page import save_html
+    from retinashift.evaluation.page import render_html
+    from retinashift.imaging.files import replace_file
 
     check_outputs(json_path, csv_path, html_path, overwrite=overwrite)
     test_set = work.TestSet(
@@ -91,7 +92,8 @@ def evaluate(
         if csv_path is not None:
             report.save_csv(csv_path)
         if html_path is not None:
-            save_html(report, gallery, html_path, f"Super-resolution of {Path(data).absolute().name}")
+            page = render_html(report, gallery, f"Super-resolution of {Path(data).absolute().name}")
+            replace_file(html_path, page.encode())
         console = Console(width=None if sys.stdout.isatty() else 140)  # a file has no edge to wrap at
         differences = work.difference_table(report) if len(names) > 1 else [[]]
         for table in (report.table("fidelity"), report.table("detail"), differences):

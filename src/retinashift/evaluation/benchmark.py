@@ -73,10 +73,8 @@ def evaluate(
         metrics: names in `METRICS`, measured beside PSNR, SSIM and consistency; None takes the default ones.
         degradation: how the inputs are made; random ones are drawn with the seed (0, number of the photograph).
         observed: what experts marked on the photograph of a name; vessels in its uncropped size.
-        on_progress: called after each photograph with the number done.
         on_result: called with each result; for a stochastic method the result of the first seed.
-        on_failure: called with name and error of a photograph that cannot be scored; it is then left out for all
-            methods. None raises the error.
+        on_progress, on_failure: as in `work_through`; a photograph that fails is left out for all methods.
 
     Raises:
         ValueError: no photograph, method or seed; a name twice; an unknown metric, or one whose extra is missing; or,
@@ -98,13 +96,13 @@ def evaluate(
         subject = _subject(image, pixels, scale, observed(image), degradation, number)
         return [_scored(method, subject, seeds, chosen) for method in methods]
 
-    def note_failure(image: str, error: Exception) -> None:
+    def leave_out(image: str, error: Exception) -> None:
         if on_failure is None:
             raise error
         failed.append(image)
         on_failure(image, error)
 
-    for scored in work_through(photographs, work, on_progress, note_failure):
+    for scored in work_through(photographs, work, on_progress, leave_out):
         for row, result in scored:
             rows.append(row)
             if on_result is not None:

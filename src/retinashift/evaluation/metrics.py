@@ -51,22 +51,14 @@ def chosen_metrics(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def scores_of(metrics: Iterable[str], table: Literal["fidelity", "detail"] | None = None) -> list[Score]:
-    """The scores of a report with these metrics, in the order of its columns.
-
-    Args:
-        metrics: names in `METRICS`.
-        table: "fidelity", what is always measured, or "detail", the rest; None is both.
-    """
+    """The scores of a report with these metrics, in the order of its columns: always measured, the rest, or both."""
     fidelity = [*FIDELITY.scores, *COST]
     detail = [score for name in metrics for score in METRICS[name].scores]
     return {"fidelity": fidelity, "detail": detail, None: fidelity + detail}[table]
 
 
 def measure(result: Result, metrics: Sequence[str]) -> Result:
-    """The result with its scores; those of its cost stay as they are.
-
-    Args:
-        metrics: names in `METRICS`, measured beside PSNR, SSIM and consistency.
+    """The result with the scores of these metrics, of `FIDELITY`, and those it had.
 
     Raises:
         ValueError: another shape or dtype than the photograph's, or a photograph below 11x11.

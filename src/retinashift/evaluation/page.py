@@ -11,7 +11,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from pathlib import Path
 
 import numpy as np
 from jinja2 import Environment, StrictUndefined
@@ -23,7 +22,6 @@ from retinashift.evaluation.metrics import COST
 from retinashift.evaluation.report import Interval, Report
 from retinashift.evaluation.scores import Score
 from retinashift.evaluation.spectrum import BANDS
-from retinashift.imaging.files import replace_file
 
 COLOURS = ("#8a8f98", "#5f6b7a", "#3b4754", "#c2410c", "#0f766e", "#6d28d9", "#b45309", "#be185d", "#1d4ed8", "#4d7c0f")
 HIGHEST_POWER = 1.6
@@ -65,20 +63,14 @@ class Strips:
     axis: Axis
 
 
-def save_html(report: Report, gallery: Gallery, path: str | Path, title: str) -> None:
-    """Write the page, whole or not at all; one that exists is replaced.
+def render_html(report: Report, gallery: Gallery, title: str) -> str:
+    """The page as text; whatever is a name is escaped.
 
     Args:
         report: of `evaluate`.
         gallery: whose `add` was given to `evaluate`.
-        path: of the page.
-        title: its heading, such as the name of the test set.
+        title: heading of the page, such as the name of the test set.
     """
-    replace_file(Path(path), render_html(report, gallery, title).encode())
-
-
-def render_html(report: Report, gallery: Gallery, title: str) -> str:
-    """The page as text. Whatever is a name is escaped."""
     page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
     page.filters["png"] = _png
     page.tests["uncertain"] = lambda score: score not in COST
