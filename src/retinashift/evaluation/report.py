@@ -203,15 +203,14 @@ class Report:
         def found(report: Report) -> dict[str, Any]:
             return {"intervals": _plain(report.intervals()), "differences": _plain(report.differences())}
 
+        groups = self.subgroups().items()
         return {
             "protocol": self.protocol(),
-            "means": {name: self._finite(scores) for name, scores in self.means().items()},
+            "means": _plain(self.means()),
             **found(self),
-            "subgroups": {
-                name: {"photographs": len(group.images), **found(group)} for name, group in self.subgroups().items()
-            },
+            "subgroups": {name: {"photographs": len(group.images), **found(group)} for name, group in groups},
             "rows": [
-                {"image": row.image, "method": row.method, "seeds": list(row.seeds)} | self._finite(row.scores)
+                {"image": row.image, "method": row.method, "seeds": list(row.seeds)} | _plain(row.scores)
                 for row in self.rows
             ],
         }
@@ -243,19 +242,20 @@ class Report:
         found = {score.name: weighted(score, rows, counts) for score in self.scores()}
         return {name: bootstrap_mean(values, weights) for name, (values, weights) in found.items() if sum(weights)}
 
-    def _finite(self, scores: Scores) -> dict[str, float | str | None]:
-        values = {score.name: scores.get(score.name) for score in scores_of(self.metrics)}
-        return {name: "inf" if value is not None and math.isinf(value) else value for name, value in values.items()}
-
 
 def _less(a: Scores, b: Scores) -> Scores:
     """The differences of the scores that both have."""
     return {name: x - y for name, x in a.items() if x is not None and (y := b.get(name)) is not None}
 
 
-def _plain(intervals: dict[str, dict[str, Interval]]) -> dict[str, dict[str, list[float]]]:
-    """[mean, low, high] by method and score; what is not finite is left out."""
-    return {
-        method: {name: [i.mean, i.low, i.high] for name, i in scores.items() if math.isfinite(i.mean)}
-        for method, scores in intervals.items()
-    }
+def _plain(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Intervals as [mean, low, high], finite ones alone, and infinite scores as "inf", at any depth."""
+    plain: dict[str, Any] = {}
+    for name, value in found.items():
+        if isinstance(value, Mapping):
+            plain[name] = _plain(value)
+        elif not isinstance(value, Interval):
+            plain[name] = "inf" if value == math.inf else value
+        elif math.isfinite(value.mean):
+            plain[name] = [value.mean, value.low, value.high]
+    return plain
