@@ -49,8 +49,15 @@ class Display:
         """A line that stays, above the bar."""
         self.console.print(text, markup=False)
 
-    def at(self, share: float, text: str, left: float | None = None) -> None:
-        """The share of the work that is done, what is worked on, and the seconds left, None to estimate them."""
+    def at(self, share: float, text: str, left: float | None = None, always: bool = False) -> None:
+        """Show how far it is.
+
+        Args:
+            share: of the work that is done.
+            text: what is worked on.
+            left: seconds; None estimates them.
+            always: write the line however short ago the last one was.
+        """
         now = self.clock()
         if left is None and share:
             left = (now - self.began) * (1 - share) / share

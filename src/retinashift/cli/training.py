@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer import Argument, Option
 
-from retinashift.cli.display import Display, spoken
+from retinashift.cli.display import Display
 from retinashift.cli.options import Checkpoint, Json, Quiet
 from retinashift.cli.startup import quiet_diffusers
 
@@ -80,15 +80,18 @@ def reporter(display: Display, as_json: bool) -> Callable[[str, dict[str, Any]],
             display.say(_header(values))
         elif event == "step":
             left, text = values["seconds_left"], f"step {values['step']}  {loss}".rstrip()
-            display.at(values["seconds"] / max(1e-9, values["seconds"] + left), text, left)
-            if display.bar.disable and values["step"] == values["first"] + 1:
-                display.say(f"{text}, about {spoken(left)} left")
+            share, first = (
+                values["seconds"] / max(1e-9, values["seconds"] + left),
+                values["step"] == values["first"] + 1,
+            )
+            display.at(share, text, left, always=first)
         elif event == "train":
             loss = f"loss {values['loss']:.4f}  rate {values['learning_rate']:.1e}"
         elif event == "validation":
-            over = f", over the start {values['gain_over_start']:+.2f}" if values.get("gain_over_start") else ""
-            gain = f"over bicubic {values['gain']:+.2f}{over}"
-            display.say(f"step {values['step']}: {values['psnr']:.2f} dB (fov), {gain}")
+            gain = round(values.get("gain_over_start", 0.0), 2) + 0  # no minus before 0.00
+            over = f", over the start {gain:+.2f}" if values["step"] and "gain_over_start" in values else ""
+            scores = f"{values['psnr']:.2f} dB (fov), over bicubic {values['gain']:+.2f}{over}"
+            display.say(f"step {values['step']}: {scores}")
         elif event == "end":
             display.say(_outcome(values))
 

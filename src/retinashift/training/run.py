@@ -153,13 +153,13 @@ class Trainer:
                 step += 1
                 seconds = time.monotonic() - started
                 self.position = replace(self.position, step=step, seconds=seconds)
-                progress = self._progress(step, seconds)  # asked once a step: by the clock it may end at any moment
-                ending = progress >= 1
+                before, progress = progress, self._progress(step, seconds)  # once a step: the clock may end it any time
+                ending, minutes = progress >= 1, config.run.minutes
                 left = seconds * (1 - progress) / max(progress, 1e-9)
                 self.report("step", {"step": step, "first": first.step, "seconds": seconds, "seconds_left": left})
                 logging = step % config.run.log_every == 0 or step == config.run.steps
                 validating = step % config.run.validate_every == 0 or ending
-                saving = step % config.run.save_every == 0 or ending
+                saving = step % config.run.save_every == 0 or ending or int(progress * minutes) > int(before * minutes)
                 if logging or validating or saving:
                     loss = self._checked(losses, weights=validating or saving)
                 if logging:

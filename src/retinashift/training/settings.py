@@ -230,7 +230,8 @@ class RunSettings(Section):
     out: str = "runs/default"
     steps: Steps = 10000
     minutes: NotNegative = 0.0
-    """If positive, the schedule also ends by the clock, whichever comes first; a resumed run is then not bit-exact."""
+    """If positive, the schedule also ends by the clock, whichever comes first, and every minute of it is saved; a
+    resumed run is then not bit-exact."""
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0
     precision: Precision = "auto"
     """"auto" is bf16 where the device has arithmetic for it, else fp32; the log says which."""
