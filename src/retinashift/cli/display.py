@@ -63,11 +63,8 @@ class Display:
             left = (now - self.began) * (1 - share) / share
         text = one_line(text) + (f", about {spoken(left)} left" if left and share < 1 else "")
         self.bar.update(self.task, completed=share, description=text)
-        if (
-            self.bar.disable
-            and share < 1
-            and now - self.said >= max(self.LINE_EVERY, self.OF_TIME * (now - self.began))
-        ):
+        pause = max(self.LINE_EVERY, self.OF_TIME * (now - self.began))
+        if self.bar.disable and share < 1 and (always or now - self.said >= pause):
             self.said = now
             self.say(text)
 
