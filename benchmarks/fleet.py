@@ -25,7 +25,7 @@ import psutil
 
 from retinashift.batch import places
 from retinashift.batch.fleet import Fleet, upscale_fleet
-from retinashift.batch.jobs import BatchOptions, Shard, plan_jobs
+from retinashift.batch.jobs import BatchOptions, in_shard, plan_jobs
 from retinashift.batch.places import Remote
 from retinashift.batch.record import Outcome, left_to_do, merge_logs
 from retinashift.imaging.provenance import Provenance
@@ -82,8 +82,8 @@ def simulate(count: int) -> None:
         jobs = plan_jobs(["s3://in/study"], "s3://out/study", BatchOptions(resume=True))
         assert len(jobs) == count
         told(f"list and plan, {store.requests} req.")
-        shard = Shard(3, 16)
-        held = sum(shard.holds(job.source.below) for job in jobs if isinstance(job.source, Remote))
+        shard = (3, 16)
+        held = sum(in_shard(job.source.below, shard) for job in jobs if isinstance(job.source, Remote))
         told(f"shard 3/16: {held:,}")
         with log.open("wb") as file:
             for number, job in enumerate(jobs):
@@ -115,7 +115,7 @@ def rate_of(results: list[Path]) -> float:
 def rate(folder: Path, checkpoint: str) -> None:
     """Photographs a second of two local processes of one thread, and of two workers."""
     with tempfile.TemporaryDirectory() as out:
-        runs, shards = [], [plan_jobs([folder], f"{out}/local", shard=Shard(number, 2)) for number in (1, 2)]
+        runs, shards = [], [plan_jobs([folder], f"{out}/local", shard=(number, 2)) for number in (1, 2)]
         for number in (1, 2):
             command = [sys.executable, "-m", "retinashift", "upscale", str(folder), "-o", f"{out}/local", "--shard",
                        f"{number}/2", "--checkpoint", checkpoint, "--quiet"]  # fmt: skip

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from retinashift.batch.jobs import Shard, plan_jobs
+from retinashift.batch.jobs import plan_jobs
 from retinashift.imaging.files import write_image
 
 PAGE = (Path(__file__).parents[1] / "docs" / "scaling.md").read_text(encoding="utf-8")
@@ -20,7 +20,7 @@ SLURM, JOB, CLUSTER = (block for _, block in re.findall(r"```(bash|yaml)\n(.*?)`
 def test_a_task_of_the_slurm_array_does_its_part(tmp_path, checkpoint):
     for number in range(5):
         write_image(_folder(tmp_path / "in") / f"{number}.png", np.full((6, 6, 3), 40 * number, np.uint8))
-    mine = {job.source.name for job in plan_jobs([tmp_path / "in"], tmp_path / "out", shard=Shard(2, 2))}
+    mine = {job.source.name for job in plan_jobs([tmp_path / "in"], tmp_path / "out", shard=(2, 2))}
     command = _folder(tmp_path / "bin") / "retinashift"
     command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m retinashift "$@" --checkpoint "{checkpoint}"\n')
     command.chmod(0o755)

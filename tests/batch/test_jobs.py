@@ -11,7 +11,7 @@ from PIL import Image
 
 from builders.dicom import photography, written
 from retinashift.batch import places
-from retinashift.batch.jobs import BatchOptions, Shard, figure_of, maps_of, plan_jobs
+from retinashift.batch.jobs import BatchOptions, figure_of, maps_of, parse_shard, plan_jobs
 from retinashift.imaging.files import ImageError
 from retinashift.inference.settings import Sampling
 
@@ -172,32 +172,32 @@ def test_an_address_of_a_local_file_is_the_file(folder, tmp_path):
 
 def test_shards_are_stable_share_nothing_and_hold_every_file(folder, tmp_path):
     whole = plan_jobs([folder], tmp_path / "out")
-    parts = [plan_jobs([folder], tmp_path / "out", shard=Shard(number, 3)) for number in (1, 2, 3)]
+    parts = [plan_jobs([folder], tmp_path / "out", shard=(number, 3)) for number in (1, 2, 3)]
     assert sorted((job for part in parts for job in part), key=lambda job: job.source) == whole
     assert [len(part) for part in parts] == [1, 2, 1]  # on every machine and day
     elsewhere = shutil.copytree(folder, tmp_path / "elsewhere")
-    other = plan_jobs([elsewhere], tmp_path / "out", shard=Shard(2, 3))
+    other = plan_jobs([elsewhere], tmp_path / "out", shard=(2, 3))
     assert [job.target for job in other] == [job.target for job in parts[1]]
-    assert plan_jobs([folder / "a.png"], tmp_path / "out", shard=Shard(1, 99)) == []
+    assert plan_jobs([folder / "a.png"], tmp_path / "out", shard=(1, 99)) == []
 
 
 def test_shards_refuse_clashes_among_all_files_and_only_their_own_results(folder, tmp_path):
     (tmp_path / "out").mkdir()
-    mine, other = (plan_jobs([folder], tmp_path / "out", shard=Shard(number, 3)) for number in (1, 3))
+    mine, other = (plan_jobs([folder], tmp_path / "out", shard=(number, 3)) for number in (1, 3))
     other[0].target.write_bytes(b"of the other shard")
-    assert plan_jobs([folder], tmp_path / "out", shard=Shard(1, 3)) == mine
+    assert plan_jobs([folder], tmp_path / "out", shard=(1, 3)) == mine
     with pytest.raises(ImageError, match="exists already"):
-        plan_jobs([folder], tmp_path / "out", shard=Shard(3, 3))
+        plan_jobs([folder], tmp_path / "out", shard=(3, 3))
     (folder / "a.ppm").write_bytes((folder / "d.ppm").read_bytes())
     for number in (1, 2, 3):
         with pytest.raises(ImageError, match="would both be written"):
-            plan_jobs([folder], tmp_path / "out2", BatchOptions(file_format="png"), Shard(number, 3))
+            plan_jobs([folder], tmp_path / "out2", BatchOptions(file_format="png"), (number, 3))
 
 
 @pytest.mark.parametrize("text", ["0/3", "4/3", "3", "a/b", "-1/3", "1/0", "1/2/3"])
 def test_a_shard_that_is_none_is_refused(text):
     with pytest.raises(ValueError, match="such as 3/16"):
-        Shard.parse(text)
+        parse_shard(text)
 
 
 def test_a_name_without_room_for_its_sidecar_is_refused_before_any_work(folder, tmp_path):

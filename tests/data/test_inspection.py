@@ -12,7 +12,7 @@ from retinashift.data.inspection import check_photographs, measured
 from retinashift.data.photographs import DataError, FileRef, Source, list_source
 from retinashift.imaging.files import WRITE_SUFFIXES, write_image
 
-CHEAP = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".ppm", ".pgm")
+CHEAP = (".png", ".jpg", ".jpeg", ".ppm", ".pgm")
 
 
 def written_as(suffix, folder, retina):

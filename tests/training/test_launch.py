@@ -64,7 +64,7 @@ def test_two_machines_train_together_as_one_with_twice_the_accumulation(
     said = [node.communicate()[1] for node in nodes]
     assert [node.returncode for node in nodes] == [0, 0], "\n".join(said)
     (header,) = (line for text in said for line in text.splitlines() if " photographs; " in line)
-    assert "6 photographs; cpu, 2 processes, fp32; 8 steps, about 1 minute" in header
+    assert "6 photographs; cpu:0, 2 processes, fp32; 8 steps, about 1 minute" in header
     alone = ("--set", f"run.out={tmp_path / 'one'}", "--set", "optim.accumulate=2")
     assert in_a_fresh_process("train", settings, *alone, OMP_NUM_THREADS="1").returncode == 0
     one, two = weights(tmp_path / "one"), weights(tmp_path / "run")

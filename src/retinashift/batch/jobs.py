@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -28,6 +27,8 @@ _NAME_BYTES = 255
 _FEW = 50
 """Files that are looked up one by one at an address; for more, the folder is listed."""
 PathType = TypeVar("PathType", bound=PurePath)
+Shard = tuple[int, int]
+"""A part of the inputs, from 1, and how many there are, for machines that share only the list of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,33 +88,18 @@ class BatchOptions:
         return tuple(path for wanted, paths in kinds if wanted for path in paths)
 
 
-@dataclass(frozen=True)
-class Shard:
-    """A part of the inputs, for machines that share only the list of them.
+def parse_shard(text: str) -> Shard:
+    """Number, from 1, and count of a part of the inputs. ValueError: the text is no part such as 3/16."""
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise ValueError(f"--shard is {text!r}; a part and how many there are is needed, such as 3/16")
+    return int(number), int(count)
 
-    Raises:
-        ValueError: `number` outside 1..`count`.
-    """
 
-    number: int
-    """From 1."""
-    count: int
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.number <= self.count:
-            raise ValueError(f"shard {self.number}/{self.count}; the first number is 1 to the second, such as 3/16")
-
-    @classmethod
-    def parse(cls, text: str) -> Shard:
-        """The shard that a text such as 3/16 names."""
-        if not (match := re.fullmatch(r"(\d+)/(\d+)", text)):
-            raise ValueError(f"--shard is {text!r}; the part and how many there are is needed, such as 3/16")
-        return cls(int(match[1]), int(match[2]))
-
-    def holds(self, name: str) -> bool:
-        """Whether a file belongs to it: a hash of its relative name decides, the same on every machine and day."""
-        hashed = hashlib.sha256(name.encode(errors="surrogateescape")).digest()
-        return int.from_bytes(hashed[:8], "big") % self.count == self.number - 1
+def in_shard(name: str, shard: Shard) -> bool:
+    """Whether a file belongs to it: a hash of its relative name decides, the same on every machine and day."""
+    hashed = hashlib.sha256(name.encode(errors="surrogateescape")).digest()
+    return int.from_bytes(hashed[:8], "big") % shard[1] == shard[0] - 1
 
 
 def sidecar_of(target: Place) -> Place:
@@ -167,7 +153,7 @@ def plan_jobs(
         # an equal name is kept as one string, of which a million are held
         jobs.append(Job(source, target if one_file else target / (name if below == name else below)))
         if shard is not None:
-            mine.append(shard.holds(name))
+            mine.append(in_shard(name, shard))
     _check_out(target, one_file, len(jobs), options.file_format)
     _refuse_former_results(places, [job.source for job in jobs], target)
     _refuse_clashes(jobs, options)

@@ -35,21 +35,6 @@ CAPTION = "standard deviation in levels of 255"
 
 
 @dataclass(frozen=True)
-class Source:
-    """A photograph that was read, and the record of its result without what is measured on it."""
-
-    place: str | Place
-    """What messages call it."""
-    photograph: Photograph
-    record: Provenance
-
-    @property
-    def name(self) -> str:
-        """Without its folder."""
-        return Path(self.place).name if isinstance(self.place, str) else self.place.name
-
-
-@dataclass(frozen=True)
 class Upscaled:
     """A result in memory.
 
@@ -57,7 +42,10 @@ class Upscaled:
     of each pixel, (H, W) float32 as a share of full scale.
     """
 
-    source: Source
+    source: str | Place
+    """What messages call the file that was read."""
+    photograph: Photograph
+    """As it was read."""
     target: Place
     """The result's file name; its suffix is its format."""
     pixels: np.ndarray
@@ -74,7 +62,7 @@ class Upscaled:
         Raises:
             ImageError: the format cannot hold the result.
         """
-        record, photograph, sigma = self.record, self.source.photograph, self.sigma
+        record, photograph, sigma = self.record, self.photograph, self.sigma
         name, quality, objects = str(self.target), self.options.quality_for(self.target), list[bytes]()
         kept: dict[str, Any] = {"like": photograph, "scale": record.scale, "provenance": record}
         if sigma is not None and self.target.suffix.lower() == ".dcm":
@@ -90,7 +78,8 @@ class Upscaled:
             yield picture, self._png(overlay(self.pixels, sigma, CAPTION))
         yield self.target, result
         if self.options.sidecar:
-            yield sidecar_of(self.target), make_sidecar(self.source.name, self.target.name, result, record)
+            source = Path(self.source).name if isinstance(self.source, str) else self.source.name
+            yield sidecar_of(self.target), make_sidecar(source, self.target.name, result, record)
         if self.options.figure:
             mode = self.options.sampling.mode or f"{record.steps} step{'s' if record.steps > 1 else ''}"
             made = mode if record.seed is None else f"{mode}, seed {record.seed}"
@@ -124,19 +113,22 @@ def upscale_bytes(
         ValueError: settings that the checkpoint does not allow.
     """
     options = options or BatchOptions()
-    source = read_source(pipeline, data, name, target, run_record(pipeline, options), options)
-    return upscale_source(pipeline, source, target, options, progress)
+    photograph, record = read_source(pipeline, data, name, target, run_record(pipeline, options), options)
+    return upscale_source(pipeline, name, photograph, target, record, options, progress)
 
 
 def read_source(
     pipeline: ResShiftPipeline, data: bytes, place: str | Place, target: Place, record: Provenance,
     options: BatchOptions,
-) -> Source:  # fmt: skip
+) -> tuple[Photograph, Provenance]:  # fmt: skip
     """Decode a file, check that `target` can hold its result, and warn of an input that does not suit the checkpoint.
 
     Args:
         place: what messages call the file.
         record: of the run.
+
+    Returns:
+        The photograph, and the record of its result without what is measured on it.
 
     Raises:
         ImageError: it cannot be read, or not as the options say.
@@ -161,19 +153,16 @@ def read_source(
     condition = measure_condition(photograph.pixels, quality_of_jpeg(data))
     if warning := condition.warning(restores=pipeline.config.check_measure == "burst"):
         logger.warning("%s: %s", place, warning)
-    return Source(place, photograph, record)
+    return photograph, record
 
 
 def upscale_source(
-    pipeline: ResShiftPipeline,
-    source: Source,
-    target: Place,
-    options: BatchOptions,
-    progress: Callable[[float], None] | None = None,
-) -> Upscaled:
-    """Sample the result of a photograph that was read; arguments as in `upscale_bytes`."""
-    pixels = source.photograph.pixels
-    colour, alpha = (pixels[..., :-1], pixels[..., -1]) if source.photograph.has_alpha else (pixels, None)
+    pipeline: ResShiftPipeline, place: str | Place, photograph: Photograph, target: Place, record: Provenance,
+    options: BatchOptions, progress: Callable[[float], None] | None = None,
+) -> Upscaled:  # fmt: skip
+    """Sample the result of a photograph that was read; arguments as in `upscale_bytes` and from `read_source`."""
+    pixels = photograph.pixels
+    colour, alpha = (pixels[..., :-1], pixels[..., -1]) if photograph.has_alpha else (pixels, None)
     result = pipeline(
         np.ascontiguousarray(colour[..., 0] if colour.shape[2:] == (1,) else colour),
         generator=torch.Generator().manual_seed(options.seed),
@@ -184,7 +173,8 @@ def upscale_source(
     if alpha is not None:  # a mask is geometry, not retina: it is interpolated
         size = upscaled.shape[0], upscaled.shape[1]
         upscaled = np.dstack([upscaled, resize(np.ascontiguousarray(alpha), size, "bicubic")])
-    record = result.measured(source.record)
+    record = result.measured(record)
     if record.bicubic_share:
-        logger.warning("%s: %s, where the network's estimate contradicted it", source.place, record.returned())
-    return Upscaled(source, target, upscaled, record, result.sigma[0] if result.sigma else None, options)
+        logger.warning("%s: %s, where the network's estimate contradicted it", place, record.returned())
+    sigma = result.sigma[0] if result.sigma else None
+    return Upscaled(place, photograph, target, upscaled, record, sigma, options)

@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from retinashift.batch.jobs import BatchOptions, Job, figure_of, maps_of, sidecar_of
-from retinashift.batch.photograph import Source, Upscaled, read_source, upscale_source
+from retinashift.batch.photograph import Upscaled, read_source, upscale_source
 from retinashift.batch.places import read_place, write_place
 from retinashift.batch.record import Outcome, for_input, is_sidecar, make_sidecar, read_record, run_record, same_work
-from retinashift.imaging.files import ImageError, remove_stale_temporaries
+from retinashift.imaging.files import ImageError, Photograph, remove_stale_temporaries
 from retinashift.imaging.provenance import Provenance
 from retinashift.inference.pipeline import ResShiftPipeline
 
 T = TypeVar("T")
 Progress = Callable[[Job, float], None]
-Read = tuple[Source, bool]
+Read = tuple[Photograph, Provenance, bool]
 
 
 def upscale_files(
@@ -58,9 +58,10 @@ def upscale_files(
         read, started = reading.result(), time.perf_counter()
         if isinstance(read, Outcome):
             return writers.submit(lambda: read)
+        photograph, record, stays = read
         listener = None if progress is None else partial(progress, job)
-        made = _attempt(job, upscale_source, pipeline, read[0], job.target, options, listener)
-        return writers.submit(_attempt, job, _write, job, made, read[1], options, started)
+        made = _attempt(job, upscale_source, pipeline, job.source, photograph, job.target, record, options, listener)
+        return writers.submit(_attempt, job, _write, job, made, stays, options, started)
 
     try:
         reading = ((job, readers.submit(_attempt, job, _read, pipeline, job, record, options)) for job in jobs)
@@ -100,23 +101,22 @@ def _read(pipeline: ResShiftPipeline, job: Job, record: Provenance, options: Bat
     Raises:
         ImageError: it cannot be read, or another result is there, which may not be replaced.
     """
-    data = read_place(job.source, options.max_pixels)
+    data, stays = read_place(job.source, options.max_pixels), False
     if options.resume and job.target.exists():
         former = read_record(job.target)
         if former is not None and same_work(former, for_input(record, data, job.target, options), options):
-            beside, sidecar = options.beside(job.target), sidecar_of(job.target)
+            stays, beside, sidecar = True, options.beside(job.target), sidecar_of(job.target)
             if sidecar in beside and not sidecar.exists():
                 content = job.target.read_bytes()
                 write_place(sidecar, make_sidecar(job.source.name, job.target.name, content, former))
             if all(path.exists() for path in beside):
                 return Outcome(job, skipped=True, record=former)
-            return read_source(pipeline, data, job.source, job.target, record, options), True
-        if not options.overwrite:
+        elif not options.overwrite:
             raise ImageError(
                 f"{job.target} exists already and is not this input's result with these settings; "
                 "give --overwrite to replace it, or another folder with -o"
             )
-    return read_source(pipeline, data, job.source, job.target, record, options), False
+    return *read_source(pipeline, data, job.source, job.target, record, options), stays
 
 
 def _write(job: Job, made: Upscaled | Outcome, stays: bool, options: BatchOptions, started: float) -> Outcome:

@@ -89,7 +89,7 @@ def upscale(
     checkpoint: Checkpoint = "",
 ) -> None:
     """Upscale photographs: PNG, JPEG, TIFF, WebP, PPM, DICOM. Bit depth, names and sub-folders are kept."""
-    from retinashift.batch.jobs import BatchOptions, Shard, plan_jobs
+    from retinashift.batch.jobs import BatchOptions, parse_shard, plan_jobs
 
     if engine == "local" and (address or gpus_per_worker is not None or workers > 16):
         raise ValueError("--address, --gpus-per-worker and more than 16 --workers need --engine ray")
@@ -108,7 +108,7 @@ def upscale(
         file_format=file_format, quality=quality or None, figure=figure, sidecar=sidecar, overwrite=overwrite,
         resume=resume, workers=1 if engine == "ray" else workers or 1,
     )  # fmt: skip
-    jobs = plan_jobs(inputs, out, options, Shard.parse(shard) if shard else None)
+    jobs = plan_jobs(inputs, out, options, parse_shard(shard) if shard else None)
     if quality and jobs and not any(job.target.suffix.lower() in _JPEG for job in jobs):
         raise ValueError("--quality is for JPEG results, and there is none; give --format jpeg, or omit --quality")
     check_log(log)

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from typing import BinaryIO
 
 from PIL import Image, ImageFile
-from PIL.TiffImagePlugin import TiffImageFile
 
 from retinashift.data.photographs import DataError, FileRef, Item
 from retinashift.imaging.failures import explain
@@ -19,12 +18,10 @@ from retinashift.imaging.files import MAX_PIXELS
 
 Check = Callable[[str, tuple[int, int]], None]
 
-_FORMATS = ("PNG", "JPEG", "PPM", "TIFF")  # opening a WebP takes about as much as decoding it
+_FORMATS = ("PNG", "JPEG", "PPM")  # others are decoded
 _MODES = ("L", "RGB", "I;16", "I;16B")
+_ORIENTATION = 274  # tag of an EXIF block
 _LAST_BYTES = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}
-_COMPRESSION, _PHOTOMETRIC, _ORIENTATION = 259, 262, 274  # tags of a TIFF
-_PIECES = ((273, 279), (324, 325))  # where its strips or its tiles are, and how long
-_READ_AS_THEY_ARE = ((1, 5, 8, 32773, 32946), (1, 2))
 
 
 def check_photographs(items: Sequence[Item], scale: int, check_size: Check | None = None) -> None:
@@ -73,7 +70,7 @@ def _from_header(ref: FileRef) -> tuple[int, int] | None:
         with ref.open() as file, warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit here is our own
             with Image.open(file, formats=_FORMATS) as picture:
-                known = picture.format in ("JPEG", "TIFF") or "exif" in picture.info  # PNG: it may follow the pixels
+                known = picture.format == "JPEG" or "exif" in picture.info  # PNG: it may follow the pixels
                 usual = (
                     picture.mode in _MODES and "transparency" not in picture.info
                     and getattr(picture, "n_frames", 1) == 1 and picture.width * picture.height <= MAX_PIXELS
@@ -94,12 +91,5 @@ def _is_whole(file: BinaryIO, picture: ImageFile.ImageFile) -> bool:
         last = _LAST_BYTES[picture.format]
         file.seek(max(0, length - len(last)))
         return file.read() == last
-    if isinstance(picture, TiffImageFile):
-        tags = picture.tag_v2
-        kind = tags.get(_COMPRESSION, 1), tags.get(_PHOTOMETRIC)
-        if any(value not in allowed for value, allowed in zip(kind, _READ_AS_THEY_ARE, strict=True)):
-            return False
-        starts, lengths = next((tags[start], tags[many]) for start, many in _PIECES if start in tags)
-        return max(start + many for start, many in zip(starts, lengths, strict=True)) <= length
     codec, _, start, _ = picture.tile[0]
     return codec == "raw" and start + picture.width * picture.height * len(picture.getbands()) <= length

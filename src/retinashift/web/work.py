@@ -74,7 +74,7 @@ def upscale(
     chosen = BatchOptions(sampling=sampling, seed=options.seed, max_pixels=most, sidecar=True)
     made = upscale_bytes(pipeline, data, name, target, chosen, tell)
     encoded = {path.name: encoded for path, encoded in made.files()}
-    source, result = shown(made.source.photograph.pixels), shown(made.pixels)
+    source, result = shown(made.photograph.pixels), shown(made.pixels)
     layers = {"input": source, "bicubic": resize(source, result.shape[:2], "bicubic"), "result": result}
     if made.sigma is not None:
         layers["uncertainty"] = np.rint(made.sigma * 255 * LEVELS_PER_GREY).clip(0, 255).astype(np.uint8)
