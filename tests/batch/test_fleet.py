@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from unittest import mock
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -35,52 +35,81 @@ def folder(tmp_path):
     return tmp_path / "in"
 
 
-def done_by_a_worker(checkpoint, jobs, options, resumes=False):
-    """The rows of a worker for a block of all jobs."""
-    worker = fleet._Worker(Fleet(checkpoint=str(checkpoint)), options, resumes)
-    made = worker({"rows": [list(range(len(jobs)))], "jobs": [pickle.dumps(jobs)]})
-    assert made["row"] == list(range(len(jobs)))
-    return [json.loads(line) for line in made["outcome"]]
+class Tries:
+    """The counter of a cluster, without one."""
+
+    def __init__(self):
+        counter = fleet._Tries()
+        self.begin, self.end = SimpleNamespace(remote=counter.begin), SimpleNamespace(remote=counter.end)
+
+
+@pytest.fixture
+def by_a_worker(checkpoint, monkeypatch):
+    """The rows of a worker for a block of all jobs; of another one each time it is called."""
+    ray, tries = pytest.importorskip("ray"), Tries()
+    monkeypatch.setattr(ray, "get", lambda value: value)
+
+    def run(jobs, options=BatchOptions()):  # noqa: B008
+        worker = fleet._Worker(Fleet(checkpoint=str(checkpoint)), options, tries)
+        made = worker({"first": [0], "jobs": [pickle.dumps(jobs)]})
+        assert list(made["row"]) == list(range(len(jobs)))
+        return [json.loads(line) for line in made["outcome"]]
+
+    return run
 
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_a_worker_writes_what_the_local_command_writes(checkpoint, folder, tmp_path):
-    made = done_by_a_worker(checkpoint, plan_jobs([folder], tmp_path / "out"), BatchOptions())
+def test_a_worker_writes_what_the_local_command_writes(by_a_worker, checkpoint, folder, tmp_path):
+    made = by_a_worker(plan_jobs([folder], tmp_path / "out"))
     local = list(upscale_files(open_checkpoint(str(checkpoint)), plan_jobs([folder], tmp_path / "local")))
     assert contents(tmp_path / "out") == contents(tmp_path / "local")
     assert [row["status"] for row in made] == ["failed" if o.error else "written" for o in local]
     assert [row["provenance"] for row in made if "provenance" in row] == [vars(o.record) for o in local if o.record]
 
 
-def test_jobs_of_a_worker_that_died_are_finished_and_none_is_done_twice(checkpoint, folder, tmp_path):
-    jobs = plan_jobs([folder], tmp_path / "out")
-    first = upscale_files(open_checkpoint(str(checkpoint)), jobs)
-    next(first), first.close()  # then its process is killed
+class Killed(BaseException):
+    """Stands for the end of a process."""
+
+
+def ends_at(monkeypatch, name: str) -> list:
+    """Let workers end at a photograph of that name; returns its further rules, such as `clear` to stop it."""
+    real, deadly = fleet.upscale_files, [name]
+
+    def run(pipeline, jobs, *args, **kwargs):
+        for job in jobs:
+            if job.source.name in deadly:
+                raise Killed
+            yield from real(pipeline, [job], *args, **kwargs)
+
+    monkeypatch.setattr(fleet, "upscale_files", run)
+    return deadly
+
+
+def test_jobs_of_a_worker_that_died_are_finished_and_none_is_done_twice(by_a_worker, folder, tmp_path, monkeypatch):
+    jobs, deadly = plan_jobs([folder], tmp_path / "out"), ends_at(monkeypatch, "3.png")
+    with pytest.raises(Killed):
+        by_a_worker(jobs)
+    deadly.clear()
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
-    assert times
-    again = done_by_a_worker(checkpoint, jobs, BatchOptions(resume=True))
+    assert len(times) == 2
+    again = by_a_worker(jobs)
     assert [row["status"] for row in again] == ["written", "written", "failed", "written", "written", "written"]
     assert {path: path.stat().st_mtime_ns for path in times} == times
     assert len(contents(tmp_path / "out")) == 5
 
 
-def test_a_photograph_that_ends_its_worker_again_and_again_is_given_up(folder, tmp_path, monkeypatch):
-    jobs, rounds = plan_jobs([folder], tmp_path / "out"), []
-
-    def run(ray, jobs, rows, options, fleet, alone):
-        rounds.append((list(rows), alone))
-        yield from ((row, {"status": "written"}) for row in rows if row != 3 and (alone or row < 4))
-
-    monkeypatch.setattr(fleet, "_start", mock.MagicMock())
-    monkeypatch.setattr(fleet, "_run", run)
-    outcomes = list(fleet.upscale_fleet(jobs, BatchOptions()))
-    assert rounds == [([0, 1, 2, 3, 4, 5], False), ([3, 4, 5], True), ([3], True), ([3], True)]
-    assert [outcome.job for outcome in outcomes if outcome.error] == [jobs[3]]
-    assert "upscale it by itself" in outcomes[-1].error
-    assert len(outcomes) == 6
+def test_a_photograph_that_ends_its_worker_again_and_again_is_given_up(by_a_worker, folder, tmp_path, monkeypatch):
+    jobs = plan_jobs([folder], tmp_path / "out")
+    ends_at(monkeypatch, "3.png")
+    for _ in range(4):
+        with pytest.raises(Killed):
+            by_a_worker(jobs)
+    last = by_a_worker(jobs)
+    assert [row["status"] for row in last] == ["written", "written", "failed", "failed", "written", "written"]
+    assert "upscale it by itself" in last[3]["error"]
 
 
 def test_what_a_log_says_is_done_is_left_out_unless_something_changed(folder, tmp_path, tiny_pipeline):

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import pickle
+from collections import Counter
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,7 +21,7 @@ from retinashift.inference.checkpoints import open_checkpoint
 from retinashift.inference.memory import choose_device
 
 _TRIES = 3
-"""Rounds in which a photograph that ended its worker among others is tried by itself."""
+"""Workers that one photograph may end by itself before it is given up."""
 _LARGEST_BLOCK = 200
 """Jobs that are handed to a worker at a time, at most."""
 _STORE_BYTES = 256 * 2**20
@@ -65,65 +66,40 @@ def upscale_fleet(
 
     Raises:
         ImportError: Ray is missing.
-        OSError: the cluster cannot be reached, or no worker could begin.
+        OSError: the cluster cannot be reached, or ended the work.
     """
     options, fleet = options or BatchOptions(), fleet or Fleet()
     if not jobs:
         return
     ray = _start(fleet.address)
-    done = np.zeros(len(jobs), bool)
-    reason = f"its worker ended {1 + _TRIES} times, perhaps for want of memory; upscale it by itself"
-    try:
-        for attempt in range(1 + _TRIES):
-            rows = np.flatnonzero(~done)
-            try:
-                for row, values in _run(ray, jobs, rows, options, fleet, alone=attempt > 0):
-                    done[row] = True
-                    yield Outcome.parse(jobs[row], values)
-            except ray.exceptions.RayError as error:  # such as results lost with their machine
-                reason = f"the cluster ended the work: {one_line(str(error))[-300:]}"
-                if not done.any():
-                    raise OSError(reason) from None
-            if done.all():
-                return
-        yield from (Outcome(jobs[int(row)], reason) for row in np.flatnonzero(~done))
-    finally:
-        ray.shutdown()
-
-
-def _run(
-    ray: Any, jobs: Sequence[Job], rows: np.ndarray, options: BatchOptions, fleet: Fleet, alone: bool
-) -> Generator[tuple[int, dict[str, Any]], None, None]:
-    """Number and outcome of each job of which there is one; a worker that dies leaves those that it held without.
-
-    Args:
-        alone: hand out one job at a time, so that no other is lost with it.
-    """
     import pyarrow as pa
 
-    have = ray.cluster_resources()
-    gpus = fleet.gpus if fleet.gpus is not None else float(have.get("GPU", 0) >= 1 and fleet.device != "cpu")
-    cores = int(have.get("CPU", 1))
-    workers = fleet.workers or int(have.get("GPU", 0) / gpus if gpus else max(1, cores // 4))
-    needs: dict[str, Any] = {"num_cpus": max(1, cores // workers), "num_gpus": gpus}
-    if options.sampling.memory:
-        needs["memory"] = options.sampling.memory
-    size = 1 if alone else min(_LARGEST_BLOCK, max(1, len(rows) // (10 * workers)))
-    blocks = [rows[start : start + size] for start in range(0, len(rows), size)]
-    tables = [
-        pa.table({"rows": [block.tolist()], "jobs": [pickle.dumps([jobs[row] for row in block])]}) for block in blocks
-    ]
-    resumed = replace(options, resume=True) if alone else options  # a worker that died may have written some
-    pool = ray.data.ActorPoolStrategy(
-        min_size=1, max_size=workers, initial_size=workers, max_tasks_in_flight_per_actor=1 if alone else None
-    )
-    dataset = ray.data.from_arrow(tables).map_batches(
-        _Worker, fn_constructor_args=(fleet, resumed, options.resume), compute=pool, batch_size=None, **needs,
-        ray_remote_args_fn=lambda: {"max_task_retries": 0},  # by Ray, without an end
-    )  # fmt: skip
-    for batch in dataset.iter_batches(batch_size=None, prefetch_batches=0):
-        for row, values in zip(batch["row"], batch["outcome"], strict=True):
-            yield int(row), json.loads(values)
+    try:
+        have = ray.cluster_resources()
+        gpus = fleet.gpus if fleet.gpus is not None else float(have.get("GPU", 0) >= 1 and fleet.device != "cpu")
+        cores = int(have.get("CPU", 1))
+        workers = fleet.workers or int(have.get("GPU", 0) / gpus if gpus else max(1, cores // 4))
+        needs: dict[str, Any] = {"num_cpus": max(1, cores // workers), "num_gpus": gpus}
+        if options.sampling.memory:
+            needs["memory"] = options.sampling.memory
+        size = min(_LARGEST_BLOCK, max(1, len(jobs) // (10 * workers)))
+        starts = range(0, len(jobs), size)
+        tables = [pa.table({"first": [start], "jobs": [pickle.dumps(jobs[start : start + size])]}) for start in starts]
+        tries = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Tries).remote()
+        dataset = ray.data.from_arrow(tables).map_batches(
+            _Worker,
+            fn_constructor_args=(fleet, options, tries),
+            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=workers, initial_size=workers),
+            batch_size=None,
+            **needs,
+        )
+        for batch in dataset.iter_batches(batch_size=None, prefetch_batches=0):
+            for row, line in zip(batch["row"], batch["outcome"], strict=True):
+                yield Outcome.parse(jobs[int(row)], json.loads(line))
+    except ray.exceptions.RayError as error:
+        raise OSError(f"the cluster ended the work: {one_line(str(error))[-300:]}") from None
+    finally:
+        ray.shutdown()
 
 
 def _start(address: str) -> Any:
@@ -140,7 +116,6 @@ def _start(address: str) -> Any:
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
-    context.max_errored_blocks = -1  # what a worker held when it died is done again
     local = {"address": "local", "include_dashboard": False, "object_store_memory": _STORE_BYTES}
     try:
         ray.init(**({"address": address} if address else local), log_to_driver=False, logging_level=logging.ERROR)
@@ -149,17 +124,47 @@ def _start(address: str) -> Any:
     return ray
 
 
-class _Worker:
-    """One process of the fleet, with its own checkpoint."""
+class _Tries:
+    """How often work of each name has begun and not ended; an actor of the cluster, which outlives the workers."""
 
-    def __init__(self, fleet: Fleet, options: BatchOptions, resumes: bool) -> None:
+    def __init__(self) -> None:
+        self.begun = Counter[int | str]()
+
+    def begin(self, name: int | str) -> int:
+        self.begun[name] += 1
+        return self.begun[name]
+
+    def end(self, name: int | str) -> None:
+        del self.begun[name]
+
+
+class _Worker:
+    """One process of the fleet, with its own checkpoint. `tries` is a handle of `_Tries`."""
+
+    def __init__(self, fleet: Fleet, options: BatchOptions, tries: Any) -> None:
         self.pipeline = open_checkpoint(fleet.checkpoint).to(choose_device(fleet.device))
-        self.options, self.resumes = options, resumes
+        self.options, self.tries = options, tries
         self.record = run_record(self.pipeline, options)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """The outcomes of a block of jobs. One that this run has finished before counts as written."""
-        jobs = pickle.loads(batch["jobs"][0])
-        outcomes = upscale_files(self.pipeline, jobs, self.options, record=self.record)
-        lines = [replace(one, skipped=one.skipped and self.resumes).line() for one in outcomes]
-        return {"row": batch["rows"][0], "outcome": lines}
+        """The outcomes of a block of jobs. If a worker died of them, those that are left are done one by one."""
+        first, jobs = int(batch["first"][0]), pickle.loads(batch["jobs"][0])
+        if self._begin(first) == 1:
+            outcomes = upscale_files(self.pipeline, jobs, self.options, record=self.record)
+        else:
+            outcomes = (self._alone(first + number, job) for number, job in enumerate(jobs))
+        return {"row": np.arange(first, first + len(jobs)), "outcome": [outcome.line() for outcome in outcomes]}
+
+    def _alone(self, row: int, job: Job) -> Outcome:
+        """The outcome of a job that a worker held when it died; one that this run has finished counts as written."""
+        if self._begin(f"alone {row}") > _TRIES:
+            return Outcome(job, f"its worker ended {_TRIES} times, perhaps for want of memory; upscale it by itself")
+        options = replace(self.options, resume=True)
+        (outcome,) = upscale_files(self.pipeline, [job], options, record=self.record)
+        self.tries.end.remote(f"alone {row}")
+        return replace(outcome, skipped=outcome.skipped and self.options.resume)
+
+    def _begin(self, name: int | str) -> int:
+        import ray
+
+        return ray.get(self.tries.begin.remote(name))
