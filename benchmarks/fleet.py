@@ -18,6 +18,8 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from unittest import mock
 
@@ -106,30 +108,57 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
-def rate_of(results: list[Path]) -> float:
-    """Results a second, from the times at which they were written; the first eight are the start."""
-    times = sorted(path.stat().st_mtime for path in results)
-    return (len(times) - 8) / (times[-1] - times[7])
+@contextmanager
+def watched(folder: Path, processes: list[psutil.Process]) -> Iterator[list[tuple[float, int, float]]]:
+    """Time, number of results and processor seconds of the processes with all below them, twice a second."""
+    samples, over = [], threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.5):
+            with suppress(psutil.NoSuchProcess):  # when one has ended, so has the measurement
+                all_of = {p for root in processes for p in (root, *root.children(recursive=True))}
+                spent = sum(sum(process.cpu_times()[:2]) for process in all_of)
+                samples.append((time.time(), len(list(folder.glob("*.png"))), spent))
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield samples
+    finally:
+        over.set()
+        thread.join()
+
+
+def rates(samples: list[tuple[float, int, float]]) -> tuple[float, float]:
+    """Results a second, and a second of processor; the first eight results are the start."""
+    first, last = (next(one for one in samples if one[1] >= count) for count in (8, samples[-1][1]))
+    done = last[1] - first[1]
+    return done / (last[0] - first[0]), done / (last[2] - first[2])
 
 
 def rate(folder: Path, checkpoint: str) -> None:
     """Photographs a second of two local processes of one thread, and of two workers."""
     with tempfile.TemporaryDirectory() as out:
-        runs, shards = [], [plan_jobs([folder], f"{out}/local", shard=(number, 2)) for number in (1, 2)]
+        runs = []
         for number in (1, 2):
             command = [sys.executable, "-m", "retinashift", "upscale", str(folder), "-o", f"{out}/local", "--shard",
                        f"{number}/2", "--checkpoint", checkpoint, "--quiet"]  # fmt: skip
             runs.append(subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}))
-        assert [process.wait() for process in runs] == [0, 0]
-        local = sum(rate_of([Path(str(job.target)) for job in shard]) for shard in shards)
-        print(f"local {local:.2f}/s", flush=True)
+        with watched(Path(out, "local"), [psutil.Process(process.pid) for process in runs]) as samples:
+            assert [process.wait() for process in runs] == [0, 0]
+        local = rates(samples)
         jobs, asked, first = plan_jobs([folder], f"{out}/ray"), time.time(), 0.0
-        for outcome in upscale_fleet(jobs, BatchOptions(), Fleet(workers=2, checkpoint=checkpoint)):
-            first = first or time.time()
-            assert not outcome.error, outcome.error
+        with watched(Path(out, "ray"), [psutil.Process()]) as samples:
+            for outcome in upscale_fleet(jobs, BatchOptions(), Fleet(workers=2, checkpoint=checkpoint)):
+                first = first or time.time()
+                assert not outcome.error, outcome.error
         results = [Path(str(job.target)) for job in jobs]
-        ray, began = rate_of(results), min(path.stat().st_mtime for path in results)
-        print(f"{len(jobs)} photographs: local {local:.2f}/s, Ray {ray:.2f}/s, ratio {ray / local:.2f}")
+        ray, began = rates(samples), min(path.stat().st_mtime for path in results)
+        for number, unit in enumerate(("a second", "a second of processor")):
+            ratio = ray[number] / local[number]
+            print(
+                f"{len(jobs)} photographs, {unit}: local {local[number]:.2f}, Ray {ray[number]:.2f}, ratio {ratio:.2f}"
+            )
         print(f"start: {began - asked:.1f} s to the first result, {first - asked:.1f} s to the first outcome")
         same = all(Path(out, "local", path.name).read_bytes() == path.read_bytes() for path in results)
         print("equal bytes" if same else "BYTES DIFFER")
