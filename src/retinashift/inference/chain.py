@@ -17,12 +17,11 @@ from torch import Tensor
 from retinashift.diffusion.noise import normal_rows
 from retinashift.diffusion.sampling import boost_detail
 from retinashift.diffusion.scheduler import ResShiftScheduler
-from retinashift.inference.fidelity import REACH
 from retinashift.inference.memory import out_of_memory, release_weights, trim_heap
 from retinashift.inference.progress import StepWatch
 from retinashift.inference.tiles import planned_side, predict_by_tiles
 from retinashift.inference.uncertainty import ScaleMap
-from retinashift.models.codec import Codec, Upsampling, upsample_bicubic
+from retinashift.models.codec import Codec, Upsampling, upsample_bicubic, upsample_rows
 from retinashift.models.light_net import LightNet
 from retinashift.models.light_stream import LightStream, RowQueue
 from retinashift.models.swin_unet import pad_to_multiple
@@ -164,9 +163,7 @@ class Chain:
         """Rows of the interpolated input in the space of the chain, (1, C, n, w)."""
         if self.y0 is not None:
             return self.y0
-        first, last = max(0, top - REACH), min(self.rows, bottom + REACH)
-        enlarged = upsample_bicubic(self.lq[..., first:last, :], self.scale, self.upsampling)
-        return self.codec.encode(enlarged)[..., top - first : bottom - first, :]
+        return self.codec.encode(upsample_rows(self.lq, top, bottom, self.scale, self.upsampling))
 
     def _noise(self, member: int, draw: int, top: int, like: Tensor) -> Tensor | None:
         if self.seed is None:

@@ -18,8 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from retinashift.imaging.fundus import LUMA
-from retinashift.inference.fidelity import REACH
-from retinashift.models.codec import Upsampling, upsample_bicubic
+from retinashift.models.codec import Upsampling, upsample_rows
 
 Curve = Sequence[Sequence[float]]
 """[energy, factor] pairs, the energies rising; straight between them and level beyond."""
@@ -116,10 +115,9 @@ def scale_detail(
     top = 0
     for band in bands:
         bottom = top + band.shape[-2] // scale
-        first, last = max(0, top - REACH), min(lr.shape[-2], bottom + REACH)
-        smooth = upsample_bicubic(lr[..., first:last, :], scale, upsampling)[..., (top - first) * scale :, :]
+        smooth = upsample_rows(lr, top, bottom, scale, upsampling)
         factors = 1 + (factor - 1) * field[..., top:bottom, :]  # (1, 1, n, w)
         for dim in (-2, -1):
             factors = factors.repeat_interleave(scale, dim)
-        yield torch.lerp(smooth[..., : band.shape[-2], :], band, factors)
+        yield torch.lerp(smooth, band, factors)
         top = bottom

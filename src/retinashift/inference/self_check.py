@@ -32,7 +32,7 @@ from torch import Tensor
 
 from retinashift.imaging.fundus import field_of_view
 from retinashift.inference.fidelity import CELL, REACH, reduced, with_neighbours
-from retinashift.models.codec import Upsampling, upsample_bicubic
+from retinashift.models.codec import Upsampling, upsample_rows
 
 Measure = Literal["value", "burst", "off"]
 LEVEL = 2 / 255
@@ -108,9 +108,7 @@ class SelfCheck:
         weight = F.avg_pool2d(wide, 2 * FADE + 1, stride=1, padding=FADE, count_include_pad=False)
         weight = F.interpolate(weight, scale_factor=self.scale, mode="bilinear", align_corners=False)
         weight = weight[..., (top - first) * self.scale : (bottom - first) * self.scale, :]  # (1, 1, n*scale, W)
-        lr = self.lr[..., first:last, :]
-        bicubic = upsample_bicubic(lr, self.scale, self.upsampling)[..., (top - first) * self.scale :, :]
-        bicubic = bicubic[..., : band.shape[-2], :]
+        bicubic = upsample_rows(self.lr, top, bottom, self.scale, self.upsampling)
         difference = (bicubic - band).abs().nan_to_num(nan=2).amax(1, keepdim=True).clamp(max=2) / 2
         difference = F.max_pool2d(torch.where(weight > 0, difference, 0), self.scale)[0, 0].cpu()
         band = torch.where(band.isfinite(), band, bicubic)

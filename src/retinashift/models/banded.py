@@ -36,20 +36,23 @@ def conv_of_norm(
     conv: Any,
     scale: Tensor | None = None,
     shift: Tensor | None = None,
+    dropout: Any = None,
     added_to: Tensor | None = None,
 ) -> Tensor:
-    """conv(silu(norm(x) * (1 + scale) + shift)), (B, C, H, W) -> (B, C', H, W).
+    """conv(dropout(silu(norm(x) * (1 + scale) + shift))), (B, C, H, W) -> (B, C', H, W).
 
     Args:
         norm, conv: `nn.GroupNorm`; `nn.Conv2d` of 3x3 with padding 1.
         scale, shift: (B, C, 1, 1), or None.
+        dropout: `nn.Dropout`, or None.
         added_to: (B, C', H, W); the result is the sum of both, which may then lie in its memory.
     """
-    if use_reference_ops():
+    if use_reference_ops() or (dropout is not None and dropout.training and dropout.p):
         h = norm(x)
         if scale is not None and shift is not None:
             h = h * (1 + scale) + shift
-        h = conv(F.silu(h))
+        h = F.silu(h)
+        h = conv(h if dropout is None else dropout(h))
         return h if added_to is None else added_to + h
     gain, offset = affine(x, norm, scale, shift)
     batch, channels, height, width = x.shape

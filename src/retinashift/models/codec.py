@@ -27,6 +27,13 @@ def upsample_bicubic(lr: Tensor, scale: int, convention: Upsampling = "pillow") 
     return enlarged.to(lr.dtype)
 
 
+def upsample_rows(lr: Tensor, top: int, bottom: int, scale: int, convention: Upsampling = "pillow") -> Tensor:
+    """Rows of `lr`, (B, C, h, w), as `upsample_bicubic` of the whole has them, (B, C, (bottom-top)*scale, w*scale)."""
+    first, last = max(0, top - 2), min(lr.shape[-2], bottom + 2)  # the kernel looks two pixels far
+    enlarged = upsample_bicubic(lr[..., first:last, :], scale, convention)
+    return enlarged[..., (top - first) * scale : (bottom - first) * scale, :]
+
+
 class Codec(Protocol):
     """What every codec has."""
 

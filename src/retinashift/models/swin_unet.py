@@ -69,16 +69,14 @@ class ResBlock(nn.Module):
         h = conv_of_norm(x, norm_in, conv_in) if still else conv_in(self.resample(activation(norm_in(x))))
         time = self.emb_layers(time)[:, :, None, None]  # (B, 2*C' or C', 1, 1)
         skip = self.skip_connection(self.resample(x))
+        scale = shift = None
         if self.scale_shift:
             scale, shift = time.chunk(2, dim=1)
-            if not (dropout.p and self.training):
-                if skip is x:  # also kept for the way up, so it must not be overwritten
-                    return skip + conv_of_norm(h, norm_out, conv_out, scale, shift)
-                return conv_of_norm(h, norm_out, conv_out, scale, shift, added_to=skip)
-            h = norm_out(h) * (1 + scale) + shift
         else:
-            h = norm_out(h + time)
-        return skip + conv_out(dropout(activation(h)))
+            h = h + time
+        if skip is x:  # also kept for the way up, so it must not be overwritten
+            return skip + conv_of_norm(h, norm_out, conv_out, scale, shift, dropout)
+        return conv_of_norm(h, norm_out, conv_out, scale, shift, dropout, added_to=skip)
 
 
 class Stage(nn.ModuleList):
