@@ -278,12 +278,15 @@ def test_working_on_few_tokens_at_once_changes_nothing(monkeypatch, mask):
     ("changes", "message"),
     [
         ({"attention_mask": "textbook"}, "attention_mask is 'textbook'; it must be 'swin' or 'official'"),
-        ({"image_size": 12, "lq_size": 12}, "image_size is 12; .* must be a multiple of 8"),
+        ({"image_size": 12, "lq_size": 12}, "image_size is 12; it must be a multiple of 8 with 2 levels"),
         ({"image_size": 0}, "image_size is 0; it must be at least 1"),
         ({"lq_size": 48}, "lq_size is 48; it must be image_size, 16, times a power of 2"),
         ({"lq_size": 8}, "lq_size is 8"),
-        ({"attention_resolutions": [16, 4]}, r"attention_resolutions is \[16, 4\]; the levels have \[16, 8\]"),
-        ({"num_res_blocks": [1]}, "num_res_blocks has 1 entries and channel_mult 2"),
+        (
+            {"attention_resolutions": [16, 4]},
+            r"attention_resolutions is \[16, 4\]; it must be of the levels' \[16, 8\]",
+        ),
+        ({"num_res_blocks": [1]}, "num_res_blocks has 1 entries; it must have 2, as channel_mult"),
         ({"channel_mult": []}, "channel_mult is empty"),
         ({"model_channels": 48}, "model_channels [*] channel_mult is 48; it must be a multiple of 32"),
         ({"swin_embed_dim": 40}, "swin_embed_dim is 40; it must be a multiple of 32"),

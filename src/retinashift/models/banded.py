@@ -23,9 +23,9 @@ def use_reference_ops() -> bool:
     return torch.is_grad_enabled() or torch.compiler.is_compiling()
 
 
-def bands(height: int, row: int) -> Iterator[tuple[int, int]]:
-    """(first, beyond the last) of the bands of rows of `row` values each."""
-    rows = max(1, BAND // row)
+def bands(height: int, row: int, most: int = 0, multiple: int = 1) -> Iterator[tuple[int, int]]:
+    """(first, beyond the last) of the bands of rows of `row` values each: at most `most`, in multiples of rows."""
+    rows = multiple * max(1, (most or BAND) // (row * multiple))
     for top in range(0, height, rows):
         yield top, min(height, top + rows)
 

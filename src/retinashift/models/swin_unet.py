@@ -217,37 +217,34 @@ class SwinUNet(ModelMixin, ConfigMixin):
                 self.output_blocks.append(stage)
 
     def _check_config(self) -> None:
-        c = self.config
-        if c.attention_mask not in get_args(AttentionMask):
-            raise ValueError(f"attention_mask is {c.attention_mask!r}; it must be 'swin' or 'official'")
+        c, levels = self.config, len(self.config.channel_mult)
+
+        def need(good: bool, what: str, must: str) -> None:
+            if not good:
+                raise ValueError(f"{what}; it must {must}")
+
+        mask = c.attention_mask
+        need(mask in get_args(AttentionMask), f"attention_mask is {mask!r}", "be 'swin' or 'official'")
         for name in ("image_size", "window_size", "swin_depth"):
-            if c[name] < 1:
-                raise ValueError(f"{name} is {c[name]}; it must be at least 1")
-        levels = len(c.channel_mult)
-        if levels < 1:
-            raise ValueError("channel_mult is empty; it must have an entry for each level")
-        if not isinstance(c.num_res_blocks, int) and len(c.num_res_blocks) != levels:
-            raise ValueError(f"num_res_blocks has {len(c.num_res_blocks)} entries and channel_mult {levels}")
-        for name, width in [
-            *(("model_channels * channel_mult", c.model_channels * multiple) for multiple in c.channel_mult),
-            ("swin_embed_dim", c.swin_embed_dim),
-        ]:
-            if width < 1 or width % GROUPS:
-                raise ValueError(f"{name} is {width}; it must be a multiple of {GROUPS}, the groups of the norms")
+            need(c[name] >= 1, f"{name} is {c[name]}", "be at least 1")
+        need(levels >= 1, "channel_mult is empty", "have an entry for each level")
+        depths = c.num_res_blocks
+        if not isinstance(depths, int):
+            need(len(depths) == levels, f"num_res_blocks has {len(depths)} entries", f"have {levels}, as channel_mult")
+        widths = [("model_channels * channel_mult", c.model_channels * multiple) for multiple in c.channel_mult]
+        for name, width in (*widths, ("swin_embed_dim", c.swin_embed_dim)):
+            need(width >= 1 and width % GROUPS == 0, f"{name} is {width}", f"be a multiple of {GROUPS}, as norms need")
         name = "num_heads" if c.num_head_channels == -1 else "num_head_channels"
-        if c[name] < 1 or c.swin_embed_dim % c[name]:
-            raise ValueError(f"{name} is {c[name]}; it must divide swin_embed_dim, {c.swin_embed_dim}")
-        ratio = c.lq_size / c.image_size
-        if ratio < 1 or not math.log2(ratio).is_integer():
-            raise ValueError(f"lq_size is {c.lq_size}; it must be image_size, {c.image_size}, times a power of 2")
-        if c.image_size % (multiple := self._size_multiple()):
-            raise ValueError(
-                f"image_size is {c.image_size}; with {levels} levels and window_size {c.window_size} "
-                f"it must be a multiple of {multiple}"
-            )
+        good = c[name] >= 1 and c.swin_embed_dim % c[name] == 0
+        need(good, f"{name} is {c[name]}", f"divide swin_embed_dim, {c.swin_embed_dim}")
+        good = c.lq_size >= c.image_size and math.log2(c.lq_size / c.image_size).is_integer()
+        need(good, f"lq_size is {c.lq_size}", f"be image_size, {c.image_size}, times a power of 2")
+        multiple = self._size_multiple()
+        why = f"with {levels} levels and window_size {c.window_size}"
+        need(c.image_size % multiple == 0, f"image_size is {c.image_size}", f"be a multiple of {multiple} {why}")
         sizes = [c.image_size >> level for level in range(levels)]
-        if not set(c.attention_resolutions) <= set(sizes):
-            raise ValueError(f"attention_resolutions is {list(c.attention_resolutions)}; the levels have {sizes}")
+        given = list(c.attention_resolutions)
+        need(set(given) <= set(sizes), f"attention_resolutions is {given}", f"be of the levels' {sizes}")
 
     def _size_multiple(self) -> int:
         """Sides of the state that are multiples of this divide into whole windows at every level."""

@@ -11,14 +11,13 @@ in an image; d channels of a head.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from retinashift.models.banded import affine, use_reference_ops
+from retinashift.models.banded import affine, bands, use_reference_ops
 
 AttentionMask = Literal["swin", "official"]
 
@@ -126,14 +125,14 @@ class SwinBlock(nn.Module):
             rolled = self.norm1(x).roll(-self.shift, dims=2)  # (B, C, H, W)
             x = x + self._attend(rolled, 0, height, biases).roll(self.shift, dims=2)
             return x + self.mlp(self.norm2(x))
-        x = x if overwrite else x.clone()
+        x, tokens = x if overwrite else x.clone(), AT_ONCE if x.device.type == "cpu" else AT_ONCE_ON_GPU
         gain, offset = affine(x, self.norm1)
-        for top, bottom in self._bands(height, width, x.device):
+        for top, bottom in bands(height, width, tokens, self.window):
             rows = (torch.arange(top, bottom, device=x.device) + self.shift) % height  # of the image before the roll
             band = torch.addcmul(offset, x.index_select(2, rows), gain)  # (B, C, rows, W)
             x.index_add_(2, rows, self._attend(band, top, height, biases).to(x.dtype))
         gain, offset = affine(x, self.norm2)
-        for top, bottom in self._bands(height, width, x.device):
+        for top, bottom in bands(height, width, tokens, self.window):
             x[:, :, top:bottom] += self.mlp(torch.addcmul(offset, x[:, :, top:bottom], gain))
         return x
 
@@ -155,13 +154,6 @@ class SwinBlock(nn.Module):
         columns = torch.arange(width // self.window, device=biases.device)[None]
         low, right = rows == height // self.window - 1, columns == width // self.window - 1
         return biases[(2 * low + 1 * right).flatten()]  # (N', heads, n, n)
-
-    def _bands(self, height: int, width: int, device: torch.device) -> Iterator[tuple[int, int]]:
-        """(first, beyond the last) of the rows that are taken at once: whole windows."""
-        tokens = AT_ONCE if device.type == "cpu" else AT_ONCE_ON_GPU
-        rows = self.window * max(1, tokens // (self.window * width))
-        for top in range(0, height, rows):
-            yield top, min(height, top + rows)
 
 
 class SwinLayer(nn.Module):
