@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from retinashift.training.checkpoint import continued_card
+from retinashift.training.state import continued_card
 
 
 def test_licence_and_text_of_the_start_are_kept_under_a_heading_of_their_own(tmp_path):

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from retinashift.data.photographs import DataError
-from retinashift.training.batches import turned
-from retinashift.training.crops import Crop, check_size, cut
+from retinashift.training.batches import Crop, check_size, cut, turned
 from retinashift.training.settings import CropSettings
 
 

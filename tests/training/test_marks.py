@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from retinashift.imaging.degradation.bicubic import bicubic_pillow
-from retinashift.training import marks
+from retinashift.training import augmentation
 from retinashift.training.augmentation import NUMBERS, as_another_camera
 from retinashift.training.settings import CropSettings
 
 
 def draw_marks(images, numbers):
-    return torch.stack([marks.draw_marks(*pair) for pair in zip(images, numbers.tolist(), strict=True)])
+    return torch.stack([augmentation.draw_marks(*pair) for pair in zip(images, numbers.tolist(), strict=True)])
 
 
 def flat(count, side=64, value=0.5):

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 
-from retinashift.training.records import RunRecord
+from retinashift.training.state import RunRecord
 
 
 def lines(folder):

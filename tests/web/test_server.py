@@ -184,7 +184,9 @@ def test_no_upload_is_on_disk_while_the_page_runs_or_after_it_ended(tmp_path, by
 
 
 def test_a_password_is_asked_for_where_one_is_set_and_proxies_in_the_environment_stop_nothing(tmp_path):
-    proxies = dict.fromkeys(("ALL_PROXY", "all_proxy", "HTTP_PROXY", "http_proxy", "https_proxy"), "socks5://127.0.0.1:9")
+    proxies = dict.fromkeys(
+        ("ALL_PROXY", "all_proxy", "HTTP_PROXY", "http_proxy", "https_proxy"), "socks5://127.0.0.1:9"
+    )
     running = start_page(tmp_path, "--auth", "eye:secret", **proxies)
     try:
         assert ask(running, "GET", "/")[0] == 401

@@ -31,15 +31,22 @@ from retinashift.data.leaks import check_no_leakage, content_hashes
 from retinashift.data.photographs import Source, list_source
 from retinashift.imaging.files import replace_file
 from retinashift.inference.memory import choose_device, fast_precision
-from retinashift.training.batches import Batch, Map, make_batch
+from retinashift.training.batches import Batch, Map, check_size, make_batch
 from retinashift.training.build import build_pipeline, resolved, trained_part
-from retinashift.training.checkpoint import merged_adapters, write_checkpoint
-from retinashift.training.crops import check_size
 from retinashift.training.losses import Objective
 from retinashift.training.pool import PhotographSet
-from retinashift.training.records import RunRecord
 from retinashift.training.settings import TrainConfig
-from retinashift.training.state import Position, State, lock_folder, save_state, state_to_resume, write_folder
+from retinashift.training.state import (
+    Position,
+    RunRecord,
+    State,
+    lock_folder,
+    merged_adapters,
+    save_state,
+    state_to_resume,
+    write_checkpoint,
+    write_folder,
+)  # fmt: skip
 from retinashift.training.validation import validate
 from retinashift.training.weights import Weights, learning_rate
 

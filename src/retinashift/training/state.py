@@ -1,4 +1,4 @@
-"""The state of a run on disk, written whole or not at all, and whether a run may go on from it.
+"""The files of a run: its state, written whole or not at all, its log, its checkpoint, and whether it may go on.
 
 A run folder holds `state/00012800/{model.safetensors, ema.safetensors, optimizer.pt, meta.json}` and `state/latest`,
 the name of the newest one, replaced last. A process killed at any moment leaves the former state or the new one.
@@ -9,22 +9,38 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
 
+from retinashift.data.leaks import read_trained_on, write_trained_on
 from retinashift.imaging.files import flush_to_disk, replace_file
+from retinashift.inference.pipeline import ResShiftPipeline
+from retinashift.models.adapters import merged, save_adapter
 from retinashift.training.settings import ConfigError, TrainConfig, flattened
 
 logger = logging.getLogger(__name__)
+
+CARD = """\
+{front}# Fine-tuned with RetinaShift
+
+Trained with the settings in `training.yaml`, starting from the checkpoint that is described below. The licence of that
+checkpoint still holds. Its scores say nothing about this one.
+
+## The starting checkpoint
+
+{start}"""
 
 MAY_CHANGE_ON_RESUME = {
     f"run.{name}"
@@ -205,3 +221,92 @@ def _sync(path: Path) -> None:
         flush_to_disk(handle)
     finally:
         os.close(handle)
+
+
+def write_checkpoint(folder: Path, pipeline: ResShiftPipeline, config: TrainConfig, photographs: Iterable[str]) -> None:
+    """Fill an existing folder; adapters are merged into the denoiser, and also lie alone in `adapter/`.
+
+    Args:
+        folder: empty.
+        pipeline: with the weights to write; its `name_or_path` is where it started.
+        config: settings of the run.
+        photographs: hashes of what it was trained on; those of where it started are added.
+    """
+    start = Path(pipeline.name_or_path) if config.init_from else None
+    with merged_adapters(pipeline, config):
+        pipeline.save_pretrained(folder, safe_serialization=True)
+    if config.lora.rank:
+        save_adapter(pipeline.denoiser, folder / "adapter")
+    (folder / "training.yaml").write_text(config.to_yaml(), encoding="utf-8")
+    write_trained_on(folder, [*photographs, *(read_trained_on(start) if start else ())])
+    card = continued_card(start) if start else None
+    if card is not None:
+        (folder / "README.md").write_text(card, encoding="utf-8")
+
+
+@contextmanager
+def merged_adapters(pipeline: ResShiftPipeline, config: TrainConfig) -> Iterator[None]:
+    """Within it the pipeline has the plain denoiser of a checkpoint, with adapters merged into its layers."""
+    adapted = pipeline.denoiser
+    if config.lora.rank:
+        pipeline.register_modules(denoiser=merged(adapted))
+    try:
+        yield
+    finally:
+        pipeline.register_modules(denoiser=adapted)
+
+
+def continued_card(start: Path) -> str | None:
+    """The card of a checkpoint trained from the one in `start`, with that one's metadata and text.
+
+    None if `start` has no card.
+    """
+    try:
+        text = (start / "README.md").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    front = re.match(r"---\n.*?\n---\n", text, re.DOTALL)  # YAML for model hubs, with the licence
+    if front:
+        text = text[front.end() :].lstrip("\n")
+    below = [f"##{line}" if line.startswith("#") else line for line in text.splitlines()]  # under our own heading
+    return CARD.format(front=front[0] + "\n" if front else "", start="\n".join(below) + "\n")
+
+
+class RunRecord:
+    """Appends to a run's logs; made on the main process only."""
+
+    def __init__(self, folder: Path, resume_step: int = 0):
+        folder.mkdir(parents=True, exist_ok=True)
+        self._path = folder / "log.jsonl"
+        _cut_after(self._path, resume_step)
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_step + 1 if resume_step else None)
+
+    def write(self, kind: str, step: int, values: dict[str, Any]) -> None:
+        """One line; numbers also become TensorBoard curves under `kind/`."""
+        with self._path.open("a", encoding="utf-8") as log:
+            log.write(json.dumps({"event": kind, "step": step, **values}) + "\n")
+        for name, value in values.items():
+            if isinstance(value, (int, float)) and not isinstance(value, bool):
+                self._board.add_scalar(f"{kind}/{name}", value, step)
+
+    def picture(self, name: str, step: int, rgb: np.ndarray) -> None:
+        """`rgb` (H, W, 3) uint8."""
+        self._board.add_image(name, rgb, step, dataformats="HWC")
+
+    def close(self) -> None:
+        self._board.close()
+
+
+def _cut_after(path: Path, step: int) -> None:
+    """Drop lines beyond the state that is resumed from, because those steps are repeated; at 0, all of them."""
+    if not path.is_file() or step == 0:
+        path.unlink(missing_ok=True)
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line).get("step", 0) <= step:
+                kept.append(line)
+        except ValueError:
+            continue  # a line cut short by a kill
+    path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
