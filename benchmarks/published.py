@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -22,6 +23,8 @@ from pathlib import Path
 import numpy as np
 import pydicom
 from PIL import Image, ImageOps
+
+from retinashift.imaging.files import READ_SUFFIXES
 
 PACKAGES = ("pillow", "pydicom", "tifffile")
 LEVELS = 2.0
@@ -36,9 +39,9 @@ def main() -> int:
     parser.add_argument("--max-pixels", type=int, default=200_000, help="of an image; larger ones are refused")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
-        folder = options.folder or download(Path(name, "sources"))
+        folder = gather(options.folder or download(Path(name, "sources")), Path(name, "in"))
         out, log = Path(name, "out"), Path(name, "log.jsonl")
-        settings = ("--max-pixels", str(options.max_pixels), "--log", str(log), "--format", "png", "--quiet")
+        settings = ("--max-pixels", str(options.max_pixels), "--log", str(log), "--quiet")
         command = [sys.executable, "-m", "retinashift", "upscale", str(folder), "-o", str(out), *settings]
         done = subprocess.run(command, capture_output=True, text=True)
         lines = [json.loads(line) for line in log.read_text("utf-8").splitlines()] if log.exists() else []
@@ -65,6 +68,15 @@ def download(folder: Path) -> Path:
         with tarfile.open(path) as archive:
             archive.extractall(folder, filter="data")
         path.unlink()
+    return folder
+
+
+def gather(sources: Path, folder: Path) -> Path:
+    """The images in one folder, numbered: their own names would meet in one result."""
+    folder.mkdir()
+    images = sorted(path for path in sources.rglob("*") if path.is_file() and path.suffix.lower() in READ_SUFFIXES)
+    for number, path in enumerate(images):
+        shutil.copy(path, folder / f"{number:04}_{path.name}")
     return folder
 
 

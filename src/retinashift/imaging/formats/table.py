@@ -11,22 +11,7 @@ from dataclasses import dataclass
 from retinashift.imaging.dicom.derived import encode_dicom
 from retinashift.imaging.dicom.read import decode_dicom
 from retinashift.imaging.dicom.structure import is_dicom
-from retinashift.imaging.formats.jpeg import decode_jpeg, encode_jpeg
-from retinashift.imaging.formats.jpeg2000 import decode_jpeg2000
-from retinashift.imaging.formats.jpegxl import decode_jpegxl
-from retinashift.imaging.formats.pillow import (
-    AVIF,
-    HEIC,
-    decode_avif,
-    decode_bmp,
-    decode_heic,
-    decode_webp,
-    encode_webp,
-    has_brand,
-)
-from retinashift.imaging.formats.png import SIGNATURE, decode_png, encode_png
-from retinashift.imaging.formats.ppm import decode_ppm, encode_ppm
-from retinashift.imaging.formats.tiff import decode_tiff, encode_tiff
+from retinashift.imaging.formats import jpeg, jpeg2000, jpegxl, pillow, png, ppm, tiff
 from retinashift.imaging.photograph import ImageError, Photograph
 
 
@@ -87,26 +72,26 @@ _ALL = (
     Format(  # first: what stands in the 128 bytes in front of its magic number may look like anything
         "DICOM", (".dcm",), is_dicom, decode_dicom, encode_dicom, pages=True, alpha=False, longest_side=2**16 - 1
     ),
-    Format("PNG", (".png",), _starts(SIGNATURE), decode_png, encode_png),
+    Format("PNG", (".png",), _starts(png.SIGNATURE), png.decode_png, png.encode_png),
     Format(
-        "JPEG", (".jpg", ".jpeg"), _starts(b"\xff\xd8\xff"), decode_jpeg, encode_jpeg, lossy=True, deep=False,
+        "JPEG", (".jpg", ".jpeg"), _starts(b"\xff\xd8\xff"), jpeg.decode_jpeg, jpeg.encode_jpeg, lossy=True, deep=False,
         alpha=False, longest_side=65_500,
     ),
-    Format("TIFF", (".tif", ".tiff"), _starts(*_TIFF), decode_tiff, encode_tiff, pages=True),
+    Format("TIFF", (".tif", ".tiff"), _starts(*_TIFF), tiff.decode_tiff, tiff.encode_tiff, pages=True),
     Format(
-        "WebP", (".webp",), lambda head: head[:4] == b"RIFF" and head[8:12] == b"WEBP", decode_webp, encode_webp,
-        deep=False, grey=False, longest_side=16_383,
+        "WebP", (".webp",), lambda head: head[:4] == b"RIFF" and head[8:12] == b"WEBP", pillow.decode_webp,
+        pillow.encode_webp, deep=False, grey=False, longest_side=16_383,
     ),
     Format(
-        "PPM", (".ppm",), _starts(b"\x1f\x8b", *(b"P%d" % n for n in range(1, 8))), decode_ppm, encode_ppm,
+        "PPM", (".ppm",), _starts(b"\x1f\x8b", *(b"P%d" % n for n in range(1, 8))), ppm.decode_ppm, ppm.encode_ppm,
         (".ppm.gz", ".pgm.gz"), alpha=False,
     ),
-    Format("PGM", (".pgm",), lambda head: False, decode_ppm, encode_ppm, colour=False, alpha=False),
-    Format("BMP", (".bmp",), _starts(b"BM"), decode_bmp),
-    Format("JPEG 2000", (".jp2", ".j2k"), _starts(b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"), decode_jpeg2000),
-    Format("AVIF", (".avif",), lambda head: has_brand(head, AVIF), decode_avif),
-    Format("HEIC", (".heic", ".heif"), lambda head: has_brand(head, HEIC), decode_heic),
-    Format("JPEG XL", (".jxl",), _starts(b"\xff\x0a", b"\0\0\0\x0cJXL "), decode_jpegxl),
+    Format("PGM", (".pgm",), lambda head: False, ppm.decode_ppm, ppm.encode_ppm, colour=False, alpha=False),
+    Format("BMP", (".bmp",), _starts(b"BM"), pillow.decode_bmp),
+    Format("JPEG 2000", (".jp2", ".j2k"), _starts(b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"), jpeg2000.decode_jpeg2000),
+    Format("AVIF", (".avif",), lambda head: pillow.has_brand(head, pillow.AVIF), pillow.decode_avif),
+    Format("HEIC", (".heic", ".heif"), lambda head: pillow.has_brand(head, pillow.HEIC), pillow.decode_heic),
+    Format("JPEG XL", (".jxl",), _starts(b"\xff\x0a", b"\0\0\0\x0cJXL "), jpegxl.decode_jpegxl),
 )  # fmt: skip
 FORMATS: dict[str, Format] = {known.name: known for known in _ALL}
 """Every format that is read, by name. The first whose `matches` is true reads a file."""

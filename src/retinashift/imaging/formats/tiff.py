@@ -31,12 +31,6 @@ _REDUCED = 1  # bit of NewSubfileType: a thumbnail or a level of a pyramid
 MAX_PAGE = 10_000
 """A chain of directories is followed no further."""
 _NOT_KEPT = {33723: "IPTC", 34377: "Photoshop's settings"}
-_PRIVATE_DESCRIPTIONS = (
-    (re.compile(r"ImageJ="), "ImageJ"),
-    (re.compile(r'\s*\{"shape":'), "tifffile"),
-    (re.compile(r"\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)?<OME\b", re.DOTALL), "OME"),
-)
-"""Descriptions that are no text for people, and who reads them."""
 _INCH_IN = {
     "nm": 2.54e7, "um": 25400, "\\u00b5m": 25400, "\u00b5m": 25400, "\u00c2\u00b5m": 25400, "micron": 25400,
     "microns": 25400, "micrometer": 25400, "mm": 25.4, "cm": 2.54, "inch": 1.0, "inches": 1.0,
@@ -75,11 +69,11 @@ def decode_tiff(data: bytes, max_pixels: int, number: int | None = None) -> Phot
         exif = load_exif(data, notes, page.offset)
         left_out = [name for tag, name in _NOT_KEPT.items() if tag in page.tags]
         xmp = bytes(page.tags[700].value) if 700 in page.tags else None
+        kinds = {"ImageJ": page.is_imagej, "OME": page.is_ome, "tifffile": page.is_shaped}
+        programs = [name for name, described in kinds.items() if described]
     dpi = exif_dpi(exif)
-    text = str(exif.get(Base.ImageDescription, ""))
-    if program := next((name for start, name in _PRIVATE_DESCRIPTIONS if start.match(text)), None):
-        left_out.append(f"the description in which {program} states sizes")  # they are the small picture's
-        del exif[Base.ImageDescription]
+    if programs and (text := exif.pop(Base.ImageDescription, "")):
+        left_out.append(f"the description in which {programs[0]} states sizes")  # they are the small picture's
         dpi = dpi or _imagej_dpi(text, exif)
     return upright_photograph(stored, "TIFF", exif, xmp=xmp, dpi=dpi, icc=icc, notes=notes, left_out=left_out)
 
