@@ -110,7 +110,7 @@ async function preview(file) {
   } catch { // TIFF, DICOM and others, which browsers do not draw
     image.hidden = true;
   }
-  const { bytes } = engine.limits, text = `${file.name}${size}, ${(file.size / 1024).toFixed(0)} KiB`;
+  const { bytes } = engine.limits, text = `${file.name}${size}, ${Math.ceil(file.size / 1024)} KiB`;
   if (file.size > bytes) wrong = `${file.name} is ${(file.size / 2 ** 20).toFixed(1)} MiB, above the limit of ${(bytes / 2 ** 20).toFixed(0)} MiB`;
   return { row: element("li", { className: wrong ? "bad" : "" }, image, text), wrong };
 }
@@ -161,7 +161,7 @@ function show(photo, made, print) {
 function list(photos, made, print) {
   outcomes = photos;
   const rows = photos.map(photo => photo.error
-    ? element("li", { className: "bad" }, `${photo.name}: ${photo.error}`)
+    ? element("li", { className: "bad" }, photo.error.startsWith(photo.name) ? photo.error : `${photo.name}: ${photo.error}`)
     : element("li", {}, element("button", { type: "button", onclick: () => show(photo, made, print) }, photo.name), " done"));
   byId("outcomes").hidden = photos.length < 2 && !photos.some(photo => photo.error);
   byId("outcomes").replaceChildren(...rows);
