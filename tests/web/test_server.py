@@ -122,6 +122,9 @@ def test_jobs_are_followed_fetched_file_by_file_or_together_and_forgotten(page):
     assert ask(page, "GET", f"/api/jobs/{one['id']}/other.png")[0] == 404
     packed = zipfile.ZipFile(io.BytesIO(ask(page, "GET", f"/api/all.zip?id={one['id']}&id={two['id']}")[1]))
     assert {"1_one_x4.png", "2_two_x4.png"} < set(packed.namelist())
+    assert (
+        len(zipfile.ZipFile(io.BytesIO(ask(page, "GET", "/api/all.zip?" + f"id={one['id']}&" * 9)[1])).namelist()) == 2
+    )
     assert ask(page, "DELETE", f"/api/jobs/{one['id']}")[0] == 204
     assert ask(page, "GET", f"/api/jobs/{one['id']}")[0] == 404
 

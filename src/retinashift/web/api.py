@@ -113,7 +113,7 @@ def build_page(settings: PageSettings, prepare: Callable[[], None]) -> tuple[Req
 
     @api.get("/api/all.zip", summary="The files of several jobs")
     def zipped(id: Annotated[list[str], Query()]) -> Response:
-        return _zipped([queue.get(one) for one in id])
+        return _zipped([queue.get(one) for one in dict.fromkeys(id)])  # a repeated one would cost memory
 
     for kind, status in ((Busy, 503), (Missing, 404), (ValueError, 422)):
         api.add_exception_handler(kind, partial(_refused, status))
