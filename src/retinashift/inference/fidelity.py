@@ -1,7 +1,7 @@
 """Faithfulness to the input: a result that is reduced again must give the input back.
 
 A network's estimate can drift by a grey level here or there, in colour or in brightness. Iterative back-projection
-(Irani, Peleg, 1991) puts that right: what the reduced result lacks is enlarged and added. It changes what the input
+(Irani, Peleg, 1991) puts that right: what the reduced result lacks is interpolated and added. It changes what the input
 has measured, the coarse structure, and leaves the estimated detail as it is.
 
 A value of an 8-bit input stands for all values that round to it. To meet the value itself would copy its rounding error
@@ -39,13 +39,13 @@ CELL = 0.3
 """Levels of 255 by which a reduced 8-bit result may miss the input's value: less than half a level, because the
 correction itself is rounded when the result is written. Chosen on validation photographs."""
 SOLVER_STEPS, RELAXATION = 3, 1.3
-"""What is added to a result is enlarged and reduced again before it meets the input, which weakens its finest octave;
-this many steps on the grid of the input make up for it."""
+"""What is added to a result is interpolated and reduced again before it meets the input. That weakens its finest
+octave; this many steps on the grid of the input make up for it."""
 CLOSED = 0.75
 """Share of what is missing that is added where the cell is closed: beside lines that are drawn on a photograph, the
 whole of it rings."""
 SPREAD = 2
-"""Input pixels that a pixel's correction, enlarged and reduced again, reaches with more than 0.2 % of its value."""
+"""Input pixels that a pixel's correction, interpolated and reduced again, reaches with more than 0.2 % of its value."""
 Limits = tuple[Tensor, Tensor]
 Cell = Callable[[int, int], Tensor]
 """(top, bottom) -> half the width of the rounding cell of these input rows, (1, 1, n, w), 0 where the value counts."""
@@ -80,7 +80,7 @@ def within(sr: Tensor, limits: Limits | None, scale: int) -> Tensor:
 
 
 def _change(sr: Tensor, lr: Tensor, scale: int, cell: Tensor | None) -> Tensor:
-    """What is to be enlarged and added to `sr`, as `lr`."""
+    """What is to be interpolated and added to `sr`, as `lr`."""
     if cell is None:
         return lr - reduced(sr, *lr.shape[-2:])
     # Pillow reduces the width first, and rounds after each direction
@@ -88,7 +88,7 @@ def _change(sr: Tensor, lr: Tensor, scale: int, cell: Tensor | None) -> Tensor:
     missing = lr - (reduced(levels, *lr.shape[-2:]) / 127.5 - 1)
     change = torch.zeros_like(missing)
     for step in range(SOLVER_STEPS):
-        left = missing - _enlarged_andreduced(change, scale) if step else missing
+        left = missing - _interpolated_and_reduced(change, scale) if step else missing
         change = change + RELAXATION * (left - left.clamp(-cell, cell))
     return torch.where(cell > 0, change, CLOSED * missing)
 
@@ -103,8 +103,8 @@ def _levels(image: Tensor) -> Tensor:
     return image.mul(127.5).add_(127.5).round_()
 
 
-def _enlarged_andreduced(image: Tensor, scale: int) -> Tensor:
-    """`image` (B, C, h, w), enlarged and reduced again, without the enlarged picture; its border is approximate."""
+def _interpolated_and_reduced(image: Tensor, scale: int) -> Tensor:
+    """`image` (B, C, h, w), interpolated and reduced again, without the large picture; its border is approximate."""
     for dim, pad in ((-1, (SPREAD, SPREAD, 0, 0)), (-2, (0, 0, SPREAD, SPREAD))):
         padded, size = F.pad(image, pad, mode="replicate"), image.shape[dim]
         first, *others = (weight * padded.narrow(dim, at, size) for at, weight in enumerate(spread_weights(scale)))
@@ -114,11 +114,11 @@ def _enlarged_andreduced(image: Tensor, scale: int) -> Tensor:
 
 @cache
 def spread_weights(scale: int) -> tuple[float, ...]:
-    """What a pixel of a line becomes when it is enlarged and reduced again, at `SPREAD` pixels on both sides of it."""
+    """What a pixel of a line, interpolated and reduced again, becomes: at itself and `SPREAD` pixels on both sides."""
     line = torch.zeros(1, 1, 1, 6 * SPREAD + 1)
     line[..., 3 * SPREAD] = 1
-    enlarged = upsample_bicubic(line.expand(1, 1, line.shape[-1], -1), scale)
-    weights = reduced(enlarged, *line.shape[-1:] * 2)[0, 0, 3 * SPREAD, 2 * SPREAD : 4 * SPREAD + 1]
+    large = upsample_bicubic(line.expand(1, 1, line.shape[-1], -1), scale)
+    weights = reduced(large, *line.shape[-1:] * 2)[0, 0, 3 * SPREAD, 2 * SPREAD : 4 * SPREAD + 1]
     return tuple((weights / weights.sum()).tolist())
 
 
@@ -164,7 +164,7 @@ def _part(limits: Limits | None, rows: slice) -> Limits | None:
 def _one_iteration(
     bands: Iterator[Tensor], lr: Tensor, scale: int, limits: Limits | None, cell: Cell | None
 ) -> Iterator[Tensor]:
-    halo = 2 * REACH  # a correction is enlarged from corrections around it, each reduced from rows around it
+    halo = 2 * REACH  # a correction is interpolated from corrections around it, each reduced from rows around it
     if cell is not None:
         halo += SPREAD * (SOLVER_STEPS - 1)
     for held, seen, new in with_neighbours(bands, lr.shape[-2], scale, halo):

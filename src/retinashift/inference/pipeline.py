@@ -66,15 +66,15 @@ class ResShiftPipeline(DiffusionPipeline):
         denoiser: `LightNet` or `SwinUNet`.
         scheduler: the chain.
         codec: `VQCodec` or diffusers' `VQModel`, or None for the lossless `PixelCodec` of the same factor as `scale`.
-        scale: enlargement factor.
-        upsampling: convention of the bicubic enlargement that is y0; it must be that of training.
+        scale: how many times larger a result is.
+        upsampling: convention of the bicubic interpolation that makes y0; the one of training.
         default_steps: number of network calls when the caller names none. One step is the posterior mean: the
             estimate with the least squared error, and the most faithful; all T steps draw a sample.
         back_projections: how often results are brought into line with their input when the caller names no number;
             see `fidelity`.
         detail_gain: of the mode "realistic": what the detail of its samples is multiplied by; see `boost_detail`.
         detail_steps, detail_transition: of the same mode: network calls (0 is all T), and whether noise is added
-            between them ("ancestral") or only that of x_T is kept ("deterministic").
+            between them ("ancestral") or only the noise of x_T is kept ("deterministic").
         detail_curves: factors by the finest detail of the input, see `detail`: "mean" of a posterior mean's detail,
             "sample" of `detail_gain`, or of the detail of a student's sample; None and what is missing is 1.
         distilled: the denoiser is a student that draws the sample of a chain in one call; there is no other use of it.
@@ -129,14 +129,12 @@ class ResShiftPipeline(DiffusionPipeline):
         if not check_threshold > 0:
             raise ValueError(f"check_threshold is {check_threshold}; levels of 255 above 0 are needed")
         check_curves(detail_curves)
-        if denoiser.streams and codec is not None:
-            raise ValueError(f"{type(denoiser).__name__} runs on pixels; leave out the codec {type(codec).__name__}")
         if uncertainty_head is not None:
             read, given = (
                 {name: part.config.get(name) for name in ("width", "factor")} for part in (uncertainty_head, denoiser)
             )
-            if read != given or codec is not None:
-                raise ValueError(f"the uncertainty head is for a denoiser of {read} without codec, not of {given}")
+            if read != given:
+                raise ValueError(f"the uncertainty head is for a denoiser of {read}, not of {given}")
         self.register_modules(denoiser=denoiser, scheduler=scheduler, codec=codec, uncertainty_head=uncertainty_head)
         self.register_to_config(
             scale=scale, upsampling=upsampling, default_steps=default_steps, back_projections=back_projections,
@@ -144,6 +142,8 @@ class ResShiftPipeline(DiffusionPipeline):
             detail_curves=detail_curves, distilled=distilled, calibration=calibration, check_measure=check_measure,
             check_threshold=check_threshold, bounded=bounded,
         )  # fmt: skip
+        if denoiser.streams and not self.image_codec.lossless:
+            raise ValueError(f"{type(denoiser).__name__} runs on pixels; leave out the codec {type(codec).__name__}")
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **kwargs: Any) -> ResShiftPipeline:

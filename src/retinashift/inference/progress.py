@@ -1,4 +1,4 @@
-"""What a caller is told while a sample is drawn: the steps of the chain, and how far the work is."""
+"""What a caller learns while a sample is drawn: the steps of the chain, and how far the work is."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class StepWatch:
         self._held: dict[int, list[tuple[Tensor, Tensor]]] = {}
 
     def begin(self, height: int, steps: int) -> None:
-        """The next sample, of so many rows of the state in so many steps."""
+        """The next sample begins: rows of its state, and steps of its chain."""
         self.height, self._total, self._seen, self._done = height, height * steps, 0, self._done + 1
 
     def restart(self) -> None:

@@ -15,23 +15,23 @@ Upsampling = Literal["pillow", "torch"]
 
 
 def upsample_bicubic(lr: Tensor, scale: int, convention: Upsampling = "pillow") -> Tensor:
-    """Bicubic enlargement by an integer factor, (B, C, h, w) -> (B, C, h*scale, w*scale), not clamped.
+    """Bicubic interpolation by an integer factor, (B, C, h, w) -> (B, C, h*scale, w*scale), not clamped.
 
     "pillow" is the kernel a = -0.5 of Pillow (and MATLAB); "torch" is a = -0.75, which the official ResShift uses.
     """
     if scale == 1:
         return lr
-    enlarged = F.interpolate(
+    large = F.interpolate(
         lr.float(), scale_factor=scale, mode="bicubic", antialias=convention == "pillow", align_corners=False
     )  # in float32: half precision would round the picture itself, and the CPU has no such kernel
-    return enlarged.to(lr.dtype)
+    return large.to(lr.dtype)
 
 
 def upsample_rows(lr: Tensor, top: int, bottom: int, scale: int, convention: Upsampling = "pillow") -> Tensor:
     """Rows of `lr`, (B, C, h, w), as `upsample_bicubic` of the whole has them, (B, C, (bottom-top)*scale, w*scale)."""
     first, last = max(0, top - 2), min(lr.shape[-2], bottom + 2)  # the kernel looks two pixels far
-    enlarged = upsample_bicubic(lr[..., first:last, :], scale, convention)
-    return enlarged[..., (top - first) * scale : (bottom - first) * scale, :]
+    large = upsample_bicubic(lr[..., first:last, :], scale, convention)
+    return large[..., (top - first) * scale : (bottom - first) * scale, :]
 
 
 class Codec(Protocol):

@@ -1,6 +1,6 @@
 """LightNet: the compact denoiser of the shipped checkpoint, plain residual blocks on the low-resolution grid.
 
-It works on residuals: the noisy state enters as its difference from the bicubic enlargement of the low-resolution
+It works on residuals: the noisy state enters as its difference from the bicubic interpolation of the low-resolution
 image, and the output is the residual e0 = y0 - x0 (prediction "residual"). The last layer starts at zero, so an
 untrained network is bicubic interpolation. There is no normalisation: the detail to be predicted is a few grey levels
 beside a signal of 255, and normalising over the picture wipes that scale out.

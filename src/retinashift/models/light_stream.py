@@ -160,7 +160,7 @@ class LightStream:
             given = given[..., :0, :]
 
     def _pass(self, given: Tensor, closing: int) -> Tensor:
-        """`closing`: the first so many layers get no more rows after these."""
+        """`closing`: how many layers, from the first on, get no more rows after these."""
         h = self.read.push(given, closing > 0)  # (1, width, n, w)
         self.skip.push(h)
         for number, block in enumerate(self.blocks):
