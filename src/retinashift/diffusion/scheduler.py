@@ -15,16 +15,8 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from retinashift.diffusion.process import (
-    TRANSITIONS,
-    Prediction,
-    Transition,
-    elbo_weight,
-    predict_x0,
-    prior_sample,
-    q_sample,
-    training_target,
-)
+from retinashift.diffusion import process
+from retinashift.diffusion.process import TRANSITIONS, Prediction, Transition
 from retinashift.diffusion.schedule import Spacing, respaced_timesteps, sqrt_eta_schedule
 
 InputScaling = Literal["none", "latent", "pixel"]
@@ -116,27 +108,27 @@ class ResShiftScheduler(SchedulerMixin, ConfigMixin):
         """x_T ~ N(y0, kappa^2 eta_T I), where sampling starts; shaped as y0. `noise` replaces the generator."""
         if noise is None:
             noise = randn_tensor(y0.shape, generator=generator, device=y0.device, dtype=y0.dtype)
-        return prior_sample(y0, float(self.eta[int(self.timesteps[0])]), self.config.kappa, noise)
+        return process.prior_sample(y0, float(self.eta[int(self.timesteps[0])]), self.config.kappa, noise)
 
     def add_noise(self, original_samples: Tensor, noise: Tensor, timesteps: Tensor, y0: Tensor) -> Tensor:
         """x_t from x0 by the marginal; `timesteps` (B,)."""
         eta_t = self._at(self.eta, timesteps, original_samples)
-        return q_sample(original_samples, y0, eta_t, self.config.kappa, noise)
+        return process.q_sample(original_samples, y0, eta_t, self.config.kappa, noise)
 
     def target(self, x0: Tensor, y0: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
         """What the network is trained to return; shaped as x0."""
         eta_t = self._at(self.eta, timesteps, x0)
-        return training_target(self.config.prediction_type, x0, y0, noise, eta_t, self.config.kappa)
+        return process.training_target(self.config.prediction_type, x0, y0, noise, eta_t, self.config.kappa)
 
     def loss_weight(self) -> Tensor:
         """Weights of the evidence bound by step, (T,) float64, scaled to mean 1."""
-        weight = elbo_weight(self.config.prediction_type, self.eta, self.config.kappa)
+        weight = process.elbo_weight(self.config.prediction_type, self.eta, self.config.kappa)
         return weight / weight.mean()
 
     def predict_x0(self, model_output: Tensor, timestep: Tensor | int, sample: Tensor, y0: Tensor) -> Tensor:
         """The estimate of x0 that a network output means; shaped as sample."""
         eta_t = self._at(self.eta, timestep, sample)
-        x0 = predict_x0(self.config.prediction_type, model_output, sample, y0, eta_t, self.config.kappa)
+        x0 = process.predict_x0(self.config.prediction_type, model_output, sample, y0, eta_t, self.config.kappa)
         return x0.clamp(-1, 1) if self.config.clip_x0 else x0
 
     def step(
@@ -158,16 +150,11 @@ class ResShiftScheduler(SchedulerMixin, ConfigMixin):
         if t not in self._eta_prev:
             raise ValueError(f"timestep {t} is not visited; set_timesteps chose {sorted(self._eta_prev, reverse=True)}")
         eta_t, eta_prev = float(self.eta[t]), self._eta_prev[t]
-        x0 = self.predict_x0(model_output, t, sample, y0)
-        if eta_prev == 0:
-            x_prev = x0
-        else:
-            if not self.draws_noise(t):
-                noise = None
-            elif noise is None:
-                noise = randn_tensor(sample.shape, generator=generator, device=sample.device, dtype=sample.dtype)
-            rule = TRANSITIONS[self.transition]
-            x_prev = rule.step(sample, x0, y0, eta_t, eta_prev, self.config.kappa, noise)
+        x_prev = x0 = self.predict_x0(model_output, t, sample, y0)
+        if self.draws_noise(t) and noise is None:
+            noise = randn_tensor(sample.shape, generator=generator, device=sample.device, dtype=sample.dtype)
+        if eta_prev:
+            x_prev = TRANSITIONS[self.transition].step(sample, x0, y0, eta_t, eta_prev, self.config.kappa, noise)
         return DDPMSchedulerOutput(x_prev, x0) if return_dict else (x_prev, x0)
 
     @staticmethod

@@ -13,7 +13,6 @@ its weights are the authors', BSD 2-Clause.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -99,37 +98,25 @@ class Distance(nn.Module):
             head.data.copy_(values.flatten())
 
 
-@dataclass(frozen=True)
-class Published:
-    """A network as torchvision publishes it; `smallest`: shortest side in pixels whose last stage still has a pixel."""
-
-    name: str
-    file: str
-    smallest: int
-    stages: Callable[[], list[nn.Sequential]]
-
-
-BACKBONES: dict[Backbone, Published] = {
-    "vgg": Published("VGG16", "vgg16-397923af.pth", 16, vgg_stages),
-    "alex": Published("AlexNet", "alexnet-owt-7be5be79.pth", 31, alex_stages),
+BACKBONES: dict[Backbone, tuple[str, str, int, Callable[[], list[nn.Sequential]]]] = {
+    "vgg": ("VGG16", "vgg16-397923af.pth", 16, vgg_stages),
+    "alex": ("AlexNet", "alexnet-owt-7be5be79.pth", 31, alex_stages),
 }
+"""Networks as torchvision publishes them: name, file, shortest side whose last stage still has a pixel, stages."""
 
 
 class LPIPS(Distance):
     """The distance by VGG16 or AlexNet."""
 
     def __init__(self, backbone: Backbone = "vgg") -> None:
-        super().__init__(BACKBONES[backbone].stages())
-        self.backbone: Backbone = backbone
+        self.name, _, self.smallest, stages = BACKBONES[backbone]
+        super().__init__(stages())
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [-1, 1] -> (B,), 0 for equal ones. ValueError if a side is below `smallest`."""
-        network = BACKBONES[self.backbone]
-        if min(a.shape[-2:]) < network.smallest:
-            raise ValueError(
-                f"images are {a.shape[-1]}x{a.shape[-2]}; LPIPS by {network.name} needs at least "
-                f"{network.smallest}x{network.smallest}"
-            )
+        if min(a.shape[-2:]) < self.smallest:
+            least = f"{self.smallest}x{self.smallest}"
+            raise ValueError(f"images are {a.shape[-1]}x{a.shape[-2]}; LPIPS by {self.name} needs at least {least}")
         return torch.stack([distance.mean((1, 2)) for distance in self.maps(a, b)]).sum(0)  # (B,)
 
     def load_published(self, state: Mapping[str, Tensor], heads: Sequence[Tensor]) -> None:
@@ -140,8 +127,7 @@ class LPIPS(Distance):
     @classmethod
     def pretrained(cls, backbone: Backbone = "vgg") -> LPIPS:
         """With the published weights. PerceptualError if they cannot be had."""
-        net, file = cls(backbone), BACKBONES[backbone].file
-        heads = published_heads(backbone)
+        net, heads, file = cls(backbone), published_heads(backbone), BACKBONES[backbone][1]
         try:
             state = torch.hub.load_state_dict_from_url(
                 URL + file, map_location="cpu", weights_only=True, check_hash=True
@@ -149,8 +135,8 @@ class LPIPS(Distance):
         except Exception as error:  # no network, no disk, a damaged file
             folder = Path(torch.hub.get_dir()) / "checkpoints"
             raise PerceptualError(
-                f"LPIPS needs the weights of {BACKBONES[backbone].name}, which could not be downloaded "
-                f"({_reason(error)}): put {URL}{file} into {folder}"
+                f"LPIPS needs the weights of {net.name}, which could not be downloaded ({_reason(error)}): "
+                f"put {URL}{file} into {folder}"
             ) from error
         net.load_published(state, heads)
         return net.eval()
