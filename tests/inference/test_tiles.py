@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 
 from retinashift.diffusion.scheduler import ResShiftScheduler
 from retinashift.imaging.degradation.bicubic import enlarge
-from retinashift.inference import tiles
+from retinashift.inference.chain import planned_side, predict_by_tiles
 from retinashift.inference.pipeline import ResShiftPipeline
-from retinashift.inference.tiles import LearnedCodec, blend_tiles, planned_side, predict_by_tiles
+from retinashift.models import codec as codecs
+from retinashift.models.codec import LearnedCodec
 from retinashift.models.swin_unet import SwinUNet
+from retinashift.models.tiles import blend_tiles
 from retinashift.models.vq import VQCodec
 
 
@@ -59,8 +61,8 @@ class Pointwise:
 
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (40, 70), (100, 33), (65, 97)])
 def test_tiles_of_a_pointwise_codec_add_up_to_the_whole(height, width, monkeypatch):
-    monkeypatch.setattr(tiles, "WHOLE_UP_TO", 0)
-    monkeypatch.setattr(tiles, "CODEC_SIDE", 32)
+    monkeypatch.setattr(codecs, "WHOLE_UP_TO", 0)
+    monkeypatch.setattr(codecs, "SIDE", 32)
     image = torch.rand(1, 3, 2 * height, 2 * width, generator=torch.Generator().manual_seed(0))
     latent = LearnedCodec(Pointwise).encode(image)
     torch.testing.assert_close(latent, Pointwise.encode(image).latents)
@@ -74,7 +76,7 @@ def test_where_tiles_meet_the_picture_is_no_rougher_than_elsewhere():
         codec = VQCodec(block_out_channels=[32, 32], layers_per_block=1, num_vq_embeddings=64).eval()
     smooth = torch.linspace(-1, 1, 64)[None, None, None].expand(1, 3, 64, 64).contiguous()
     image = blend_tiles(
-        lambda cut: codec.decode(cut(smooth, 1), force_not_quantize=True).sample, (64, 64), 32, tiles.CODEC_MARGIN, 2
+        lambda cut: codec.decode(cut(smooth, 1), force_not_quantize=True).sample, (64, 64), 32, codecs.MARGIN, 2
     )
     steps = image.diff(dim=-1).abs().mean((0, 1, 2))  # (127,), between neighbouring columns
     overlap = slice(2 * 24 - 2, 2 * 40 + 2)
@@ -90,7 +92,7 @@ def test_small_pictures_are_taken_whole_and_large_ones_are_not(monkeypatch):
     sizes.clear()
     LearnedCodec(Pointwise).decode(torch.zeros(1, 3, 200, 300))
     assert len(sizes) > 1
-    assert max(max(size) for size in sizes) <= tiles.CODEC_SIDE + 2 * tiles.CODEC_MARGIN
+    assert max(max(size) for size in sizes) <= codecs.SIDE + 2 * codecs.MARGIN
 
 
 def test_a_size_that_is_no_multiple_is_refused():

@@ -19,12 +19,12 @@ from retinashift.diffusion.sampling import boost_detail
 from retinashift.diffusion.scheduler import ResShiftScheduler
 from retinashift.inference.memory import out_of_memory, release_weights, trim_heap
 from retinashift.inference.progress import StepWatch
-from retinashift.inference.tiles import planned_side, predict_by_tiles
 from retinashift.inference.uncertainty import ScaleMap
 from retinashift.models.codec import Codec, Upsampling, upsample_bicubic, upsample_rows
 from retinashift.models.light_net import LightNet
 from retinashift.models.light_stream import LightStream, RowQueue
 from retinashift.models.swin_unet import pad_to_multiple
+from retinashift.models.tiles import blend_tiles
 from retinashift.models.uncertainty_head import UncertaintyHead
 
 logger = logging.getLogger(__name__)
@@ -38,6 +38,8 @@ BAND_PIXELS = 20_000
 LIBRARY, MORE_KEPT, MORE_ROWS = 64 * 2**20, 1.5, 3
 SCARCE = 0.25
 """Share of the memory from which on freed memory goes back to the system after each band."""
+TILE_MARGIN = 16
+"""Positions of the state that a tile reads beyond what it keeps."""
 States = Iterator[tuple[Tensor, Tensor]]
 """Rows of x_t and of y0, (1, C, n, w) each, top to bottom."""
 
@@ -217,3 +219,40 @@ def _bytes_held(width: int, net: LightNet, steps: int) -> tuple[float, float]:
     state = config.image_channels * config.factor**2
     kept = pixel * (config.width * (8 * config.depth + 6) + 4 * state * config.depth)
     return LIBRARY + MORE_KEPT * kept * steps, MORE_ROWS * pixel * (6 * config.width + 8 * state)
+
+
+def planned_side(net: Any, memory: int) -> int:
+    """Side of the largest square of whole windows of the state that fits into `memory` bytes, and no tile too small."""
+    side = int((memory / net.bytes_per_position) ** 0.5)
+    return max(_smallest(net), side // net.size_multiple * net.size_multiple)
+
+
+def predict_by_tiles(predict: Callable[[Tensor, Tensor], Tensor], net: Any, x: Tensor, lq: Tensor, side: int) -> Tensor:
+    """`predict(x, lq)` of the whole picture, in squares of at most `side` positions of the state.
+
+    Args:
+        predict: one call of the network.
+        x: the state, (B, C, h, w). lq: the condition, (B, 3, h*r, w*r), r the network's `lq_ratio`.
+        side: see `planned_side`. Where memory runs out it is halved.
+
+    Raises:
+        MemoryError: one tile of the smallest size is too much.
+    """
+    height, width = x.shape[-2:]
+    while True:
+        try:
+            if height * width <= side * side:
+                return predict(x, lq)
+            work = lambda cut: predict(cut(x, 1), cut(lq, net.lq_ratio))  # noqa: E731
+            return blend_tiles(work, (height, width), side - 2 * TILE_MARGIN, TILE_MARGIN)
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+            if side <= _smallest(net):
+                raise MemoryError("memory does not suffice for one tile of the picture; close other programs") from None
+            side = max(_smallest(net), side // 2 // net.size_multiple * net.size_multiple)
+
+
+def _smallest(net: Any) -> int:
+    """Of a tile: its middle must be wide enough that its neighbours do not meet."""
+    return int(-(-6 * TILE_MARGIN // net.size_multiple) * net.size_multiple)

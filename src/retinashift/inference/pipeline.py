@@ -40,10 +40,9 @@ from retinashift.inference.result import SRResult
 from retinashift.inference.self_check import Measure, SelfCheck
 from retinashift.inference.settings import Plan, Precision, Sampling
 from retinashift.inference.sizes import at_size, reduce_map
-from retinashift.inference.tiles import LearnedCodec
 from retinashift.inference.uncertainty import Calibration, ScaleMap
 from retinashift.models.adapters import WEIGHTS, merge_adapter
-from retinashift.models.codec import Codec, PixelCodec, Upsampling
+from retinashift.models.codec import Codec, LearnedCodec, PixelCodec, Upsampling
 from retinashift.models.light_net import LightNet
 from retinashift.models.swin_unet import SwinUNet
 from retinashift.models.uncertainty_head import UncertaintyHead

@@ -1,16 +1,22 @@
-"""Codecs: between a picture in [-1, 1] and the space in which the chain runs.
-
-`PixelCodec` rearranges pixels and loses nothing; `inference.tiles.LearnedCodec` wraps a trained autoencoder.
-"""
+"""Codecs, between a picture in [-1, 1] and the space in which the chain runs, and the interpolation that makes y0."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from retinashift.models.tiles import blend_tiles
+
+if TYPE_CHECKING:
+    from diffusers.models.autoencoders.vq_model import VQModel
+
+WHOLE_UP_TO = 128 * 128
+"""Positions of a latent that a learned codec sees as a whole. Its attention grows with the square of the area."""
+SIDE, MARGIN = 80, 8
+"""Of a larger latent, in positions: what a tile keeps at most, and how far it reads into its neighbours."""
 Upsampling = Literal["pillow", "torch"]
 
 
@@ -34,28 +40,6 @@ def upsample_rows(lr: Tensor, top: int, bottom: int, scale: int, convention: Ups
     return large[..., (top - first) * scale : (bottom - first) * scale, :]
 
 
-class Codec(Protocol):
-    """What every codec has."""
-
-    @property
-    def multiple(self) -> int:
-        """Both sides of an image must be multiples of it; a latent is that many times smaller."""
-
-    @property
-    def lossless(self) -> bool:
-        """Whether `decode` is the exact inverse of `encode`: then the chain runs on the pixels themselves."""
-
-    @property
-    def networks(self) -> tuple[nn.Module, ...]:
-        """Its parts with weights; none in a lossless codec."""
-
-    def encode(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) in [-1, 1] -> the latent, (B, C, H/multiple, W/multiple)."""
-
-    def decode(self, latent: Tensor) -> Tensor:
-        """(B, C, h, w) -> the image, (B, 3, h*multiple, w*multiple), in about [-1, 1]."""
-
-
 @dataclass(frozen=True)
 class PixelCodec:
     """Space-to-depth: (B, C, H, W) <-> (B, C*f*f, H/f, W/f). Lossless, no weights, so the chain has no ceiling.
@@ -65,6 +49,7 @@ class PixelCodec:
 
     factor: int = 4
     lossless: ClassVar[bool] = True
+    """Whether `decode` is the exact inverse of `encode`: then the chain runs on the pixels themselves."""
     networks: ClassVar[tuple[nn.Module, ...]] = ()
 
     def __post_init__(self) -> None:
@@ -76,15 +61,62 @@ class PixelCodec:
 
     @property
     def multiple(self) -> int:
+        """Both sides of an image must be multiples of it; a latent is that many times smaller."""
         return self.factor
 
     def encode(self, image: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C*f*f, H/f, W/f). ValueError if H or W is no multiple of f."""
-        height, width = image.shape[-2:]
-        if height % self.factor or width % self.factor:
-            raise ValueError(f"image is {width}x{height}; both sides must be multiples of {self.factor} (crop it)")
+        _grid_of(image, self.factor)
         return F.pixel_unshuffle(image, self.factor)
 
     def decode(self, latent: Tensor) -> Tensor:
         """The exact inverse of `encode`."""
         return F.pixel_shuffle(latent, self.factor)
+
+
+@dataclass(frozen=True)
+class LearnedCodec:
+    """A trained autoencoder with a codebook, `VQCodec` or diffusers' `VQModel`; large pictures by tiles."""
+
+    network: VQModel
+    lossless: ClassVar[bool] = False
+
+    def __str__(self) -> str:
+        return type(self.network).__name__
+
+    @property
+    def networks(self) -> tuple[nn.Module, ...]:
+        """Its parts with weights."""
+        return (self.network,)
+
+    @property
+    def multiple(self) -> int:
+        """f: both sides of an image must be multiples of it; a latent is that many times smaller."""
+        return int(2 ** (len(self.network.config.block_out_channels) - 1))
+
+    def encode(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) in [-1, 1] -> the latent, (B, C, H/f, W/f), not quantised. ValueError as for `PixelCodec`."""
+        factor, size = self.multiple, _grid_of(image, self.multiple)
+        if size[0] * size[1] <= WHOLE_UP_TO:
+            return self.network.encode(image).latents
+        return blend_tiles(lambda cut: self.network.encode(cut(image, factor)).latents, size, SIDE, MARGIN)
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """The latent, (B, C, h, w), quantised first -> (B, 3, h*f, w*f) in about [-1, 1]."""
+        height, width = latent.shape[-2:]
+        if height * width <= WHOLE_UP_TO:
+            return self.network.decode(latent).sample
+        return blend_tiles(
+            lambda cut: self.network.decode(cut(latent, 1)).sample, (height, width), SIDE, MARGIN, self.multiple
+        )
+
+
+Codec = PixelCodec | LearnedCodec
+
+
+def _grid_of(image: Tensor, multiple: int) -> tuple[int, int]:
+    """Height and width of its latent. ValueError if a side is no multiple."""
+    height, width = image.shape[-2:]
+    if height % multiple or width % multiple:
+        raise ValueError(f"image is {width}x{height}; both sides must be multiples of {multiple} (crop or pad it)")
+    return height // multiple, width // multiple
