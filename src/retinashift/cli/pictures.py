@@ -49,8 +49,7 @@ def demo(
     seconds = time.perf_counter() - started
     hr, lr, results = found.hr, found.lr, found.results
     out.mkdir(parents=True, exist_ok=True)
-    drawn = f" {steps} steps, seed {seed}." if steps else ""
-    figure = found.figure(f"Framed, and enlarged below: where the result differs most from bicubic.{drawn}", 320, 80)
+    figure = found.figure(f"{steps} steps, seed {seed}. " if steps else "", 320, 80)
     for name, pixels in zip(FILES, (lr, results["bicubic"], results["RetinaShift"], hr, figure), strict=True):
         write_image(out / name, pixels, overwrite=True)
     rows, eye = [["method", "PSNR dB", "SSIM", "consistency dB"]], field_of_view(hr)

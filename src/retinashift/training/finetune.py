@@ -137,5 +137,5 @@ def _draw(config: TrainConfig, tuned: Path) -> np.ndarray:
     for item in list_source(config.validation)[:SHOWN]:
         lr = None if item.lr is None else shown(item.lr.read())
         found = compare(pipelines, shown(item.hr.read()), lr, config.run.seed)
-        rows.append(found.figure(f"{stem(item.hr.name)}, held out. Framed: where fine-tuning changed most."))
+        rows.append(found.figure(f"{stem(item.hr.name)}, held out. "))
     return np.concatenate(rows)

@@ -30,21 +30,22 @@ class Comparison:
     results: Mapping[str, np.ndarray]
     psnr: Mapping[str, float]
 
-    def figure(self, note: str, side: int = SIDE, detail: int = DETAIL) -> np.ndarray:
-        """All beside one another, and below them the detail where the last two results differ most; see `side_by_side`.
+    def figure(self, note: str = "", side: int = SIDE, detail: int = DETAIL) -> np.ndarray:
+        """All beside one another, and below them the detail where the last result differs most; see `side_by_side`.
 
         Args:
-            note: a line below.
+            note: said first in the line below.
             side: of a square on the canvas, in pixels.
             detail: of the square that is enlarged, in pixels of the photograph.
         """
         pictures = {f"input\n{self.lr.shape[1]}x{self.lr.shape[0]}": self.lr}
         pictures |= {f"{name}\n{self.psnr[name]:.2f} dB": pixels for name, pixels in self.results.items()}
         pictures[f"original\n{self.hr.shape[1]}x{self.hr.shape[0]}"] = self.hr
-        scale = len(self.hr) // len(self.lr)
-        before, after = list(self.results.values())[-2:]
-        place = busiest(changed(after, before, scale), detail, scale)
-        return side_by_side(pictures, place, side, note=f"{note} PSNR in RGB, field of view.")
+        scale, (*others, last) = len(self.hr) // len(self.lr), self.results
+        changes = {name: changed(self.results[last], self.results[name], scale) for name in others}
+        other = next((name for name in reversed(others) if changes[name].any()), others[0])
+        note += f"Framed, and enlarged below: where {last} differs most from {other}. PSNR in RGB, field of view."
+        return side_by_side(pictures, busiest(changes[other], detail, scale), side, note=note)
 
 
 def compare(
@@ -82,7 +83,7 @@ def validate(
 
     Returns:
         {"psnr", "psnr_bicubic", "gain"}; and the first photograph beside its input, bicubic and the result, whole and
-        where the result differs most from bicubic, (H, W, 3) uint8.
+        in detail, (H, W, 3) uint8.
     """
     scale, exact = pipeline.config.scale, degradation is None or degradation.exact
     scores: list[tuple[float, float]] = []
@@ -98,6 +99,6 @@ def validate(
         found = compare({"result": pipeline}, hr, lr, seed, back_projections=None if exact else 0)
         scores.append((found.psnr["result"], found.psnr["bicubic"]))
         if index == 0:
-            picture = found.figure("Framed: where the result differs most from bicubic.")
+            picture = found.figure()
     ours, bicubic = (float(np.mean(column)) for column in zip(*scores, strict=True))
     return {"psnr": ours, "psnr_bicubic": bicubic, "gain": ours - bicubic}, picture
