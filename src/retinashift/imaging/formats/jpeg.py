@@ -10,7 +10,7 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from retinashift.imaging.formats.exif import load_exif, upright_photograph
-from retinashift.imaging.formats.jpeg_stream import check_whole, frame_bits, lacks_scans
+from retinashift.imaging.formats.jpeg_stream import check_whole, frame_header, lacks_scans
 from retinashift.imaging.photograph import ImageError, Photograph, check_size
 from retinashift.imaging.provenance import is_account
 
@@ -27,9 +27,9 @@ def decode_jpeg(data: bytes, max_pixels: int, page: int | None = None) -> Photog
     Raises:
         ImageError: above the limit, CMYK, not 8 bit, or truncated; Pillow's own errors for damaged files.
     """
-    bits = frame_bits(data)
-    if bits not in (None, 8):
-        raise ImageError(f"{bits}-bit JPEG; only 8-bit JPEG is read, convert it to 16-bit PNG or TIFF")
+    header = frame_header(data)
+    if header and header[0] != 8:
+        raise ImageError(f"{header[0]}-bit JPEG; only 8-bit JPEG is read, convert it to 16-bit PNG or TIFF")
     with _open(data) as picture:
         check_size(*picture.size, max_pixels)
         if picture.mode not in ("L", "RGB"):

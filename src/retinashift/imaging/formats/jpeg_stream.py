@@ -43,21 +43,14 @@ def frame_claims(coded: bytes) -> tuple[int, int, int] | None:
             return None
         width, height, left, top = struct.unpack_from(">4I", coded, 8)
         return width - left, height - top, struct.unpack_from(">H", coded, 40)[0]
-    header = _frame_header(coded)
-    if header is None:
-        return None
-    _, height, width, components = header
-    return width, height, components
+    if header := frame_header(coded):
+        _, height, width, components = header
+        return width, height, components
+    return None
 
 
-def frame_bits(coded: bytes) -> int | None:
-    """Bits a sample in the header of a JPEG or JPEG-LS stream; None without a header."""
-    header = _frame_header(coded)
-    return None if header is None else header[0]
-
-
-def _frame_header(coded: bytes) -> tuple[int, ...] | None:
-    """Bits, height, width and components."""
+def frame_header(coded: bytes) -> tuple[int, ...] | None:
+    """Bits a sample, height, width and components in the header of a JPEG or JPEG-LS stream; None without a header."""
     for marker, start, _ in _segments(coded):
         if marker in _FRAME_HEADERS and start + 8 <= len(coded):
             return struct.unpack_from(">BHHB", coded, start + 2)
