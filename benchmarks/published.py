@@ -24,7 +24,8 @@ import numpy as np
 import pydicom
 from PIL import Image, ImageOps
 
-from retinashift.imaging.files import READ_SUFFIXES
+from retinashift.imaging.figures.comparison import shown
+from retinashift.imaging.files import READ_SUFFIXES, read_image
 
 PACKAGES = ("pillow", "pydicom", "tifffile")
 LEVELS = 2.0
@@ -90,7 +91,7 @@ def change_of_colour(line: dict) -> float | None:
         return None
     if other is None or min(other.shape[:2]) < SMALLEST:
         return None
-    result = np.asarray(Image.open(line["target"]).convert("RGB"), np.float64)
+    result = shown(read_image(line["target"]).pixels)
     return float(np.abs(result.mean((0, 1)) - other.mean((0, 1))).max())
 
 
