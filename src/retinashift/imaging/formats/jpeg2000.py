@@ -34,20 +34,20 @@ def decode_jpeg2000(data: bytes, max_pixels: int, page: int | None = None) -> Ph
         raise ImageError("JPEG 2000 with more than 4, signed, subsampled or differing components; save it as PNG")
     if not coded.rstrip(b"\0").endswith(b"\xff\xd9"):
         raise ImageError("truncated JPEG 2000: it has no end")
-    boxes = dict(_boxes(data))
-    if b"pclr" in boxes:
+    header = dict(boxes(data)) if data[4:8] == b"jP  " else {}  # a bare stream has none
+    if b"pclr" in header:
         raise ImageError("JPEG 2000 with a palette; save it as RGB")
-    method, space = boxes.get(b"colr", b"\1")[0], boxes.get(b"colr", b"")[3:7]
+    method, space = header.get(b"colr", b"\1")[0], header.get(b"colr", b"")[3:7]
     if method == 1 and space and int.from_bytes(space, "big") not in (_SRGB, _GREY):
         raise ImageError("JPEG 2000 in other colours than sRGB and grey; save it as PNG or TIFF")
     pixels = fill_range(imagecodecs.jpeg2k_decode(coded, numthreads=1), 2 ** max(bits) - 1)
-    icc = boxes[b"colr"][3:] if method == 2 else None
-    return Photograph(pixels, "JPEG 2000", icc, left_out=("XMP or EXIF",) if b"uuid" in boxes else ())
+    icc = header[b"colr"][3:] if method == 2 else None
+    return Photograph(pixels, "JPEG 2000", icc, left_out=("XMP or EXIF",) if b"uuid" in header else ())
 
 
-def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Type and body of each box, and of those in the header box, up to the codestream; none of a bare stream."""
-    position = 0 if data[4:8] == b"jP  " else len(data)
+def boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Type and body of each box, and of those in a header box, up to a codestream of JPEG 2000."""
+    position = 0
     while position + 8 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, position)
         if kind == b"jp2c" or 1 < length < 8:
