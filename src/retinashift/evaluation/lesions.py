@@ -109,18 +109,23 @@ def agreed(marks: Sequence[tuple[str, Mark]]) -> tuple[Mark, ...]:
     return tuple(mark for kind in KINDS for mark in found if mark.kind == kind)
 
 
-def contrasts(green: np.ndarray, field: np.ndarray, marks: Sequence[Mark]) -> tuple[np.ndarray, np.ndarray]:
+def over_background(pixels: np.ndarray, field: np.ndarray) -> np.ndarray:
+    """Green, or grey, over its background, less one: uint8 -> (H, W) float32."""
+    green = pixels if pixels.ndim == 2 else pixels[..., 1]
+    return local_contrast(green.astype(np.float32), field, BACKGROUND_SIGMA)
+
+
+def contrasts(local: np.ndarray, field: np.ndarray, marks: Sequence[Mark]) -> tuple[np.ndarray, np.ndarray]:
     """Contrast of each mark, positive where it has the sign of its kind, and the noise around it.
 
     Args:
-        green: (H, W), uint8.
+        local: of `over_background`.
         field: (H, W) bool.
 
     Returns:
         Mean inside less mean of the ring from 2 pixels beyond the mark to 4 pixels beyond twice its radius, (n,), and
         standard deviation in the ring, (n,), both over the local background; nan where ring or mark leaves the field.
     """
-    local = local_contrast(green.astype(np.float32), field, BACKGROUND_SIGMA)  # (H, W)
     rows, columns = np.ogrid[: field.shape[0], : field.shape[1]]
     found = np.full((2, len(marks)), np.nan)
     for number, mark in enumerate(marks):
@@ -133,9 +138,8 @@ def contrasts(green: np.ndarray, field: np.ndarray, marks: Sequence[Mark]) -> tu
     return found[0], found[1]
 
 
-def dark_spots(green: np.ndarray, field: np.ndarray) -> np.ndarray:
+def dark_spots(local: np.ndarray) -> np.ndarray:
     """Response to dark spots of `SPOT_SIGMA`, (H, W): the contrast of a Gaussian spot of that size at its middle."""
-    local = local_contrast(green.astype(np.float32), field, BACKGROUND_SIGMA)
     return 2 * SPOT_SIGMA**2 * ndimage.gaussian_laplace(local, SPOT_SIGMA)
 
 
@@ -160,26 +164,22 @@ def spots_at(response: np.ndarray, reference: np.ndarray, marks: Sequence[Mark])
     return np.array(ratios)
 
 
-def _green(pixels: np.ndarray) -> np.ndarray:
-    return pixels if pixels.ndim == 2 else pixels[..., 1]
-
-
 def _reference(subject: Subject) -> tuple[tuple[Mark, ...], np.ndarray, np.ndarray]:
     """The visible marks, their contrast, (n,), and the response to dark spots, (H, W)."""
-    marks, green = subject.observed.lesions or (), _green(subject.hr)
-    contrast, noise = contrasts(green, subject.field, marks)
+    marks, local = subject.observed.lesions or (), over_background(subject.hr, subject.field)
+    contrast, noise = contrasts(local, subject.field, marks)
     visible = contrast >= VISIBLE * noise  # False for nan
     chosen = tuple(mark for mark, seen in zip(marks, visible, strict=True) if seen)
-    return chosen, contrast[visible], dark_spots(green, subject.field)
+    return chosen, contrast[visible], dark_spots(local)
 
 
 def _measure(result: Result) -> Scores:
     if result.subject.observed.lesions is None:
         return {}
-    green, field = _green(result.sr), result.subject.field
+    field, local = result.subject.field, over_background(result.sr, result.subject.field)
     marks, contrast, reference = result.subject.derive(_reference)
-    ratio = contrasts(green, field, marks)[0] / contrast
-    response = dark_spots(green, field)
+    ratio = contrasts(local, field, marks)[0] / contrast
+    response = dark_spots(local)
     scores: Scores = {"false_spots": float(false_spots(response, reference, field))}
     dots = [mark for mark in marks if mark.kind == "Red_small_dots"]
     if dots:
