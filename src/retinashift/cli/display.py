@@ -50,13 +50,9 @@ class Display:
         self.console.print(text, markup=False)
 
     def at(self, share: float, text: str, left: float | None = None, always: bool = False) -> None:
-        """Show how far it is.
+        """Show the share of the work that is done, and the seconds left, None to estimate them.
 
-        Args:
-            share: of the work that is done.
-            text: what is worked on.
-            left: seconds; None estimates them.
-            always: write the line however short ago the last one was.
+        `always` writes a line however short ago the last one was.
         """
         now = self.clock()
         if left is None and share:

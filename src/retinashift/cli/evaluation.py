@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +21,6 @@ from retinashift.evaluation.lesions import Mark, read_marks
 from retinashift.evaluation.metrics import DEFAULT_METRICS, chosen_metrics
 from retinashift.evaluation.report import Interval, Report
 from retinashift.evaluation.scores import Estimate, Observed
-from retinashift.imaging.degradation.bicubic import Bicubic
 from retinashift.imaging.degradation.pipeline import DEGRADATIONS, Degradation, read_section
 from retinashift.imaging.files import ImageError
 from retinashift.inference.pipeline import ResShiftPipeline
@@ -41,18 +40,17 @@ class TestSet:
     """Photographs to score, their labels, and results of other methods."""
 
     data: str
-    limit: int = 0
-    """Use the first N photographs; 0 uses all."""
-    split: Split | None = None
+    limit: int
+    """0 is no limit."""
+    split: Split | None
     """Of STARE, in any of its layouts; None is every photograph of any set."""
-    labels: Path | None = None
+    labels: Path | None
     """Folder of labels; None looks where STARE and DRIVE have them."""
-    against: dict[str, Path] = field(default_factory=dict)
+    against: dict[str, Path]
     """Folders of results by the name of their method."""
-    degradation: Degradation = field(default_factory=Bicubic)
-    """How the inputs are made."""
-    scale: int | None = None
-    """How much smaller they are than the photographs; None is the checkpoint's factor."""
+    degradation: Degradation
+    scale: int | None
+    """Photographs to inputs; None is the checkpoint's factor."""
 
 
 def parse_metrics(text: str) -> tuple[str, ...]:
@@ -66,11 +64,7 @@ def parse_metrics(text: str) -> tuple[str, ...]:
 
 
 def parse_degradation(text: str) -> Degradation:
-    """A degradation with its default settings by its name, or the degradation of a file of training settings.
-
-    Raises:
-        ConfigError, ValueError: none of these.
-    """
+    """A degradation with its default settings by its name, or that of a file of training settings. ValueError."""
     if Path(text).is_file():
         return TrainConfig.load(text).degradation
     try:
@@ -89,11 +83,7 @@ def parse_seeds(text: str) -> list[int]:
 
 
 def parse_against(given: list[str]) -> dict[str, Path]:
-    """Folders by name, from NAME=FOLDER each.
-
-    Raises:
-        ValueError: another form, a name twice, or a folder that does not exist.
-    """
+    """Folders by name, from NAME=FOLDER each. ValueError for another form, a name twice, or a missing folder."""
     found: dict[str, Path] = {}
     for text in given:
         name, equals, folder = text.partition("=")
@@ -116,23 +106,10 @@ def run_evaluation(
     display: Display,
     failures: Failures,
 ) -> tuple[Report, Gallery]:
-    """Score the photographs.
+    """Scores of checkpoints, by name, each in several ways, and crops of a few photographs.
 
-    Args:
-        checkpoints: by name; of several, the first is compared with the others.
-        test_set: what is scored.
-        ways: settings that each checkpoint is scored with.
-        seeds: whose scores are averaged.
-        metrics: names, beside those that are always measured.
-        display: shows how far it is.
-        failures: gets the photographs that cannot be scored.
-
-    Returns:
-        The scores, and crops of a few photographs.
-
-    Raises:
-        ValueError: checkpoints of different scales, settings that one does not allow, coverage without an uncertainty
-            head, a missing result of another method, or no photograph that can be scored.
+    Of several checkpoints the first is compared with the others. ValueError where they have different scales, one does
+    not allow a way, a result of another method is missing, or no photograph can be scored.
     """
     if test_set.split is None:
         refs = find_photographs(test_set.data)

@@ -38,17 +38,9 @@ def open_pipeline(checkpoint: str, device: str) -> ResShiftPipeline:
 
 
 def check_outputs(*paths: Path | None, overwrite: bool, suffix: str = "") -> None:
-    """Refuse files that could not be written at the end of a command, before its work begins.
+    """Refuse files that could not be written at the end of a command, before its work begins; None is none.
 
-    Args:
-        paths: in the order in which they are checked; None is none.
-        overwrite: files that exist may be replaced.
-        suffix: that all of them must have, in any case.
-
-    Raises:
-        FileExistsError: one exists and may not be replaced.
-        FileNotFoundError: the folder of one does not exist.
-        ValueError: one is an address, a folder, given twice, or has another suffix.
+    OSError where one exists or its folder does not; ValueError for an address, a folder, one twice, another suffix.
     """
     from retinashift.batch.places import check_local
 

@@ -64,12 +64,7 @@ def finetune(
 
 
 def reporter(display: Display, as_json: bool) -> Callable[[str, dict[str, Any]], None]:
-    """Shows the trainer's reports, by their event ("start", "step", "train", "validation", "end") and values.
-
-    Args:
-        display: for the bar and the lines.
-        as_json: also write each report but single steps as a line of JSON to standard output.
-    """
+    """Shows the trainer's reports; `as_json` writes each but single steps as a line to standard output as well."""
     loss = ""
 
     def report(event: str, values: dict[str, Any]) -> None:

@@ -158,12 +158,7 @@ def merge_logs(
 
 
 def check_log(path: Path | None) -> None:
-    """Refuse a log that lines of JSON cannot be appended to.
-
-    Raises:
-        FileNotFoundError: its folder does not exist.
-        ValueError: a folder, or a file that holds something else.
-    """
+    """Refuse a log that lines of JSON cannot be appended to: in no folder, a folder, or of other content."""
     check_outputs(path, overwrite=True)
     if path is None or not path.exists():
         return
@@ -201,12 +196,7 @@ class BatchReport:
             self.lowest = min(self.lowest, one) if self.lowest[1] else one
 
     def lines(self, out: str, made: str) -> Iterator[str]:
-        """How many results were written, how consistent the worst is, and what was lost.
-
-        Args:
-            out: where.
-            made: how, in words.
-        """
+        """How many results were written, where and how, how consistent the worst is, and what was lost."""
         there = f", {self.skipped} were there already" if self.skipped else ""
         yield f"{self.done - self.failures.count - self.skipped} of {self.total} written to {out}{there} ({made})"
         if self.lowest[1]:
@@ -225,13 +215,8 @@ def run_batch(
 ) -> None:
     """Do the work and show how far it is. Ctrl-C ends it between two files.
 
-    Args:
-        work: yields outcomes; it calls its argument with the job in progress and the share that is done.
-        report: gets the outcomes.
-        log: file for a line of each; None for none.
-
-    Raises:
-        OSError: the log cannot be written; it keeps its former lines.
+    `work` yields outcomes; it calls its argument with the job in progress and the share that is done. OSError where the
+    log cannot be written; it keeps its former lines.
     """
     from retinashift.batch.record import append_line
 
