@@ -251,7 +251,7 @@ def _limits(lr: Value, scale: int) -> tuple[Value, Value]:
 
 
 def _change(x0: Value, lr: Value, cell: Value, scale: int) -> Value:
-    """What brings (B, 3, H*s, W*s), enlarged and added, into the rounding cell of the input, see `back_project`."""
+    """What, interpolated and added, brings (B, 3, H*s, W*s) into the rounding cell; see `back_project_rows`."""
     levels = ((x0 + 1.0) * 127.5).op("Round").within(0.0, 255.0)
     narrow = _reduce(levels, scale, 1).op("Round").within(0.0, 255.0)  # Pillow reduces the width first
     missing = left = lr - (_reduce(narrow, scale, 0) / 127.5 - 1.0)

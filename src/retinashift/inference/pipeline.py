@@ -35,8 +35,7 @@ from retinashift.inference.pictures import (
     turn_back,
 )
 from retinashift.inference.progress import Listener, StepEnd, StepWatch, at_step_end
-from retinashift.inference.record import record_of_pixels
-from retinashift.inference.result import SRResult
+from retinashift.inference.record import SRResult, record_of_pixels
 from retinashift.inference.self_check import Measure, SelfCheck
 from retinashift.inference.settings import Plan, Precision, Sampling
 from retinashift.inference.sizes import at_size, reduce_map
