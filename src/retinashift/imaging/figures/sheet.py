@@ -76,5 +76,5 @@ def _chain(shown: np.ndarray, settings: Camera, seed: int) -> dict[str, np.ndarr
 def caption(step: Step, strength: float) -> str:
     """A strength with what it measures and its unit."""
     _, measure, unit, factor = ROWS[step]
-    value = 100 - strength if step == "jpeg" else strength * factor
+    value = round(100 - strength) if step == "jpeg" else strength * factor
     return f"{measure} {value:.3g}{unit}" if step != "mosaic" else measure
