@@ -88,6 +88,7 @@ def reporter(display: Display, as_json: bool) -> Callable[[str, dict[str, Any]],
             scores = f"{values['psnr']:.2f} dB (fov), over bicubic {values['gain']:+.2f}{over}"
             display.say(f"step {values['step']}: {scores}")
         elif event == "end":
+            display.at(1.0, f"step {values['step']}")
             display.say(_outcome(values))
 
     return report
