@@ -1,5 +1,6 @@
 """The loop: it learns, resumes to the bit, does not depend on how work is split, and stops cleanly on bad numbers."""
 
+import itertools
 import json
 import math
 import os
@@ -11,6 +12,7 @@ import sys
 import time
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -219,6 +221,15 @@ def test_fine_tuning_starts_from_the_given_weights(smoke_settings, write_setting
     frozen = ["optim.learning_rate=0", "optim.learning_rate_end=0"]
     tuned = train(TrainConfig.load(settings, [f"run.out={tmp_path}/tuned", f"init_from={start}", *frozen]))
     assert equal(weights(start.parent), weights(tuned.parent))
+
+
+def test_a_run_by_the_clock_is_saved_every_minute(smoke_settings, write_settings, monkeypatch):
+    seconds, saved = itertools.count(0.0, 15.0), []
+    monkeypatch.setattr("retinashift.training.run.time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    never = [f"run.{name}=1000000" for name in ("steps", "save_every", "validate_every")]
+    config = TrainConfig.load(write_settings(smoke_settings), ["run.minutes=3", *never])
+    train(config, lambda event, values: saved.append(values["step"]) if event == "saved" else None)
+    assert len(saved) == 3
 
 
 def test_the_bound_weights_steps_to_mean_one_and_changes_the_result(smoke_settings, write_settings, tmp_path):

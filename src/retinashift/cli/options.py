@@ -22,7 +22,7 @@ Device = Annotated[str, Option(help="Device to compute on: auto, cpu, cuda, cuda
 Limit = Annotated[int, Option(min=0, help="Use the first N photographs; 0 uses all.")]
 Json = Annotated[bool, Option("--json", help="Print lines of JSON instead.")]
 Overwrite = Annotated[bool, Option("--overwrite", help="Replace output files that exist.")]
-Quiet = Annotated[bool, Option("--quiet", help="Print warnings, failures and the outcome only.")]
+Quiet = Annotated[bool, Option("--quiet", help="Print warnings, failures and final tables only.")]
 Seed = Annotated[int, Option(min=0, max=LARGEST_SEED, help="Seed of samples; the default mode draws none.")]
 Steps = Annotated[int, Option(min=0, help="Network calls per sample; 0 uses the checkpoint's default.")]
 
