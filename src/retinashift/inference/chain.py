@@ -1,21 +1,20 @@
 """The chain on one picture: rows of the input in, rows of the sample out.
 
 Every step is a stage that takes rows from the step before it, so the steps overlap like the bands of a printing press.
-A network that streams gets a few rows at a time, and neither the state nor its noise is ever held whole. Any other gets
-all rows at once, and its prediction is made by tiles where memory does not suffice.
+A network that streams gets a few rows at a time, and neither the state nor its noise is ever held whole. For any other
+the state is held, and only its prediction is made by tiles where memory does not suffice.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 from torch import Tensor
 
 from retinashift.diffusion.noise import normal_rows
-from retinashift.diffusion.sampling import boost_detail
+from retinashift.diffusion.sampling import boost_detail, sample
 from retinashift.diffusion.scheduler import ResShiftScheduler
 from retinashift.inference.memory import out_of_memory, release_weights, trim_heap
 from retinashift.inference.progress import StepWatch
@@ -89,12 +88,8 @@ class Chain:
         """
         steps = len(self.scheduler.timesteps)
         watch.begin(self.rows, steps)
-        if not self.net.streams:
-            [x0] = self._sample(member, self.rows, watch, planned_side(self.net, memory))
-            release_weights(self.net)
-            image = self.codec.decode(x0)[..., : self.height * self.scale, : self.width * self.scale].float()
-            release_weights(*self.codec.networks)
-            yield image
+        if self.y0 is not None:
+            yield self._whole(self.y0, member, planned_side(self.net, memory), watch)
             return
         rows = planned_rows(self.width, self.net, memory, steps)
         kept, row = _bytes_held(self.width, self.net, steps)
@@ -104,13 +99,31 @@ class Chain:
                 "bands of %d rows need about %d MiB, and %d MiB are left of the memory limit; close other programs, or "
                 "give a larger --memory", rows, int(needed) >> 20, memory >> 20,
             )  # fmt: skip
-        for band in retry_with_smaller_bands(lambda n: map(self.codec.decode, self._sample(member, n, watch)), rows):
+        for band in retry_with_smaller_bands(lambda n: map(self.codec.decode, self._rows(member, n, watch)), rows):
             yield band.float()
             if needed > SCARCE * memory and self.lq.device.type == "cpu":
                 trim_heap()  # costs a tenth of the time; of maps that come and go the C library keeps several times
 
-    def _sample(self, member: int, rows: int, watch: StepWatch, side: int = 0) -> Iterator[Tensor]:
-        """x0 at the end, (1, C, n, w) each; `rows` of the state are taken at a time, in tiles of at most `side`."""
+    def _whole(self, y0: Tensor, member: int, side: int, watch: StepWatch) -> Tensor:
+        """One sample, (1, 3, H, W) float32, predicted in tiles of at most `side` positions."""
+
+        def predict(x_t: Tensor, t: int) -> Tensor:
+            return predict_by_tiles(lambda x, lq: self.net(x, t, lq=lq).sample, self.net, x_t, self.lq, side)
+
+        draw = None if self.seed is None else lambda number: self._noise(member, number, 0, y0)
+        x_t = mean = y0
+        for number, (x_t, x0) in enumerate(sample(self.scheduler, predict, y0, draw)):
+            mean = mean if number else x0
+            watch.rows(number, x0, x_t)
+        if self.detail_gain != 1:
+            x_t = boost_detail(x_t, mean, self.detail_gain)
+        release_weights(self.net)
+        image = self.codec.decode(x_t)[..., : self.height * self.scale, : self.width * self.scale].float()
+        release_weights(*self.codec.networks)
+        return image
+
+    def _rows(self, member: int, rows: int, watch: StepWatch) -> Iterator[Tensor]:
+        """x0 at the end of the chain, (1, C, n, w) each; at most `rows` are taken at a time."""
         means = RowQueue()
         watch.restart()
         if self.uncertainty is not None:
@@ -118,30 +131,33 @@ class Chain:
         states = self._start(member, rows)
         for number in range(len(self.scheduler.timesteps)):
             keep = means if number == 0 and self.detail_gain != 1 else None
-            states = self._step(states, member, number, rows, side, watch, keep)
+            states = self._step(states, member, number, rows, watch, keep)
         for x0, _ in states:  # (1, C, n, w)
             yield x0 if self.detail_gain == 1 else boost_detail(x0, means.take(x0.shape[-2]), self.detail_gain)
 
     def _start(self, member: int, rows: int) -> States:
         """Rows of x_T and of y0."""
         for top in range(0, self.rows, rows):
-            y0 = self._y0(top, min(top + rows, self.rows))
-            noise = self._noise(member, 0, top, y0)
+            bottom = min(top + rows, self.rows)
+            y0 = self.codec.encode(upsample_rows(self.lq, top, bottom, self.scale, self.upsampling))
+            noise = None if self.seed is None else self._noise(member, 0, top, y0)
             yield y0 if noise is None else self.scheduler.init_noise(y0, noise=noise), y0  # eq. 3
 
     def _step(
-        self, states: States, member: int, number: int, rows: int, side: int, watch: StepWatch, means: RowQueue | None
+        self, states: States, member: int, number: int, rows: int, watch: StepWatch, means: RowQueue | None
     ) -> States:
         """x_t -> x_{t-1} with its y0, in bands of at most `rows`; estimates of x0 also go into `means` where given."""
         t = int(self.scheduler.timesteps[number])
-        predict = self._predictor(t, number == len(self.scheduler.timesteps) - 1, rows, side)
+        last = number == len(self.scheduler.timesteps) - 1
+        head, scales = self.uncertainty if last and self.uncertainty else (None, None)
+        stream = LightStream(self.net, t, self.rows, rows, head, scales.write if scales else None)
         x_waiting, y_waiting = RowQueue(), RowQueue()
         seen = done = 0  # rows
         for x_t, y0 in states:
             x_waiting.push(x_t)
             y_waiting.push(y0)
-            top, seen = seen, seen + y0.shape[-2]
-            for prediction in predict(self.scheduler.scale_model_input(x_t, t), y0, top):  # (1, C, n, w)
+            lq, seen = self.lq[..., seen : seen + y0.shape[-2], :], seen + y0.shape[-2]
+            for prediction in stream.push(self.scheduler.scale_model_input(x_t, t) - y0, lq):  # (1, C, n, w)
                 count = prediction.shape[-2]
                 x, y = x_waiting.take(count), y_waiting.take(count)
                 noise = self._noise(member, number + 1, done, y) if self.scheduler.draws_noise(t) else None
@@ -152,24 +168,8 @@ class Chain:
                 watch.rows(number, x0, x_prev)
                 yield from zip(x_prev.split(rows, dim=-2), y.split(rows, dim=-2), strict=True)
 
-    def _predictor(self, t: int, last: bool, rows: int, side: int) -> Callable[[Tensor, Tensor, int], Iterator[Tensor]]:
-        """From the next rows of x_t, of y0, and their place to the rows of the prediction that can now be computed."""
-        if not self.net.streams:
-            call = partial(predict_by_tiles, lambda x, lq: self.net(x, t, lq=lq).sample, self.net, side=side)
-            return lambda x, y0, top: iter([call(x, self.lq)])
-        head, scales = self.uncertainty if last and self.uncertainty else (None, None)
-        stream = LightStream(self.net, t, self.rows, rows, head, scales.write if scales else None)
-        return lambda x, y0, top: stream.push(x - y0, self.lq[..., top : top + y0.shape[-2], :])
-
-    def _y0(self, top: int, bottom: int) -> Tensor:
-        """Rows of the interpolated input in the space of the chain, (1, C, n, w)."""
-        if self.y0 is not None:
-            return self.y0
-        return self.codec.encode(upsample_rows(self.lq, top, bottom, self.scale, self.upsampling))
-
-    def _noise(self, member: int, draw: int, top: int, like: Tensor) -> Tensor | None:
-        if self.seed is None:
-            return None
+    def _noise(self, member: int, draw: int, top: int, like: Tensor) -> Tensor:
+        assert self.seed is not None
         _, channels, count, width = like.shape
         return normal_rows(self.seed, (member, draw), top, top + count, channels, width).to(like)
 
