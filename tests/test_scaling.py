@@ -3,13 +3,18 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 import yaml
 
+from builders.command import in_a_fresh_process, retinashift
+from builders.store import store
+from retinashift.batch import places
 from retinashift.batch.jobs import plan_jobs
 from retinashift.imaging.files import write_image
 
@@ -33,6 +38,62 @@ def test_a_task_of_the_slurm_array_does_its_part(tmp_path, checkpoint):
     rows = [json.loads(line) for line in (tmp_path / "logs" / "2.jsonl").read_text().splitlines()]
     assert 0 < len(mine) < 5
     assert {Path(row["source"]).name for row in rows} == {path.name for path in (tmp_path / "out").iterdir()} == mine
+
+
+@pytest.fixture
+def bucket(tmp_path, monkeypatch):
+    """The page's bucket and folders, with the tests' working folder in `tmp_path`."""
+    pytest.importorskip("s3fs")
+    monkeypatch.chdir(tmp_path)
+    with store() as server:
+        places.open_system.cache_clear()
+        for name in ("1_left.png", "1_right.png"):
+            write_image(_folder(Path("photographs")) / name, np.full((6, 6, 3), 90, np.uint8))
+            server.put("screening", f"2026/{name}", Path("photographs", name).read_bytes(), public=True)
+        server.backend.create_bucket("screening-x4", "us-east-1")
+        yield server
+    places.open_system.cache_clear()
+
+
+def commands(*with_words: str) -> list[list[str]]:
+    """The page's commands that hold one of these words."""
+    lines = [line for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()]
+    chosen = [line for line in lines if line.startswith("retinashift ") and any(word in line for word in with_words)]
+    return [shlex.split(line)[1:] for line in chosen]
+
+
+def test_the_commands_of_the_page_run(bucket, checkpoint):
+    address = f"{os.environ['AWS_ENDPOINT_URL']}/screening/2026/1_left.png"
+    local = [words for words in commands("upscale") if "ray" not in words]
+    assert len(local) == 3
+    for words in local:
+        words = [address if word.startswith("https://") else word for word in words]
+        done = retinashift(*words, "--checkpoint", checkpoint)
+        assert done.returncode == 0, (words, done.stderr)
+    assert set(bucket.files("screening-x4")) == {"2026/1_left.png", "2026/1_right.png"}
+    assert [path.name for path in Path("left").iterdir()] == ["1_left.png"]
+    assert [path.name for path in Path("out").iterdir()] == ["1_left.png"]
+    Path("outcomes.jsonl").rename(_folder(Path("logs")) / "1.jsonl")
+    ((command, *_, option, out),) = commands("merge-logs")
+    assert retinashift(command, "logs/1.jsonl", option, out).returncode == 0
+    assert len(Path(out).read_text().splitlines()) == 2
+
+
+@pytest.mark.cluster
+def test_the_ray_commands_of_the_page_run(bucket, checkpoint):
+    cluster_utils = pytest.importorskip("ray.cluster_utils")
+    alone, together = commands("--engine ray")
+    done = in_a_fresh_process(*alone, "--checkpoint", checkpoint)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in Path("out").iterdir()) == ["1_left.png", "1_right.png"]
+    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    try:
+        words = [cluster.address if word == "10.0.0.5:6379" else word for word in together]
+        done = in_a_fresh_process(*words, "--checkpoint", checkpoint)
+    finally:
+        cluster.shutdown()
+    assert done.returncode == 0, done.stderr
+    assert set(bucket.files("screening-x4")) == {"2026/1_left.png", "2026/1_right.png"}
 
 
 def _folder(path: Path) -> Path:
