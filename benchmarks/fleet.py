@@ -110,11 +110,11 @@ def peak() -> float:
 
 @contextmanager
 def watched(folder: Path, processes: list[psutil.Process]) -> Iterator[list[tuple[float, int, float]]]:
-    """Time, number of results and processor seconds of the processes with all below them, twice a second."""
+    """Time, number of results and processor seconds of the processes with all below them, every two seconds."""
     samples, over = [], threading.Event()
 
     def watch() -> None:
-        while not over.wait(0.5):
+        while not over.wait(2):
             with suppress(psutil.NoSuchProcess):  # when one has ended, so has the measurement
                 all_of = {p for root in processes for p in (root, *root.children(recursive=True))}
                 spent = sum(sum(process.cpu_times()[:2]) for process in all_of)
@@ -159,7 +159,10 @@ def rate(folder: Path, checkpoint: str) -> None:
             print(
                 f"{len(jobs)} photographs, {unit}: local {local[number]:.2f}, Ray {ray[number]:.2f}, ratio {ratio:.2f}"
             )
-        print(f"start: {began - asked:.1f} s to the first result, {first - asked:.1f} s to the first outcome")
+        spent = next(one[2] for one in samples if one[1]) - samples[0][2]
+        print(
+            f"first result after {began - asked:.1f} s, {spent:.1f} s of processor; outcome after {first - asked:.1f} s"
+        )
         same = all(Path(out, "local", path.name).read_bytes() == path.read_bytes() for path in results)
         print("equal bytes" if same else "BYTES DIFFER")
 
