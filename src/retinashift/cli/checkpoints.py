@@ -90,6 +90,7 @@ def inspect_files(
                 record, condition = find_provenance(data, str(path)), None
                 if record is None:
                     condition = measure_condition(decode_image(data, str(path)).pixels, quality_of_jpeg(data))
+                rows = _condition_rows(condition) if condition else _rows(record) if record else []
             except Exception as error:
                 failures.add(str(path), error)
                 continue
@@ -101,11 +102,9 @@ def inspect_files(
                     values["input"] = asdict(condition) | {"advised": condition.advised}
                 typer.echo(json.dumps(values))
                 continue
-            if record is None:
-                typer.echo(f"{name}: no provenance record; it may be an original, or was saved by another program")
-            else:
-                typer.echo(f"{name}\n  {NOTE}")
-            for what, value in _rows(record) if record is not None else _condition_rows(condition):
+            unknown = ": no provenance record; it may be an original, or was saved by another program"
+            typer.echo(name + (unknown if record is None else f"\n  {NOTE}"))
+            for what, value in rows:
                 typer.echo(f"  {printable(what):<18} {printable(value)}")
     if missing:
         raise typer.Exit(1)
@@ -115,10 +114,10 @@ def import_weights(
     file: Annotated[Path, Argument(help="Official denoiser, a .pth or .safetensors file.")],
     out: Annotated[Path, Option("--out", "-o", help="Folder for the checkpoint; it must not exist.")],
     vq: Annotated[
-        Path | None, Option("--vq", help="Official autoencoder. Default: the release's own, beside FILE.")
+        Path | None, Option("--vq", help="Official autoencoder. Default: beside FILE.")
     ] = None,
     release: Annotated[
-        ReleaseName | None, Option(help="Release that FILE belongs to. Default: found by its published name.")
+        ReleaseName | None, Option(help="Release of FILE. Default: by its published name.")
     ] = None,
 ) -> None:
     """Convert official ResShift or SinSR weights into a checkpoint folder. They are for non-commercial use only."""
@@ -134,14 +133,10 @@ def import_weights(
 
 def export_weights(
     checkpoint: Annotated[str, Argument(help="Checkpoint folder, or a name of `retinashift info`.")],
-    onnx: Annotated[
-        Path | None, Option("--onnx", help="File for the faithful mode as one ONNX graph; it must not exist.")
-    ] = None,
+    onnx: Annotated[Path | None, Option("--onnx", help="New file for the faithful mode as one ONNX graph.")] = None,
     fp16: Annotated[bool, Option("--fp16", help="Store the weights of the ONNX file in half precision.")] = False,
-    unet: Annotated[
-        Path | None, Option("--out", "-o", help="File for an official denoiser; it must not exist.")
-    ] = None,
-    vq: Annotated[Path | None, Option("--vq", help="File for its autoencoder; it must not exist.")] = None,
+    unet: Annotated[Path | None, Option("--out", "-o", help="New file for an official denoiser.")] = None,
+    vq: Annotated[Path | None, Option("--vq", help="New file for its autoencoder.")] = None,
 ) -> None:
     """Write a checkpoint as ONNX, or an imported one as official ResShift files, which stay non-commercial."""
     from retinashift.batch.places import check_local
@@ -166,9 +161,7 @@ def export_weights(
     typer.echo(f"denoiser in {unet}, autoencoder in {vq}")
 
 
-def _condition_rows(found: Condition | None) -> list[tuple[str, str]]:
-    if found is None:
-        return []
+def _condition_rows(found: Condition) -> list[tuple[str, str]]:
     quality = "" if found.jpeg_quality is None else f", JPEG quality {found.jpeg_quality}"
     why = f" ({', '.join(found.faults)})" if found.faults else ""
     return [
