@@ -77,7 +77,7 @@ def test_the_middle_holds_no_matrix_of_all_pairs():
 def test_bands_of_rows_change_nothing(monkeypatch, rows, channels_out):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        block = ResBlock(32, channels_out, 32)
+        block = ResBlock(in_channels=32, out_channels=channels_out, temb_channels=None, eps=1e-6)
         for parameter in block.parameters():
             nn.init.normal_(parameter, mean=0.1, std=0.2)
     x = random(2, 32, 10, 7)

@@ -16,6 +16,7 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.models.autoencoders.vae import Decoder, DecoderOutput, Encoder, VectorQuantizer
 from diffusers.models.autoencoders.vq_model import VQEncoderOutput, VQModel
 from diffusers.models.modeling_utils import ModelMixin
+from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
 from retinashift.models.banded import Upsample, conv_of_norm
@@ -51,22 +52,13 @@ class NearestCode(VectorQuantizer):
         return quantised.permute(0, 3, 1, 2), loss, (None, None, indices)
 
 
-class ResBlock(nn.Module):
-    """x + conv(silu(norm(conv(silu(norm(x)))))), (B, C, H, W) -> (B, C', H, W); diffusers' names."""
-
-    def __init__(self, channels: int, channels_out: int, groups: int):
-        super().__init__()
-        self.norm1 = nn.GroupNorm(groups, channels, eps=1e-6)
-        self.conv1 = nn.Conv2d(channels, channels_out, 3, padding=1)
-        self.norm2 = nn.GroupNorm(groups, channels_out, eps=1e-6)
-        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, padding=1)
-        if channels != channels_out:
-            self.conv_shortcut = nn.Conv2d(channels, channels_out, 1)
+class ResBlock(ResnetBlock2D):
+    """x + conv(silu(norm(conv(silu(norm(x)))))), (B, C, H, W) -> (B, C', H, W), in bands of rows."""
 
     def forward(self, x: Tensor, temb: Tensor | None = None) -> Tensor:
         """`temb` is not used; diffusers' blocks hand one over. Where no gradient is asked for, x may be overwritten."""
         h = conv_of_norm(x, self.norm1, self.conv1)
-        shortcut = self.conv_shortcut(x) if hasattr(self, "conv_shortcut") else x
+        shortcut = x if self.conv_shortcut is None else self.conv_shortcut(x)
         return conv_of_norm(h, self.norm2, self.conv2, added_to=shortcut)
 
 
@@ -130,11 +122,10 @@ class VQCodec(VQModel):
                 if level in attention_levels:
                     block.attentions = block.attentions[:depth]
         for module in list(self.modules()):
-            if hasattr(module, "resnets"):
-                blocks = [ResBlock(r.in_channels, r.out_channels, norm_num_groups) for r in module.resnets]
-                module.resnets = nn.ModuleList(blocks)
+            if isinstance(module, ResnetBlock2D):
+                module.__class__ = ResBlock
             if getattr(module, "upsamplers", None):
-                module.upsamplers = nn.ModuleList([Upsample(module.resnets[-1].conv2.out_channels)])
+                module.upsamplers = nn.ModuleList([Upsample(module.resnets[-1].out_channels)])
 
     def encode(self, x: Tensor, return_dict: bool = True) -> VQEncoderOutput | tuple[Tensor]:
         """(B, 3, H, W) in [-1, 1] -> the latent (B, C, H/f, W/f), not quantised."""
