@@ -5,7 +5,7 @@ import pytest
 
 from builders.pipelines import light_pipeline
 from retinashift.evaluation.benchmark import Method, evaluate
-from retinashift.evaluation.calibration import calibrate, measure_coverage
+from retinashift.evaluation.calibration import calibrate, compare, measure_coverage
 from retinashift.evaluation.coverage import rank_correlation
 from retinashift.evaluation.scores import Estimate, Result, Subject
 
@@ -19,7 +19,7 @@ def test_on_its_own_photographs_each_stated_share_lies_within(pipeline, retina):
     photographs = [("one", retina), ("two", retina[::-1].copy())]
     found = calibrate(pipeline, photographs, source="retina")
     assert (found.protocol["photographs"], found.protocol["source"]) == (2, "retina")
-    measured = measure_coverage(pipeline, photographs)
+    measured = measure_coverage(compare(pipeline, photographs), pipeline.calibration)
     assert all(found >= stated - 0.005 for found, stated in zip(measured.covered, measured.stated, strict=True))
     assert dict(zip(measured.stated, measured.covered, strict=True))[0.9] < 0.94  # errors are whole levels
     assert set(measured.images) == set(measured.rank_correlations) == {"one", "two"}
@@ -33,7 +33,7 @@ def test_the_score_of_the_benchmark_is_the_coverage_that_is_measured(pipeline, r
         return Estimate(made.images[0], made.sigma[0])
 
     (row,) = evaluate([("eye", retina)], [Method("ours", run)], scale=4, seeds=[0], metrics=["coverage"]).rows
-    measured = measure_coverage(pipeline, [("eye", retina)]).images["eye"]
+    measured = measure_coverage(compare(pipeline, [("eye", retina)]), pipeline.calibration).images["eye"]
     assert row.scores["coverage"] == pytest.approx(measured, abs=1e-6)
 
 
@@ -53,4 +53,4 @@ def test_a_checkpoint_without_calibration_and_empty_data_are_refused(pipeline, r
         calibrate(pipeline, [])
     pipeline.register_to_config(calibration=None)
     with pytest.raises(ValueError, match="no calibrated uncertainty head"):
-        measure_coverage(pipeline, [("eye", retina)])
+        measure_coverage(compare(pipeline, [("eye", retina)]), pipeline.calibration)

@@ -185,7 +185,8 @@ def coverage(
         with Display() as display:
             photographs = [(name, partial(read_rgb, ref)) for name, ref in refs.items()]
             done = display.count("Comparing", len(refs))
-            found = measure_coverage(pipeline, photographs, on_progress=done, on_failure=failures.add)
+            results = compare(pipeline, photographs, done, failures.add)
+            found = measure_coverage(results, pipeline.calibration)
         for level, share in zip(found.stated, found.covered, strict=True):
             typer.echo(f"stated {level:4.0%}  covered {share:6.1%}")
         lowest = min(found.images, key=lambda name: found.images[name])

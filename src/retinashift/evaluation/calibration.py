@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,23 +90,17 @@ def calibrate(
     return found
 
 
-def measure_coverage(
-    pipeline: ResShiftPipeline,
-    photographs: Photographs,
-    *,
-    on_progress: Callable[[int], object] | None = None,
-    on_failure: Callable[[str, Exception], object] | None = None,
-) -> Coverage:
-    """How often the checkpoint's intervals hold on photographs; arguments as in `compare`.
+def measure_coverage(results: Iterable[Result], calibration: Calibration | None) -> Coverage:
+    """How often the intervals of a checkpoint's calibration hold in results of `compare`.
 
     Raises:
-        ValueError: a checkpoint without a calibrated head, or no photograph.
+        ValueError: no calibration, or no result.
     """
-    if pipeline.calibration is None:
+    if calibration is None:
         raise ValueError("this checkpoint has no calibrated uncertainty head; run retinashift calibrate on it first")
-    widths = pipeline.calibration.half_widths()
+    widths = calibration.half_widths()
     shares, ranks = {}, {}
-    for found in compare(pipeline, photographs, on_progress, on_failure):
+    for found in results:
         ratios, image = error_ratios(found), found.subject.image
         shares[image] = {level: float((ratios <= width).mean()) for level, width in widths.items()}
         ranks[image] = rank_correlation(found)
