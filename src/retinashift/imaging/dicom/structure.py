@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 MAX_ELEMENTS = 200_000
-MAX_HEADER = 16 * 2**20
+MAX_HEADER = 64 * 2**20
 """Bytes of the elements in front of the pixels."""
 DEFLATED = "1.2.840.10008.1.2.1.99"
 IMPLICIT, BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"
