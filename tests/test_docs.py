@@ -125,7 +125,7 @@ def test_options_in_sentences_are_those_of_a_command_or_of_a_benchmark(document:
     known = {name for command in commands() for name in options(command)} | {"--version", "--install-completion"}
     for script in (PROJECT / "benchmarks").glob("*.py"):
         known |= set(re.findall(r'add_argument\(\s*"(--[\w-]+)"', script.read_text(encoding="utf-8")))
-    known |= {"--num_processes", "--machine_rank", "--logdir"}  # of accelerate and TensorBoard
+    known |= {"--num_processes", "--machine_rank", "--multi_gpu", "--nproc_per_node", "--logdir"}  # of other programs
     named = [match[0] for code in inline(document) for match in re.finditer(r"(?<!\S)--[a-z][\w-]*", code)]
     assert [name for name in named if name not in known] == []
 
