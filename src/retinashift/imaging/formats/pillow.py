@@ -129,7 +129,7 @@ def decode_heic(data: bytes, max_pixels: int, page: int | None = None) -> Photog
         raise ImageError(f"HEIC with {len(file)} pictures; save the picture you want as a file of its own")
     width, height = file.size
     check_size(width, height, max_pixels)
-    pixels = np.ascontiguousarray(np.asarray(file))
+    pixels = np.array(file, order="C")  # a copy: the file frees its memory
     return _with_metadata(fill_range(pixels, 2 ** file.info["bit_depth"] - 1), "HEIC", file.info, turned=True)
 
 
