@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import islice
@@ -73,8 +73,8 @@ class Remote:
 
     def with_name(self, name: str) -> Remote:
         """Another file of the same folder."""
-        folder = self.below.rpartition("/")[0] if self.below else None
-        return Remote(self.root.rpartition("/")[0] if folder is None else self.root, folder or "") / name
+        root, below = (self.root, self.below) if self.below else (self.root.rpartition("/")[0], "")
+        return Remote(root, below.rpartition("/")[0]) / name
 
     def exists(self) -> bool:
         """Whether there is a file at the address: one request."""
@@ -82,12 +82,10 @@ class Remote:
 
     def facts(self) -> Remote | None:
         """The file with its size and stamp; None if there is none."""
-        try:
-            with _clear(self, "looked up", FileNotFoundError):
-                info = self.system().info(str(self) + self.query)
-        except FileNotFoundError:
-            return None
-        return replace(self, stamp=_stamp(info)) if info["type"] == "file" else None
+        with _clear(self, "looked up"), suppress(FileNotFoundError):
+            info = self.system().info(str(self) + self.query)
+            return replace(self, stamp=_stamp(info)) if info["type"] == "file" else None
+        return None
 
     def read_bytes(self) -> bytes:
         with _clear(self, "read"):
@@ -302,13 +300,13 @@ def open_system(scheme: str) -> Any:
 
 
 @contextmanager
-def _clear(place: Remote, verb: str, *passed: type[Exception]) -> Iterator[None]:
-    """Whatever a store's library raises, but `passed`, becomes an OSError of one line, without credentials."""
+def _clear(place: Remote, verb: str) -> Iterator[None]:
+    """Whatever a store's library raises becomes an OSError of one line, without credentials."""
     try:
         yield
+    except (ImageError, MemoryError):
+        raise
     except Exception as error:
-        if isinstance(error, (ImageError, MemoryError, *passed)):
-            raise
         raise OSError(f"{place}: cannot be {verb} ({_reason(error)})") from None
 
 
