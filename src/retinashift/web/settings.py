@@ -41,8 +41,8 @@ class PageSettings:
     def __post_init__(self) -> None:
         if self.host not in LOOPBACK and not self.credentials:
             raise ValueError(
-                f"{self.host} can be reached from other machines; give --auth NAME:PASSWORD (or {CREDENTIALS_VARIABLE})"
-                ", or leave --host at 127.0.0.1"
+                f"--host {self.host} needs a password: give --auth NAME:PASSWORD (or {CREDENTIALS_VARIABLE}), or leave "
+                "--host at 127.0.0.1"
             )
         if self.credentials and not all(self.credentials.partition(":")):
             raise ValueError("--auth must be NAME:PASSWORD, neither of them empty")
