@@ -85,41 +85,37 @@ class JobQueue:
 
     def __init__(self) -> None:
         self.jobs: dict[str, Job] = {}
-        self.lock = threading.Lock()
         self.todo: SimpleQueue[Callable[[], Any] | None] = SimpleQueue()
         self.thread = threading.Thread(target=self._run, name="jobs", daemon=True)
         self.thread.start()
 
     def submit(self, work: Callable[[Progress], Result], held: int) -> Job:
-        """Queue a job. Raises `Busy` where too many wait or too much is held."""
+        """Queue a job; for one thread. Raises `Busy` where too many wait or too much is held."""
         self._sweep()
-        with self.lock:
-            if (waiting := self.unfinished()) >= MAX_WAITING:
-                raise Busy(f"{waiting} jobs are waiting already; try again later")
-            stored = sum(job.held + sum(map(len, job.files.values())) for job in self.jobs.values())
-            if stored + held > MAX_STORED:
-                raise Busy("the page holds as many bytes as it may; close pages that are no longer needed")
-            job = Job(work, held)
-            self.jobs[job.id] = job
+        if (waiting := self.unfinished()) >= MAX_WAITING:
+            raise Busy(f"{waiting} jobs are waiting already; try again later")
+        stored = sum(job.held + sum(map(len, job.files.values())) for job in list(self.jobs.values()))
+        if stored + held > MAX_STORED:
+            raise Busy("the page holds as many bytes as it may; close pages that are no longer needed")
+        job = Job(work, held)
+        self.jobs[job.id] = job
         self.todo.put(job.run)
         return job
 
     def get(self, id: str) -> Job:
         """The job of that id. Raises `Missing`."""
-        if id not in self.jobs:
-            raise Missing("there is no such job (results end with the page)")
-        return self.jobs[id]
+        if job := self.jobs.get(id):
+            return job
+        raise Missing("there is no such job (results end with the page)")
 
     def unfinished(self, before: Job | None = None) -> int:
         """How many jobs run or wait: all, or those before one."""
-        jobs = list(self.jobs.copy().values())
+        jobs = list(self.jobs.values())
         return sum(not job.ended.is_set() for job in jobs[: jobs.index(before) if before in jobs else None])
 
     def forget(self, id: str) -> None:
         """Cancel a job and drop what is held of it."""
-        with self.lock:
-            job = self.jobs.pop(id, None)
-        if job is not None:
+        if job := self.jobs.pop(id, None):
             job.cancelled, job.facts, job.files = True, {}, {}
 
     def close(self, patience: float = 10.0) -> None:
