@@ -53,8 +53,8 @@ from retinashift.imaging.files import check_target, decode_image, encode_image
 from retinashift.imaging.photograph import Photograph
 from retinashift.imaging.provenance import Provenance
 blob, pixels = np.random.default_rng(0).bytes(255 * {PART}), np.zeros((8, 8, 3), np.uint8)
-around = [k * {PART} + d for k in (1, 2, 3, 254) for d in (-600, -587, -40, -22, -21, -20, -1, 0, 1)]
-for size in [0, 1, 2, *around, 2**20, 255 * {PART} - 1, 255 * {PART}]:
+around = [k * {PART} + d for k in (1, 2) for d in (-600, -587, -40, -22, -21, -20, -1, 0, 1)]
+for size in [0, 1, 2, *around, 2**20, 254 * {PART} + 1, 255 * {PART}]:
     photograph = Photograph(pixels, icc=blob[:size], exif=b"II*\\0" + bytes(60000))
     data = encode_image("a.jpg", photograph, provenance=Provenance(4, "c" * 64, 1, 0, "f" * 64))
     with Image.open(io.BytesIO(data)) as picture:

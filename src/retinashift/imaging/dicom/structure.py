@@ -18,7 +18,7 @@ from retinashift.imaging.photograph import ImageError, check_size
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-MAX_ELEMENTS = 200_000
+MAX_ELEMENTS = 50_000
 MAX_HEADER = 64 * 2**20
 """Bytes of the elements in front of the pixels."""
 DEFLATED = "1.2.840.10008.1.2.1.99"
