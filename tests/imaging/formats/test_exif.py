@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from PIL.ExifTags import IFD, Base
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from retinashift.imaging.files import encode_image
 from retinashift.imaging.formats.exif import dump_exif, exif_dpi, fit_exif, load_exif, upright_photograph
@@ -55,7 +56,7 @@ def test_tags_with_places_in_the_small_picture_or_offsets_into_its_file_are_left
 def test_a_resolution_without_a_unit_is_left_out_and_told():
     tags = load_exif(block(XResolution=2.5, YResolution=1.5, ResolutionUnit=1))
     photograph = upright_photograph(np.zeros((3, 4), np.uint8), "TIFF", tags)
-    assert (photograph.dpi, photograph.left_out) == (None, ("a resolution without a unit",))
+    assert (photograph.dpi, photograph.left_out) == (None, ("a resolution without a unit or a value",))
 
 
 @pytest.mark.parametrize("text", ["Prüfung".encode(), "Müller".encode("latin-1"), b"\x81\xff"])
@@ -83,6 +84,13 @@ def test_missing_and_absurd_tags_mean_upright_and_no_resolution():
         assert np.array_equal(upright_photograph(pixels, "PNG", load_exif(stored)).pixels, pixels)
     assert exif_dpi(load_exif(block(XResolution=0.0, YResolution=0.0))) is None
     assert dump_exif(load_exif(None)) is None
+
+
+def test_a_directory_whose_place_is_no_number_costs_that_directory_alone():
+    directory = ImageFileDirectory_v2()
+    directory[Base.Make], directory.tagtype[IFD.GPSInfo] = "Camera", 2
+    directory[IFD.GPSInfo] = "nowhere"
+    assert load_exif(b"II*\0\x08\0\0\0" + directory.tobytes(8)) == {Base.Make: "Camera"}
 
 
 def test_a_damaged_block_is_left_out_and_noted():

@@ -59,7 +59,7 @@ def load_exif(block: bytes | None, notes: list[str] | None = None, offset: int |
         block = block.removeprefix(b"Exif\0\0")
         directory = _read_directory(block, offset)
         tags: Tags = {tag: _written_as_read(directory[tag]) for tag in _KEPT if tag in directory}
-        for tag in (tag for tag in _NESTED if tag in directory):
+        for tag in (tag for tag in _NESTED if isinstance(directory.get(tag), int)):
             details = _read_directory(block, directory[tag]).items()
             tags[tag] = {k: _written_as_read(v) for k, v in details if k not in _UNTRUE}
         dump_exif(tags)
@@ -152,7 +152,7 @@ def upright_photograph(
             notes = (*notes, f"XMP calls for orientation {turned} and EXIF for none; the picture is not turned")
     orientation, dpi = tags.get(Base.Orientation), dpi or exif_dpi(tags)
     if dpi is None and {tags.get(Base.XResolution, 1), tags.get(Base.YResolution, 1)} != {1}:
-        left_out = (*left_out, "a resolution without a unit")
+        left_out = (*left_out, "a resolution without a unit or a value")
     if dpi and orientation in (5, 6, 7, 8):
         dpi = dpi[::-1]
     return Photograph(

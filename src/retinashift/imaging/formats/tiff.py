@@ -156,6 +156,8 @@ def _check_page(page: tifffile.TiffPage, file_bytes: int, max_pixels: int) -> No
         )
     colours = 1 if one else 3
     extra = page.samplesperpixel - colours
+    if page.planarconfig not in (1, 2):
+        raise ImageError(f"damaged TIFF: planar configuration {_name(page.planarconfig)}; 1 and 2 are allowed")
     if page.imagedepth != 1 or extra not in (0, 1) or (extra and page.bitspersample < 8):
         raise ImageError(f"TIFF with {page.samplesperpixel} samples a pixel; grey or RGB, at most one alpha, are read")
     if page.compression == 7 and (page.planarconfig == 2 or page.bitspersample != 8 or page.predictor != 1):
