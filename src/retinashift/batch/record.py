@@ -193,31 +193,34 @@ def merge_logs(paths: Sequence[Path], out: Path) -> dict[str, int]:
     """
     counts = Counter({"written": 0, "skipped": 0, "failed": 0})
     temporary = out.with_name(f".{secrets.token_hex(8)}.tmp")
-    with closing(sqlite3.connect("")) as table:  # on disk: the lines of a million results would fill the memory
-        table.execute("CREATE TABLE log (target BLOB PRIMARY KEY, source BLOB, time TEXT, status TEXT, line TEXT)")
-        for path in paths:
+    rows = (
+        (os.fsencode(row["target"]), os.fsencode(row["source"]), row["time"], row["status"], line)
+        for path in paths
+        for line, row in read_log(path)
+    )
+    try:
+        with closing(sqlite3.connect("")) as table:  # on disk: the lines of a million results would fill the memory
+            table.execute("CREATE TABLE log (target BLOB PRIMARY KEY, source BLOB, time TEXT, status TEXT, line TEXT)")
             table.executemany(
                 "INSERT INTO log VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET (source, time, status, line) = "
                 "(excluded.source, excluded.time, excluded.status, excluded.line) WHERE excluded.time >= time",
-                (
-                    (os.fsencode(row["target"]), os.fsencode(row["source"]), row["time"], row["status"], line)
-                    for line, row in read_log(path)
-                ),
+                rows,
             )
-        try:
             with temporary.open("w", encoding="utf-8") as file:
                 for status, line in table.execute("SELECT status, line FROM log ORDER BY source, target"):
                     counts[status] += 1
                     file.write(line)
-            os.replace(temporary, out)
-        finally:
-            temporary.unlink(missing_ok=True)
+        os.replace(temporary, out)
+    except sqlite3.Error as error:
+        raise OSError(f"{out}: the table cannot be made ({error}); is there room for temporary files?") from None
+    finally:
+        temporary.unlink(missing_ok=True)
     return dict(counts)
 
 
 def read_log(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """Text and values of each whole line of a log."""
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8", errors="replace") as file:
         for number, line in enumerate(file, 1):
             if not line.endswith("\n"):  # the process that wrote it was killed
                 return
