@@ -169,7 +169,12 @@ def rate(folder: Path, checkpoint: str) -> None:
 
 def workers_of(process: psutil.Process) -> list[psutil.Process]:
     """The actors below a process."""
-    return [child for child in process.children(recursive=True) if "MapWorker" in " ".join(child.cmdline()[:2])]
+    found = []
+    for child in process.children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # a zombie is none
+            if "MapWorker" in " ".join(child.cmdline()[:2]):
+                found.append(child)
+    return found
 
 
 def kill(folder: Path, checkpoint: str, times: int) -> None:
@@ -180,8 +185,9 @@ def kill(folder: Path, checkpoint: str, times: int) -> None:
         nonlocal killed
         while not over.wait(draw.uniform(0.5, 4)) and killed < times:
             if found := workers_of(psutil.Process()):
-                os.kill(draw.choice(found).pid, signal.SIGKILL)
-                killed += 1
+                with suppress(ProcessLookupError):
+                    os.kill(draw.choice(found).pid, signal.SIGKILL)
+                    killed += 1
 
     with tempfile.TemporaryDirectory() as out:
         jobs = plan_jobs([folder], out)
