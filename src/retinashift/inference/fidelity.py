@@ -171,6 +171,7 @@ def _one_iteration(
         change = _change(held, lr[..., seen, :], scale, cell and cell(seen.start, seen.stop))
         here = slice((new.start - seen.start) * scale, (new.stop - seen.start) * scale)
         moved = held[..., here, :] + upsample_bicubic(change, scale)[..., here, :]
+        del held  # or it lives on while the next is made
         yield within(moved, _part(limits, new), scale)
 
 

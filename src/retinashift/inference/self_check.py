@@ -84,6 +84,7 @@ class SelfCheck:
 
         for held, seen, new in with_neighbours(clamped(), height, self.scale, REACH):
             small = reduced(held, seen.stop - seen.start, self.lr.shape[-1])
+            del held  # or it lives on while the next is made
             shown[..., new, :] = small[..., new.start - seen.start : new.stop - seen.start, :]
             while waiting:
                 bottom = top + waiting[0].shape[-2] // self.scale
