@@ -54,7 +54,8 @@ async function start(kind, networkFile, factorFile) {
   ort = await import(module);
   ort.env.wasm.wasmBinary = await fetched(binary);
   ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(8, navigator.hardwareConcurrency) : 1;
-  const options = { executionProviders: [kind], graphOptimizationLevel: "disabled" }; // looking for more takes seconds
+  // A processor widens the fp16 weights while it loads; many graphics processors cannot, so that is done before ("basic").
+  const options = { executionProviders: [kind], graphOptimizationLevel: kind === "webgpu" ? "basic" : "disabled" };
   network = await ort.InferenceSession.create(networkFile, options);
   factor = await ort.InferenceSession.create(factorFile, { executionProviders: ["wasm"] });
   place = name;
