@@ -107,7 +107,7 @@ def calibrate(
     data: Annotated[list[str], Argument(help="Folders of photographs that the checkpoint was not trained on.")],
     checkpoint: Annotated[str, Option("--checkpoint", "-c", help="Checkpoint folder to calibrate.")],
     train: Annotated[list[str] | None, Option(help="First train the head on this folder; repeatable.")] = None,
-    steps: Annotated[int, Option(min=1, help="Training steps of the head.")] = 320,
+    steps: Annotated[int, Option(min=1, help="Training steps of the head.")] = 400,
     seed: Seed = 0,
     limit: Limit = 0,
     overwrite: Annotated[bool, Option("--overwrite", help="Replace the checkpoint's head and calibration.")] = False,

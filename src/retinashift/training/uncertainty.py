@@ -24,7 +24,7 @@ from retinashift.training.batches import make_batch, quantise
 from retinashift.training.pool import PhotographSet
 from retinashift.training.settings import CropSettings
 
-UPDATES, KEPT = 4, 32
+UPDATES, KEPT = 6, 32
 """Of the head for each batch: one on the batch, the others on batches whose features are kept, since the denoiser's
 call costs far more than the head's."""
 BATCH, HIDDEN, LEARNING_RATE, CACHE_GIB = 8, 64, 2e-3, 2.0
@@ -35,11 +35,13 @@ CROP = CropSettings(
     aperture_share=0.15,
 )  # fmt: skip
 CAMERA = Camera(
-    clean_share=0.8, blur_probability=1.0, isotropic=(0.5, 4.0), anisotropic=(0.5, 4.0), defocus=(0.5, 5.0),
+    clean_share=0.9, blur_probability=1.0, isotropic=(0.5, 4.0), anisotropic=(0.5, 4.0), defocus=(0.5, 5.0),
     motion=(1.0, 10.0), noise_probability=0.3, noise=(0.0005, 0.01), mosaic_probability=0.1, jpeg_probability=0.3,
     jpeg=(2.0, 30.0),
 )  # fmt: skip
 """The crops and inputs are those of many cameras."""
+WIDE_SHARE, NEAR_CROP = 0.3, CROP.model_copy(update={"rescale_min": 0.8, "rescale_max": 1.5})
+"""After this share of the steps, crops lie near their photographs' own scale, which ranks errors better."""
 
 
 def train_head(
@@ -70,7 +72,8 @@ def train_head(
     draw = random.Random(seed)
     for step in range(steps):
         positions = range(step * BATCH, (step + 1) * BATCH)
-        batch = make_batch(photographs, CROP, pipeline.config.scale, seed, positions, CAMERA)
+        crop = CROP if step < WIDE_SHARE * steps else NEAR_CROP
+        batch = make_batch(photographs, crop, pipeline.config.scale, seed, positions, CAMERA)
         flat = torch.tensor([position % FLAT == 0 for position in positions])[:, None, None, None]
         hr, lr = (
             torch.where(flat, quantise(x.mean((2, 3), keepdim=True)), x).to(net.device) for x in (batch.hr, batch.lr)
