@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
@@ -15,15 +14,18 @@ _GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 _SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "ObjectPixelSpacingInCenterOfBeam")
 _ANGLES_A_PIXEL = ("XCoordinatesCenterPixelViewAngle", "YCoordinatesCenterPixelViewAngle")
 _MAP = "TwoDimensionalToThreeDimensionalMapSequence"
+_FIRST = ("LeftVerticalEdge", "UpperHorizontalEdge")
+_LAST = ("RightVerticalEdge", "LowerHorizontalEdge")
 _FRAME_TIME = 0x00181063
-_ABOUT_SEVERAL_FRAMES = (
-    "FrameTimeVector", "FrameLabelVector", "FramePrimaryAngleVector", "FrameSecondaryAngleVector",
-    "SliceLocationVector", "PageNumberVector", "DisplayWindowLabelVector", "ImageTranslationVector", "RWaveTimeVector",
-    "FrameNumbersOfInterest", "FrameOfInterestDescription", "FrameOfInterestType", "RepresentativeFrameNumber",
-    "StartTrim", "StopTrim", "PreferredPlaybackSequencing", "EffectiveDuration", "MaskSubtractionSequence",
+_BORDERS = ("Shutter", "Collimator")
+_A_VALUE_A_FRAME = (
+    "FrameLabelVector", "FramePrimaryAngleVector", "FrameSecondaryAngleVector", "SliceLocationVector",
+    "PageNumberVector", "DisplayWindowLabelVector", "ImageTranslationVector", "RWaveTimeVector",
 )  # fmt: skip
-_BORDERS = re.compile("Shutter|Collimator|Polygonal")
-"""Keywords of what hides the border of the picture as it was, counted in its pixels."""
+_ABOUT_OTHER_FRAMES = (
+    "FrameNumbersOfInterest", "FrameOfInterestDescription", "FrameOfInterestType", "StartTrim", "StopTrim",
+    "PreferredPlaybackSequencing", "EffectiveDuration", "MaskSubtractionSequence",
+)  # fmt: skip
 
 
 def pixel_spacing(dataset: Dataset, frame: int) -> tuple[float, float] | None:
@@ -38,28 +40,45 @@ def pixel_spacing(dataset: Dataset, frame: int) -> tuple[float, float] | None:
 
 def keep_frame(dataset: Dataset, frame: int) -> None:
     """Make a header of many frames one of a single frame, counted from 1. Changed in place."""
-    if groups := dataset.get("PerFrameFunctionalGroupsSequence"):
-        dataset.PerFrameFunctionalGroupsSequence = list(groups[frame - 1 : frame] if len(groups) > 1 else groups)
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    groups = dataset.get("PerFrameFunctionalGroupsSequence")
+    if groups and len(groups) > 1:
+        dataset.PerFrameFunctionalGroupsSequence = list(groups[frame - 1 : frame])
     if "NumberOfFrames" in dataset:
         dataset.NumberOfFrames = 1
-    if "FrameIncrementPointer" in dataset:  # to the time since the frame before, of which there is none
+    if "FrameTimeVector" in dataset:
+        dataset.FrameTimeVector = [0]  # since the frame before, of which there is none
+    pointer = dataset.get("FrameIncrementPointer")
+    pointed = pointer if isinstance(pointer, Iterable) else [pointer]
+    if pointer is not None and not any(tag in dataset for tag in pointed):
         dataset.FrameIncrementPointer, dataset.FrameTime = _FRAME_TIME, 0
-    for name in (name for name in _ABOUT_SEVERAL_FRAMES if name in dataset):
-        delattr(dataset, name)
-    if len(dataset.get(_MAP) or []) > 1:
+    if frames == 1:
+        return
+    for name in (name for name in _A_VALUE_A_FRAME if name in dataset):
+        values = dataset[name].value
+        if isinstance(values, str) or not hasattr(values, "__len__") or len(values) % frames:
+            continue
+        each = len(values) // frames
+        setattr(dataset, name, list(values[each * (frame - 1) : each * frame]))
+    if _MAP in dataset:
         mine = [item for item in dataset[_MAP].value if frame in numbers(item.get("ReferencedFrameNumbers"))]
         for item in mine:
             item.ReferencedFrameNumbers = 1
         setattr(dataset, _MAP, mine)
+    for name in (name for name in _ABOUT_OTHER_FRAMES if name in dataset):
+        delattr(dataset, name)
+    if "RepresentativeFrameNumber" in dataset:
+        dataset.RepresentativeFrameNumber = 1
 
 
 def enlarge_lengths(dataset: Dataset, scale: float, across: float | None = None) -> None:
-    """Divide spacings by the scale, and remove borders of what is shown. Changed in place.
+    """Divide spacings by the scale, and move borders of what is shown with the pixels. Changed in place.
 
     Args:
         scale: of the rows. across: of the columns, which rounding can make another; None is the same.
 
-    Source: PS3.3 C.7.6.16.2.1 (pixel measures), C.8.17.11 and C.8.17.12.1.2 (wide field).
+    Source: PS3.3 C.7.6.11 (display shutter), C.7.6.16.2.1 (pixel measures), C.8.17.11 and C.8.17.12.1.2 (wide field);
+    rows and columns are counted from 1.
     """
     for name in (name for name in _ANGLES_A_PIXEL if dataset.get(name)):
         setattr(dataset, name, float(dataset[name].value) / scale)
@@ -72,8 +91,8 @@ def enlarge_lengths(dataset: Dataset, scale: float, across: float | None = None)
             values = numbers(place[name].value)
             factors = (scale, across or scale) if len(values) == 2 else (scale,) * len(values)
             setattr(place, name, [decimal(value / by) for value, by in zip(values, factors, strict=True)])
-        for name in list(filter(_BORDERS.search, place.dir())):
-            delattr(place, name)
+        for border in _BORDERS:
+            _enlarge_border(place, border, scale)
 
 
 def numbers(value: object) -> list[float]:
@@ -89,6 +108,21 @@ def decimal(value: float) -> str:
     return next(text for digits in range(15, 0, -1) if len(text := f"{value:.{digits}g}") <= 16)
 
 
+def _enlarge_border(place: Dataset, border: str, scale: float) -> None:
+    middles = (f"CenterOfCircular{border}", f"VerticesOfThePolygonal{border}")
+    moved = {
+        **{border + edge: lambda v: (v - 1) * scale + 1 for edge in _FIRST},
+        **{border + edge: lambda v: v * scale for edge in _LAST},
+        f"RadiusOfCircular{border}": lambda v: v * scale,
+        **{name: lambda v: (v - 0.5) * scale + 0.5 for name in middles},
+    }
+    for name, move in moved.items():
+        if name in place and place[name].value not in (None, ""):
+            value = place[name].value
+            many = hasattr(value, "__len__") and not isinstance(value, str)
+            setattr(place, name, [round(move(int(v))) for v in value] if many else round(move(int(value))))
+
+
 def _groups_of(dataset: Dataset, frame: int) -> Iterator[Dataset]:
     shared, each = (dataset.get(name) or [] for name in _GROUPS)
     yield from shared[:1]
@@ -96,7 +130,9 @@ def _groups_of(dataset: Dataset, frame: int) -> Iterator[Dataset]:
 
 
 def _within(dataset: Dataset) -> Iterator[Dataset]:
-    """The functional groups and the items of the sequences in them."""
-    for group in (group for name in _GROUPS for group in dataset.get(name) or []):
-        yield group
-        yield from (item for element in group if element.VR == "SQ" for item in element.value)
+    """The items of the sequences in functional groups."""
+    for name in _GROUPS:
+        for group in dataset.get(name) or []:
+            for element in group:
+                if element.VR == "SQ":
+                    yield from element.value
