@@ -113,12 +113,8 @@ def inspect_files(
 def import_weights(
     file: Annotated[Path, Argument(help="Official denoiser, a .pth or .safetensors file.")],
     out: Annotated[Path, Option("--out", "-o", help="Folder for the checkpoint; it must not exist.")],
-    vq: Annotated[
-        Path | None, Option("--vq", help="Official autoencoder. Default: beside FILE.")
-    ] = None,
-    release: Annotated[
-        ReleaseName | None, Option(help="Release of FILE. Default: by its published name.")
-    ] = None,
+    vq: Annotated[Path | None, Option("--vq", help="Official autoencoder. Default: beside FILE.")] = None,
+    release: Annotated[ReleaseName | None, Option(help="Release of FILE. Default: by its published name.")] = None,
 ) -> None:
     """Convert official ResShift or SinSR weights into a checkpoint folder. They are for non-commercial use only."""
     from retinashift.batch.places import check_local
