@@ -112,13 +112,16 @@ def peak() -> float:
 def watched(folder: Path, processes: list[psutil.Process]) -> Iterator[list[tuple[float, int, float]]]:
     """Time, number of results and processor seconds of the processes with all below them, every two seconds."""
     samples, over = [], threading.Event()
+    spent: dict[int, float] = {}  # by process; those that have ended keep what they spent
 
     def watch() -> None:
         while not over.wait(2):
-            with suppress(psutil.NoSuchProcess):  # when one has ended, so has the measurement
-                all_of = {p for root in processes for p in (root, *root.children(recursive=True))}
-                spent = sum(sum(process.cpu_times()[:2]) for process in all_of)
-                samples.append((time.time(), len(list(folder.glob("*.png"))), spent))
+            for root in processes:
+                with suppress(psutil.NoSuchProcess):
+                    for process in (root, *root.children(recursive=True)):
+                        with suppress(psutil.NoSuchProcess):
+                            spent[process.pid] = sum(process.cpu_times()[:2])
+            samples.append((time.time(), len(list(folder.glob("*.png"))), sum(spent.values())))
 
     thread = threading.Thread(target=watch)
     thread.start()

@@ -163,7 +163,7 @@ def test_more_memory_means_larger_tiles_of_whole_windows(net):
 @torch.no_grad()
 def test_a_picture_by_tiles_is_nearly_the_whole_one_and_no_rougher_where_tiles_meet(net, monkeypatch, retina):
     pipeline = ResShiftPipeline(net, ResShiftScheduler(4, kappa=0.06, prediction_type="residual", input_scaling="none"))
-    net.out[-1].weight.mul_(0.02)  # detail of a few grey levels, as that of a trained network
+    net.out[-1].weight.mul_(0.02)  # detail of a few grey levels, as a trained network has
     lr = np.ascontiguousarray(np.tile(retina, (1, 2, 1))[:112, :200])
     plain = enlarge(lr, 4, "bicubic").astype(int)
     whole = pipeline(lr).images[0].astype(int)

@@ -291,7 +291,7 @@ def test_a_run_that_goes_wrong_after_a_good_state_keeps_it_and_says_which(smoke_
 
 
 def test_a_last_step_that_spoils_the_weights_is_not_saved(smoke_settings, write_settings, tmp_path):
-    """The loss of a step is that of the weights before it, and still a number."""
+    """The loss of a step describes the weights before it, and is still a number."""
     smoke_settings["optim"] |= {"learning_rate": 1e37, "weight_decay": 1e10, "clip": 0.0, "warmup_steps": 0}
     smoke_settings["run"] |= {"steps": 1, "log_every": 100}
     with pytest.raises(TrainingError, match="the weights are no numbers at step 1; nothing was saved"):

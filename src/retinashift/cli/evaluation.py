@@ -64,7 +64,7 @@ def parse_metrics(text: str) -> tuple[str, ...]:
 
 
 def parse_degradation(text: str) -> Degradation:
-    """A degradation with its default settings by its name, or that of a file of training settings. ValueError."""
+    """The degradation of this name with its default settings, or the one in a file of training settings. ValueError."""
     if Path(text).is_file():
         return TrainConfig.load(text).degradation
     try:

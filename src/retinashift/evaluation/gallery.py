@@ -47,7 +47,7 @@ class Exhibit:
 
     @property
     def gain(self) -> float:
-        """PSNR in the field of view of the last method less that of bicubic, or of the first method, in dB."""
+        """PSNR of the last method less PSNR of bicubic, or of the first method, in the field of view, in dB."""
         psnr = {name: panel.psnr for name, panel in self.panels.items() if panel.psnr is not None}
         if not psnr:
             return float("inf")

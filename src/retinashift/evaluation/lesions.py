@@ -44,7 +44,7 @@ BACKGROUND_SIGMA = 12.0
 SPOT_SIGMA = 1.8
 """Size in pixels of the filter for dark spots, which answers most to disks as small as the experts' smallest mark."""
 SPOT_CONTRAST = 0.15
-"""Contrast of dark spots that count as false where the reference has less than half: that of most red small dots."""
+"""Contrast of dark spots that count as false where the reference has less than half; most red small dots reach it."""
 
 
 @dataclass(frozen=True)

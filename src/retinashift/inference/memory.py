@@ -156,7 +156,7 @@ def release_weights(*networks: nn.Module) -> None:
 
 
 def trim_heap() -> None:
-    """Freed memory goes back to the system, where the C library is one that keeps it: that of most Linux systems."""
+    """Freed memory goes back to the system, where the C library keeps it, as on most Linux systems."""
     if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
         trim(0)
 

@@ -32,7 +32,7 @@ from retinashift.models.uncertainty_head import LEAST, MOST, UncertaintyHead
 OPSET = 17
 """The newest operator set that OpenVINO, onnxruntime-web and chaiNNer all read; GELU is written out by Erf."""
 FACTOR = "detail_factor"
-"""Name of the one value of a picture that all its pixels decide; tiles of it need that of the whole."""
+"""Name of the map of the detail's factors, (B, 1, H, W). All pixels decide it; tiles are given their part of it."""
 
 
 @dataclass

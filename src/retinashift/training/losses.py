@@ -97,7 +97,7 @@ def squared_error(
 ) -> Tensor:
     """Mean squared error of the prediction for each sample, (B,), in float32.
 
-    The error of the scaled noise is divided by its variance, kappa^2 eta_t, so that it is that of the noise.
+    The error of the scaled noise is divided by its variance, kappa^2 eta_t, so that it becomes the error of the noise.
 
     Args:
         prediction, x0, y0, noise: (B, C, H, W). timesteps: (B,).

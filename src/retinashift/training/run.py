@@ -248,7 +248,7 @@ class Trainer:
     def _checked(self, losses: list[Tensor], weights: bool) -> float:
         """The mean loss of all processes; TrainingError if it, or a weight of those asked for, is not finite.
 
-        Weights are checked before they are kept, because a loss is that of the weights before its step.
+        Weights are checked before they are kept, because a loss describes the weights before its step.
         """
         loss = float(self.accelerator.reduce(torch.stack(losses).mean(), "mean"))
         if math.isfinite(loss) and (not weights or self.weights.are_finite()):
