@@ -49,7 +49,7 @@ def build_site(folder: Path, runtime: Path | None = None) -> Path:
         FileExistsError, ValueError: the folder is there, npm is not, or the package has another checksum.
     """
     page = Path(str(files("retinashift.web"))) / "page"
-    shutil.copytree(page, folder, ignore=shutil.ignore_patterns("docs.*", "engine_server.js"))
+    shutil.copytree(page, folder, ignore=shutil.ignore_patterns("docs", "engine_server.js"))
     index = folder / "index.html"
     index.write_text(
         index.read_text(encoding="utf-8").replace('data-engine="server"', 'data-engine="browser"'), encoding="utf-8"

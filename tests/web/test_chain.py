@@ -18,7 +18,7 @@ def chain(lr, seed):
     file = io.BytesIO()
     Image.fromarray(lr).save(file, "PNG")
     options = UpscaleOptions(chain=True, seed=seed)
-    facts, files = upscale(PageSettings(), ("eye.png", file.getvalue()), options, None, lambda share, text: None)
+    facts, files = upscale(PageSettings(), ("eye.png", file.getvalue()), options, None, lambda share: None)
     pictures = [np.asarray(Image.open(io.BytesIO(files[name]))) for name in facts["files"]]
     return dict(zip(facts["labels"], pictures, strict=True))
 

@@ -24,7 +24,7 @@ def queue(monkeypatch):
 def held(gate):
     def work(progress):
         gate.wait(60)
-        progress(0.5, "half")
+        progress(0.5)
         return {"saved": "eye_x4.png"}, {"eye_x4.png": b"12345"}
 
     return work

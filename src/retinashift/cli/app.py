@@ -24,8 +24,12 @@ def app_command(
 ) -> None:
     """Open a local web page to upscale photographs and compare them closely."""
     from retinashift.cli.startup import import_diffusers
-    from retinashift.web.server import serve
     from retinashift.web.settings import CREDENTIALS_VARIABLE, PageSettings
+
+    try:
+        from retinashift.web.server import serve
+    except ImportError:
+        raise ValueError("the page needs FastAPI and uvicorn: pip install 'retinashift[app]'") from None
 
     settings = PageSettings(host=host, port=port, credentials=auth or os.environ.get(CREDENTIALS_VARIABLE, ""),
         device=device, checkpoint=checkpoint, max_upload=max_upload * 2**20, max_pixels=max_pixels)  # fmt: skip

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from urllib.parse import quote
 
 from fastapi import FastAPI, HTTPException, Query, Request, Response, UploadFile
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import JSONResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic import ValidationError
 from starlette.formparsers import MultiPartParser
@@ -72,10 +72,6 @@ def build_page(settings: PageSettings, prepare: Callable[[], None]) -> tuple[Req
         limits = {"pixels": settings.max_pixels, "bytes": settings.max_upload}
         return {"version": __version__, "limits": limits, "checkpoints": settings.described()}
 
-    @api.get("/docs", include_in_schema=False)
-    def docs() -> FileResponse:
-        return FileResponse(PAGE / "docs.html")
-
     @api.post("/api/upscale", summary="Upscale one photograph and wait for the result", openapi_extra=_BODY)
     async def upscale(request: Request, options: Options) -> Response:
         job = await submitted(request, options)
@@ -87,7 +83,7 @@ def build_page(settings: PageSettings, prepare: Callable[[], None]) -> tuple[Req
             if job.state != "done":
                 raise HTTPException(503 if job.cancelled else 422, job.text)
             if "application/zip" in request.headers.get("accept", ""):
-                return _zipped([job])
+                return _zipped(job)
             name = job.facts["saved"]
             return _file(job, name, {"content-disposition": f"attachment; filename*=utf-8''{quote(name)}"})
         finally:
@@ -100,8 +96,8 @@ def build_page(settings: PageSettings, prepare: Callable[[], None]) -> tuple[Req
     @api.get("/api/jobs/{id}", summary="State and progress of a job")
     def state(id: str) -> dict[str, Any]:
         job = queue.get(id)
-        told = {name: getattr(job, name) for name in ("state", "progress", "text")}
-        return {**job.facts, **told, "before": queue.unfinished(job)}
+        own = {"state": job.state, "progress": job.progress, "text": job.text}
+        return {**job.facts, **own, "before": queue.unfinished(job)}
 
     @api.delete("/api/jobs/{id}", summary="Cancel a job, or forget its results", status_code=204)
     def forget(id: str) -> None:
@@ -110,10 +106,6 @@ def build_page(settings: PageSettings, prepare: Callable[[], None]) -> tuple[Req
     @api.get("/api/jobs/{id}/{name}", summary="One file of a result")
     def file(id: str, name: str) -> Response:
         return _file(queue.get(id), name)
-
-    @api.get("/api/all.zip", summary="The files of several jobs")
-    def zipped(id: Annotated[list[str], Query()]) -> Response:
-        return _zipped([queue.get(one) for one in dict.fromkeys(id)])  # a repeated one would cost memory
 
     for kind, status in ((Busy, 503), (Missing, 404), (ValueError, 422)):
         api.add_exception_handler(kind, partial(_refused, status))
@@ -145,11 +137,9 @@ async def _refused(status: int, request: Request, error: Exception) -> JSONRespo
     return JSONResponse({"detail": text}, status, {"retry-after": "5"} if status == 503 else None)
 
 
-def _zipped(jobs: list[Job]) -> Response:
-    """Results, records and maps; those of several photographs begin with their number."""
+def _zipped(job: Job) -> Response:
     packed = BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:  # pictures are compressed already
-        for number, job in enumerate(jobs, 1):
-            for name in job.facts.get("files", []):
-                archive.writestr(name if len(jobs) == 1 else f"{number}_{name}", job.files[name])
+        for name in job.facts["files"]:
+            archive.writestr(name, job.files[name])
     return Response(packed.getvalue(), media_type="application/zip", headers={"cache-control": "no-store"})

@@ -10,6 +10,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import CancelledError
 from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
@@ -24,9 +25,8 @@ KEPT_JOBS, KEPT_SECONDS = 256, 3600.0
 SWEEP_SECONDS = 60.0
 
 logger = logging.getLogger(__name__)
-Progress = Callable[[float, str], None]
-Result = tuple[dict[str, Any], dict[str, bytes]]
-"""Facts for the viewer, and files by name."""
+Progress = Callable[[float], None]
+Result = tuple[dict[str, Any], dict[str, bytes]]  # facts for the viewer, and files by name
 
 
 class Busy(Exception):
@@ -37,13 +37,9 @@ class Missing(LookupError):
     """A job or file that is not there."""
 
 
-class Cancelled(Exception):
-    """The work was cancelled, or the page ends."""
-
-
 @dataclass(eq=False)
 class Job:
-    """Work on one photograph. `work` takes a function for its progress, which raises `Cancelled`."""
+    """Work on one photograph. `work` takes a function for its progress, which raises `CancelledError`."""
 
     work: Callable[[Progress], Result]
     held: int
@@ -58,19 +54,19 @@ class Job:
     cancelled: bool = False
     began: float = field(default_factory=time.monotonic)
 
-    def tell(self, share: float, text: str) -> None:
-        """How far the work is. Raises `Cancelled` where nobody wants it any more."""
+    def tell(self, share: float) -> None:
+        """How far the work is. Raises `CancelledError` where nobody wants it any more."""
         if self.cancelled:
-            raise Cancelled
-        self.state, self.progress, self.text = "running", share, text
+            raise CancelledError
+        self.state, self.progress, self.text = "running", share, f"{share:.0%}" if share else "loading the checkpoint"
 
     def run(self) -> None:
         """Do the work; what it raises becomes the job's state and text."""
         try:
-            self.tell(0.0, "starting")
+            self.tell(0.0)
             self.facts, self.files = self.work(self.tell)
             self.state, self.progress, self.text = "done", 1.0, "done"
-        except Cancelled:
+        except CancelledError:
             self.state, self.text = "cancelled", "cancelled"
         except (ValueError, OSError, MemoryError) as error:
             self.state, self.text = "failed", " ".join(str(error).split()) or type(error).__name__

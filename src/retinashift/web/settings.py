@@ -17,8 +17,7 @@ CREDENTIALS_VARIABLE = "RETINASHIFT_AUTH"
 """Environment variable for NAME:PASSWORD; unlike an argument it does not show in the list of processes."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 """Addresses that only this machine can reach."""
-Upload = tuple[str, bytes]
-"""Name and content of a file."""
+Upload = tuple[str, bytes]  # name and content of a file
 
 
 @dataclass(frozen=True)
@@ -97,9 +96,8 @@ class UpscaleOptions(BaseModel, frozen=True, extra="forbid"):
 
     def sampling(self) -> Sampling:
         """The settings of the pipeline. ValueError where they contradict each other."""
-        drawn = self.mode == "faithful" and self.steps > 1  # a plain sample: faithful, the default, is one step
-        return Sampling(
-            mode=None if drawn else self.mode, output_uncertainty=self.uncertainty,
+        return Sampling(  # several steps of faithful, the default, which has one, are a plain sample
+            mode=None if self.mode == "faithful" and self.steps > 1 else self.mode, output_uncertainty=self.uncertainty,
             num_inference_steps=self.steps or None, back_projections=None if self.consistency else 0,
             scale=self.scale or None, longest_side=self.longest_side or None, turns=self.turns,
         )  # fmt: skip

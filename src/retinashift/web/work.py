@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -41,9 +40,7 @@ CHAIN_SIDE = 128
 @cache
 def opened(folder: str, device: str) -> ResShiftPipeline:
     """The checkpoint in a folder. CheckpointError where it cannot be used."""
-    pipeline = open_checkpoint(folder).to(choose_device(device))
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline
+    return open_checkpoint(folder).to(choose_device(device))
 
 
 def upscale(
@@ -57,30 +54,23 @@ def upscale(
     Raises:
         ValueError, OSError, MemoryError: the photograph or the checkpoint cannot be used; and what `progress` raises.
     """
-    progress(0.0, "loading the checkpoint")
     pipeline, (name, data) = opened(settings.folder(options.checkpoint), settings.device), upload
-
-    def tell(share: float) -> None:
-        progress(0.95 * share, f"{share:.0%}")
-
     began, most = time.perf_counter(), settings.max_pixels
     if options.chain:
-        return _chain(pipeline, shown(decode_image(data, name, most).pixels), options.seed, tell)
+        return _chain(pipeline, shown(decode_image(data, name, most).pixels), options.seed, progress)
     safe = Path(re.sub(r'[<>:"|?*]', "_", name))  # some systems do not allow these in names
     named = result_name(safe, options.format, lambda: format_of_bytes(data[:HEAD]).suffixes[0])
     sampling = options.sampling()
     factor, side = f"x{sampling.scale or pipeline.config.scale:g}", sampling.longest_side
     target = named.with_name(f"{named.stem}_{f'{side}px' if side else factor}{named.suffix}")
     chosen = BatchOptions(sampling=sampling, seed=options.seed, max_pixels=most, sidecar=True)
-    made = upscale_bytes(pipeline, data, name, target, chosen, tell)
+    made = upscale_bytes(pipeline, data, name, target, chosen, progress)
     encoded = {path.name: encoded for path, encoded in made.files()}
     source, result = shown(made.photograph.pixels), shown(made.pixels)
     layers = {"input": source, "bicubic": resize(source, result.shape[:2], "bicubic"), "result": result}
     if made.sigma is not None:
         layers["uncertainty"] = np.rint(made.sigma * 255 * LEVELS_PER_GREY).clip(0, 255).astype(np.uint8)
-    scores = {}
-    if truth:
-        scores = _scores(layers, shown(decode_image(truth[1], truth[0], most * pipeline.config.scale**2).pixels))
+    scores = _scores(layers, truth, most * pipeline.config.scale**2) if truth else {}
     facts = {
         "saved": target.name, "layers": [*layers], "files": sorted(encoded, key=lambda name: name != target.name),
         "sizes": [picture.shape[1::-1] for picture in (source, result)], "bits": 8 * made.pixels.dtype.itemsize,
@@ -90,11 +80,8 @@ def upscale(
     return facts, encoded | {f"{layer}.png": _png(pixels) for layer, pixels in layers.items()}
 
 
-def _chain(pipeline: ResShiftPipeline, pixels: np.ndarray, seed: int, tell: Callable[[float], None]) -> Result:
-    """x_T, y0, then after each step the estimate of x0 that it was made from, and the state; the last one is x0.
-
-    Of the photograph's middle, by all T steps without back-projection: what the method itself does.
-    """
+def _chain(pipeline: ResShiftPipeline, pixels: np.ndarray, seed: int, progress: Progress) -> Result:
+    """x_T, y0, and each step's estimate of x0 and state, of the middle, by all T steps without back-projection."""
     scheduler, codec, last = pipeline.scheduler, pipeline.image_codec, len(pipeline.scheduler)
     top, left = (max(0, (side - CHAIN_SIDE) // 2) for side in pixels.shape[:2])
     lr, steps = pixels[top : top + CHAIN_SIDE, left : left + CHAIN_SIDE], list[dict[str, torch.Tensor]]()
@@ -110,7 +97,7 @@ def _chain(pipeline: ResShiftPipeline, pixels: np.ndarray, seed: int, tell: Call
         [drawn_with] = noise_seeds(torch.Generator().manual_seed(seed), 1)
         noise = normal_rows(drawn_with, (0, 0), 0, y0.shape[2], y0.shape[1], y0.shape[3]).to(y0)
         pipeline(
-            lr, last, torch.Generator().manual_seed(seed), back_projections=0, progress=tell,
+            lr, last, torch.Generator().manual_seed(seed), back_projections=0, progress=progress,
             callback_on_step_end=lambda *told: steps.append(told[-1]),
             callback_on_step_end_tensor_inputs=("latents", "x0"),
         )  # fmt: skip
@@ -124,8 +111,9 @@ def _chain(pipeline: ResShiftPipeline, pixels: np.ndarray, seed: int, tell: Call
     return {"saved": [*drawn][-1], "files": [*drawn], "labels": [*frames], "note": note}, drawn
 
 
-def _scores(layers: dict[str, np.ndarray], hr: np.ndarray) -> dict[str, str]:
+def _scores(layers: dict[str, np.ndarray], truth: Upload, most: int) -> dict[str, str]:
     """PSNR and SSIM of bicubic and result against a reference, at 8 bit in the field of view; adds its layer."""
+    hr = shown(decode_image(truth[1], truth[0], most).pixels)
     if hr.shape != (expected := layers["result"].shape):
         sizes = f"{hr.shape[1]} x {hr.shape[0]} and the result {expected[1]} x {expected[0]}"
         return {"reference": f"it is {sizes}; a reference is not resized"}

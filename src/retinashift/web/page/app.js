@@ -1,6 +1,7 @@
 // The page: choices at the left, the result at the right. What computes is an engine: a local server, or this browser.
 
 import "./viewer.js";
+import { zipped } from "./archive.js";
 import { byId, element } from "./dom.js";
 import { openMethod } from "./method.js";
 import { reportPage } from "./report.js";
@@ -198,7 +199,6 @@ async function upscaleAll(chosen, signal, progress) {
       throw error;
     }
   }
-  engine.zip?.(photos.filter(photo => !photo.error));
   return photos;
 }
 
@@ -218,6 +218,7 @@ async function run() {
     });
     const former = outcomes;
     photos.forEach(addReport);
+    addZip(photos.filter(photo => !photo.error));
     list(photos, made, print);
     if (!former.includes(shown?.photo)) former.forEach(photo => photo.release?.()); // else it is still on the page
     const failed = photos.filter(photo => photo.error).length;
@@ -232,6 +233,25 @@ async function run() {
     running = null;
     busy(false);
   }
+}
+
+/** Adds a download of all files of all results, packed when it is asked for. */
+function addZip(photos) {
+  const files = photos.flatMap(({ downloads }, i) => downloads.map(({ href, name }) => ({ href, name: photos.length > 1 ? `${i + 1}_${name}` : name })));
+  const pack = async () => zipped(await Promise.all(files.map(async ({ href, name }) => {
+    const response = await fetch(href);
+    if (!response.ok) throw new Error(`${name} could not be fetched; upscale it again`);
+    return { name, content: new Uint8Array(await response.arrayBuffer()) };
+  })));
+  const onclick = event => {
+    event.preventDefault();
+    pack().then(content => {
+      const href = URL.createObjectURL(content);
+      element("a", { href, download: "retinashift.zip" }).click();
+      setTimeout(() => URL.revokeObjectURL(href), 60_000);
+    }).catch(error => tell(error.message, true));
+  };
+  for (const { downloads } of photos) downloads.push({ text: "All as zip", name: "retinashift.zip", href: "#", onclick });
 }
 
 /** Adds the printable report to the downloads of a result. */

@@ -16,7 +16,7 @@ const KINDS = { json: "Record (JSON)", tif: "Uncertainty (TIFF)", png: "Uncertai
 export async function open() {
   const { limits, ...offered } = await json(await fetch("api/checkpoints"));
   return { ...offered, limits: { ...limits, count: 32 }, place: "Photographs go to this server only.",
-    formats: "PNG, JPEG, TIFF, WebP, PPM and DICOM.", upscale, zip, chain };
+    formats: "PNG, JPEG, TIFF, WebP, PPM and DICOM.", upscale, chain };
 }
 
 /** One photograph, as the viewer shows it. */
@@ -29,12 +29,6 @@ async function upscale({ file, reference, ...settings }, { signal, progress }) {
     forget(id);
     throw error;
   }
-}
-
-/** Adds a download of all files of all results. */
-function zip(photos) {
-  const href = `api/all.zip?${photos.map(({ id }) => `id=${id}`).join("&")}`;
-  for (const { downloads } of photos) downloads.push({ text: "All as zip", name: "retinashift.zip", href });
 }
 
 const forget = id => fetch(`api/jobs/${id}`, { method: "DELETE", keepalive: true });

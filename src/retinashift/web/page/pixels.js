@@ -1,5 +1,7 @@
 // Pictures as numbers: antialiased bicubic resampling as Pillow does it, PSNR, and PNG files that say what made them.
 
+import { crc32 } from "./archive.js";
+
 /** Keys' cubic kernel with a = -0.5. */
 function cubic(x) {
   x = Math.abs(x);
@@ -75,15 +77,6 @@ function chunk(kind, body) {
   made.set(body, 8);
   view.setUint32(body.length + 8, crc32(made.subarray(4, body.length + 8)));
   return made;
-}
-
-function crc32(bytes) {
-  let crc = 0xffffffff;
-  for (const byte of bytes) {
-    crc ^= byte;
-    for (let bit = 0; bit < 8; bit++) crc = (crc >>> 1) ^ (crc & 1 ? 0xedb88320 : 0);
-  }
-  return (crc ^ 0xffffffff) >>> 0;
 }
 
 /** SHA-256 of a file, in hexadecimal, where the browser has it (https and localhost); else "". */

@@ -72,8 +72,8 @@ class RetinaViewer extends HTMLElement {
       element("div", { className: "bar" }, ...views, element("span", {}, "against"), this.left, ...zooms, red, overlay),
       element("div", { className: "stage" }, this.canvas),
       element("div", { className: "foot" }, this.zoomText, this.opacity, this.full, this.legend),
-      element("div", { className: "save" }, ...this.photo.downloads.map(({ text, href, name }) =>
-        element("a", { href, download: name }, text))),
+      element("div", { className: "save" }, ...this.photo.downloads.map(({ text, href, name, onclick = null }) =>
+        element("a", { href, download: name, onclick }, text))),
       element("table", {}, ...this.photo.facts.map(([name, value]) =>
         element("tr", {}, element("th", { scope: "row" }, name), element("td", {}, String(value))))));
   }

@@ -1,8 +1,8 @@
 // The interface as a page, drawn from the server's own OpenAPI document.
 
-import { byId, element } from "./dom.js";
+import { byId, element } from "../dom.js";
 
-const described = await (await fetch("openapi.json")).json();
+const described = await (await fetch("../openapi.json")).json();
 for (const [path, methods] of Object.entries(described.paths)) {
   for (const [method, { summary, parameters = [] }] of Object.entries(methods)) {
     const rows = parameters.map(({ name, in: where, description, schema }) => element("li", {},
