@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import threading
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,17 @@ def test_a_person_gets_the_command_s_result_within_two_levels_and_its_uncertaint
     assert "research use" in Image.open(tmp_path / "result.png").text["retinashift"]
     drawn = np.asarray(Image.open(saved(view, "Uncertainty (PNG)", tmp_path / "map.png")))[..., 0]
     assert np.allclose(drawn, np.clip(expected.sigma[0] * 255 * 8, 0, 255), rtol=0.03, atol=1)
+
+
+def test_the_files_of_a_batch_come_in_one_zip(view, small, tmp_path):
+    Image.new("RGB", (20, 16), (90, 40, 20)).save(tmp_path / "other.png")
+    view.locator("#files").set_input_files([str(tmp_path / name) for name in ("глаз.png", "other.png")])
+    view.locator("#run").click()
+    expect(view.locator("#status")).to_have_text("done", timeout=WAIT)
+    packed = zipfile.ZipFile(saved(view, "All as zip", tmp_path / "all.zip"))
+    assert packed.testzip() is None
+    assert {"1_глаз_x4.png", "1_глаз_x4.png.json", "1_глаз_x4.png.html", "2_other_x4.png"} < set(packed.namelist())
+    assert packed.read("1_глаз_x4.png") == saved(view, "Download image", tmp_path / "one.png").read_bytes()
 
 
 def test_a_result_is_dimmed_and_named_while_something_else_is_chosen(view, small, tmp_path):
