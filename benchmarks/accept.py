@@ -63,13 +63,13 @@ def main() -> None:
     torch.set_num_threads(1)
     pipeline = open_checkpoint(options.checkpoint)
     exact = pipeline.config.back_projections > 0
-    thresholds = SAMPLED if pipeline.config.distilled else COMMON | (EXACT if exact else {})
+    thresholds = SAMPLED if pipeline.config.distilled is True else COMMON | (EXACT if exact else {})
     found = [measure(pipeline, hr, exact, n) for n, hr in enumerate(references(options.photographs, options.limit))]
     failed = 0
     for name, (sign, bound, meaning) in thresholds.items():
         values = [values[name] for values in found]
         value = float(max(values) if name in ("levels", "burst") else np.mean(values))
-        passes = HOLDS[sign](value, bound) and (name != "gain" or pipeline.config.distilled or min(values) > 0)
+        passes = HOLDS[sign](value, bound) and (name != "gain" or pipeline.config.distilled is True or min(values) > 0)
         failed += not passes
         print(f"{'pass' if passes else 'FAIL'}  {name:9}{value:9.4f} {sign} {bound:<7} {meaning}")
     print(f"{options.checkpoint}: {'not accepted' if failed else 'accepted'}, {len(found)} photographs")
@@ -103,7 +103,7 @@ def measure(pipeline: ResShiftPipeline, hr: np.ndarray, exact: bool, number: int
         "levels": float(missed.max()),
         "returned": result.bicubic_share[0],
     }
-    if exact and not pipeline.config.distilled:
+    if exact and pipeline.config.distilled is not True:
         found |= drawn_upon(pipeline, hr, field)
     return found
 

@@ -51,6 +51,12 @@ def test_a_contradiction_is_one_line_that_names_the_value(wrong, message):
         ),
         ({"output_uncertainty": True, "mode": "faithful"}, {"default_steps": 4}, Plan(1, 1, noise=False, curve="mean")),
         ({"mode": "realistic"}, {"distilled": True, "detail_gain": 1.0}, Plan(1, 1, curve="sample")),
+        ({}, {"distilled": "mean"}, Plan(1, 1, noise=False, curve="mean")),
+        (
+            {"mode": "faithful", "output_uncertainty": True},
+            {"distilled": "mean"},
+            Plan(1, 1, noise=False, curve="mean"),
+        ),
     ],
 )
 def test_what_settings_mean_follows_from_mode_and_checkpoint(settings, checkpoint, plan):
@@ -68,6 +74,9 @@ def test_what_settings_mean_follows_from_mode_and_checkpoint(settings, checkpoin
         ({"output_uncertainty": True}, {"distilled": True}, "distilled"),
         ({"output_uncertainty": True}, {"default_steps": 4}, "not 4 steps"),
         ({"num_inference_steps": 2}, {"distilled": True}, "distilled"),
+        ({"num_inference_steps": 2}, {"distilled": "mean"}, "distilled"),
+        ({"mode": "realistic"}, {"distilled": "mean"}, "distilled"),
+        ({"ensemble_size": 2}, {"distilled": "mean"}, "one step draws none"),
     ],
 )
 def test_a_use_that_the_checkpoint_does_not_have_is_refused(settings, checkpoint, message):

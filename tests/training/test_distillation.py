@@ -95,6 +95,21 @@ def test_a_run_lowers_the_error_and_its_checkpoint_is_distilled(start, smoke_set
     assert default.back_projections == realistic.back_projections == often > 1
 
 
+def test_one_call_of_the_teacher_is_its_posterior_mean_and_the_student_gives_it_without_noise(start):
+    student = ResShiftPipeline.from_pretrained(start)
+    teacher = open_teacher(DistillSettings(teacher=str(start), steps=1), student, torch.device("cpu"))
+    given, seen = images(), []
+
+    def exact(x, timesteps, lq):
+        seen.append(x)
+        return teacher.denoiser(x, timesteps, lq=lq).sample
+
+    assert distillation_error(teacher, exact, **given, truth=0.0).max() < 1e-9
+    assert torch.equal(seen[0], given["y0"])
+    plan = student.plan(Sampling(mode="faithful"))
+    assert (teacher.gives_mean, teacher.back_projections) == (True, plan.back_projections)
+
+
 def test_a_teacher_of_another_chain_and_a_missing_one_are_named(start):
     student = ResShiftPipeline.from_pretrained(start)
     with pytest.raises(ConfigError, match=r"distill.teacher: no checkpoint folder"):

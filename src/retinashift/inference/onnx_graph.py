@@ -126,7 +126,7 @@ def faithful_graph(pipeline: ResShiftPipeline, half: bool = False) -> Any:
     """
     net, scale, config = pipeline.denoiser, pipeline.config.scale, pipeline.config
     checked = config.check_measure in (None, "value")
-    if not hasattr(net, "folded") or config.distilled or pipeline.scheduler.config.clip_x0 or not checked:
+    if not hasattr(net, "folded") or config.distilled is True or pipeline.scheduler.config.clip_x0 or not checked:
         raise ValueError("ONNX export is for checkpoints such as x4: a LightNet with a faithful mode")
     graph = Graph(half)
     lr = Value(graph, "input") * 2.0 - 1.0  # (B, 3, H, W) in [-1, 1]

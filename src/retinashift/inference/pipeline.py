@@ -75,7 +75,8 @@ class ResShiftPipeline(DiffusionPipeline):
             between them ("ancestral") or only the noise of x_T is kept ("deterministic").
         detail_curves: factors by the finest detail of the input, see `detail`: "mean" of a posterior mean's detail,
             "sample" of `detail_gain`, or of the detail of a student's sample; None and what is missing is 1.
-        distilled: the denoiser is a student that draws the sample of a chain in one call; there is no other use of it.
+        distilled: the denoiser is a student of one call: True draws the sample of its teacher's chain, "mean" gives the
+            teacher's posterior mean, the faithful result. There is no other use of it.
         calibration: what `Calibration.to_config` gives, or None.
         check_measure: of the self-check, "value", "burst" or "off", see `self_check`. None is "value" where the chain
             runs on pixels, and "off" with a learned codec, whose own loss would trip it.
@@ -109,7 +110,7 @@ class ResShiftPipeline(DiffusionPipeline):
         detail_steps: int = 0,
         detail_transition: str = "ancestral",
         detail_curves: dict[str, list[list[float]]] | None = None,
-        distilled: bool = False,
+        distilled: bool | str = False,
         calibration: dict[str, Any] | None = None,
         check_measure: str | None = None,
         check_threshold: float = 8.0,
@@ -121,9 +122,10 @@ class ResShiftPipeline(DiffusionPipeline):
             ("upsampling", upsampling, get_args(Upsampling)),
             ("detail_transition", detail_transition, tuple(TRANSITIONS)),
             ("check_measure", check_measure or "off", get_args(Measure)),
+            ("distilled", distilled, (False, True, "mean")),
         ):
             if value not in allowed:
-                raise ValueError(f"{name} is {value!r}; allowed are {', '.join(allowed)}")
+                raise ValueError(f"{name} is {value!r}; allowed are {', '.join(map(str, allowed))}")
         if not check_threshold > 0:
             raise ValueError(f"check_threshold is {check_threshold}; levels of 255 above 0 are needed")
         check_curves(detail_curves)

@@ -127,7 +127,12 @@ class Sampling:
             times = self.back_projections
         elif times and realistic and gain > 1:
             times += 1  # stronger detail lies further from the input
-        if checkpoint["distilled"]:
+        if checkpoint["distilled"] == "mean" and (realistic or steps not in (None, 1)):
+            raise ValueError(
+                "this checkpoint is distilled: it gives the faithful result in one step; for mode realistic and other "
+                "steps use the checkpoint it was distilled from"
+            )
+        if checkpoint["distilled"] is True:
             if self.mode == "faithful" or steps not in (None, 1) or self.output_uncertainty:
                 raise ValueError(
                     "this checkpoint is distilled: it draws a realistic sample in one step; for mode faithful, other "

@@ -2,7 +2,7 @@
 
 From one x_T the deterministic chain of the teacher leads to one sample, with its detail made stronger as the mode
 "realistic" does. The student is to give that sample, and over its noise to be right on average: two estimates from
-opposite noise are to have the truth in their middle.
+opposite noise are to have the truth in their middle. Of one call, at x_T = y0, it learns the posterior mean instead.
 
 Source: the deterministic teacher is that of Wang et al., "SinSR" (CVPR 2024), eqs. 6 and 8; the truth comes in by
 opposite noise here, where SinSR inverts the chain.
@@ -21,7 +21,7 @@ from retinashift.diffusion.scheduler import ResShiftScheduler
 from retinashift.inference.checkpoints import open_checkpoint
 from retinashift.inference.gate import CheckpointError
 from retinashift.inference.pipeline import Denoiser, ResShiftPipeline
-from retinashift.inference.settings import Sampling
+from retinashift.inference.settings import Mode, Sampling
 from retinashift.training.settings import ConfigError, DistillSettings
 
 Network = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -37,7 +37,12 @@ class Teacher:
     gain: float
     """What the detail of its samples is multiplied by; see `boost_detail`."""
     back_projections: int
-    """How often results of its realistic mode are brought into line with the input."""
+    """How often results of the mode that is distilled are brought into line with the input."""
+
+    @property
+    def gives_mean(self) -> bool:
+        """Whether the student is to give the posterior mean, which one call is, and no sample."""
+        return len(self.scheduler.timesteps) == 1
 
     @torch.no_grad()
     def sample(self, noise: Tensor, y0: Tensor, lq: Tensor) -> Tensor:
@@ -72,8 +77,9 @@ def open_teacher(settings: DistillSettings, student: ResShiftPipeline, device: t
         scheduler.set_timesteps(settings.steps or len(scheduler))
     except ValueError as error:
         raise ConfigError(f"distill.steps: {error}") from None
+    mode: Mode = "faithful" if len(scheduler.timesteps) == 1 else "realistic"
     denoiser = pipeline.denoiser.float().to(device).eval().requires_grad_(False)
-    return Teacher(denoiser, scheduler, settings.gain, pipeline.plan(Sampling(mode="realistic")).back_projections)
+    return Teacher(denoiser, scheduler, settings.gain, pipeline.plan(Sampling(mode=mode)).back_projections)
 
 
 def distillation_error(
@@ -97,6 +103,8 @@ def distillation_error(
         prediction = student(scheduler.scale_model_input(x_T, last), last, lq)
         return scheduler.predict_x0(prediction.float(), last, x_T, y0)  # (B, C, h, w)
 
+    if teacher.gives_mean:  # the chain starts at its own mean, as in use
+        noise = torch.zeros_like(noise)
     x_T = scheduler.init_noise(y0, noise=noise)
     drawn = estimate(x_T)
     error = _squared(drawn - teacher.sample(noise, y0, lq))

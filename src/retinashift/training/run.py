@@ -99,7 +99,7 @@ class Trainer:
         self.objective = Objective(config, self.pipeline, self.device, self.accelerator.autocast)
         if self.objective.teacher is not None:
             self.pipeline.register_to_config(
-                distilled=True,
+                distilled="mean" if self.objective.teacher.gives_mean else True,
                 detail_gain=1.0,
                 detail_curves=None,  # a student draws with another strength than its teacher
                 back_projections=self.objective.teacher.back_projections,

@@ -188,7 +188,7 @@ class DistillSettings(Section):
     teacher: str = ""
     """A checkpoint folder or the name of a bundled checkpoint; "" trains on the photographs alone."""
     steps: Annotated[int, Field(ge=0, le=10_000)] = 0
-    """Network calls of the teacher; 0 is all."""
+    """Network calls of the teacher; 0 is all, and 1 distils the posterior mean, which a smaller network may learn."""
     gain: Positive = 1.0
     """The detail of the teacher's samples is multiplied by this."""
     truth: NotNegative = 1.0

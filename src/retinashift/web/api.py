@@ -23,7 +23,6 @@ from retinashift.web.jobs import Busy, Job, JobQueue, Missing, Progress, Result
 from retinashift.web.request_filter import RequestFilter
 from retinashift.web.settings import PageSettings, UpscaleOptions
 
-PAGE = Path(__file__).parent / "page"
 _BINARY = {"type": "string", "format": "binary"}
 _BODY: dict[str, Any] = {"requestBody": {"required": True, "content": {
     "multipart/form-data": {"schema": {"type": "object", "properties": {"file": _BINARY, "reference": _BINARY}}},
@@ -109,7 +108,7 @@ def build_page(settings: PageSettings, prepare: Callable[[], None]) -> tuple[Req
 
     for kind, status in ((Busy, 503), (Missing, 404), (ValueError, 422)):
         api.add_exception_handler(kind, partial(_refused, status))
-    api.mount("/", StaticFiles(directory=PAGE, html=True))
+    api.mount("/", StaticFiles(directory=Path(__file__).parent / "page", html=True))
     return RequestFilter(api, settings), queue
 
 

@@ -70,9 +70,10 @@ class PageSettings:
             text = card.read_text(encoding="utf-8") if card.is_file() else ""
             note = re.search(r"^# .*\n\n(.*?)\s*\*\*For research", text, re.MULTILINE | re.DOTALL)
             mapped = ["uncertainty"] if any(config.get("uncertainty_head") or ()) else []
+            modes = {True: ["realistic"], "mean": ["faithful"]}.get(config.get("distilled"), ["faithful", "realistic"])
             found.append({
                 "name": name, "scale": config.get("scale", 4), "note": " ".join(note[1].split()) if note else "",
-                "modes": ["realistic"] if config.get("distilled") else ["faithful", "realistic"],
+                "modes": modes,
                 "options": ["seed", "consistency", "scale", "turns", "format", "reference", *mapped],
             })  # fmt: skip
         return found
