@@ -102,6 +102,14 @@ def test_a_file_cut_anywhere_is_an_error(retina):
             decode_png(data[:length], LIMIT)
 
 
+def test_a_file_without_pixels_is_refused_in_our_words(retina):
+    """Those of libpng differ from run to run, or are no text."""
+    data = png(Image.fromarray(retina))
+    place = data.index(b"IDAT") - 4
+    with pytest.raises(ImageError, match="PNG without pixels"):
+        decode_png(data[:place] + chunk(b"IEND", b""), LIMIT)
+
+
 def test_a_changed_byte_of_the_pixels_is_an_error(retina):
     data = bytearray(png(Image.fromarray(retina)))
     data[len(data) // 2] ^= 1

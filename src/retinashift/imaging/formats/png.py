@@ -47,6 +47,8 @@ def decode_png(data: bytes, max_pixels: int, page: int | None = None) -> Photogr
             bare.append(whole)
     if struct.unpack(">I", chunks.get(b"acTL", b"\0\0\0\1")[:4])[0] > 1:
         raise ImageError("animated PNG; save the picture you want as a file of its own")
+    if b"IDAT" not in chunks:  # libpng's message would come from memory that it has freed
+        raise ImageError("PNG without pixels")
     notes: list[str] = []
     exif = load_exif(chunks.get(b"eXIf") or _raw_profile(texts), notes)
     if _XMP in texts:
