@@ -170,9 +170,8 @@ def _one_iteration(
     for held, seen, new in with_neighbours(bands, lr.shape[-2], scale, halo):
         change = _change(held, lr[..., seen, :], scale, cell and cell(seen.start, seen.stop))
         here = slice((new.start - seen.start) * scale, (new.stop - seen.start) * scale)
-        moved = held[..., here, :] + upsample_bicubic(change, scale)[..., here, :]
-        del held  # or it lives on while the next is made
-        yield within(moved, _part(limits, new), scale)
+        yield within(held[..., here, :] + upsample_bicubic(change, scale)[..., here, :], _part(limits, new), scale)
+        del held, change  # or they live on while the next are made
 
 
 def with_neighbours(
@@ -191,6 +190,7 @@ def with_neighbours(
     held, top, done = None, 0, 0  # done: input rows that were given out
     for rows in bands:
         held = rows if held is None else torch.cat([held, rows], dim=-2)
+        del rows
         bottom = top + held.shape[-2] // scale
         ready = bottom if bottom == height else bottom - halo
         if ready > done:
