@@ -14,17 +14,21 @@ import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 from safetensors.torch import load_file
 
 from retinashift.data.photographs import DataError
+from retinashift.evaluation.similarity import psnr_rgb
+from retinashift.imaging.degradation.bicubic import bicubic_pillow, enlarge
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.training.run import Trainer, TrainingError, learning_rate, train
 from retinashift.training.settings import ConfigError, TrainConfig
 from retinashift.training.state import load_state
 
+PROJECT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true"}
 
 
@@ -201,6 +205,24 @@ def test_training_on_a_stare_zip_lowers_the_loss(kind, photographs, smoke_settin
     run = train(TrainConfig.load(write_settings(smoke_settings))).parent
     losses = [event["loss"] for event in events(run)]
     assert sum(losses[-15:]) < 0.8 * sum(losses[:15])
+
+
+def test_the_smoke_settings_learn_one_photograph_by_heart(tmp_path):
+    """Lines of many directions and widths, a crop wide: 27.8 dB by bicubic, about 33 dB by what was learnt."""
+    random, large = np.random.default_rng(0), Image.new("RGB", (512, 512), (150, 70, 40))
+    for _ in range(8):
+        ends, width = random.integers(0, 512, 4).tolist(), int(random.integers(8, 28))
+        ImageDraw.Draw(large).line(ends, fill=(90, 20, 15), width=width)
+    (tmp_path / "photographs").mkdir()
+    photograph = large.resize((64, 64), Image.Resampling.LANCZOS)
+    photograph.save(tmp_path / "photographs" / "one.png")
+    changed = [f"data.path={tmp_path / 'photographs'}", f"run.out={tmp_path / 'run'}", "run.steps=600"]
+    changed += ["optim.learning_rate=1e-2", "optim.ema=0.9", "run.save_every=600"]
+    run = train(TrainConfig.load(PROJECT / "configs" / "smoke.yaml", changed)).parent
+    hr = np.asarray(photograph)
+    lr = bicubic_pillow(hr, 4)
+    result = ResShiftPipeline.from_pretrained(run / "checkpoint")(lr).images[0]
+    assert psnr_rgb(result, hr) > psnr_rgb(enlarge(lr, 4, "bicubic"), hr) + 3
 
 
 def test_validation_is_logged_beside_bicubic_and_the_best_is_kept(smoke_settings, write_settings, held_out):
