@@ -34,7 +34,7 @@ FEWEST_ROWS = 4
 """Thinner bands take hardly less memory and up to twice the time: one row is for what is left when memory ran out."""
 BAND_PIXELS = 20_000
 """Pixels of a band; wide pictures have thin bands."""
-LIBRARY, MORE_KEPT, MORE_ROWS = 64 * 2**20, 1.5, 3
+LIBRARY, KEPT, ROW, AFTER = 32 * 2**20, 0.75, 1.8, 390
 SCARCE = 0.25
 """Share of the memory from which on freed memory goes back to the system after each band."""
 TILE_MARGIN = 16
@@ -209,16 +209,15 @@ def planned_rows(width: int, net: LightNet, memory: int, steps: int = 1) -> int:
 def _bytes_held(width: int, net: LightNet, steps: int) -> tuple[float, float]:
     """Bytes that are held between bands, and bytes of each row of a band.
 
-    Counted from the code, a row takes six maps of the network's width and eight of the state for each of its pixels,
-    and the layers of each step keep two or three rows between bands. What a process holds was measured, for the shipped
-    checkpoint in float32 at widths 800 and 2000 in one and four steps, where freed memory goes back after each band:
-    at most `MORE_KEPT` times the latter and `MORE_ROWS` times the former, because the allocator cannot use all that is
-    free, and `LIBRARY` for the convolutions.
+    Counted from the code, the layers of each step keep two or three rows between bands, and a row takes six maps of the
+    network's width and eight of the state for each of its pixels. What a process holds at its peak was measured for the
+    bundled x4 at widths 512 to 2000, with bands of 4 to 39 rows: `KEPT` times the former and `ROW` times the latter,
+    `LIBRARY` for the convolutions, and `AFTER` rows of the result for the self-check and back-projection.
     """
     config, pixel = net.config, width * net.dtype.itemsize
     state = config.image_channels * config.factor**2
     kept = pixel * (config.width * (8 * config.depth + 6) + 4 * state * config.depth)
-    return LIBRARY + MORE_KEPT * kept * steps, MORE_ROWS * pixel * (6 * config.width + 8 * state)
+    return LIBRARY + KEPT * kept * steps + AFTER * pixel * state, ROW * pixel * (6 * config.width + 8 * state)
 
 
 def planned_side(net: Any, memory: int) -> int:
