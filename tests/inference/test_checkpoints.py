@@ -93,3 +93,26 @@ def test_a_folder_with_an_adapter_alone_opens_as_x4_with_it_and_a_damaged_one_is
     save_file({"other.lora_A.weight": torch.ones(1, 1)}, file)
     with pytest.raises(CheckpointError, match="does not fit this network: it has no other.lora_A.weight"):
         open_checkpoint(str(own))
+
+
+@pytest.mark.parametrize("settings", [{}, {"scale": 2}], ids=["x4", "x2"])
+@pytest.mark.parametrize("grey", [False, True], ids=["colour", "grey"])
+def test_strength_leads_from_the_result_of_x4_to_the_restored_one(retina, settings, grey):
+    photograph = np.ascontiguousarray(retina[:24, :30, 1] if grey else retina[:24, :30])
+    restore = ResShiftPipeline.from_shipped("x4_restore")
+    unrestored = ResShiftPipeline.from_shipped("x4")(photograph, **settings).images[0].astype(float)
+    none, half, whole = (restore(photograph, strength=share, **settings) for share in (0, 0.5, 1))
+    restored = restore(photograph, **settings).images[0]
+    assert np.array_equal(none.images[0], unrestored)
+    assert np.array_equal(whole.images[0], restored)
+    assert not np.array_equal(unrestored, restored)
+    assert np.abs(half.images[0] - (unrestored + restored) / 2).max() <= 1
+    assert [made.account(0).options.get("strength") for made in (half, whole)] == [0.5, None]
+
+
+@pytest.mark.parametrize(
+    ("name", "strength", "reason"), [("x4", 0.5, "x4_restore"), ("x4_restore", 1.5, "from 0 to 1")]
+)
+def test_a_strength_without_a_meaning_is_refused(name, strength, reason):
+    with pytest.raises(ValueError, match=reason):
+        ResShiftPipeline.from_shipped(name)(np.zeros((8, 8, 3), np.uint8), strength=strength)

@@ -198,6 +198,7 @@ def _ours(called: str, pipeline: ResShiftPipeline, way: Sampling) -> Method:
 
     name = way.mode or f"{steps} step{'s' if steps > 1 else ''}"
     name += f", {way.turns} turns" if way.turns > 1 else ""
+    name += f", strength {way.strength:g}" if way.strength < 1 else ""
     name = name if way.precision in ("auto", "fp32") else f"{name}, {way.precision}"
     return Method(f"{called}, {name}", run, stochastic=plan.noise)
 

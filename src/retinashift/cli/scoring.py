@@ -56,6 +56,7 @@ def evaluate(
     limit: Limit = 0,
     scale: Annotated[int | None, Option(min=1, help="Factor of the inputs. Default: the checkpoint's.")] = None,
     turns: Annotated[int, Option(help="Score the mean of 1 or 8 turns, as in upscale.")] = 1,
+    strength: Annotated[float, Option(min=0, max=1, help="Of x4_restore, as in upscale.")] = 1.0,
     precision: Annotated[Precision, Option(help="Precision of the network, as in upscale.")] = "auto",
     overwrite: Overwrite = False,
     device: Device = "auto",
@@ -75,7 +76,7 @@ def evaluate(
         data, limit, split, labels, work.parse_against(against or []), work.parse_degradation(degradation), scale
     )
     chosen, seed_list = work.parse_metrics(metrics), work.parse_seeds(seeds)
-    way = Sampling(precision=precision, turns=turns)
+    way = Sampling(precision=precision, turns=turns, strength=strength)
     ways = [replace(way, num_inference_steps=number) for number in steps or []]
     ways += [replace(way, mode=cast(Mode, name)) for name in mode or []]  # it refuses others
     names = [name.rstrip("/") for name in checkpoint or [""]]

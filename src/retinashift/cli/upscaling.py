@@ -45,6 +45,9 @@ def upscale(
     scale: Annotated[float | None, Option(help="Times larger, from 1 to 4. Default: the checkpoint's.")] = None,
     longest_side: Annotated[int | None, Option(min=1, help="Pixels of the longer side, instead of --scale.")] = None,
     turns: Annotated[int, Option(help="8 averages eight turns and flips: about 0.04 dB more, 8 times as long.")] = 1,
+    strength: Annotated[
+        float, Option(min=0, max=1, help="Of x4_restore: 1 is its own result, 0 the result of x4; between, a blend.")
+    ] = 1.0,
     ensemble: Annotated[int, Option(min=1, help="Average N samples.")] = 1,
     uncertainty: Annotated[bool, Option("--uncertainty", help="Also write a map of the expected error.")] = False,
     consistency: Annotated[bool, Option(help="Make results, reduced again, reproduce their input.")] = True,
@@ -101,7 +104,7 @@ def upscale(
     sampling = Sampling(
         mode=mode, num_inference_steps=steps or None, ensemble_size=ensemble, output_uncertainty=uncertainty,
         back_projections=None if consistency else 0, memory=limit,
-        precision=precision, scale=scale, longest_side=longest_side, turns=turns,
+        precision=precision, scale=scale, longest_side=longest_side, turns=turns, strength=strength,
     )  # fmt: skip
     options = BatchOptions(
         sampling=sampling, seed=seed, page=page or None, max_pixels=max_pixels, deidentify=deidentify,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -250,10 +251,11 @@ class ResShiftPipeline(DiffusionPipeline):
         # one by one: sizes may differ, and the activations of one picture already fill a processor
         for picture, seed in zip(pictures, seeds, strict=True):
             prepared = prepare(picture, device, self.denoiser.dtype)
+            unrestored = self._unrestored(picture, chosen) if chosen.strength < 1 else None
             curve = (self.config.detail_curves or {}).get(plan.curve)
             detail = factor_at(curve, finest_energy(prepared.lr, inner_field(prepared.lr))) if curve else 1.0
             with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
-                self._upscale(prepared, chosen, plan, seed, detail, output_type, memory, watch, result)
+                self._upscale(prepared, chosen, plan, seed, detail, output_type, memory, watch, result, unrestored)
             result.consistency.append(measured_consistency(result.images[-1], prepared))
             result.detail_factor.append(round(detail, 4))
         return result
@@ -269,6 +271,7 @@ class ResShiftPipeline(DiffusionPipeline):
         memory: int,
         watch: StepWatch,
         result: SRResult,
+        unrestored: Tensor | None,
     ) -> None:
         """The road of one picture, in bands of rows from the input to the canvas; adds to `result`."""
         # 1. What rows are written into
@@ -280,7 +283,9 @@ class ResShiftPipeline(DiffusionPipeline):
         mean = SampleMean((channels, *native)) if settings.ensemble_size * settings.turns > 1 else None
         scales = ScaleMap(height, width, factor) if settings.output_uncertainty else None
         if lr.device.type == "cpu":  # on a GPU they lie elsewhere
-            memory = max(0, memory - sum(held.nbytes for held in (canvas, mean, scales) if held))
+            memory = max(
+                0, memory - sum(held.nbytes for held in (canvas, mean, scales, unrestored) if held is not None)
+            )
         # how strong the detail may be: of a sample that the chain itself amplifies, or of the estimate
         gain, after = (1.0, detail) if plan.detail_gain == 1 else (plan.detail_gain * detail, 1.0)
         check = self._self_check(lr)
@@ -319,12 +324,23 @@ class ResShiftPipeline(DiffusionPipeline):
             limits = value_limits(given) if self._bounded else None
             rows = at_size(rows, given, native, size, plan.back_projections, limits)
         for band in rows:
+            if unrestored is not None:
+                same = unrestored[:, :channels, canvas.row : canvas.row + band.shape[-2]].to(band)
+                band = torch.lerp(same, band, settings.strength)
             canvas.write(band)
         result.images.append(canvas.finished())
         if scales and self.calibration and result.sigma is not None:
             sigma = check.mark(scales.sigma(lr, self.calibration))  # (h*factor, w*factor)
             result.sigma.append(sigma if size == native else reduce_map(sigma, size))
         result.bicubic_share.append(check.share())
+
+    def _unrestored(self, picture: Picture, settings: Sampling) -> Tensor:
+        """The faithful result of x4, (1, 3, H, W) in [-1, 1], which `strength` blends with the result."""
+        wanted = replace(settings, strength=1.0, mode="faithful", num_inference_steps=None, ensemble_size=1,
+            output_uncertainty=False)  # fmt: skip
+        other = ResShiftPipeline.from_shipped("x4").to(self._execution_device)
+        result = other(picture, output_type="np", **vars(wanted))
+        return prepare(result.images[0], self._execution_device, torch.float32).lr
 
     @property
     def image_codec(self) -> Codec:

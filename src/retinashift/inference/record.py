@@ -123,6 +123,7 @@ def make_record(
         "transition": config.detail_transition if realistic and config.detail_transition != "ancestral" else None,
         "longest_side": sampling.longest_side,
         "turns": sampling.turns if sampling.turns > 1 else None,
+        "strength": sampling.strength if sampling.strength < 1 else None,
         "uncertainty": uncertainty_hash(pipeline)[:16] if sampling.output_uncertainty else None,
     }
     return Provenance(

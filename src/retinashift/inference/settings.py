@@ -56,6 +56,9 @@ class Sampling:
     """Pixels of the longer side of a result, instead of `scale`."""
     turns: int = 1
     """8: the mean of the results of the picture turned and flipped in all eight ways, in the memory of an ensemble."""
+    strength: float = 1.0
+    """Of a checkpoint that restores poor photographs, such as x4_restore: 1 is its own result, 0 the faithful result of
+    `x4`, which removes nothing, and what lies between blends both."""
     precision: Precision = "auto"
     """"bf16" and "fp16" compute convolutions and products in half precision (autocast), all else in float32. With the
     bundled checkpoints values move by one of 255 levels at most. "auto" is bf16 where the device has arithmetic for it
@@ -78,6 +81,8 @@ class Sampling:
                 raise ValueError(f"scale is {self.scale!r}; a number from 1 to the checkpoint's factor is needed")
             if self.longest_side is not None:
                 raise ValueError("scale and longest_side are both given; each decides the size: omit one")
+        if isinstance(self.strength, bool) or not (isinstance(self.strength, Real) and 0 <= self.strength <= 1):
+            raise ValueError(f"strength is {self.strength!r}; a number from 0 to 1 is needed")
         if self.output_uncertainty and (self.mode == "realistic" or self.ensemble_size > 1):
             other = "mode realistic" if self.mode == "realistic" else f"ensemble {self.ensemble_size}"
             raise ValueError(f"uncertainty describes the default, faithful result, not {other}; omit one")
@@ -122,6 +127,8 @@ class Sampling:
             self.size_of(1, 1, int(checkpoint["scale"]))
         if steps is not None and steps > trained_steps:
             raise ValueError(f"num_inference_steps is {steps}; this checkpoint has 1 to {trained_steps}")
+        if self.strength != 1 and checkpoint.get("check_measure") != "burst":
+            raise ValueError("strength is for a checkpoint that restores poor photographs, such as x4_restore; omit it")
         times = int(checkpoint["back_projections"])
         if self.back_projections is not None:
             times = self.back_projections
