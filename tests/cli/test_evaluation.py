@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 from builders.command import one_line_error, retinashift
 from retinashift.cli.commands import app
 from retinashift.cli.evaluation import parse_against, parse_degradation, parse_metrics
-from retinashift.data.leaks import content_hash, write_trained_on
-from retinashift.data.photographs import FileRef
+from retinashift.data.checks import write_trained_on
+from retinashift.data.photographs import FileRef, content_hash
 from retinashift.evaluation.metrics import METRICS
 from retinashift.evaluation.scores import Metric, Score
 

@@ -8,7 +8,7 @@ from PIL import Image
 from PIL.ExifTags import Base
 
 from builders.dicom import photography, written
-from retinashift.data.inspection import check_photographs, measured
+from retinashift.data.checks import check_photographs, measured
 from retinashift.data.photographs import DataError, FileRef, Source, list_source
 from retinashift.imaging.files import WRITE_SUFFIXES, write_image
 

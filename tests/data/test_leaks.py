@@ -10,15 +10,16 @@ from pathlib import Path
 import pytest
 
 from builders.photographs import kaggle_zip
-from retinashift.data.leaks import (
-    check_no_leakage,
+from retinashift.data.checks import check_no_leakage, content_hashes, read_trained_on, write_trained_on
+from retinashift.data.photographs import (
+    STARE_LABELLED,
+    DataError,
+    FileRef,
+    Source,
     content_hash,
-    content_hashes,
-    read_trained_on,
+    list_source,
     split_by_patient,
-    write_trained_on,
 )
-from retinashift.data.photographs import STARE_LABELLED, DataError, FileRef, Source, list_source
 
 
 def listed(path, *more, **settings):

@@ -10,7 +10,7 @@ from PIL import Image
 
 from builders.dicom import photography, written
 from builders.photographs import kaggle_zip, ppm
-from retinashift.data.inspection import check_photographs
+from retinashift.data.checks import check_photographs
 from retinashift.data.photographs import STARE_LABELLED, DataError, Source, find_photographs, list_source, stem
 from retinashift.imaging.files import WRITE_SUFFIXES, write_image
 

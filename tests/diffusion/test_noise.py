@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from retinashift.diffusion.noise import stream_generator
+from retinashift.diffusion.sampling import stream_generator
 
 
 def draw(seed, position, count=20_000):

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from retinashift.diffusion.noise import normal_rows
 from retinashift.diffusion.process import ancestral_step, deterministic_step, prior_sample
-from retinashift.diffusion.sampling import boost_detail, sample
+from retinashift.diffusion.sampling import boost_detail, normal_rows, sample
 from retinashift.diffusion.scheduler import ResShiftScheduler
 
 

@@ -6,7 +6,7 @@ import torch
 from diffusers.models.autoencoders.vq_model import VQModel
 from PIL import Image
 
-from retinashift.diffusion.noise import noise_seeds
+from retinashift.diffusion.sampling import noise_seeds
 from retinashift.diffusion.scheduler import ResShiftScheduler
 from retinashift.imaging.degradation.bicubic import enlarge
 from retinashift.inference.chain import Chain

@@ -15,9 +15,8 @@ from retinashift.imaging.degradation.bicubic import enlarge
 from retinashift.inference.chain import planned_side, predict_by_tiles
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.models import codec as codecs
-from retinashift.models.codec import LearnedCodec
+from retinashift.models.codec import LearnedCodec, blend_tiles
 from retinashift.models.swin_unet import SwinUNet
-from retinashift.models.tiles import blend_tiles
 from retinashift.models.vq import VQCodec
 
 

@@ -14,9 +14,8 @@ from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.models.swin_unet import SwinUNet
 from retinashift.official.convert import export_official, import_official
 from retinashift.official.files import OfficialError
+from retinashift.official.networks import swin_unet_to_official, vq_to_official
 from retinashift.official.releases import RELEASES
-from retinashift.official.unet import swin_unet_to_official
-from retinashift.official.vq import vq_to_official
 
 
 def denoiser_state(**changes) -> dict[str, Tensor]:

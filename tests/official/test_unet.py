@@ -12,7 +12,7 @@ from torch import Tensor
 
 from retinashift.models.swin_unet import SwinUNet
 from retinashift.official.files import DERIVED, OfficialError, read_official
-from retinashift.official.unet import (
+from retinashift.official.networks import (
     seen_image_size,
     swin_unet_config,
     swin_unet_from_official,

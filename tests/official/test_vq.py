@@ -13,7 +13,7 @@ from torch import Tensor
 
 from retinashift.models.vq import VQCodec
 from retinashift.official.files import OfficialError
-from retinashift.official.vq import vq_from_official, vq_to_official
+from retinashift.official.networks import vq_from_official, vq_to_official
 
 TOLERANCE = {
     "encode": 1e-4, "indices": 0, "quantised": 1e-5, "quant_loss": 1e-5,

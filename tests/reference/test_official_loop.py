@@ -17,7 +17,7 @@ from retinashift.models.codec import upsample_bicubic
 from retinashift.models.swin_unet import SwinUNet
 from retinashift.models.vq import VQCodec
 from retinashift.official.convert import import_official
-from retinashift.official.vq import vq_from_official
+from retinashift.official.networks import vq_from_official
 
 from .official_loop import drawn_from, official_upscale, run_chain, tile_starts
 

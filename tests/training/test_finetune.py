@@ -10,8 +10,8 @@ import pytest
 
 from builders.command import in_a_fresh_process, one_line_error
 from builders.photographs import draw_fundus
-from retinashift.data.leaks import content_hash, read_trained_on
-from retinashift.data.photographs import STARE_LABELLED, DataError, list_source, stem
+from retinashift.data.checks import read_trained_on
+from retinashift.data.photographs import STARE_LABELLED, DataError, content_hash, list_source, stem
 from retinashift.imaging.files import read_image
 from retinashift.training.finetune import finetune, plan_finetune
 

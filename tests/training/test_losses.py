@@ -14,7 +14,7 @@ from retinashift.models.codec import upsample_bicubic
 from retinashift.models.perceptual import LPIPS
 from retinashift.models.swin_unet import SwinUNet
 from retinashift.models.vq import VQCodec
-from retinashift.official.vq import vq_from_official
+from retinashift.official.networks import vq_from_official
 from retinashift.training.losses import combined, perceptual_error, squared_error
 from retinashift.training.weights import average
 

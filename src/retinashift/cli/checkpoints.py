@@ -34,7 +34,7 @@ def info(
     from rich.console import Console
 
     pipeline = open_pipeline(checkpoint, "cpu")
-    from retinashift.data.leaks import read_trained_on
+    from retinashift.data.checks import read_trained_on
     from retinashift.inference.checkpoints import DEFAULT
     from retinashift.inference.pipeline import shipped_names
     from retinashift.inference.record import checkpoint_hash

@@ -12,9 +12,18 @@ import numpy as np
 import torch
 
 from retinashift.cli.display import Display, Failures
+from retinashift.data.checks import read_trained_on
 from retinashift.data.labels import find_label, read_label
-from retinashift.data.leaks import content_hash, read_trained_on
-from retinashift.data.photographs import FileRef, Source, Split, by_stem_path, find_photographs, list_source, stem_path
+from retinashift.data.photographs import (
+    FileRef,
+    Source,
+    Split,
+    by_stem_path,
+    content_hash,
+    find_photographs,
+    list_source,
+    stem_path,
+)
 from retinashift.evaluation.benchmark import Method, PrecomputedMethod, baseline, evaluate
 from retinashift.evaluation.gallery import Gallery
 from retinashift.evaluation.lesions import Mark, read_marks

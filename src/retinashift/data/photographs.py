@@ -5,6 +5,8 @@ Listing is separate from reading: the names of a source are known at once, and a
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import logging
 import re
 import zipfile
@@ -33,6 +35,11 @@ STARE_LABELLED = (
 _SUFFIX = re.compile(rf"({'|'.join(map(re.escape, sorted(READ_SUFFIXES, key=len, reverse=True)))})$", re.IGNORECASE)
 NAMED = 3
 """Folders and files that a note about left-out labels names; the rest are counted."""
+
+HELD_OUT = 0.2
+"""Share of the photographs that a split by patient holds out, at least."""
+DIGITS = 16
+"""Hexadecimal digits of a hash: 64 bits, by which two of a million photographs agree once in 37 million sets."""
 
 Split = Literal["all", "train", "test"]
 
@@ -214,8 +221,6 @@ def list_source(source: Source, section: str = "") -> list[Item]:
     items = _match_pairs(found[0], found[1], source) if source.layout == "pairs" else [Item(ref) for ref in found[0]]
     if source.split == "all":
         return items
-    from retinashift.data.leaks import split_by_patient  # which knows photographs
-
     return split_by_patient(items)[source.split == "test"]
 
 
@@ -243,3 +248,58 @@ def _match_pairs(hr: list[FileRef], lr: list[FileRef], source: Source) -> list[I
         present, absent = (source.path, source.lr_path) if key in hr_refs else (source.lr_path, source.path)
         raise DataError(f"{key} is in {present} but has no partner of that name in {absent}")
     return [Item(hr_refs[key], lr_refs[key]) for key in sorted(hr_refs)]
+
+
+def content_hash(ref: FileRef) -> str:
+    """SHA-256 of a file's bytes, unpacked if it is gzipped or in a zip; its first `DIGITS` digits.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    content = ref.read_bytes()
+    try:
+        content = gzip.decompress(content) if ref.name.lower().endswith(".gz") else content
+    except (OSError, zlib.error, EOFError) as error:
+        raise DataError(f"{ref.path / ref.member}: cannot be read ({error})") from None
+    return hashlib.sha256(content).hexdigest()[:DIGITS]
+
+
+def split_by_patient(items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
+    """Photographs to train on, and about one in five to hold out; all of a patient are on one side.
+
+    Those of one `patient_of`, and those of one content, stay together. The content alone decides which are held out.
+
+    Raises:
+        DataError: all photographs belong together.
+    """
+    leader: dict[str, str] = {}
+
+    def first_of(key: str) -> str:
+        while leader.setdefault(key, key) != key:
+            key = leader[key]
+        return key
+
+    hashes = [content_hash(item.hr) for item in items]
+    for item, digest in zip(items, hashes, strict=True):
+        leader[first_of("patient " + patient_of(item.hr.name))] = first_of("content " + digest)
+    groups: dict[str, list[int]] = {}
+    for index, digest in enumerate(hashes):
+        groups.setdefault(first_of("content " + digest), []).append(index)
+    if len(groups) < 2:
+        raise DataError("the photographs are all of one patient or content; add others to hold out")
+    held_out: set[int] = set()
+    for members in sorted(groups.values(), key=lambda members: min(hashes[index] for index in members))[:-1]:
+        held_out.update(members)
+        if len(held_out) >= HELD_OUT * len(items):
+            break
+    apart = [(item, index in held_out) for index, item in enumerate(items)]
+    return [item for item, out in apart if not out], [item for item, out in apart if out]
+
+
+def patient_of(name: str) -> str:
+    """A photograph's path without what names the eye or the view at its end.
+
+    >>> patient_of("a/12_OD.png"), patient_of("a/12_left-2.jpg"), patient_of("Image_01L.jpg")
+    ('a/12', 'a/12', 'image_01')
+    """
+    return re.sub(r"[ ._-]*(?<![a-z])(od|os|ou|left|right|l|r)([ ._-]?\d)?$", "", stem_path(name).lower())

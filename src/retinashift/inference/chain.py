@@ -13,17 +13,15 @@ from typing import Any
 
 from torch import Tensor
 
-from retinashift.diffusion.noise import normal_rows
-from retinashift.diffusion.sampling import boost_detail, sample
+from retinashift.diffusion.sampling import boost_detail, normal_rows, sample
 from retinashift.diffusion.scheduler import ResShiftScheduler
 from retinashift.inference.memory import out_of_memory, release_weights, trim_heap
 from retinashift.inference.progress import StepWatch
 from retinashift.inference.uncertainty import ScaleMap
-from retinashift.models.codec import Codec, Upsampling, upsample_bicubic, upsample_rows
+from retinashift.models.codec import Codec, Upsampling, blend_tiles, upsample_bicubic, upsample_rows
 from retinashift.models.light_net import LightNet
 from retinashift.models.light_stream import LightStream, RowQueue
 from retinashift.models.swin_unet import pad_to_multiple
-from retinashift.models.tiles import blend_tiles
 from retinashift.models.uncertainty_head import UncertaintyHead
 
 logger = logging.getLogger(__name__)

@@ -15,8 +15,8 @@ from diffusers.models.modeling_utils import ModelMixin
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor
 
-from retinashift.diffusion.noise import noise_seeds
 from retinashift.diffusion.process import TRANSITIONS
+from retinashift.diffusion.sampling import noise_seeds
 from retinashift.diffusion.scheduler import ResShiftScheduler
 from retinashift.inference.chain import Chain
 from retinashift.inference.detail import check_curves, factor_at, finest_energy, inner_field, scale_detail

@@ -16,11 +16,9 @@ from retinashift.imaging.files import replace_file
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.models.swin_unet import SwinUNet
 from retinashift.models.vq import VQCodec
-from retinashift.official import releases
+from retinashift.official import networks, releases
 from retinashift.official.files import OfficialError, read_official
 from retinashift.official.releases import RELEASES, Release, release_of_file
-from retinashift.official.unet import seen_image_size, swin_unet_from_official, swin_unet_to_official
-from retinashift.official.vq import vq_from_official, vq_to_official
 
 CARD = Path(__file__).with_name("card.md")
 
@@ -51,10 +49,10 @@ def import_official(
 
     official, autoencoder = read_official(unet_path), read_official(vq_path)
     with _naming(unet_path):
-        denoiser = swin_unet_from_official(official.parameters, official.derived, releases.IMAGE_SIZE)
-        seen = seen_image_size(official.parameters, official.derived)
+        denoiser = networks.swin_unet_from_official(official.parameters, official.derived, releases.IMAGE_SIZE)
+        seen = networks.seen_image_size(official.parameters, official.derived)
     with _naming(vq_path):
-        codec = vq_from_official(autoencoder.parameters)
+        codec = networks.vq_from_official(autoencoder.parameters)
     _check_pair(denoiser, codec)
     pipeline = ResShiftPipeline(
         denoiser, _scheduler(release), codec, scale=releases.SCALE, upsampling="torch",
@@ -85,8 +83,8 @@ def export_official(folder: str | Path, unet_path: str | Path, vq_path: str | Pa
     pipeline = ResShiftPipeline.from_pretrained(folder)
     with _naming(Path(folder)):
         states = {
-            Path(unet_path): swin_unet_to_official(pipeline.denoiser),
-            Path(vq_path): vq_to_official(pipeline.codec),
+            Path(unet_path): networks.swin_unet_to_official(pipeline.denoiser),
+            Path(vq_path): networks.vq_to_official(pipeline.codec),
         }
     for path in states:
         if path.exists():

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from retinashift.data.photographs import DataError
-from retinashift.diffusion.noise import stream_generator
+from retinashift.diffusion.sampling import stream_generator
 from retinashift.imaging.degradation.pipeline import Degradation, degrade_by_seed
 from retinashift.training import augmentation
 from retinashift.training.pool import PhotographSet

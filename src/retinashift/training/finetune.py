@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from retinashift.data.inspection import measured
+from retinashift.data.checks import measured
 from retinashift.data.photographs import DataError, Source, find_photographs, list_source, stem
 from retinashift.imaging.figures.comparison import shown
 from retinashift.imaging.files import write_image

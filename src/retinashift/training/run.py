@@ -26,8 +26,7 @@ from accelerate import Accelerator
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
-from retinashift.data.inspection import Check, check_photographs
-from retinashift.data.leaks import check_no_leakage, content_hashes
+from retinashift.data.checks import Check, check_no_leakage, check_photographs, content_hashes
 from retinashift.data.photographs import Source, list_source
 from retinashift.imaging.files import replace_file
 from retinashift.inference.memory import choose_device, fast_precision

@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from retinashift.data.leaks import read_trained_on, write_trained_on
+from retinashift.data.checks import read_trained_on, write_trained_on
 from retinashift.imaging.files import flush_to_disk, replace_file
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.models.adapters import merged, save_adapter

@@ -17,7 +17,7 @@ from imagecodecs import png_encode
 
 from retinashift.batch.jobs import BatchOptions, result_name
 from retinashift.batch.photograph import upscale_bytes
-from retinashift.diffusion.noise import noise_seeds, normal_rows
+from retinashift.diffusion.sampling import noise_seeds, normal_rows
 from retinashift.evaluation.similarity import psnr_rgb, ssim_y
 from retinashift.imaging.degradation.bicubic import enlarge, resize
 from retinashift.imaging.figures.comparison import shown

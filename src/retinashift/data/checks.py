@@ -1,21 +1,25 @@
-"""Check photographs before a run: their sizes, and whether their files are whole, without decoding most of them.
+"""Checks of photographs before a run: files that are whole and large enough, and none both learned and scored.
 
-Header and end of a usual file tell both. An unusual file is decoded, and the decoder has the last word: no good file is
-refused, and a truncated one is named before the first step, not when it is drawn.
+Header and end of a usual file tell its size and whether it is whole. An unusual file is decoded, and the decoder has
+the last word: no good file is refused, and a truncated one is named before the first step, not when it is drawn.
 """
 
 from __future__ import annotations
 
+import json
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import BinaryIO
 
 from PIL import Image, ImageFile
 
-from retinashift.data.photographs import DataError, FileRef, Item
+from retinashift.data.photographs import DataError, FileRef, Item, content_hash
 from retinashift.imaging.failures import explain
 from retinashift.imaging.files import MAX_PIXELS
 
+TRAINED_ON = "trained_on.json"
+"""In a checkpoint folder: the hashes of what it was trained on."""
 Check = Callable[[str, tuple[int, int]], None]
 
 _FORMATS = ("PNG", "JPEG", "PPM")  # others are decoded
@@ -93,3 +97,45 @@ def _is_whole(file: BinaryIO, picture: ImageFile.ImageFile) -> bool:
         return file.read() == last
     codec, _, start, _ = picture.tile[0]
     return codec == "raw" and start + picture.width * picture.height * len(picture.getbands()) <= length
+
+
+def content_hashes(items: Sequence[Item]) -> dict[str, FileRef]:
+    """The high-resolution photographs by their `content_hash`; of equal ones the first."""
+    found: dict[str, FileRef] = {}
+    for item in items:
+        found.setdefault(content_hash(item.hr), item.hr)
+    return found
+
+
+def write_trained_on(folder: Path, hashes: Iterable[str]) -> None:
+    """Keep with a checkpoint the hashes of the photographs it was trained on."""
+    (folder / TRAINED_ON).write_text(json.dumps(sorted(set(hashes)), indent=0) + "\n", encoding="utf-8")
+
+
+def read_trained_on(folder: Path) -> frozenset[str]:
+    """The hashes of what a checkpoint, and those it started from, were trained on; none if they are not stated."""
+    try:
+        found = json.loads((folder / TRAINED_ON).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return frozenset()
+    return frozenset(value for value in found if isinstance(value, str)) if isinstance(found, list) else frozenset()
+
+
+def check_no_leakage(training: dict[str, FileRef], validation: Sequence[Item]) -> None:
+    """Refuse a validation set that shares a photograph with the training set: a file of the same content.
+
+    Args:
+        training: as `content_hashes` returns.
+        validation: every photograph of it.
+
+    Raises:
+        DataError: it names one of them.
+    """
+    common = [(training[digest], item.hr) for item in validation if (digest := content_hash(item.hr)) in training]
+    if common:
+        (learned, scored), others = common[0], len(common) - 1
+        name = scored.name if learned.name == scored.name else f"{scored.name}, which data has as {learned.name},"
+        raise DataError(
+            f"validation: {name} is trained on{f', like {others} more' if others else ''}; keep each photograph in "
+            "data or in validation, for a score on what was trained on says nothing"
+        )
