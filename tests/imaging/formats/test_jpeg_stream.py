@@ -8,8 +8,7 @@ import pytest
 from PIL import Image
 
 from retinashift.imaging.dicom.frames import decode_lossless
-from retinashift.imaging.formats.jpeg import decode_jpeg
-from retinashift.imaging.formats.jpeg_stream import check_whole, frame_claims, lacks_scans
+from retinashift.imaging.formats.jpeg import check_whole, decode_jpeg, frame_claims, lacks_scans
 from retinashift.imaging.photograph import ImageError
 
 KINDS = (

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import struct
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +12,8 @@ import imagecodecs
 import numpy as np
 
 from retinashift.imaging.dicom.structure import BIG_ENDIAN, DEFLATED, IMPLICIT, Structure
-from retinashift.imaging.formats.jpeg_stream import check_whole, codestream, frame_claims
+from retinashift.imaging.formats.boxed import decode_apart
+from retinashift.imaging.formats.jpeg import check_whole, codestream, frame_claims
 from retinashift.imaging.photograph import ImageError
 
 _BASELINE, _EXTENDED = "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"
@@ -32,15 +30,6 @@ LOSSY_SYNTAXES = {
 """Transfer syntaxes that may have lost detail, and the method's name in DICOM."""
 _STARTS = (b"\xff\xd8\xff", b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  ")  # of JPEG, JPEG-LS and JPEG 2000 streams
 
-# numpy asks a file for its position, which a pipe does not have: hence the buffer between them. The timer counts the
-# child's own processor time and ends it, however busy the machine is.
-_CHILD = (
-    "import io, signal, sys, imagecodecs, numpy; "
-    "hasattr(signal, 'setitimer') and signal.setitimer(signal.ITIMER_PROF, float(sys.argv[1])); "
-    "out = io.BytesIO(); "
-    "numpy.save(out, imagecodecs.jpegls_decode(sys.stdin.buffer.read()), allow_pickle=False); "
-    "sys.stdout.buffer.write(out.getvalue())"
-)
 _SECONDS, _PIXELS_A_SECOND = 0.5, 2 * 10**6  # an intact stream needs a fifth
 
 
@@ -201,12 +190,5 @@ def decode_jpegls(coded: bytes, pixels: int) -> np.ndarray:
     Raises:
         ImageError: damaged, or not decoded in that time.
     """
-    seconds = _SECONDS + pixels / _PIXELS_A_SECOND
-    command = [sys.executable, "-c", _CHILD, str(seconds)]
-    try:
-        done = subprocess.run(command, input=coded, capture_output=True, timeout=60 + 10 * seconds)
-    except subprocess.TimeoutExpired:
-        raise ImageError("damaged JPEG-LS: not decoded in time") from None
-    if done.returncode:
-        raise ImageError("damaged JPEG-LS")
-    return np.load(io.BytesIO(done.stdout), allow_pickle=False)
+    code, seconds = "found = {'pixels': imagecodecs.jpegls_decode(data)}", _SECONDS + pixels / _PIXELS_A_SECOND
+    return decode_apart("JPEG-LS", "imagecodecs", code, coded, seconds)["pixels"]

@@ -162,6 +162,21 @@ def upright_photograph(
     )  # fmt: skip
 
 
+def with_metadata_of(
+    info: Mapping[Any, Any],
+    pixels: np.ndarray,
+    file_format: str,
+    notes: Sequence[str] = (),
+    turned: bool = False,
+    **others: Any,
+) -> Photograph:
+    """`upright_photograph` by "exif", "xmp" and "icc_profile" of Pillow's `info`; the decoder may have `turned` it."""
+    notes = [*notes]
+    tags = load_exif(info.get("exif"), notes) | ({Base.Orientation: 1} if turned else {})
+    xmp, icc = info.get("xmp"), info.get("icc_profile")
+    return upright_photograph(pixels, file_format, tags, xmp=xmp, icc=icc, notes=notes, **others)
+
+
 def xmp_orientation(xmp: bytes) -> int:
     """1 to 8, as a packet of XMP says; 1 where it does not.
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from retinashift.imaging.dicom.derived import encode_dicom
 from retinashift.imaging.dicom.read import decode_dicom
 from retinashift.imaging.dicom.structure import is_dicom
-from retinashift.imaging.formats import jpeg, jpeg2000, jpegxl, pillow, png, ppm, tiff
+from retinashift.imaging.formats import boxed, jpeg, pillow, png, ppm, tiff
 from retinashift.imaging.photograph import ImageError, Photograph
 
 
@@ -88,10 +88,10 @@ _ALL = (
     ),
     Format("PGM", (".pgm",), lambda head: False, ppm.decode_ppm, ppm.encode_ppm, colour=False, alpha=False),
     Format("BMP", (".bmp",), _starts(b"BM"), pillow.decode_bmp),
-    Format("JPEG 2000", (".jp2", ".j2k"), _starts(b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"), jpeg2000.decode_jpeg2000),
-    Format("AVIF", (".avif",), lambda head: pillow.has_brand(head, pillow.AVIF), pillow.decode_avif),
-    Format("HEIC", (".heic", ".heif"), lambda head: pillow.has_brand(head, pillow.HEIC), pillow.decode_heic),
-    Format("JPEG XL", (".jxl",), _starts(b"\xff\x0a", b"\0\0\0\x0cJXL "), jpegxl.decode_jpegxl),
+    Format("JPEG 2000", (".jp2", ".j2k"), _starts(b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"), boxed.decode_jpeg2000),
+    Format("AVIF", (".avif",), lambda head: boxed.has_brand(head, boxed.AVIF), boxed.decode_avif),
+    Format("HEIC", (".heic", ".heif"), lambda head: boxed.has_brand(head, boxed.HEIC), boxed.decode_heic),
+    Format("JPEG XL", (".jxl",), _starts(b"\xff\x0a", b"\0\0\0\x0cJXL "), boxed.decode_jpegxl),
 )  # fmt: skip
 FORMATS: dict[str, Format] = {known.name: known for known in _ALL}
 """Every format that is read, by name. The first whose `matches` is true reads a file."""

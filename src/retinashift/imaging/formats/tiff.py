@@ -15,7 +15,7 @@ from PIL import TiffTags
 from PIL.ExifTags import Base
 
 from retinashift.imaging.formats.exif import Tags, exif_dpi, load_exif, make_directory, upright_photograph
-from retinashift.imaging.formats.jpeg_stream import check_whole, frame_claims
+from retinashift.imaging.formats.jpeg import check_whole, frame_claims
 from retinashift.imaging.photograph import ImageError, Photograph, check_size, narrow
 
 _COMPRESSIONS = {
