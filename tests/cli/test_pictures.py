@@ -6,7 +6,8 @@ import skimage.data
 from PIL import Image
 
 from builders.command import one_line_error, retinashift
-from retinashift.imaging.degradation.pipeline import STEPS, Camera
+from retinashift.imaging.degradation.pipeline import Camera
+from retinashift.imaging.degradation.steps import STEPS
 from retinashift.imaging.figures.sheet import ROWS, SIDE, caption, draw_sheet
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from retinashift.imaging.degradation.camera import (
+from retinashift.imaging.degradation.steps import (
     blur,
     defocus_kernel,
     demosaic_bilinear,

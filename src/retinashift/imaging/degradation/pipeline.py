@@ -7,36 +7,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Literal, Protocol, get_args
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 from PIL import Image
 
 from retinashift.imaging.degradation.bicubic import Bicubic, bicubic_pillow, check_multiple, resize_channels
-from retinashift.imaging.degradation.camera import (
-    blur,
-    defocus_kernel,
-    demosaic_bilinear,
-    gaussian_kernel,
-    jpeg,
-    mosaic,
-    motion_kernel,
-    sensor_noise,
-)
-from retinashift.imaging.degradation.optics import haze, spots, uneven_light
+from retinashift.imaging.degradation.steps import BLURS, OPTICS, Step, apply_step
 
 logger = logging.getLogger(__name__)
 
 Range = tuple[float, float]
-Step = Literal["light", "haze", "spots", "isotropic", "anisotropic", "defocus", "motion", "noise", "mosaic", "jpeg"]
-STEPS: tuple[Step, ...] = get_args(Step)
-OPTICS: tuple[Step, ...] = ("light", "haze", "spots")
-BLURS: tuple[Step, ...] = ("isotropic", "anisotropic", "defocus", "motion")
 FILTERS = (Image.Resampling.BOX, Image.Resampling.BILINEAR, Image.Resampling.BICUBIC)
 """Of the resizing between two rounds: area, bilinear, bicubic."""
-SUBSAMPLINGS = ("4:4:4", "4:2:2", "4:2:0")
 _MOST = {"light": 1, "haze": 1, "spots": 1, "noise": 1, "jpeg": 95}
 
 
@@ -192,30 +177,3 @@ def read_section(section: Mapping[str, Any]) -> tuple[type[Degradation], dict[st
 def degrade_by_seed(hr: np.ndarray, scale: int, degradation: Degradation, seed: int) -> np.ndarray:
     """The input for a seed of its own: for worker processes, which share no generator."""
     return degradation(hr, scale, np.random.default_rng(seed))
-
-
-def apply_step(image: np.ndarray, step: Step, strength: float, generator: np.random.Generator) -> np.ndarray:
-    """Apply one step at a given strength, in the units of its range in `Camera`; "mosaic" has none.
-
-    (H, W, 3) float32 in [0, 1] stays such.
-    """
-    return np.clip(_STEPS[step](image, strength, generator), 0, 1)
-
-
-_Apply = Callable[[np.ndarray, float, np.random.Generator], np.ndarray]
-_STEPS: dict[Step, _Apply] = {
-    "light": uneven_light,
-    "haze": haze,
-    "spots": lambda image, strength, rng: spots(image, int(rng.integers(1, 9)), strength, rng),
-    "isotropic": lambda image, strength, rng: blur(image, gaussian_kernel(strength)),
-    "anisotropic": lambda image, strength, rng: blur(
-        image, gaussian_kernel(strength, rng.uniform(0.3, 0.9), rng.uniform(0, np.pi))
-    ),
-    "defocus": lambda image, strength, rng: blur(image, defocus_kernel(strength)),
-    "motion": lambda image, strength, rng: blur(image, motion_kernel(strength, rng.uniform(0, np.pi))),
-    "noise": lambda image, strength, rng: sensor_noise(image, 0.8 * strength**2, np.sqrt(0.2) * strength, rng),
-    "mosaic": lambda image, strength, rng: demosaic_bilinear(mosaic(image)),
-    "jpeg": lambda image, strength, rng: jpeg(
-        image, round(100 - strength), SUBSAMPLINGS[rng.integers(len(SUBSAMPLINGS))]
-    ),
-}
