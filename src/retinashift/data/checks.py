@@ -29,15 +29,11 @@ _LAST_BYTES = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}
 
 
 def check_photographs(items: Sequence[Item], scale: int, check_size: Check | None = None) -> None:
-    """Refuse a set with a photograph that cannot be read or used.
+    """Refuse a set with a photograph that cannot be read or used: DataError names the first and counts the others.
 
     Args:
         items: photographs; a given low-resolution input must be exactly `scale` times smaller.
-        scale: whole number, at least 1.
         check_size: called with the name and (height, width) of each; it raises DataError for one that is too small.
-
-    Raises:
-        DataError: it names the first such photograph, and says how many more there are.
     """
     flaws = []
     for hr, lr in ((item.hr, item.lr) for item in items):
@@ -59,11 +55,7 @@ def check_photographs(items: Sequence[Item], scale: int, check_size: Check | Non
 
 
 def measured(ref: FileRef) -> tuple[int, int]:
-    """Height and width in pixels.
-
-    Raises:
-        DataError: the file is missing, truncated, damaged or of a kind that is not read.
-    """
+    """Height and width in pixels. DataError for a file that is missing, truncated, damaged or not read."""
     height, width = _from_header(ref) or ref.read().shape[:2]
     return height, width
 
@@ -122,14 +114,9 @@ def read_trained_on(folder: Path) -> frozenset[str]:
 
 
 def check_no_leakage(training: dict[str, FileRef], validation: Sequence[Item]) -> None:
-    """Refuse a validation set that shares a photograph with the training set: a file of the same content.
+    """Refuse a validation set that has a file of the same content as the training set: DataError names one.
 
-    Args:
-        training: as `content_hashes` returns.
-        validation: every photograph of it.
-
-    Raises:
-        DataError: it names one of them.
+    `training` is what `content_hashes` returns.
     """
     common = [(training[digest], item.hr) for item in validation if (digest := content_hash(item.hr)) in training]
     if common:

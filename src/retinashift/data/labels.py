@@ -33,16 +33,10 @@ _SUFFIX = re.compile(r"(\.(png|gif|tiff?|pgm|ppm|jpe?g|webp|dcm))(\.gz)?$", re.I
 
 
 def label_mark(name: str) -> str | None:
-    """What tells that a file of a data set is a label or mask, not a photograph: its folder, or the file itself.
+    """What tells that a file of a data set is a label or mask: its outermost label folder, or its name; else None.
 
     The layouts of DRIVE, STARE, HRF, CHASE, IDRiD, DRISHTI-GS, REFUGE and their like are known. How a file's name
     begins says nothing, because patients have names too.
-
-    Args:
-        name: path inside the data set, with forward slashes.
-
-    Returns:
-        The outermost label folder with a "/" at its end, or `name`; None for a photograph.
 
     >>> label_mark("test/1st_manual/01_manual1.gif"), label_mark("01_dr_mask.tif"), label_mark("Maskell_OD.png")
     ('test/1st_manual/', '01_dr_mask.tif', None)
@@ -61,10 +55,7 @@ def find_label(photograph: Path, folder: Path | None = None) -> Path | None:
     (`im0001.ah.ppm.gz`), or it shares the part before the first of these (`01_manual1.gif` for `01_test.tif`). Beside
     the photograph itself it must end as `ENDINGS` says (`Image_01L_1stHO.png` for `Image_01L.jpg`).
 
-    Args:
-        photograph: file; only its name and place are used.
-        folder: of labels; None looks into `FOLDERS` beside the photograph and beside its folder, then beside the
-            photograph itself.
+    Without a folder of labels, `FOLDERS` beside the photograph and beside its folder are searched, then its own folder.
 
     Raises:
         ImageError: several labels fit, or the named folder does not exist.

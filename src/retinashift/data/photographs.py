@@ -138,11 +138,7 @@ def stem_path(name: str) -> str:
 
 
 def by_stem_path(refs: Sequence[FileRef], folder: str | Path) -> dict[str, FileRef]:
-    """Files by their path without image suffix, so that partners may differ in folder root and file type only.
-
-    Raises:
-        DataError: two files differ in their suffix only.
-    """
+    """Files by their path without image suffix. DataError if two differ in their suffix only."""
     found: dict[str, FileRef] = {}
     for ref in refs:
         former = found.setdefault(stem_path(ref.name), ref)
@@ -201,14 +197,9 @@ def _left_out(marks: list[str]) -> str:
 
 
 def list_source(source: Source, section: str = "") -> list[Item]:
-    """The photographs of a source, sorted by name.
+    """The photographs of a source, sorted by name; DataError names the file or folder that is missing or out of place.
 
-    Args:
-        source: where they lie.
-        section: of the settings that it comes from; errors about a folder then name its setting, such as "data.path".
-
-    Raises:
-        DataError: it names the file or folder that is missing or out of place.
+    With the section of the settings that it comes from, errors about a folder name its setting, such as "data.path".
     """
     found: list[list[FileRef]] = []
     for setting in ("path", "lr_path") if source.layout == "pairs" else ("path",):
@@ -251,11 +242,7 @@ def _match_pairs(hr: list[FileRef], lr: list[FileRef], source: Source) -> list[I
 
 
 def content_hash(ref: FileRef) -> str:
-    """SHA-256 of a file's bytes, unpacked if it is gzipped or in a zip; its first `DIGITS` digits.
-
-    Raises:
-        DataError: the file cannot be read.
-    """
+    """SHA-256 of a file's bytes, unpacked if it is gzipped or in a zip; its first `DIGITS` digits."""
     content = ref.read_bytes()
     try:
         content = gzip.decompress(content) if ref.name.lower().endswith(".gz") else content

@@ -95,7 +95,7 @@ def find_line(data: bytes) -> str:
 
 
 def parse_line(text: str) -> Provenance | None:
-    """The record in a line; None for another program's text, a later layout's, or a record whose values are not such.
+    """The record in a line; None for any other text, a later layout's, or a record whose values are not such.
 
     >>> record = Provenance(4, "c0", 1, 0, "1f", consistency_db=70.5)
     >>> parse_line(record.line()) == record, parse_line("a comment")

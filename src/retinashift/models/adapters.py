@@ -27,11 +27,7 @@ Network = TypeVar("Network", LightNet, SwinUNet)
 
 
 def add_lora(net: LightNet | SwinUNet, rank: int, alpha: float, seed: int = 0) -> None:
-    """Add adapters of this rank, scaled by alpha / rank, in place, and freeze all else; the output stays the same.
-
-    Raises:
-        ValueError: peft is not installed.
-    """
+    """Add adapters of this rank, scaled by alpha / rank, in place, and freeze all else; the output stays the same."""
     config = _peft().LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(net.lora_targets))
     from diffusers.loaders.peft import PeftAdapterMixin  # to import it takes as long as torch
 

@@ -102,6 +102,7 @@ class LearnedCodec:
     def encode(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) in [-1, 1] -> the latent, (B, C, H/f, W/f), not quantised. ValueError as for `PixelCodec`."""
         factor, size = self.multiple, _grid_of(image, self.multiple)
+        image = image.contiguous()  # a picture's channels may lie innermost
         if size[0] * size[1] <= WHOLE_UP_TO:
             return self.network.encode(image).latents
         return blend_tiles(lambda cut: self.network.encode(cut(image, factor)).latents, size, SIDE, MARGIN)

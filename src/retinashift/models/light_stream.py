@@ -17,9 +17,6 @@ from torch import Tensor
 from retinashift.models.light_net import LightNet
 from retinashift.models.uncertainty_head import UncertaintyHead, clip_scale
 
-Activation = Callable[..., Tensor]
-"""An element-wise function that takes `out`."""
-
 
 class RowQueue:
     """Rows of a map that wait, first in, first out."""
@@ -45,46 +42,32 @@ class RowQueue:
 
 
 class _Convolution:
-    """A 3x3 convolution with zero padding that receives its rows band by band.
-
-    `window` adds rows to those it keeps; `__call__` convolves a window, of which two rows give none of their own.
-    """
+    """A 3x3 convolution with zero padding that receives its rows band by band, and keeps the last two of them."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None):
         self.weight, self.bias = weight.contiguous(memory_format=torch.channels_last), bias
-        self.top = -1
-        """First row of the last window; above the picture is a row of zeros."""
-        self._kept: Tensor | None = None  # (1, C, 2, w), the last rows of the last window
-        self._count = 0  # rows of the last window
+        self.bottom = 0
+        """The row behind the last window; above the picture is a row of zeros."""
+        self._kept: Tensor | None = None  # (1, C, 2, w)
         self._closed = False
 
-    def window(self, rows: Tensor, last: bool, then: Activation | None = None) -> Tensor:
-        """The rows that earlier ones left and `then(rows)`, (1, C, 2 + n, w), channels last.
+    def window(self, rows: Tensor, last: bool) -> Tensor:
+        """The rows that earlier ones left and these, (1, C, 2 + n, w), channels last.
 
         `last`: no more rows will come, so a row of zeros follows. It may be repeated.
         """
         batch, channels, count, width = rows.shape
-        last, self._closed = last and not self._closed, last
-        if self._kept is None:
-            self._kept, self._count, held = rows.new_zeros(batch, 2, width, channels).permute(0, 3, 1, 2), 1, 1
-        else:
-            held = min(2, self._count)
-            self.top += self._count - held
-        self._count = held + count + last
-        window = rows.new_empty(batch, self._count, width, channels).permute(0, 3, 1, 2)
-        window[..., :held, :] = self._kept[..., 2 - held :, :]
-        place = window[..., held : held + count, :]
-        if then is None:
-            place.copy_(rows)
-        else:
-            then(rows, out=place)
-        window[..., held + count :, :] = 0
-        kept = min(2, self._count)
-        self._kept[..., 2 - kept :, :] = window[..., self._count - kept :, :]
+        zeros = rows.new_zeros(batch, 1, width, channels).permute(0, 3, 1, 2)
+        ends = last and not self._closed
+        parts = [zeros if self._kept is None else self._kept, rows, *[zeros] * ends]
+        window = torch.cat([part for part in parts if part.shape[-2]], dim=-2)
+        window = window.contiguous(memory_format=torch.channels_last)
+        self.bottom += count + ends
+        self._kept, self._closed = window[..., -2:, :].clone(), last
         return window
 
     def __call__(self, window: Tensor) -> Tensor:
-        """(1, C, n + 2, w) -> (1, C', n, w), from row `top` + 1 on; n is 0 where a window has fewer than 3 rows."""
+        """(1, C, n + 2, w) -> (1, C', n, w); n is 0 where a window has fewer than 3 rows."""
         if window.shape[-2] < 3:
             return window.new_empty(1, len(self.weight), 0, window.shape[-1])
         return F.conv2d(window, self.weight, self.bias, padding=(0, 1))
@@ -103,10 +86,9 @@ class _Block:
     def push(self, x: Tensor, closing: int) -> Tensor:
         """The rows that can now be computed. `closing`: how many of the layers get no more rows after these."""
         seen = self.first.window(x, closing > 0)  # (1, C, n + 2, w)
-        hidden = self.second.window(self.first(seen), closing > 1, torch.ops.aten.gelu)  # (1, C, n' + 2, w)
-        result = self.second(hidden)  # (1, C, n', w)
-        first = self.second.top + 1 - self.first.top  # the row of `seen` that lies in the place of the first result
-        return result.add_(seen[..., first : first + result.shape[-2], :])
+        result = self.second.push(torch.ops.aten.gelu_(self.first(seen)), closing > 1)  # (1, C, n', w)
+        last = self.second.bottom - 1 - (self.first.bottom - seen.shape[-2])  # in `seen`: behind the result's place
+        return result.add_(seen[..., last - result.shape[-2] : last, :])
 
 
 class LightStream:
@@ -168,6 +150,6 @@ class LightStream:
         features, ended = h + self.skip.take(h.shape[-2]), closing >= self.lag  # (1, width, n, w)
         if self.head and self.on_scale is not None:
             read, write = self.head
-            hidden = write.window(read.push(features, ended), closing > self.lag, torch.ops.aten.gelu)
-            self.on_scale(clip_scale(write(hidden)))
+            hidden = torch.ops.aten.gelu_(read.push(features, ended))
+            self.on_scale(clip_scale(write.push(hidden, closing > self.lag)))
         return self.write.push(features, ended)  # (1, C*f*f, n, w)

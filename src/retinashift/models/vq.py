@@ -10,11 +10,12 @@ Source: Esser, Rombach, Ommer, "Taming Transformers" (CVPR 2021); Rombach et al.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from diffusers.configuration_utils import register_to_config
-from diffusers.models.autoencoders.vae import Decoder, DecoderOutput, Encoder, VectorQuantizer
-from diffusers.models.autoencoders.vq_model import VQEncoderOutput, VQModel
+from diffusers.models.autoencoders.vae import Decoder, Encoder, VectorQuantizer
+from diffusers.models.autoencoders.vq_model import VQModel
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
@@ -49,7 +50,7 @@ class NearestCode(VectorQuantizer):
         loss = loss + self.beta * (quantised - positions.detach()).square().mean()
         if torch.is_grad_enabled():
             quantised = positions + (quantised - positions).detach()
-        return quantised.permute(0, 3, 1, 2), loss, (None, None, indices)
+        return quantised.permute(0, 3, 1, 2).contiguous(), loss, (None, None, indices)
 
 
 class ResBlock(ResnetBlock2D):
@@ -72,7 +73,7 @@ class VQCodec(VQModel):
         attention_levels: levels with attention after each residual block, 0 the finest. The middle always has it.
         latent_channels, vq_embed_dim: of the latent before and after the 1x1 convolution in front of the codebook.
         num_vq_embeddings: codes.
-        scaling_factor: kept for diffusers; the chain takes latents as they are.
+        scaling_factor, norm_type: kept for diffusers; the chain takes latents as they are, and norms are of groups.
 
     Raises ValueError for numbers that do not fit together.
 
@@ -94,6 +95,7 @@ class VQCodec(VQModel):
         vq_embed_dim: int = 3,
         norm_num_groups: int = 32,
         scaling_factor: float = 1.0,
+        norm_type: Literal["group"] = "group",
     ):
         widths, levels = list(block_out_channels), range(len(block_out_channels))
         depths = [layers_per_block] * len(widths) if isinstance(layers_per_block, int) else list(layers_per_block)
@@ -126,18 +128,3 @@ class VQCodec(VQModel):
                 module.__class__ = ResBlock
             if getattr(module, "upsamplers", None):
                 module.upsamplers = nn.ModuleList([Upsample(module.resnets[-1].out_channels)])
-
-    def encode(self, x: Tensor, return_dict: bool = True) -> VQEncoderOutput | tuple[Tensor]:
-        """(B, 3, H, W) in [-1, 1] -> the latent (B, C, H/f, W/f), not quantised."""
-        latents = self.quant_conv(self.encoder(x.contiguous()))  # a picture's channels may lie innermost
-        return VQEncoderOutput(latents=latents) if return_dict else (latents,)
-
-    def decode(
-        self, h: Tensor, force_not_quantize: bool = False, return_dict: bool = True
-    ) -> DecoderOutput | tuple[Tensor, Tensor]:
-        """(B, C, h, w) -> image (B, 3, H, W), quantised first; and the codebook loss."""
-        loss = torch.zeros((), device=h.device, dtype=h.dtype)
-        if not force_not_quantize:
-            h, loss, _ = self.quantize(h)
-        image = self.decoder(self.post_quant_conv(h.contiguous()))
-        return DecoderOutput(sample=image, commit_loss=loss) if return_dict else (image, loss)

@@ -40,12 +40,7 @@ def from_windows(x: Tensor, window: int, height: int, width: int) -> Tensor:
 
 
 def shifted_window_mask(
-    height: int,
-    width: int,
-    window: int,
-    shift: int,
-    kind: AttentionMask,
-    device: torch.device | str | None = None,
+    height: int, width: int, window: int, shift: int, kind: AttentionMask, device: torch.device | None = None
 ) -> Tensor:
     """Which tokens of a window must not attend to each other after the image was rolled by -shift: (N, n, n) bool.
 

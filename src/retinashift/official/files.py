@@ -30,11 +30,7 @@ class OfficialError(ValueError):
 
 @dataclass(frozen=True)
 class OfficialFile:
-    """The tensors of an official file, under official names without wrappers' prefixes.
-
-    `parameters`: the learnt tensors. `derived`: entries that follow from the network's sizes; they are not loaded, but
-    show the training size.
-    """
+    """The learnt tensors of an official file, under official names, and the entries that follow from its sizes."""
 
     parameters: dict[str, Tensor]
     derived: dict[str, Tensor]

@@ -34,24 +34,14 @@ def apply_step(image: np.ndarray, step: Step, strength: float, generator: np.ran
 
 
 def uneven_light(image: np.ndarray, strength: float, generator: np.random.Generator) -> np.ndarray:
-    """Brighten or darken a broad Gaussian patch. May exceed 1.
-
-    Args:
-        strength: of the patch at its centre, as a share of the light; 0 changes nothing.
-        generator: draws its place, its width (0.3 to 0.7 of the picture) and its sign.
-    """
+    """Brighten or darken a broad Gaussian patch, by `strength` of the light at its centre. May exceed 1."""
     patch = _patch(image.shape[:2], generator, 0.3, 0.7)
     sign = 1.0 if generator.random() < 0.5 else -1.0
     return (image * (1 + sign * strength * patch[..., None])).astype(np.float32)
 
 
 def haze(image: np.ndarray, strength: float, generator: np.random.Generator) -> np.ndarray:
-    """Add the haze of a cloudy lens: J t + A (1 - t), transmission t = 1 - strength * (0.6 to 1, smooth).
-
-    Args:
-        strength: share of the light that is scattered, 0 to 1; 0 changes nothing.
-        generator: draws the shape of the cloud.
-    """
+    """Add the haze of a cloudy lens: J t + A (1 - t), transmission t = 1 - strength * (0.6 to 1, smooth)."""
     cloud = 0.6 + 0.4 * _patch(image.shape[:2], generator, 0.4, 0.8)  # (H, W)
     transmission = 1 - strength * cloud[..., None]
     field = ndimage.gaussian_filter(np.minimum(image.max(2) / 0.1, 1), 2)[..., None]  # no haze on the dark surround
@@ -60,12 +50,9 @@ def haze(image: np.ndarray, strength: float, generator: np.random.Generator) -> 
 
 
 def spots(image: np.ndarray, count: int, strength: float, generator: np.random.Generator) -> np.ndarray:
-    """Add dust and drops on the lens, out of focus: soft round spots, bright or dark. May leave [0, 1].
+    """Add dust and drops on the lens, out of focus: soft round spots that change the range by `strength`.
 
-    Args:
-        count: of spots.
-        strength: change at the centre of a spot, as a share of the range.
-        generator: draws place, radius (0.5 to 4 % of the picture) and sign.
+    May leave [0, 1].
     """
     height, width = image.shape[:2]
     y, x = np.mgrid[:height, :width].astype(np.float32)
@@ -90,12 +77,9 @@ def _patch(shape: tuple[int, int], generator: np.random.Generator, narrowest: fl
 
 
 def gaussian_kernel(sigma: float, ratio: float = 1.0, angle: float = 0.0) -> np.ndarray:
-    """Kernel of a lens: a Gaussian, isotropic at `ratio` 1. (K, K) of sum 1.
+    """Kernel of a lens: a Gaussian, `sigma` pixels along its longer axis, `angle` radians from horizontal.
 
-    Args:
-        sigma: standard deviation in pixels along the longer axis, above 0.
-        ratio: shorter axis over longer, above 0 and at most 1.
-        angle: of the longer axis, radians from horizontal.
+    (K, K) of sum 1; `ratio` is the shorter axis over the longer.
     """
     along, across = _grid(int(np.ceil(3.5 * sigma)), angle)
     return _normal(np.exp(-0.5 * ((along / sigma) ** 2 + (across / (sigma * ratio)) ** 2)))
@@ -123,10 +107,7 @@ def blur(image: np.ndarray, kernel: np.ndarray) -> np.ndarray:
 def sensor_noise(image: np.ndarray, gain: float, read: float, generator: np.random.Generator) -> np.ndarray:
     """Add photon and read noise: variance gain * signal + read^2, independent in each pixel. May leave [0, 1].
 
-    Args:
-        gain: variance of the photon noise of a white pixel; 1 / gain is its number of electrons.
-        read: standard deviation of the amplifier's noise, as a share of the range.
-        generator: draws the noise.
+    1 / gain is the number of electrons of a white pixel.
     """
     noisy = generator.poisson(np.clip(image, 0, 1) / gain) * gain if gain > 0 else image
     return (noisy + generator.normal(0, read, image.shape)).astype(np.float32)

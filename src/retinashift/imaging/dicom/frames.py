@@ -181,14 +181,8 @@ def _to_rgb(pixels: np.ndarray, photometric: str) -> np.ndarray:
 def decode_jpegls(coded: bytes, pixels: int) -> np.ndarray:
     """(H, W) or (H, W, C), or (C, H, W) if the stream is not interleaved; uint8 or uint16.
 
-    Decoded in a process of its own: on some damaged streams the decoder (CharLS 2.4) counts for minutes.
-
-    Args:
-        coded: the stream, whose size has been checked.
-        pixels: width x height, from which the processor time allowed follows.
-
-    Raises:
-        ImageError: damaged, or not decoded in that time.
+    Decoded in a process of its own: on some damaged streams the decoder (CharLS 2.4) counts for minutes. From `pixels`,
+    width x height, follows the processor time allowed.
     """
     code, seconds = "found = {'pixels': imagecodecs.jpegls_decode(data)}", _SECONDS + pixels / _PIXELS_A_SECOND
     return decode_apart("JPEG-LS", "imagecodecs", code, coded, seconds)["pixels"]

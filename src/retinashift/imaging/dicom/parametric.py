@@ -48,12 +48,8 @@ def encode_parametric_map(sigma: np.ndarray, about: Dataset, source: Dataset, ex
     Args:
         sigma: (H, W), in shares of full scale.
         about: the derived object as `derive` gives it, H x W.
-        source: header of the photograph that was enlarged.
+        source: header of the photograph that was upscaled.
         explanation: what the values mean, at most 64 characters.
-
-    Raises:
-        ValueError: result and map are not of one size.
-        ImageError: pydicom missing.
     """
     pydicom = require_pydicom()
     if sigma.shape != (about.Rows, about.Columns):

@@ -35,23 +35,15 @@ _MM = 25.4  # to the inch
 
 
 def decode_dicom(data: bytes, max_pixels: int, frame: int | None = None) -> Photograph:
-    """One frame: colour as RGB, palettes too; grey with 0 as black, whatever its stored bits, over the full range.
-
-    Args:
-        data: a DICOM file.
-        max_pixels: limit of rows x columns.
-        frame: from 1; None allows a file of one frame only.
-
-    Raises:
-        ImageError: pydicom missing, above the limit, a deflate bomb, deep nesting, several frames and none chosen, an
-            object or a coding that is not read, pixels that are missing, truncated or do not fit the header.
-    """
-    require_pydicom()
+    """One frame: colour as RGB, palettes too; grey with 0 as black, whatever its stored bits, over the full range."""
+    pydicom = require_pydicom()
     from pydicom.pixels.processing import apply_color_lut
 
     structure = read_structure(data, max_pixels)
     notes = structure.notes
-    header = read_header(structure)
+    header = _decoded(structure.header, notes)  # without the pixels
+    header.file_meta = pydicom.dataset.FileMetaDataset()
+    header.file_meta.TransferSyntaxUID = pydicom.uid.UID(structure.syntax)
     stored, frame = _check_header(header, structure, max_pixels, frame)
     pixels = read_frame(structure, stored, frame - 1)
     if stored.photometric == "PALETTE COLOR":
@@ -86,19 +78,8 @@ def record_of(header: Dataset) -> str:
         return ""
 
 
-def read_header(structure: Structure) -> Dataset:
-    """The elements without the pixels, each of them decoded: one that is damaged is left out, with a note."""
-    from pydicom.dataset import FileMetaDataset
-    from pydicom.uid import UID
-
-    header = _decoded(structure.header, structure.notes)
-    header.file_meta = FileMetaDataset()
-    header.file_meta.TransferSyntaxUID = UID(structure.syntax)
-    return header
-
-
 def _decoded(raw: Dataset, notes: list[str]) -> Dataset:
-    """A copy of a data set or item with its elements decoded, so that damage shows now and not when it is written."""
+    """A copy of a data set or item with its elements decoded; one that is damaged is left out, with a note."""
     from pydicom import Dataset
     from pydicom.datadict import keyword_for_tag
 

@@ -52,16 +52,9 @@ def is_dicom(head: bytes) -> bool:
 
 
 def read_structure(data: bytes, max_pixels: int) -> Structure:
-    """Take a file apart, and refuse what would exhaust a parser.
+    """Take a file apart, and refuse what would exhaust a parser: `MAX_ELEMENTS` and `MAX_HEADER` are the limits.
 
-    Args:
-        data: the file.
-        max_pixels: limit of rows x columns of a deflated object, whose pixels are inflated no further than its own
-            rows, columns and frames need.
-
-    Raises:
-        ImageError: no file meta information, a deflate bomb, more than `MAX_ELEMENTS` or `MAX_HEADER`, or an element
-            that claims more bytes than the file has.
+    The pixels of a deflated object are inflated no further than its own rows, columns and frames need.
 
     Source: DICOM PS3.5, sections 6.2.2, 7.1, 7.5, A.4, A.5; PS3.10, section 7.1.
     """

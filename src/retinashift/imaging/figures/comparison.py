@@ -24,16 +24,8 @@ def side_by_side(
 ) -> np.ndarray:
     """Pictures under their captions: whole above, with a frame around the detail, and the same detail below.
 
-    A smaller picture, such as an input, shows the same part in its own pixels.
-
-    Args:
-        pictures: by caption of one or two lines, each (h, w, 3) uint8.
-        detail: rows and columns of the lower row, in pixels of the largest picture.
-        side: of a square on the canvas, in pixels; a whole picture fits into it, the detail fills it.
-        note: a line below.
-
-    Returns:
-        (H, W, 3) uint8, of one size for one number of pictures.
+    Pictures are (h, w, 3) uint8. A smaller one, such as an input, shows the same part in its own pixels. `detail`
+    counts in pixels of the largest; `side` is a square on the canvas, into which a whole picture fits.
     """
     size = (GAP + len(pictures) * (side + GAP), BAR + 2 * (side + GAP) + FOOT)
     canvas = Image.new("RGB", size, PAPER)
@@ -61,14 +53,8 @@ def side_by_side(
 def compared(lr: np.ndarray, sr: np.ndarray, *, caption: str = "", sigma: np.ndarray | None = None) -> np.ndarray:
     """Input, bicubic and result side by side: whole, and the crop where the result differs most from bicubic.
 
-    Args:
-        lr: the input, (h, w) or (h, w, C), uint8 or uint16.
-        sr: the result, of any size.
-        caption: how the result was made, such as its mode and seed.
-        sigma: uncertainty of the result, (H, W); the crop is then where it is largest.
-
-    Returns:
-        (H, W, 3) uint8, of one size whatever the inputs'.
+    The figure, (H, W, 3) uint8, has one size whatever the inputs'. With `sigma`, the uncertainty of the result, (H, W),
+    the crop is where it is largest.
     """
     lr, sr = shown(lr), shown(sr)
     plain, block = resize(lr, sr.shape[:2], "bicubic"), max(1, round(len(sr) / len(lr)))
@@ -94,10 +80,7 @@ def changed(one: np.ndarray, other: np.ndarray, block: int = 1) -> np.ndarray:
 def busiest(amount: np.ndarray, side: int, block: int = 1) -> tuple[slice, slice]:
     """Rows and columns of the square of that side in pixels, or less, with the greatest sum of `amount`.
 
-    Args:
-        amount: (H, W), one value for each block.
-        side: of the square, in pixels; rounded down to whole blocks.
-        block: pixels a side of a block: the scale, so that pixels of the input are not cut.
+    `amount` has a value for each block of so many pixels a side, and no block is cut.
     """
     count = max(1, min(side // block, *amount.shape))
     sums = np.pad(amount.astype(np.float64), ((1, 0), (1, 0))).cumsum(0).cumsum(1)

@@ -16,14 +16,7 @@ _LEFT, _RIGHT, _UPPER, _LOWER = 90, 40, 70, 80  # margins in pixels
 def draw_curves(
     curves: Mapping[str, Sequence[float]], *, across: str, width: int = 1200, height: int = 640
 ) -> np.ndarray:
-    """Curves over 1, 2, 3, ..., from 0 to a round number that none exceeds.
-
-    Args:
-        curves: by name, each at least two values, none negative.
-        across: label of the horizontal axis.
-
-    Returns:
-        (height, width, 3) uint8.
+    """Curves over 1, 2, 3, ..., from 0 to a round number that none exceeds; each has two values or more.
 
     >>> draw_curves({"sqrt(eta)": [0.1, 0.5, 0.99]}, across="step t").shape
     (640, 1200, 3)
@@ -41,16 +34,7 @@ def draw_curves(
 def draw_against(
     x: Sequence[float], curves: Mapping[str, Sequence[float]], *, across: str, up: str, side: int = 720
 ) -> np.ndarray:
-    """Curves over shares, both axes from 0 to 1, with the diagonal on which they are equal.
-
-    Args:
-        x: ascending, in [0, 1].
-        curves: by name, each as long as x, in [0, 1].
-        across, up: labels of the axes.
-
-    Returns:
-        (side, side, 3) uint8.
-    """
+    """Curves over shares, both axes from 0 to 1, with the diagonal on which they are equal: (side, side, 3) uint8."""
     shares = {part / 5: f"{part / 5:.0%}" for part in range(6)}
     points = {name: list(zip(x, values, strict=True)) for name, values in curves.items()}
     return _draw(points, (side, side), shares, shares, across, up, diagonal=True)

@@ -27,15 +27,10 @@ _GAP, _BAR, _LEFT = 8, 24, 170
 
 
 def draw_sheet(hr: np.ndarray, settings: Camera, seed: int) -> np.ndarray:
-    """The sheet, (H, W, 3) uint8.
-
-    Args:
-        hr: (H, W, 3) uint8, both sides at least 200.
-        settings: whose ranges are shown.
-        seed: the same place, direction and noise for the three strengths of a step.
+    """The sheet, (H, W, 3) uint8; the three strengths of a step have the same place, direction and noise.
 
     Raises:
-        ValueError: another shape or dtype, or a smaller photograph.
+        ValueError: the photograph is not uint8 (H, W, 3), or a side is below 200.
     """
     if hr.ndim != 3 or hr.shape[2] != 3 or hr.dtype != np.uint8 or min(hr.shape[:2]) < SIDE:
         raise ValueError(f"the photograph is {hr.dtype} {hr.shape}; uint8 (H, W, 3), at least {SIDE} a side, is needed")

@@ -27,12 +27,9 @@ _STOPS = np.array([[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [2
 
 
 def encode_map(sigma: np.ndarray, account: dict[str, Any], provenance: str = "") -> bytes:
-    """A TIFF of one channel, 16 bit, deflated.
+    """A TIFF of one channel, 16 bit, of `sigma`, (H, W) in shares of full scale.
 
-    Args:
-        sigma: (H, W), in shares of full scale.
-        account: facts about the map; they go into the ImageDescription as one line of JSON, with the unit.
-        provenance: of the result, where `find_provenance` finds it.
+    `account` goes into the ImageDescription as one line of JSON, with the unit; `provenance` is the result's.
     """
     description = {"unit": "standard deviation, 1/65535 of full scale; 257 is one level of 255", **account}
     exif = dump_exif({Base.ImageDescription: json.dumps(description), Base.Software: "RetinaShift"})
@@ -55,15 +52,9 @@ def decode_map(data: bytes) -> tuple[np.ndarray, dict[str, Any]]:
 
 
 def overlay(pixels: np.ndarray, sigma: np.ndarray, caption: str) -> np.ndarray:
-    """The result in grey, uncertainty over it in colour, and a legend below.
+    """The result in grey, uncertainty over it in colour, and a legend below: (H + legend, W, 3) uint8.
 
-    Args:
-        pixels: the result, (H, W) or (H, W, C), uint8 or uint16.
-        sigma: (H, W), in shares of full scale.
-        caption: beside the legend; what the colours mean.
-
-    Returns:
-        (H + legend, W, 3) uint8.
+    `sigma`, (H, W), is in shares of full scale; `caption` says what the colours mean.
     """
     height, width = sigma.shape
     bar = max(28, min(64, width // 12))
@@ -81,10 +72,7 @@ def overlay(pixels: np.ndarray, sigma: np.ndarray, caption: str) -> np.ndarray:
 def map_and_error(result: np.ndarray, sigma: np.ndarray, errors: np.ndarray) -> np.ndarray:
     """Result, uncertainty map and true error side by side: whole above, below it the detail of the largest errors.
 
-    Args:
-        result: (H, W, 3) uint8.
-        sigma: (H, W), in levels of 255.
-        errors: (H, W, 3), in levels of 255; drawn as the root of their mean square over colours and 5x5 pixels.
+    `sigma`, (H, W), and `errors`, (H, W, 3), are levels of 255. The error is the root mean square over colours and 5x5.
     """
     error = np.sqrt(ndimage.uniform_filter((errors**2).mean(2), 5))  # (H, W)
     detail = busiest(np.minimum(error, BRIGHTEST), SIDE // DETAIL)

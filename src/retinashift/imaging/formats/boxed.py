@@ -31,10 +31,6 @@ Take = Callable[[int], int]
 def decode_jpeg2000(data: bytes, max_pixels: int, page: int | None = None) -> Photograph:
     """Grey or RGB, with or without alpha; up to 8 bit become 8 bit over the full range, up to 16 bit become 16.
 
-    Raises:
-        ImageError: above the limit, truncated, signed, more than 16 bit, subsampled, a palette, or in other colours;
-            OpenJPEG's own errors for damaged files.
-
     Source: ISO/IEC 15444-1, A.5.1 and I.5.3.
     """
     coded = codestream(data)
@@ -76,13 +72,7 @@ def boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def decode_jpegxl(data: bytes, max_pixels: int, page: int | None = None) -> Photograph:
-    """Grey or RGB, with or without alpha, upright; 8 bit, or 16 bit.
-
-    Raises:
-        ImageError: above the limit, without a header, animated, or of another type; libjxl's own errors for damage.
-
-    Source: ISO/IEC 18181-2, 9 (container).
-    """
+    """Grey or RGB, with or without alpha, upright; 8 bit, or 16 bit. Source: ISO/IEC 18181-2, 9 (container)."""
     parts = () if data.startswith(_START) else boxes(data)
     inside = (body[0 if kind == b"jxlc" else 4 :] for kind, body in parts if kind in (b"jxlc", b"jxlp"))
     start = next(inside, data)  # a part begins with its number
@@ -155,11 +145,7 @@ def has_brand(head: bytes, brands: tuple[bytes, ...]) -> bool:
 
 
 def decode_avif(data: bytes, max_pixels: int, page: int | None = None) -> Photograph:
-    """Grey or RGB, with or without alpha; 8 bit, or 16 bit for 10 and 12. Rotations in the container are applied.
-
-    Raises:
-        ImageError: above the limit, or several pictures; Pillow's and libavif's own errors for damaged files.
-    """
+    """Grey or RGB, with or without alpha; 8 bit, or 16 bit for 10 and 12. Rotations in the container are applied."""
     with AvifImageFile(io.BytesIO(data)) as picture:
         check_size(*picture.size, max_pixels)
         if getattr(picture, "n_frames", 1) > 1:
@@ -176,11 +162,7 @@ def decode_avif(data: bytes, max_pixels: int, page: int | None = None) -> Photog
 
 
 def decode_heic(data: bytes, max_pixels: int, page: int | None = None) -> Photograph:
-    """Grey or RGB, with or without alpha; 8 bit, or 16 bit for more. Rotations in the container are applied.
-
-    Raises:
-        ImageError: pi-heif missing, above the limit, or several pictures; its own errors for damaged files.
-    """
+    """Grey or RGB, with or without alpha; 8 bit, or 16 bit for more. Rotations in the container are applied."""
     if find_spec("pi_heif") is None:
         raise ImageError("HEIC needs pi-heif: pip install 'retinashift[heic]', or convert it to PNG")
     found = decode_apart("HEIC", "pi_heif", _HEIC, data, 20, max_pixels)
@@ -217,11 +199,7 @@ sys.stdout.buffer.write(out.getvalue())
 def decode_apart(name: str, module: str, code: str, data: bytes, seconds: float, argument: object = "") -> Any:
     """The arrays by name that a decoder makes of `data` in a process of its own, which damaged files may end.
 
-    Args:
-        name: of the format.
-        module: of the decoder.
-        code: makes the dictionary `found` of `data` and of the argument, which is sys.argv[2].
-        seconds: of processor time.
+    `code` makes the dictionary `found` of `data` and of the argument, sys.argv[2], in that processor time.
 
     Raises:
         ImageError: damaged, or not decoded in that time.

@@ -46,11 +46,10 @@ class ByteText(str):
 def load_exif(block: bytes | None, notes: list[str] | None = None, offset: int | None = None) -> Tags:
     """The descriptive tags, orientation, resolution, and the Exif and GPS directories of a TIFF structure.
 
-    A damaged block is no reason to refuse the picture: it is left out, with a line in `notes`.
+    A damaged block is no reason to refuse the picture: it is left out, with a line appended to `notes`.
 
     Args:
         block: the structure, with or without an "Exif" prefix, or a whole TIFF or BigTIFF file.
-        notes: is appended to.
         offset: of the directory; None is the first.
     """
     if not block:
@@ -137,11 +136,9 @@ def upright_photograph(
     notes: Sequence[str] = (),
     left_out: Sequence[str] = (),
 ) -> Photograph:
-    """The photograph turned as its EXIF says, its resolution with it.
+    """The photograph turned as its EXIF says, its resolution with it; the arguments are its fields, except:
 
     Args:
-        pixels: as stored.
-        file_format: its `format`. The others are its fields, too, except:
         tags: of its EXIF.
         xmp: whose orientation most viewers do not follow: it is noted, if EXIF has none.
         dpi: from another place of the file, if it has one that goes before EXIF's.

@@ -44,11 +44,7 @@ _BAND = 512  # rows compared at a time
 
 
 def decode_jpeg(data: bytes, max_pixels: int, page: int | None = None) -> Photograph:
-    """8-bit grey or RGB; JPEG's own YCbCr becomes RGB. Of several pictures (MPO) the first is read.
-
-    Raises:
-        ImageError: above the limit, CMYK, not 8 bit, or truncated; Pillow's own errors for damaged files.
-    """
+    """8-bit grey or RGB; JPEG's own YCbCr becomes RGB. Of several pictures (MPO) the first is read."""
     header = frame_header(data)
     if header and header[0] != 8:
         raise ImageError(f"{header[0]}-bit JPEG; only 8-bit JPEG is read, convert it to 16-bit PNG or TIFF")
@@ -71,11 +67,7 @@ def decode_jpeg(data: bytes, max_pixels: int, page: int | None = None) -> Photog
 
 
 def encode_jpeg(photograph: Photograph, quality: int = QUALITY) -> bytes:
-    """JPEG with colour in full resolution (4:4:4).
-
-    Args:
-        photograph: 8 bit, without alpha.
-        quality: 1 to 100.
+    """JPEG with colour in full resolution (4:4:4), of an 8-bit photograph without alpha.
 
     Raises:
         ImageError: another quality, or EXIF or a profile longer than JPEG holds.
@@ -152,10 +144,6 @@ def check_whole(coded: bytes, pixels: np.ndarray, decode: Callable[[bytes], np.n
     Args:
         coded: from the first marker on; bytes behind the end of the picture make no difference.
         pixels: what `decode(coded)` gave.
-        decode: from a stream to pixels.
-
-    Raises:
-        ImageError: truncated, or of more than `MAX_SCANS` scans.
     """
     parts, last, marker = [], 0, None
     for marker, start, end in _segments(coded):

@@ -20,11 +20,7 @@ _ANIMATED = 2  # flag of the extended header of WebP
 
 
 def decode_bmp(data: bytes, max_pixels: int, page: int | None = None) -> Photograph:
-    """8-bit grey or RGB; bitmaps become black and white, palettes become RGB.
-
-    Raises:
-        ImageError: above the limit, truncated, or with alpha, which programs write without meaning it.
-    """
+    """8-bit grey or RGB; palettes become RGB. Alpha is refused: programs write it without meaning it."""
     with BmpImageFile(io.BytesIO(data)) as picture:
         check_size(*picture.size, max_pixels)
         if picture.mode not in ("1", "L", "P", "RGB"):
@@ -35,11 +31,7 @@ def decode_bmp(data: bytes, max_pixels: int, page: int | None = None) -> Photogr
 
 
 def decode_webp(data: bytes, max_pixels: int, page: int | None = None) -> Photograph:
-    """8-bit RGB, with or without alpha; the format has no grey and no 16 bit.
-
-    Raises:
-        ImageError: above the limit, animated, or without a header; Pillow's own errors for damaged files.
-    """
+    """8-bit RGB, with or without alpha; the format has no grey and no 16 bit."""
     check_size(*_webp_size(data), max_pixels)
     with WebPImageFile(io.BytesIO(data)) as picture:
         check_size(*picture.size, max_pixels)

@@ -27,9 +27,6 @@ def decode_png(data: bytes, max_pixels: int, page: int | None = None) -> Photogr
     """Palettes become RGB, a transparent colour becomes an alpha channel, 1, 2 and 4 bit grey become 8 bit.
 
     Orientation is taken from EXIF, in its chunk or in the text where older programs keep it, or else from XMP.
-
-    Raises:
-        ImageError: above the limit, truncated, animated, or damaged; libpng's own error for damaged pixels.
     """
     if data[12:16] != b"IHDR" or len(data) < 33:
         raise ImageError("PNG without a header")
@@ -54,24 +51,15 @@ def decode_png(data: bytes, max_pixels: int, page: int | None = None) -> Photogr
     if _XMP in texts:
         exif.setdefault(Base.Orientation, xmp_orientation(_text(texts[_XMP])))
     left_out = ["XMP" if name == _XMP else f"text {name!r}" for name in texts if name not in (KEYWORD, *_RAW_EXIF)]
-    return upright_photograph(
-        imagecodecs.png_decode(b"".join(bare)),
-        "PNG",
-        exif,
-        dpi=_read_dpi(chunks[b"pHYs"]) if b"pHYs" in chunks else None,
-        icc=_read_icc(chunks[b"iCCP"], notes) if b"iCCP" in chunks else None,
-        colour=tuple((kind, chunks[kind]) for kind in COLOUR if kind in chunks),
-        notes=notes,
-        left_out=left_out,
-    )
+    dpi = _read_dpi(chunks[b"pHYs"]) if b"pHYs" in chunks else None
+    icc = _read_icc(chunks[b"iCCP"], notes) if b"iCCP" in chunks else None
+    colour = tuple((kind, chunks[kind]) for kind in COLOUR if kind in chunks)
+    pixels = imagecodecs.png_decode(b"".join(bare))
+    return upright_photograph(pixels, "PNG", exif, dpi=dpi, icc=icc, colour=colour, notes=notes, left_out=left_out)
 
 
 def encode_png(photograph: Photograph) -> bytes:
-    """8 or 16 bit, grey or RGB, with or without alpha; metadata between header and pixels.
-
-    Raises:
-        ImageError: an ICC profile longer than `decode_png` reads.
-    """
+    """8 or 16 bit, grey or RGB, with or without alpha; metadata between header and pixels."""
     if len(photograph.icc or b"") > _MAX_ICC_BYTES:
         raise ImageError(f"the ICC profile is above {_MAX_ICC_BYTES >> 20} MiB; write TIFF")
     data = bytes(imagecodecs.png_encode(photograph.pixels))

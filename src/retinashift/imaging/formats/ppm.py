@@ -20,10 +20,6 @@ def decode_ppm(data: bytes, max_pixels: int, page: int | None = None) -> Photogr
     """Grey (P2, P5) or RGB (P3, P6); maxval up to 255 becomes 8 bit over the full range, a greater one 16 bit.
 
     Gzip is unpacked no further than the header promises.
-
-    Raises:
-        ImageError: above the limit, truncated, more than one picture, a header changed to CR LF, values above maxval,
-            or a bitmap (P1, P4).
     """
     head = _unpack(data, _MAX_HEADER)
     header = _HEADER.match(head)

@@ -25,7 +25,8 @@ class Format:
     matches: Callable[[bytes], bool]
     """Whether the first `HEAD` bytes of a file are this format's."""
     decode: Callable[[bytes, int, int | None], Photograph]
-    """File, limit of pixels, and page from 1 or None -> photograph. May raise anything for damaged files."""
+    """File, limit of pixels, and page from 1 or None -> photograph. ImageError for what is not read, above the limit,
+    truncated or animated; anything for damaged files."""
     encode: Callable[..., bytes] | None = None
     """Photograph, and quality if `lossy` -> file; None for a format that is only read."""
     compressed_suffixes: tuple[str, ...] = ()

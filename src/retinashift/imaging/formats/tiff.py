@@ -45,10 +45,6 @@ def decode_tiff(data: bytes, max_pixels: int, number: int | None = None) -> Phot
 
     Bilevel becomes 0 and 255. A further channel that the file does not call alpha is left out with a note. Reduced
     copies of a page are not counted; a file of one page needs no number.
-
-    Raises:
-        ImageError: above the limit, several pages and none chosen, no such page, truncated, pixels that do not fit the
-            stated size, or a kind of TIFF that is not read; tifffile's own errors for damaged files.
     """
     notes: list[str] = []
     with tifffile.TiffFile(io.BytesIO(data)) as file:
@@ -79,11 +75,7 @@ def decode_tiff(data: bytes, max_pixels: int, number: int | None = None) -> Phot
 
 
 def encode_tiff(photograph: Photograph) -> bytes:
-    """Deflate with horizontal predictor, lossless, little-endian. Written here because tifffile writes no EXIF.
-
-    Raises:
-        ImageError: above the 4 GiB of a classic TIFF.
-    """
+    """Deflate with horizontal predictor, lossless, little-endian. Written here because tifffile writes no EXIF."""
     pixels, channels = photograph.pixels, photograph.channels
     height, width = pixels.shape[:2]
     rows = max(1, _STRIP_BYTES // pixels[0].nbytes)
