@@ -162,33 +162,30 @@ class ShiftTolerantLPIPS(Distance):
     @classmethod
     def pretrained(cls) -> ShiftTolerantLPIPS:
         """With the weights of the wheel. PerceptualError if they are missing or damaged."""
-        path, net = _package("stlpips_pytorch") / cls.WEIGHTS, cls()
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            net.load(state, cls.NAMES, [state[f"lin{number}.model.1.weight"] for number in range(len(net.heads))])
-        except (OSError, KeyError, RuntimeError) as error:
-            raise PerceptualError(
-                f"{path} is not the file of stlpips_pytorch 0.0.2 ({_reason(error)}); install it again"
-            ) from error
+        net = cls()
+        state, heads = _packaged("stlpips_pytorch", cls.WEIGHTS)
+        net.load(state, cls.NAMES, heads)
         return net.eval()
 
 
 def published_heads(backbone: Backbone) -> list[Tensor]:
-    """The weights of LPIPS for the channels of each stage. PerceptualError if torchmetrics does not have them."""
-    path = _package("torchmetrics") / "functional" / "image" / "lpips_models" / f"{backbone}.pth"
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        return [state[f"lin{number}.model.1.weight"] for number in range(5)]
-    except (OSError, KeyError, RuntimeError) as error:
-        raise PerceptualError(f"{path} does not hold the heads of LPIPS ({_reason(error)})") from error
+    """The weights of LPIPS for the channels of each stage."""
+    return _packaged("torchmetrics", Path("functional", "image", "lpips_models", f"{backbone}.pth"))[1]
 
 
-def _package(name: str) -> Path:
-    """Folder of an installed package, which is not imported. PerceptualError names the extra."""
-    spec = find_spec(name)
+def _packaged(package: str, path: Path) -> tuple[Mapping[str, Tensor], list[Tensor]]:
+    """Tensors by name of a file in an installed package, which is not imported, and the weights of each stage."""
+    spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
-        raise PerceptualError(f"LPIPS and ST-LPIPS need {name}: pip install 'retinashift[lpips]'")
-    return Path(spec.submodule_search_locations[0])
+        raise PerceptualError(f"LPIPS and ST-LPIPS need {package}: pip install 'retinashift[lpips]'")
+    file = Path(spec.submodule_search_locations[0]) / path
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        return state, [state[f"lin{number}.model.1.weight"] for number in range(5)]
+    except (OSError, KeyError, RuntimeError) as error:
+        raise PerceptualError(
+            f"{file} does not hold the weights ({_reason(error)}); install {package} again"
+        ) from error
 
 
 def _reason(error: Exception) -> str:

@@ -259,16 +259,10 @@ class SwinUNet(ModelMixin, ConfigMixin):
     def _swin_layer(self, channels: int, level: int) -> SwinLayer:
         c = self.config
         return SwinLayer(
-            channels,
-            c.swin_embed_dim,
-            feature_size=c.image_size >> level,
-            window=c.window_size,
-            depth=c.swin_depth,
-            heads=c.num_heads if c.num_head_channels == -1 else c.swin_embed_dim // c.num_head_channels,
-            mlp_ratio=c.mlp_ratio,
-            patch_norm=c.patch_norm,
-            attention_mask=c.attention_mask,
-        )
+            channels, c.swin_embed_dim, c.image_size >> level, c.window_size, c.swin_depth,
+            c.num_heads if c.num_head_channels == -1 else c.swin_embed_dim // c.num_head_channels,
+            c.mlp_ratio, c.patch_norm, c.attention_mask,
+        )  # fmt: skip
 
     def _resampler(self, kind: type[Downsample] | type[Upsample], width: int) -> nn.Module:
         if self.config.resblock_updown:

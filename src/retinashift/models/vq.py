@@ -73,7 +73,7 @@ class VQCodec(VQModel):
         attention_levels: levels with attention after each residual block, 0 the finest. The middle always has it.
         latent_channels, vq_embed_dim: of the latent before and after the 1x1 convolution in front of the codebook.
         num_vq_embeddings: codes.
-        scaling_factor, norm_type: kept for diffusers; the chain takes latents as they are, and norms are of groups.
+        scaling_factor, norm_type, lookup_from_codebook: kept for diffusers; the chain takes latents as they are.
 
     Raises ValueError for numbers that do not fit together.
 
@@ -96,6 +96,7 @@ class VQCodec(VQModel):
         norm_num_groups: int = 32,
         scaling_factor: float = 1.0,
         norm_type: Literal["group"] = "group",
+        lookup_from_codebook: Literal[False] = False,
     ):
         widths, levels = list(block_out_channels), range(len(block_out_channels))
         depths = [layers_per_block] * len(widths) if isinstance(layers_per_block, int) else list(layers_per_block)

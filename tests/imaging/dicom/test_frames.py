@@ -5,10 +5,18 @@ import numpy as np
 import pytest
 from pydicom import Dataset
 
-from retinashift.imaging.dicom.frames import FrameFormat, decode_jpegls, read_frame
+from retinashift.imaging.dicom.frames import decode_jpegls, read_frame
 from retinashift.imaging.dicom.structure import BIG_ENDIAN, Structure
 from retinashift.imaging.formats.boxed import decode_apart
 from retinashift.imaging.photograph import ImageError
+
+
+def rgb_header(side: int, frames: int) -> Dataset:
+    header = Dataset()
+    header.Rows = header.Columns = side
+    header.SamplesPerPixel, header.BitsAllocated, header.NumberOfFrames = 3, 8, frames
+    header.PhotometricInterpretation = "RGB"
+    return header
 
 
 def test_intact_jpegls_streams_come_back(retina):
@@ -31,9 +39,8 @@ def test_bytes_in_words_of_the_other_order_come_back_to_the_last(frames):
     raw = pixels.tobytes() + b"\0" * (pixels.size % 2)
     swapped = np.frombuffer(raw, "<u2").astype(">u2").tobytes()
     structure = Structure(BIG_ENDIAN, False, Dataset(), pixels=swapped, pixel_vr=b"OW", has_pixels=True)
-    stored = FrameFormat(3, 3, 3, 1, "RGB", False, frames)
     for index in range(frames):
-        assert np.array_equal(read_frame(structure, stored, index), pixels[index])
+        assert np.array_equal(read_frame(structure, rgb_header(3, frames), index), pixels[index])
 
 
 @pytest.mark.parametrize("marker", [b"", b"\xff\xee\0\x0cAdobe\0\0\0\0\0"])
@@ -44,5 +51,5 @@ def test_a_stream_that_states_no_colours_has_those_of_the_header(marker):
     start = coded.index(b"\xff\xdb")  # behind the segments that state colours
     stream = b"\xff\xd8" + marker + coded[start:]
     structure = Structure("1.2.840.10008.1.2.4.50", True, Dataset(), fragments=[b"", stream], has_pixels=True)
-    found = read_frame(structure, FrameFormat(16, 16, 3, 1, "RGB", False, 1), 0)
+    found = read_frame(structure, rgb_header(16, 1), 0)
     assert np.abs(found.astype(int) - red).max() <= 2

@@ -9,7 +9,7 @@ from pydicom.dataset import Dataset
 
 from builders.dicom import photography, written
 from retinashift.imaging.dicom.deidentify import deidentify
-from retinashift.imaging.dicom.geometry import keep_frame
+from retinashift.imaging.dicom.derived import keep_frame
 from retinashift.imaging.dicom.parametric import encode_with_map
 from retinashift.imaging.dicom.read import decode_dicom
 from retinashift.imaging.files import encode_image, with_metadata

@@ -49,17 +49,10 @@ def deidentify(source: Dataset) -> Dataset:
     Raises:
         ImageError: the header says that annotations are burned into the pixels, which are not cleaned here.
     """
-    from pydicom import Dataset
-
     if str(source.get("BurnedInAnnotation", "")).upper() == "YES":
         raise ImageError("DICOM with annotations burned into its pixels cannot be de-identified here; crop them first")
-    result = Dataset()
+    result = _kept(source, KEPT)
     result.file_meta = source.file_meta
-    for name in (name for name in KEPT if name in source):
-        result[name] = source[name]
-    for element in result:
-        if element.VR == "SQ":
-            element.value = [_cleaned(item) for item in element.value]
     for name in (name for name in _UIDS if name in source):
         setattr(result, name, new_uid("deidentified", str(source[name].value)))
     for name in _EMPTIED:
@@ -74,13 +67,12 @@ def deidentify(source: Dataset) -> Dataset:
     return result
 
 
-def _cleaned(item: Dataset) -> Dataset:
-    """An item of a sequence with codes and optical values only."""
+def _kept(source: Dataset, names: tuple[str, ...]) -> Dataset:
+    """The attributes of these names; in sequences, codes and optical values only."""
     from pydicom import Dataset
 
     result = Dataset()
-    for name in (name for name in KEPT_IN_SEQUENCES if name in item):
-        result[name] = item[name]
-        if result[name].VR == "SQ":
-            result[name].value = [_cleaned(inner) for inner in item[name].value]
+    for element in (source[name] for name in names if name in source):
+        items = [_kept(item, KEPT_IN_SEQUENCES) for item in element.value] if element.VR == "SQ" else None
+        result.add_new(element.tag, element.VR, element.value if items is None else items)
     return result

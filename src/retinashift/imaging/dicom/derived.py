@@ -1,17 +1,17 @@
-"""A derived DICOM object out: the patient and study of its source, and a record of what was done to it."""
+"""A derived DICOM object out: patient and study of its source, what was done, and lengths true of the result."""
 
 from __future__ import annotations
 
 import copy
 import io
 import uuid
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retinashift.imaging.dicom.frames import LOSSY_SYNTAXES
-from retinashift.imaging.dicom.geometry import enlarge_lengths, keep_frame
-from retinashift.imaging.dicom.read import PRIVATE_CREATOR, PRIVATE_GROUP, require_pydicom
+from retinashift.imaging.dicom.frames import LOSSY_SYNTAXES, frames_of
+from retinashift.imaging.dicom.read import GROUPS, PRIVATE_CREATOR, PRIVATE_GROUP, numbers, require_pydicom
 from retinashift.imaging.photograph import ImageError, Photograph
 from retinashift.imaging.provenance import parse_line
 
@@ -24,6 +24,21 @@ _NO_LONGER_TRUE = (
     "ExtendedOffsetTableLengths", "EncapsulatedPixelDataValueTotalLength", "PixelPaddingValue",
     "PixelPaddingRangeLimit", "DigitalSignaturesSequence", "MACParametersSequence", "InstanceCreationDate",
     "InstanceCreationTime", "InstanceCreatorUID", "SeriesDate", "SeriesTime", "FrameAcquisitionDateTime",
+)  # fmt: skip
+_SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "ObjectPixelSpacingInCenterOfBeam")
+_ANGLES_A_PIXEL = ("XCoordinatesCenterPixelViewAngle", "YCoordinatesCenterPixelViewAngle")
+_MAP = "TwoDimensionalToThreeDimensionalMapSequence"
+_FIRST = ("LeftVerticalEdge", "UpperHorizontalEdge")
+_LAST = ("RightVerticalEdge", "LowerHorizontalEdge")
+_FRAME_TIME = 0x00181063
+_BORDERS = ("Shutter", "Collimator")
+_A_VALUE_A_FRAME = (
+    "FrameLabelVector", "FramePrimaryAngleVector", "FrameSecondaryAngleVector", "SliceLocationVector",
+    "PageNumberVector", "DisplayWindowLabelVector", "ImageTranslationVector", "RWaveTimeVector",
+)  # fmt: skip
+_ABOUT_OTHER_FRAMES = (
+    "FrameNumbersOfInterest", "FrameOfInterestDescription", "FrameOfInterestType", "StartTrim", "StopTrim",
+    "PreferredPlaybackSequencing", "EffectiveDuration", "MaskSubtractionSequence",
 )  # fmt: skip
 
 
@@ -133,7 +148,7 @@ def _put_derivation(dataset: Dataset, source: Dataset, photograph: Photograph) -
     dataset.DerivationDescription = f"{text}: fine detail is estimated, not observed. Research use only."
     dataset.DerivationCodeSequence = [coded("113085", "Spatial resampling")]
     dataset.SourceImageSequence = [source_image(source)]
-    if int(source.get("NumberOfFrames") or 1) > 1:
+    if frames_of(source) > 1:
         dataset.SourceImageSequence[0].ReferencedFrameNumber = photograph.frame
     equipment = item(
         PurposeOfReferenceCodeSequence=[coded("109103", "Modifying Equipment")],
@@ -176,3 +191,89 @@ def item(**values: Any) -> Any:
     for name, value in values.items():
         setattr(result, name, value)
     return result
+
+
+def keep_frame(dataset: Dataset, frame: int) -> None:
+    """Make a header of many frames one of a single frame, counted from 1. Changed in place."""
+    frames = frames_of(dataset)
+    groups = dataset.get("PerFrameFunctionalGroupsSequence")
+    if groups and len(groups) > 1:
+        dataset.PerFrameFunctionalGroupsSequence = list(groups[frame - 1 : frame])
+    if "NumberOfFrames" in dataset:
+        dataset.NumberOfFrames = 1
+    if "FrameTimeVector" in dataset:
+        dataset.FrameTimeVector = [0]  # since the frame before, of which there is none
+    pointer = dataset.get("FrameIncrementPointer")
+    pointed = pointer if isinstance(pointer, Iterable) else [pointer]
+    if pointer is not None and not any(tag in dataset for tag in pointed):
+        dataset.FrameIncrementPointer, dataset.FrameTime = _FRAME_TIME, 0
+    if frames == 1:
+        return
+    for name in (name for name in _A_VALUE_A_FRAME if name in dataset):
+        values = dataset[name].value
+        if isinstance(values, str) or not hasattr(values, "__len__") or len(values) % frames:
+            continue
+        each = len(values) // frames
+        setattr(dataset, name, list(values[each * (frame - 1) : each * frame]))
+    if _MAP in dataset:
+        mine = [item for item in dataset[_MAP].value if frame in numbers(item.get("ReferencedFrameNumbers"))]
+        for item in mine:
+            item.ReferencedFrameNumbers = 1
+        setattr(dataset, _MAP, mine)
+    for name in (name for name in _ABOUT_OTHER_FRAMES if name in dataset):
+        delattr(dataset, name)
+    if "RepresentativeFrameNumber" in dataset:
+        dataset.RepresentativeFrameNumber = 1
+
+
+def enlarge_lengths(dataset: Dataset, scale: float, across: float | None = None) -> None:
+    """Divide spacings by the scale, and move borders of what is shown with the pixels. Changed in place.
+
+    Args:
+        scale: of the rows. across: of the columns, which rounding can make another; None is the same.
+
+    Source: PS3.3 C.7.6.11 (display shutter), C.7.6.16.2.1 (pixel measures), C.8.17.11 and C.8.17.12.1.2 (wide field);
+    rows and columns are counted from 1.
+    """
+    for name in (name for name in _ANGLES_A_PIXEL if dataset.get(name)):
+        setattr(dataset, name, float(dataset[name].value) / scale)
+    for item in dataset.get(_MAP) or []:
+        points = np.frombuffer(item.get("TwoDimensionalToThreeDimensionalMapData") or b"", "<f4").reshape(-1, 5).copy()
+        points[:, :2] *= scale  # place in the picture, from its edge; the others are places in the eye
+        item.TwoDimensionalToThreeDimensionalMapData = points.tobytes()
+    for place in (dataset, *_within(dataset)):
+        for name in (name for name in _SPACINGS if place.get(name)):
+            values = numbers(place[name].value)
+            factors = (scale, across or scale) if len(values) == 2 else (scale,) * len(values)
+            setattr(place, name, [decimal(value / by) for value, by in zip(values, factors, strict=True)])
+        for border in _BORDERS:
+            _enlarge_border(place, border, scale)
+
+
+def decimal(value: float) -> str:
+    """At most 16 characters, as the value representation DS allows."""
+    return next(text for digits in range(15, 0, -1) if len(text := f"{value:.{digits}g}") <= 16)
+
+
+def _enlarge_border(place: Dataset, border: str, scale: float) -> None:
+    middles = (f"CenterOfCircular{border}", f"VerticesOfThePolygonal{border}")
+    moved = {
+        **{border + edge: lambda v: (v - 1) * scale + 1 for edge in _FIRST},
+        **{border + edge: lambda v: v * scale for edge in _LAST},
+        f"RadiusOfCircular{border}": lambda v: v * scale,
+        **{name: lambda v: (v - 0.5) * scale + 0.5 for name in middles},
+    }
+    for name, move in moved.items():
+        if name in place and place[name].value not in (None, ""):
+            value = place[name].value
+            many = hasattr(value, "__len__") and not isinstance(value, str)
+            setattr(place, name, [round(move(int(v))) for v in value] if many else round(move(int(value))))
+
+
+def _within(dataset: Dataset) -> Iterator[Dataset]:
+    """The items of the sequences in functional groups."""
+    for name in GROUPS:
+        for group in dataset.get(name) or []:
+            for element in group:
+                if element.VR == "SQ":
+                    yield from element.value

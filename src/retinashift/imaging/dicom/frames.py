@@ -5,8 +5,7 @@ from __future__ import annotations
 import itertools
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import imagecodecs
 import numpy as np
@@ -15,6 +14,9 @@ from retinashift.imaging.dicom.structure import BIG_ENDIAN, DEFLATED, IMPLICIT, 
 from retinashift.imaging.formats.boxed import decode_apart
 from retinashift.imaging.formats.jpeg import check_whole, codestream, frame_claims
 from retinashift.imaging.photograph import ImageError
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
 
 _BASELINE, _EXTENDED = "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"
 _LOSSLESS_JPEG = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
@@ -33,57 +35,47 @@ _STARTS = (b"\xff\xd8\xff", b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  ")  # of JPEG, 
 _SECONDS, _PIXELS_A_SECOND = 0.5, 2 * 10**6  # an intact stream needs a fifth
 
 
-@dataclass(frozen=True)
-class FrameFormat:
-    """How the header says that a frame is stored."""
-
-    rows: int
-    columns: int
-    samples: int
-    bytes_a_sample: int
-    photometric: str
-    planar: bool
-    frames: int
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return (self.rows, self.columns) if self.samples == 1 else (self.rows, self.columns, self.samples)
-
-
-def read_frame(structure: Structure, stored: FrameFormat, index: int) -> np.ndarray:
+def read_frame(structure: Structure, header: Dataset, index: int) -> np.ndarray:
     """(H, W) or (H, W, 3), uint8 or uint16, colour as RGB.
 
     Raises:
         ImageError: pixels that do not fit the stated size or number of frames, truncated or damaged ones.
     """
     if structure.syntax in _PLAIN:
-        pixels = _native(structure, stored, index)
+        pixels = _native(structure, header, index)
     else:
-        coded = _frames(structure.fragments, stored.frames, structure.syntax == _RLE)[index]
-        pixels = _run_lengths(coded, stored) if structure.syntax == _RLE else _decode(coded, structure.syntax, stored)
+        coded = _frames(structure.fragments, frames_of(header), structure.syntax == _RLE)[index]
+        pixels = _run_lengths(coded, header) if structure.syntax == _RLE else _decode(coded, structure.syntax, header)
     if pixels.ndim == 3 and pixels.shape[2] != 3:
         pixels = np.moveaxis(pixels, 0, -1)  # JPEG-LS that is not interleaved
-    if pixels.shape != stored.shape or pixels.itemsize > stored.bytes_a_sample or pixels.dtype.kind != "u":
+    samples, itemsize = header.SamplesPerPixel, header.BitsAllocated // 8
+    shape = (header.Rows, header.Columns, samples)[: 2 if samples == 1 else 3]
+    if pixels.shape != shape or pixels.itemsize > itemsize or pixels.dtype.kind != "u":
         raise ImageError(f"DICOM whose frame is {pixels.shape} {pixels.dtype} and not as its header says")
-    return np.ascontiguousarray(pixels, np.uint8 if stored.bytes_a_sample == 1 else np.uint16)
+    return np.ascontiguousarray(pixels, np.uint8 if itemsize == 1 else np.uint16)
 
 
-def _native(structure: Structure, stored: FrameFormat, index: int) -> np.ndarray:
-    subsampled = stored.photometric == "YBR_FULL_422"  # two lumas share their chroma
-    length = stored.rows * stored.columns * (2 if subsampled else stored.samples) * stored.bytes_a_sample
-    expected = length * stored.frames
+def frames_of(header: Dataset) -> int:
+    """How many frames the header says that there are."""
+    return int(header.get("NumberOfFrames") or 1)
+
+
+def _native(structure: Structure, header: Dataset, index: int) -> np.ndarray:
+    photometric, frames, bits = header.PhotometricInterpretation, frames_of(header), header.BitsAllocated
+    samples = 2 if photometric == "YBR_FULL_422" else header.SamplesPerPixel  # two lumas share their chroma
+    expected = header.Rows * header.Columns * samples * (bits // 8) * frames
     if len(structure.pixels) not in (expected, expected + expected % 2):
         raise ImageError(
-            f"DICOM whose pixels have {len(structure.pixels):,} bytes; {stored.frames} frame(s) of "
-            f"{stored.columns}x{stored.rows} have {expected:,}"
+            f"DICOM whose pixels have {len(structure.pixels):,} bytes; {frames} frame(s) of "
+            f"{header.Columns}x{header.Rows} have {expected:,}"
         )
     from pydicom.pixels.decoders.base import get_decoder
 
-    bits = 8 * stored.bytes_a_sample  # all: the decoder would mask what lies above the stored ones
     options: dict[str, Any] = {
-        "rows": stored.rows, "columns": stored.columns, "samples_per_pixel": stored.samples, "bits_allocated": bits,
-        "bits_stored": bits, "photometric_interpretation": stored.photometric, "number_of_frames": stored.frames,
-        "planar_configuration": int(stored.planar), "pixel_representation": 0, "pixel_keyword": "PixelData",
+        "rows": header.Rows, "columns": header.Columns, "samples_per_pixel": header.SamplesPerPixel,
+        "bits_allocated": bits, "bits_stored": bits,  # all: the decoder would mask what lies above the stored ones
+        "photometric_interpretation": photometric, "number_of_frames": frames, "pixel_representation": 0,
+        "planar_configuration": int(header.get("PlanarConfiguration") == 1), "pixel_keyword": "PixelData",
         "be_swap_ow": not structure.little and structure.pixel_vr == b"OW",
     }  # fmt: skip
     return get_decoder(structure.syntax).as_array(structure.pixels, index=index, **options)[0]
@@ -107,27 +99,28 @@ def _frames(fragments: list[bytes], frames: int, one_fragment_each: bool) -> lis
     return [b"".join(group) for group in groups]
 
 
-def _decode(coded: bytes, syntax: str, stored: FrameFormat) -> np.ndarray:
+def _decode(coded: bytes, syntax: str, header: Dataset) -> np.ndarray:
+    photometric = header.PhotometricInterpretation
     claims = frame_claims(coded)
     if claims is None:
         raise ImageError("DICOM whose coded frame has no header")
-    if claims[:2] != (stored.columns, stored.rows):
-        raise ImageError(f"DICOM whose coded frame is not {stored.columns}x{stored.rows} pixels")
-    if claims[2] != stored.samples:
-        raise ImageError(f"DICOM whose coded frame has {claims[2]} components, not {stored.samples}")
+    if claims[:2] != (header.Columns, header.Rows):
+        raise ImageError(f"DICOM whose coded frame is not {header.Columns}x{header.Rows} pixels")
+    if claims[2] != header.SamplesPerPixel:
+        raise ImageError(f"DICOM whose coded frame has {claims[2]} components, not {header.SamplesPerPixel}")
     if syntax in (_BASELINE, _EXTENDED):
         # then the stream states its own colours; an Adobe segment that is too short states nothing
         marked = b"JFIF" in coded[:64] or b"\xff\xee\0\x0eAdobe" in coded[:1024]
-        space = "RGB" if stored.photometric == "RGB" and not marked else None
+        space = "RGB" if photometric == "RGB" and not marked else None
         return _decode_jpeg(coded, lambda stream: imagecodecs.jpeg8_decode(stream, colorspace=space))
     if syntax in _LOSSLESS_JPEG:
-        return _to_rgb(_decode_jpeg(coded, decode_lossless), stored.photometric)
+        return _to_rgb(_decode_jpeg(coded, decode_lossless), photometric)
     if syntax in _JPEG_LS:
-        return _to_rgb(decode_jpegls(coded, claims[0] * claims[1]), stored.photometric)
+        return _to_rgb(decode_jpegls(coded, claims[0] * claims[1]), photometric)
     # the very codestream that was looked at, for another could hide in a box; it undoes its own colour transforms
     stream = codestream(coded)
     pixels = imagecodecs.jpeg2k_decode(stream, numthreads=1)
-    return pixels if _has_colour_transform(stream) else _to_rgb(pixels, stored.photometric)
+    return pixels if _has_colour_transform(stream) else _to_rgb(pixels, photometric)
 
 
 def decode_lossless(coded: bytes) -> np.ndarray:
@@ -152,11 +145,11 @@ def _decode_jpeg(coded: bytes, decode: Callable[[bytes], np.ndarray]) -> np.ndar
     return pixels
 
 
-def _run_lengths(coded: bytes, stored: FrameFormat) -> np.ndarray:
+def _run_lengths(coded: bytes, header: Dataset) -> np.ndarray:
     """Segments of PackBits, each a byte of each sample. Source: PS3.5, G.3 and G.5."""
     count, *offsets = struct.unpack_from("<16L", coded)
-    size = stored.rows * stored.columns
-    if count != stored.samples * stored.bytes_a_sample:
+    size, itemsize = header.Rows * header.Columns, header.BitsAllocated // 8
+    if count != header.SamplesPerPixel * itemsize:
         raise ImageError(f"DICOM whose run lengths have {count} segments, not as its header says")
     bounds = [*offsets[:count], len(coded)]
     planes = []
@@ -165,9 +158,10 @@ def _run_lengths(coded: bytes, stored: FrameFormat) -> np.ndarray:
         if len(plane) not in (size, size + 1):
             raise ImageError("DICOM whose run lengths do not fit its stated size")
         planes.append(np.frombuffer(plane, np.uint8, size))
-    whole = np.stack(planes, axis=-1).reshape(stored.rows, stored.columns, stored.samples, stored.bytes_a_sample)
-    pixels = np.ascontiguousarray(whole).view(f">u{stored.bytes_a_sample}")[..., 0]  # the high byte comes first
-    return _to_rgb(pixels.astype(pixels.dtype.newbyteorder("=")).reshape(stored.shape), stored.photometric)
+    whole = np.stack(planes, axis=-1).reshape(header.Rows, header.Columns, -1, itemsize)
+    pixels = np.ascontiguousarray(whole).view(f">u{itemsize}")[..., 0]  # (H, W, C); the high byte comes first
+    pixels = pixels.astype(pixels.dtype.newbyteorder("="))
+    return _to_rgb(pixels if pixels.shape[2] > 1 else pixels[..., 0], header.PhotometricInterpretation)
 
 
 def _to_rgb(pixels: np.ndarray, photometric: str) -> np.ndarray:

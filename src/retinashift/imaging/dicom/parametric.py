@@ -9,9 +9,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from retinashift.imaging.dicom.derived import coded, derive, instance, item, new_uid, source_image, write_object
-from retinashift.imaging.dicom.geometry import decimal, pixel_spacing
-from retinashift.imaging.dicom.read import PRIVATE_CREATOR, PRIVATE_GROUP, record_of, require_pydicom
+from retinashift.imaging.dicom.derived import (
+    coded,
+    decimal,
+    derive,
+    instance,
+    item,
+    new_uid,
+    source_image,
+    write_object,
+)
+from retinashift.imaging.dicom.read import PRIVATE_CREATOR, PRIVATE_GROUP, pixel_spacing, record_of, require_pydicom
 from retinashift.imaging.figures.uncertainty import BRIGHTEST, FULL_SCALE, stored_deviations
 from retinashift.imaging.photograph import Photograph
 

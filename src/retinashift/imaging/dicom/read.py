@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retinashift.imaging.dicom.frames import SYNTAXES, FrameFormat, read_frame
-from retinashift.imaging.dicom.geometry import numbers, pixel_spacing
+from retinashift.imaging.dicom.frames import SYNTAXES, frames_of, read_frame
 from retinashift.imaging.dicom.structure import Structure, read_structure
 from retinashift.imaging.formats.exif import ByteText
 from retinashift.imaging.photograph import ImageError, Photograph, check_size, fill_range, narrow
@@ -27,6 +27,7 @@ SOP_CLASSES = {
     "1.2.840.10008.5.1.4.1.1.7.3": "Multi-frame Grayscale Word Secondary Capture",
     "1.2.840.10008.5.1.4.1.1.7.4": "Multi-frame True Color Secondary Capture",
 }
+GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 PRIVATE_GROUP, PRIVATE_CREATOR = 0x0099, "RETINASHIFT"
 _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
 _GREYS = ("MONOCHROME1", "MONOCHROME2")
@@ -44,15 +45,15 @@ def decode_dicom(data: bytes, max_pixels: int, frame: int | None = None) -> Phot
     header = _decoded(structure.header, notes)  # without the pixels
     header.file_meta = pydicom.dataset.FileMetaDataset()
     header.file_meta.TransferSyntaxUID = pydicom.uid.UID(structure.syntax)
-    stored, frame = _check_header(header, structure, max_pixels, frame)
-    pixels = read_frame(structure, stored, frame - 1)
-    if stored.photometric == "PALETTE COLOR":
+    frame = _check_header(header, structure, max_pixels, frame)
+    pixels, kind = read_frame(structure, header, frame - 1), header.PhotometricInterpretation
+    if kind == "PALETTE COLOR":
         pixels = apply_color_lut(pixels, header)
         if pixels.dtype == np.uint16 and header.BitsAllocated == 8:
             pixels = narrow(pixels)  # entries of 16 bit that hold 8 bit only; others stay 16
     else:
         pixels = fill_range(pixels, 2 ** int(header.BitsStored) - 1)
-        pixels = ~pixels if stored.photometric == "MONOCHROME1" else pixels
+        pixels = ~pixels if kind == "MONOCHROME1" else pixels
     icc, spacing = header.get("ICCProfile"), pixel_spacing(header, frame)  # mm on the retina, down and across
     dpi = (_MM / spacing[1], _MM / spacing[0]) if spacing else None
     return Photograph(
@@ -68,6 +69,25 @@ def require_pydicom() -> Any:
     except ImportError:
         raise ImageError("DICOM needs pydicom: pip install 'retinashift[dicom]'") from None
     return pydicom
+
+
+def pixel_spacing(dataset: Dataset, frame: int) -> tuple[float, float] | None:
+    """Millimetres down and across a pixel of that frame, from 1; None where the header has none that is possible."""
+    shared, each = (dataset.get(name) or [] for name in GROUPS)
+    for place in (dataset, *shared[:1], *each[frame - 1 : frame]):
+        for measures in (place, *(place.get("PixelMeasuresSequence") or [])):
+            values = numbers(measures.get("PixelSpacing"))
+            if len(values) == 2 and all(1e-6 < value < 1e3 for value in values):
+                return values[0], values[1]
+    return None
+
+
+def numbers(value: object) -> list[float]:
+    """The numbers of an element that may have none, one or several; ValueError for text that is none."""
+    if value is None or value == "":
+        return []
+    several = isinstance(value, Iterable) and not isinstance(value, str)
+    return [float(v) for v in value] if several else [float(value)]  # type: ignore[arg-type,attr-defined]
 
 
 def record_of(header: Dataset) -> str:
@@ -120,8 +140,8 @@ def _element(raw: Dataset, tag: BaseTag, notes: list[str]) -> DataElement:
     return element
 
 
-def _check_header(header: Dataset, structure: Structure, max_pixels: int, frame: int | None) -> tuple[FrameFormat, int]:
-    """How frames are stored, and the one to read, once all that the header says is known to be allowed."""
+def _check_header(header: Dataset, structure: Structure, max_pixels: int, frame: int | None) -> int:
+    """The frame to read, once all that the header says is known to be allowed."""
     kind = str(header.get("SOPClassUID", ""))
     if kind not in SOP_CLASSES:
         from pydicom.uid import UID
@@ -146,12 +166,10 @@ def _check_header(header: Dataset, structure: Structure, max_pixels: int, frame:
         raise ImageError(f"DICOM whose high bit is {header.HighBit}; {bits - 1} is needed for {bits} stored bits")
     if not structure.has_pixels:
         raise ImageError("DICOM without pixels")
-    frames = int(header.get("NumberOfFrames") or 1)
+    frames = frames_of(header)
     if frame is None and frames != 1:
         raise ImageError(f"DICOM with {frames} frames; choose one with --page, the first is 1")
     frame = 1 if frame is None else frame
     if not 1 <= frame <= frames:
         raise ImageError(f"DICOM without a frame {frame}")
-    planar = int(header.get("PlanarConfiguration") or 0) == 1
-    size = int(header.Rows), int(header.Columns), int(samples), allocated // 8
-    return FrameFormat(*size, photometric, planar, frames), frame
+    return frame
