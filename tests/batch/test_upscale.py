@@ -11,11 +11,11 @@ import pydicom
 import pytest
 
 from builders.dicom import photography, written
+from builders.photographs import decode_map
 from retinashift.batch import photograph
 from retinashift.batch.jobs import BatchOptions, Job, figure_of, maps_of, sidecar_of
 from retinashift.batch.photograph import upscale_bytes
 from retinashift.batch.upscale import upscale_files
-from retinashift.imaging.figures.uncertainty import decode_map
 from retinashift.imaging.files import find_provenance, read_image, write_image
 from retinashift.imaging.provenance import digest
 from retinashift.inference.record import checkpoint_hash

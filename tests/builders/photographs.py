@@ -1,9 +1,12 @@
-"""Photographs that are drawn, and archives of them."""
+"""Photographs that are drawn, archives of them, and uncertainty maps read back."""
 
 import io
+import json
 import zipfile
+from typing import Any
 
 import numpy as np
+import tifffile
 from PIL import Image, ImageDraw
 
 
@@ -31,3 +34,10 @@ def kaggle_zip(path, numbers):
         for number in numbers:
             archive.writestr(f"{number}.ppm", ppm(int(number[2:])))
     return path
+
+
+def decode_map(data: bytes) -> tuple[np.ndarray, dict[str, Any]]:
+    """The deviations, in shares of full scale, and the account that `encode_map` was given."""
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        page = file.pages[0]
+        return page.asarray().astype(np.float32) / 65535, json.loads(page.description)

@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 from builders.command import one_line_error, retinashift
+from builders.photographs import decode_map
 from retinashift.batch.jobs import Job, maps_of
 from retinashift.batch.record import Outcome
 from retinashift.cli.display import Display
 from retinashift.cli.upscaling import BatchReport, run_batch
-from retinashift.imaging.figures.uncertainty import decode_map
 from retinashift.imaging.files import find_provenance, read_image
 from retinashift.imaging.formats.table import FORMATS
 

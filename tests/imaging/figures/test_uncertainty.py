@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from retinashift.imaging.figures.uncertainty import BRIGHTEST, decode_map, encode_map, overlay
+from builders.photographs import decode_map
+from retinashift.imaging.figures.uncertainty import BRIGHTEST, encode_map, overlay
 
 
 def test_numbers_and_account_come_back_to_a_65535th():

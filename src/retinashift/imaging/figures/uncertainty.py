@@ -12,10 +12,10 @@ from scipy import ndimage
 
 from retinashift.imaging.figures.comparison import DETAIL, SIDE, busiest, shown, side_by_side
 from retinashift.imaging.figures.plot import INK, PAPER
-from retinashift.imaging.formats.exif import dump_exif, load_exif
-from retinashift.imaging.formats.tiff import decode_tiff, encode_tiff
+from retinashift.imaging.formats.exif import dump_exif
+from retinashift.imaging.formats.tiff import encode_tiff
 from retinashift.imaging.fundus import LUMA
-from retinashift.imaging.photograph import MAX_PIXELS, Photograph
+from retinashift.imaging.photograph import Photograph
 
 FULL_SCALE = 65535
 """Largest stored integer. Stored values are standard deviations of a 16-bit picture: 257 is one level of 255."""
@@ -42,13 +42,6 @@ def stored_deviations(sigma: np.ndarray) -> np.ndarray:
     for top in range(0, len(sigma), 256):
         stored[top : top + 256] = np.rint(np.clip(sigma[top : top + 256], 0, 1) * FULL_SCALE)
     return stored
-
-
-def decode_map(data: bytes) -> tuple[np.ndarray, dict[str, Any]]:
-    """The deviations and the account that `encode_map` was given, deviations to 1/65535."""
-    photograph = decode_tiff(data, MAX_PIXELS)
-    account = json.loads(load_exif(photograph.exif)[Base.ImageDescription])
-    return photograph.pixels.astype(np.float32) / FULL_SCALE, account
 
 
 def overlay(pixels: np.ndarray, sigma: np.ndarray, caption: str) -> np.ndarray:

@@ -48,7 +48,7 @@ def decode_jpeg(data: bytes, max_pixels: int, page: int | None = None) -> Photog
     header = frame_header(data)
     if header and header[0] != 8:
         raise ImageError(f"{header[0]}-bit JPEG; only 8-bit JPEG is read, convert it to 16-bit PNG or TIFF")
-    with _open(data) as picture:
+    with JpegImageFile(io.BytesIO(data)) as picture:
         check_size(*picture.size, max_pixels)
         if picture.mode not in ("L", "RGB"):
             raise ImageError(f"JPEG in {picture.mode}; convert it to RGB or grey")
@@ -88,12 +88,8 @@ def encode_jpeg(photograph: Photograph, quality: int = QUALITY) -> bytes:
     return buffer.getvalue()
 
 
-def _open(data: bytes) -> JpegImageFile:
-    return JpegImageFile(io.BytesIO(data))  # not Image.open, whose own limit cannot be raised for one file
-
-
 def _pixels(data: bytes) -> np.ndarray:
-    with _open(data) as picture:
+    with JpegImageFile(io.BytesIO(data)) as picture:  # not Image.open, whose limit cannot be raised for one file
         return np.array(picture)
 
 
