@@ -54,13 +54,8 @@ def surround_threshold(luma: np.ndarray) -> float:
     """The grey level between surround and field, from the corners of the frame.
 
     The surround's level is the 99th percentile of four corner squares, a twentieth of the shorter side wide. It counts
-    as surround only below half of what the frame's brightest quarter reaches; else the field fills the corners.
-
-    Args:
-        luma: (H, W) in [0, 255].
-
-    Returns:
-        A level of at least `DARKEST_FIELD`.
+    as surround only below half of what the frame's brightest quarter reaches; else the field fills the corners. `luma`
+    is (H, W) in [0, 255].
     """
     side = max(1, min(luma.shape) // 20)
     corners = luma[np.r_[:side, -side:0]][:, np.r_[:side, -side:0]]  # (2 side, 2 side)

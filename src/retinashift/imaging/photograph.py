@@ -86,11 +86,7 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
 
 
 def fill_range(stored: np.ndarray, top: int) -> np.ndarray:
-    """Values from 0 to `top` spread over the full range of their type, each of them to a value of its own.
-
-    Raises:
-        ImageError: a value above `top`.
-    """
+    """Values from 0 to `top` spread over the full range of their type. ImageError for a value above `top`."""
     full = np.iinfo(stored.dtype).max
     if int(stored.max()) > top:
         raise ImageError(f"pixels up to {stored.max()}, and the header allows {top}")
@@ -104,17 +100,7 @@ def narrow(rgb: np.ndarray) -> np.ndarray:
 
 
 def upright(pixels: np.ndarray, orientation: Any) -> np.ndarray:
-    """Apply an EXIF orientation.
-
-    Args:
-        pixels: (H, W) or (H, W, C) as stored.
-        orientation: 1 to 8; other values mean 1.
-
-    Returns:
-        A contiguous array with row 0 at the top and column 0 at the left.
-
-    Source: TIFF 6.0, tag 274.
-    """
+    """Apply an EXIF orientation, 1 to 8, to (H, W) or (H, W, C); other values mean 1. Source: TIFF 6.0, tag 274."""
     down, across, swapped = _TURNS.get(orientation, (1, 1, False))
     pixels = pixels[::down, ::across]
     return np.ascontiguousarray(pixels.transpose(1, 0, *range(2, pixels.ndim)) if swapped else pixels)

@@ -29,10 +29,7 @@ def find_images(inputs: Sequence[str | Path]) -> list[tuple[Path, Path]]:
 
     Returns:
         (path, relative output path) sorted by path, each real file once. The relative path is the file's name, or its
-        path below the folder, or below the part of the pattern that exists.
-
-    Raises:
-        ImageError: an input that does not exist or holds no image, or a folder that cannot be read.
+        path below the folder, or below the part of the pattern that exists. ImageError for an input without images.
     """
     found: dict[str, tuple[Path, Path]] = {}
     others: list[Path] = []

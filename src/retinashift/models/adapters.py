@@ -61,8 +61,7 @@ def save_adapter(net: LightNet | SwinUNet, folder: Path) -> None:
 def merge_adapter(net: LightNet | SwinUNet, folder: Path) -> None:
     """Add saved adapters to the weights that they were trained beside, in place; needs no peft.
 
-    Raises:
-        ValueError: there are none in the folder, or they do not fit this network, which then stays as it is.
+    ValueError: there are none in the folder, or they do not fit this network, which then stays as it is.
     """
     path = folder / (WEIGHTS if (folder / WEIGHTS).is_file() else _PEFT_WEIGHTS)
     if not path.is_file():

@@ -136,15 +136,10 @@ def blend_tiles(work: Callable[[Cut], Tensor], size: tuple[int, int], side: int,
     """The results of `work` on tiles of a grid, blended: where tiles overlap, one fades into the other.
 
     Args:
-        work: is given a function that cuts the tile out of a picture; returns (B, C, h*scale, w*scale), where h and w
-            are the sides of the tile.
-        size: height and width of the grid.
+        work: is given a function that cuts the tile, (h, w), out of a picture; returns (B, C, h*scale, w*scale).
+        size: height and width of the grid; the result is (B, C, height*scale, width*scale).
         side: largest side of what a tile keeps, at least 1.
         margin: how far a tile reads beyond that; only neighbours may overlap.
-        scale: positions of the result for each of the grid.
-
-    Returns:
-        (B, C, height*scale, width*scale)
     """
     if side < 1 or margin < 0:
         raise ValueError(f"side is {side} and margin {margin}; at least 1 and 0 are needed")

@@ -95,8 +95,6 @@ class LightStream:
     """One call of a `LightNet`, rows in and rows out.
 
     Args:
-        net: the network.
-        timestep: step index.
         height: rows of the picture.
         most: how many rows a layer returns at a time, at most, beyond those that it is given. After the last row of the
             picture each layer owes one row more than the layer before it; they are computed this many rows at a time.

@@ -67,11 +67,7 @@ def alex_stages(shift_tolerant: bool = False) -> list[nn.Sequential]:
 
 
 class Distance(nn.Module):
-    """Weighted differences of the features of two images; the parameters are frozen, and gradients flow to the images.
-
-    Args:
-        stages: of a network; the end of each is compared.
-    """
+    """Weighted differences of the features of two images at the end of each stage of a network with frozen weights."""
 
     def __init__(self, stages: list[nn.Sequential]):
         super().__init__()

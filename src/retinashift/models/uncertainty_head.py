@@ -12,14 +12,9 @@ LEAST, MOST = -6.5, 0.0
 
 
 class UncertaintyHead(ModelMixin, ConfigMixin):
-    """Two convolutions on what `LightNet.features` returns.
+    """Two convolutions on what `LightNet.features` returns, apart from the denoiser, whose weights stay as they are.
 
-    A network of its own, so that the denoiser's weights stay as they are.
-
-    Args:
-        width: channels of the features.
-        hidden: channels between the two convolutions.
-        factor: of the codec; there is one scale for each of the factor**2 result pixels of an input pixel.
+    There is one scale for each of the factor**2 result pixels of an input pixel.
     """
 
     _supports_gradient_checkpointing = False

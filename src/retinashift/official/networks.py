@@ -67,15 +67,10 @@ def relative_position_index(window: int) -> Tensor:
 
 
 def swin_unet_config(state: Tensors, derived: Tensors | None = None, image_size: int = 64) -> dict[str, Any]:
-    """The arguments of `SwinUNet` that these official weights describe.
+    """The arguments of `SwinUNet` that these official weights describe. OfficialError where they describe none.
 
-    Args:
-        state: learnt tensors by official name.
-        derived: derived entries of the same file, if it has any.
-        image_size: side of the latent in training, for files that do not show it (`seen_image_size`); every release
-            has 64. Which levels shift follows from it.
-
-    Raises OfficialError: another network's weights, or sizes that contradict each other.
+    `image_size` is the side of the latent in training, for files that do not show it (`seen_image_size`); every release
+    has 64. Which levels shift follows from it.
     """
     if "input_blocks.0.0.weight" not in state:
         kind = "an autoencoder" if "quantize.embedding.weight" in state else "something else"

@@ -44,11 +44,7 @@ _DUMMIES = {"ContentDate": "19000101", "ContentTime": "000000", "AcquisitionDate
 
 
 def deidentify(source: Dataset) -> Dataset:
-    """A header without the person: UIDs are replaced, equal ones by equal ones; dates and names are removed.
-
-    Raises:
-        ImageError: the header says that annotations are burned into the pixels, which are not cleaned here.
-    """
+    """A header without the person: UIDs are replaced, equal ones by equal ones; dates and names are removed."""
     if str(source.get("BurnedInAnnotation", "")).upper() == "YES":
         raise ImageError("DICOM with annotations burned into its pixels cannot be de-identified here; crop them first")
     result = _kept(source, KEPT)

@@ -53,11 +53,7 @@ def encode_dicom(photograph: Photograph) -> bytes:
 
 
 def derive(photograph: Photograph) -> Dataset:
-    """The object, pixels included, that a result with the header of its source makes.
-
-    Raises:
-        ImageError: the photograph was not read from DICOM, or has another number of colours.
-    """
+    """The object, pixels included, that a result with the header of its source makes. ImageError if there is none."""
     require_pydicom()
     source = photograph.dicom
     if source is None:
@@ -80,11 +76,7 @@ def derive(photograph: Photograph) -> Dataset:
 
 
 def write_object(dataset: Dataset) -> bytes:
-    """A file in Explicit VR Little Endian, uncompressed, with an empty preamble.
-
-    Raises:
-        ImageError: a value of the header cannot be written.
-    """
+    """A file in Explicit VR Little Endian, uncompressed. ImageError for a value that cannot be written."""
     pydicom = require_pydicom()
     dataset.file_meta = pydicom.dataset.FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
@@ -226,11 +218,8 @@ def keep_frame(dataset: Dataset, frame: int) -> None:
         dataset.RepresentativeFrameNumber = 1
 
 
-def enlarge_lengths(dataset: Dataset, scale: float, across: float | None = None) -> None:
-    """Divide spacings by the scale, and move borders of what is shown with the pixels. Changed in place.
-
-    Args:
-        scale: of the rows. across: of the columns, which rounding can make another; None is the same.
+def enlarge_lengths(dataset: Dataset, scale: float, across: float) -> None:
+    """Divide spacings by the scale of rows and columns, which rounding can make two, and move borders of what is shown.
 
     Source: PS3.3 C.7.6.11 (display shutter), C.7.6.16.2.1 (pixel measures), C.8.17.11 and C.8.17.12.1.2 (wide field);
     rows and columns are counted from 1.
@@ -244,7 +233,7 @@ def enlarge_lengths(dataset: Dataset, scale: float, across: float | None = None)
     for place in (dataset, *_within(dataset)):
         for name in (name for name in _SPACINGS if place.get(name)):
             values = numbers(place[name].value)
-            factors = (scale, across or scale) if len(values) == 2 else (scale,) * len(values)
+            factors = (scale, across) if len(values) == 2 else (scale,) * len(values)
             setattr(place, name, [decimal(value / by) for value, by in zip(values, factors, strict=True)])
         for border in _BORDERS:
             _enlarge_border(place, border, scale)

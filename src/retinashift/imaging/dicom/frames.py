@@ -36,11 +36,7 @@ _SECONDS, _PIXELS_A_SECOND = 0.5, 2 * 10**6  # an intact stream needs a fifth
 
 
 def read_frame(structure: Structure, header: Dataset, index: int) -> np.ndarray:
-    """(H, W) or (H, W, 3), uint8 or uint16, colour as RGB.
-
-    Raises:
-        ImageError: pixels that do not fit the stated size or number of frames, truncated or damaged ones.
-    """
+    """(H, W) or (H, W, 3), uint8 or uint16, colour as RGB. ImageError where pixels do not fit the header."""
     if structure.syntax in _PLAIN:
         pixels = _native(structure, header, index)
     else:

@@ -116,11 +116,7 @@ def _decoded(raw: Dataset, notes: list[str]) -> Dataset:
 
 
 def _element(raw: Dataset, tag: BaseTag, notes: list[str]) -> DataElement:
-    """One element, decoded. Text that is not ASCII stays as its bytes: in another character set they would change.
-
-    Raises:
-        Exception: a value that is none of its kind; pydicom's own errors.
-    """
+    """One element, decoded. Text that is not ASCII stays as its bytes: in another character set they would change."""
     from pydicom import DataElement
     from pydicom.datadict import dictionary_has_tag, dictionary_VR
 

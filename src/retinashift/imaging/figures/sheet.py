@@ -27,11 +27,7 @@ _GAP, _BAR, _LEFT = 8, 24, 170
 
 
 def draw_sheet(hr: np.ndarray, settings: Camera, seed: int) -> np.ndarray:
-    """The sheet, (H, W, 3) uint8; the three strengths of a step have the same place, direction and noise.
-
-    Raises:
-        ValueError: the photograph is not uint8 (H, W, 3), or a side is below 200.
-    """
+    """The sheet, (H, W, 3) uint8; the three strengths of a step have the same place, direction and noise."""
     if hr.ndim != 3 or hr.shape[2] != 3 or hr.dtype != np.uint8 or min(hr.shape[:2]) < SIDE:
         raise ValueError(f"the photograph is {hr.dtype} {hr.shape}; uint8 (H, W, 3), at least {SIDE} a side, is needed")
     whole = np.asarray(ImageOps.fit(Image.fromarray(hr), (SIDE, SIDE), Image.Resampling.LANCZOS))

@@ -200,9 +200,6 @@ def decode_apart(name: str, module: str, code: str, data: bytes, seconds: float,
     """The arrays by name that a decoder makes of `data` in a process of its own, which damaged files may end.
 
     `code` makes the dictionary `found` of `data` and of the argument, sys.argv[2], in that processor time.
-
-    Raises:
-        ImageError: damaged, or not decoded in that time.
     """
     command = [sys.executable, "-c", _CHILD.format(module=module, code=code), str(seconds), str(argument)]
     try:

@@ -125,23 +125,12 @@ def fit_exif(block: bytes | None, width: int, height: int) -> bytes | None:
 
 
 def upright_photograph(
-    pixels: np.ndarray,
-    file_format: str,
-    tags: Tags,
-    *,
-    xmp: bytes | None = None,
-    icc: bytes | None = None,
-    dpi: tuple[float, float] | None = None,
-    colour: tuple[tuple[bytes, bytes], ...] = (),
-    notes: Sequence[str] = (),
-    left_out: Sequence[str] = (),
-) -> Photograph:
-    """The photograph turned as its EXIF says, its resolution with it; the arguments are its fields, except:
+    pixels: np.ndarray, file_format: str, tags: Tags, *, xmp: bytes | None = None, icc: bytes | None = None,
+    dpi: tuple[float, float] | None = None, notes: Sequence[str] = (), left_out: Sequence[str] = (), **fields: Any,
+) -> Photograph:  # fmt: skip
+    """The photograph turned as its EXIF `tags` say; other arguments are its fields, and `dpi` goes before that of EXIF.
 
-    Args:
-        tags: of its EXIF.
-        xmp: whose orientation most viewers do not follow: it is noted, if EXIF has none.
-        dpi: from another place of the file, if it has one that goes before EXIF's.
+    Most viewers do not follow the orientation in XMP: it is noted, if EXIF has none.
     """
     if xmp:
         left_out = ("XMP", *left_out)
@@ -153,20 +142,15 @@ def upright_photograph(
     if dpi and orientation in (5, 6, 7, 8):
         dpi = dpi[::-1]
     return Photograph(
-        upright(pixels, orientation), file_format, icc or None, dpi=dpi, colour=colour,
-        exif=dump_exif({tag: value for tag, value in tags.items() if tag not in _STATED_ELSEWHERE}),
-        notes=tuple(notes), left_out=tuple(left_out),
+        upright(pixels, orientation), file_format, icc or None, dpi=dpi, notes=tuple(notes), left_out=tuple(left_out),
+        exif=dump_exif({tag: value for tag, value in tags.items() if tag not in _STATED_ELSEWHERE}), **fields,
     )  # fmt: skip
 
 
 def with_metadata_of(
-    info: Mapping[Any, Any],
-    pixels: np.ndarray,
-    file_format: str,
-    notes: Sequence[str] = (),
-    turned: bool = False,
+    info: Mapping[Any, Any], pixels: np.ndarray, file_format: str, notes: Sequence[str] = (), turned: bool = False,
     **others: Any,
-) -> Photograph:
+) -> Photograph:  # fmt: skip
     """`upright_photograph` by "exif", "xmp" and "icc_profile" of Pillow's `info`; the decoder may have `turned` it."""
     notes = [*notes]
     tags = load_exif(info.get("exif"), notes) | ({Base.Orientation: 1} if turned else {})

@@ -67,11 +67,7 @@ def decode_jpeg(data: bytes, max_pixels: int, page: int | None = None) -> Photog
 
 
 def encode_jpeg(photograph: Photograph, quality: int = QUALITY) -> bytes:
-    """JPEG with colour in full resolution (4:4:4), of an 8-bit photograph without alpha.
-
-    Raises:
-        ImageError: another quality, or EXIF or a profile longer than JPEG holds.
-    """
+    """JPEG with colour in full resolution (4:4:4). ImageError if EXIF or the profile is longer than JPEG holds."""
     if not 1 <= quality <= 100:
         raise ImageError(f"quality is {quality}; 1 to 100 is allowed")
     exif, icc = photograph.exif or b"", photograph.icc or b""
@@ -135,11 +131,7 @@ def check_whole(coded: bytes, pixels: np.ndarray, decode: Callable[[bytes], np.n
     """Refuse a JPEG stream, lossy or lossless, of which part is missing, even if its end marker was put back.
 
     Arithmetic coding is not checked: its scans may leave out zeros at their end. For whole scans that are missing from
-    a progressive stream see `lacks_scans`.
-
-    Args:
-        coded: from the first marker on; bytes behind the end of the picture make no difference.
-        pixels: what `decode(coded)` gave.
+    a progressive stream see `lacks_scans`. `pixels` is what `decode(coded)` gave.
     """
     parts, last, marker = [], 0, None
     for marker, start, end in _segments(coded):

@@ -106,11 +106,7 @@ _REFUSED = (
 
 
 def format_of_bytes(head: bytes) -> Format:
-    """The format of a file that begins with these bytes.
-
-    Raises:
-        ImageError: empty, or none of `FORMATS`; the message says what it is where that is known.
-    """
+    """The format of a file that begins with these bytes. ImageError for none of `FORMATS`, named where it is known."""
     found = next((known for known in FORMATS.values() if known.matches(head[:HEAD])), None)
     if found is not None:
         return found
