@@ -98,21 +98,16 @@ def _put_pixels(dataset: Dataset, photograph: Photograph) -> None:
     if grey != kind.startswith("MONOCHROME"):
         raise ImageError(f"{photograph.channels} channels do not fit the {kind} of the source")
     bits = int(dataset.BitsStored) if kind != "PALETTE COLOR" else 8 * pixels.itemsize
-    dataset.Rows, dataset.Columns = pixels.shape[:2]
-    dataset.SamplesPerPixel = 1 if grey else 3
-    if not grey:
-        dataset.PhotometricInterpretation, dataset.PlanarConfiguration = "RGB", 0
-        for name in list(dataset.dir("PaletteColor")):
-            delattr(dataset, name)
-    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 8 * pixels.itemsize, bits, bits - 1
-    dataset.PixelRepresentation = 0
+    for name in () if grey else list(dataset.dir("PaletteColor")):
+        delattr(dataset, name)
     if kind == "MONOCHROME1":
         pixels = ~pixels
     full, top = np.iinfo(pixels.dtype).max, 2**bits - 1
     if top != full:
         pixels = np.rint(pixels * (top / full)).astype(pixels.dtype)
-    raw = pixels.astype(pixels.dtype.newbyteorder("<")).tobytes()
-    dataset.add_new("PixelData", "OB" if pixels.itemsize == 1 else "OW", raw + b"\0" * (len(raw) % 2))
+    del dataset.file_meta  # of the source
+    pixels = pixels[None] if "NumberOfFrames" in dataset else pixels  # which is kept, as 1
+    dataset.set_pixel_data(pixels, kind if grey else "RGB", bits, generate_instance_uid=False)
 
 
 def _put_identity(dataset: Dataset, source: Dataset, photograph: Photograph) -> None:

@@ -101,12 +101,8 @@ def _put_image(dataset: Dataset, sigma: np.ndarray) -> None:
     dataset.ContentCreatorName, dataset.AcquisitionContextSequence = None, []
     dataset.RecognizableVisualFeatures = "YES"  # vessels identify people
     dataset.setdefault("BurnedInAnnotation", "NO")
-    dataset.NumberOfFrames, dataset.SamplesPerPixel, dataset.PixelPresentation = 1, 1, "MONOCHROME"
-    dataset.PhotometricInterpretation, dataset.PresentationLUTShape = "MONOCHROME2", "IDENTITY"
-    dataset.Rows, dataset.Columns = sigma.shape
-    dataset.BitsAllocated = dataset.BitsStored = 16
-    dataset.HighBit, dataset.PixelRepresentation = 15, 0
-    dataset.add_new("PixelData", "OW", stored_deviations(sigma).astype("<u2").tobytes())
+    dataset.PixelPresentation, dataset.PresentationLUTShape = "MONOCHROME", "IDENTITY"
+    dataset.set_pixel_data(stored_deviations(sigma)[None], "MONOCHROME2", 16, generate_instance_uid=False)
     organization = new_uid("dimensions", str(dataset.SOPInstanceUID))
     dataset.DimensionOrganizationSequence = [item(DimensionOrganizationUID=organization)]
     index = item(DimensionOrganizationUID=organization, DimensionDescriptionLabel="Quantity")
