@@ -148,7 +148,8 @@ def blend_tiles(work: Callable[[Cut], Tensor], size: tuple[int, int], side: int,
         for columns, across in _spans(size[1], side, margin, scale):
 
             def cut(x: Tensor, finer: int, rows: slice = rows, columns: slice = columns) -> Tensor:
-                return x[..., _finer(rows, finer), _finer(columns, finer)]
+                down, across = (slice(finer * span.start, finer * span.stop) for span in (rows, columns))
+                return x[..., down, across]
 
             part = work(cut)  # (B, C, h*scale, w*scale)
             if total is None:
@@ -170,7 +171,3 @@ def _spans(length: int, side: int, margin: int, scale: int) -> Iterator[tuple[sl
         if last < length:
             weight = weight * ((last * scale - place) / (2 * (last - stop) * scale)).clamp(max=1)
         yield slice(first, last), weight
-
-
-def _finer(span: slice, scale: int) -> slice:
-    return slice(span.start * scale, span.stop * scale)

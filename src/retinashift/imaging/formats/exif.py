@@ -57,20 +57,16 @@ def load_exif(block: bytes | None, notes: list[str] | None = None, offset: int |
     try:
         block = block.removeprefix(b"Exif\0\0")
         directory = _read_directory(block, offset)
-        tags: Tags = {tag: _written_as_read(directory[tag]) for tag in _KEPT if tag in directory}
+        tags: Tags = {tag: directory[tag] for tag in _KEPT if tag in directory}
         for tag in (tag for tag in _NESTED if isinstance(directory.get(tag), int)):
             details = _read_directory(block, directory[tag]).items()
-            tags[tag] = {k: _written_as_read(v) for k, v in details if k not in _UNTRUE}
+            tags[tag] = {k: v for k, v in details if k not in _UNTRUE}
         dump_exif(tags)
     except Exception as error:  # Pillow raises whatever a damaged directory leads it to
         if notes is not None:
             notes.append(f"damaged EXIF is left out ({' '.join(str(error).split()) or type(error).__name__})")
         return {}
     return tags
-
-
-def _written_as_read(value: Any) -> Any:
-    return ByteText(value) if isinstance(value, str) else value
 
 
 def _read_directory(tiff: bytes, offset: int | None = None) -> dict[int, Any]:
@@ -82,7 +78,7 @@ def _read_directory(tiff: bytes, offset: int | None = None) -> dict[int, Any]:
     file = io.BytesIO(tiff)
     file.seek(directory.next if offset is None else offset)
     directory.load(file)
-    return dict(directory)
+    return {tag: ByteText(value) if isinstance(value, str) else value for tag, value in directory.items()}
 
 
 def exif_dpi(tags: Tags, per_inch: Mapping[int, float] = _PER_INCH) -> tuple[float, float] | None:

@@ -51,7 +51,8 @@ def decode_png(data: bytes, max_pixels: int, page: int | None = None) -> Photogr
     if _XMP in texts:
         exif.setdefault(Base.Orientation, xmp_orientation(_text(texts[_XMP])))
     left_out = ["XMP" if name == _XMP else f"text {name!r}" for name in texts if name not in (KEYWORD, *_RAW_EXIF)]
-    dpi = _read_dpi(chunks[b"pHYs"]) if b"pHYs" in chunks else None
+    across, down, unit = struct.unpack(">IIB", chunks.get(b"pHYs", bytes(9)))
+    dpi = (across * _INCH, down * _INCH) if unit == 1 and across and down else None
     icc = _read_icc(chunks[b"iCCP"], notes) if b"iCCP" in chunks else None
     colour = tuple((kind, chunks[kind]) for kind in COLOUR if kind in chunks)
     pixels = imagecodecs.png_decode(b"".join(bare))
@@ -121,11 +122,6 @@ def _raw_profile(texts: dict[str, bytes]) -> bytes | None:
     except ValueError:
         return None
     return profile if profile.startswith(b"Exif") else None
-
-
-def _read_dpi(body: bytes) -> tuple[float, float] | None:
-    across, down, unit = struct.unpack(">IIB", body)
-    return (across * _INCH, down * _INCH) if unit == 1 and across and down else None
 
 
 def _read_icc(body: bytes, notes: list[str]) -> bytes | None:
