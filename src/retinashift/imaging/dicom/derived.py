@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retinashift.imaging.dicom.frames import LOSSY_SYNTAXES, frames_of
-from retinashift.imaging.dicom.read import GROUPS, PRIVATE_CREATOR, PRIVATE_GROUP, numbers, require_pydicom
+from retinashift.imaging.dicom.read import GROUPS, decimal, numbers, put_record, require_pydicom
 from retinashift.imaging.photograph import ImageError, Photograph
 from retinashift.imaging.provenance import parse_line
 
@@ -150,8 +150,7 @@ def _put_derivation(dataset: Dataset, source: Dataset, photograph: Photograph) -
         dataset.LossyImageCompression, dataset.LossyImageCompressionMethod = "01", LOSSY_SYNTAXES[syntax]
     elif not dataset.get("LossyImageCompression"):
         dataset.LossyImageCompression = "00"
-    if photograph.provenance:
-        dataset.private_block(PRIVATE_GROUP, PRIVATE_CREATOR, create=True).add_new(1, "UT", photograph.provenance)
+    put_record(dataset, photograph.provenance)
 
 
 def coded(value: str, meaning: str, scheme: str = "DCM") -> Any:
@@ -232,11 +231,6 @@ def enlarge_lengths(dataset: Dataset, scale: float, across: float) -> None:
             setattr(place, name, [decimal(value / by) for value, by in zip(values, factors, strict=True)])
         for border in _BORDERS:
             _enlarge_border(place, border, scale)
-
-
-def decimal(value: float) -> str:
-    """At most 16 characters, as the value representation DS allows."""
-    return next(text for digits in range(15, 0, -1) if len(text := f"{value:.{digits}g}") <= 16)
 
 
 def _enlarge_border(place: Dataset, border: str, scale: float) -> None:

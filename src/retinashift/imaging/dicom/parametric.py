@@ -9,17 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from retinashift.imaging.dicom.derived import (
-    coded,
-    decimal,
-    derive,
-    instance,
-    item,
-    new_uid,
-    source_image,
-    write_object,
-)
-from retinashift.imaging.dicom.read import PRIVATE_CREATOR, PRIVATE_GROUP, pixel_spacing, record_of, require_pydicom
+from retinashift.imaging.dicom.derived import coded, derive, instance, item, new_uid, source_image, write_object
+from retinashift.imaging.dicom.read import decimal, pixel_spacing, put_record, record_of, require_pydicom
 from retinashift.imaging.figures.uncertainty import BRIGHTEST, FULL_SCALE, stored_deviations
 from retinashift.imaging.photograph import Photograph
 
@@ -72,8 +63,7 @@ def encode_parametric_map(sigma: np.ndarray, about: Dataset, source: Dataset, ex
     _put_image(dataset, sigma)
     dataset.SharedFunctionalGroupsSequence = [_shared_groups(about, explanation)]
     dataset.PerFrameFunctionalGroupsSequence = [item(FrameContentSequence=[item(DimensionIndexValues=1)])]
-    if record := record_of(about):
-        dataset.private_block(PRIVATE_GROUP, PRIVATE_CREATOR, create=True).add_new(1, "UT", record)
+    put_record(dataset, record_of(about))
     return write_object(dataset)
 
 

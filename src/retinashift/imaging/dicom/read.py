@@ -28,7 +28,7 @@ SOP_CLASSES = {
     "1.2.840.10008.5.1.4.1.1.7.4": "Multi-frame True Color Secondary Capture",
 }
 GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
-PRIVATE_GROUP, PRIVATE_CREATOR = 0x0099, "RETINASHIFT"
+_GROUP, _CREATOR = 0x0099, "RETINASHIFT"
 _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
 _GREYS = ("MONOCHROME1", "MONOCHROME2")
 _TEXT = ("LO", "LT", "PN", "SH", "ST", "UC", "UT")  # in the character set that the header declares
@@ -90,12 +90,23 @@ def numbers(value: object) -> list[float]:
     return [float(v) for v in value] if several else [float(value)]  # type: ignore[arg-type,attr-defined]
 
 
+def decimal(value: float) -> str:
+    """At most 16 characters, as the value representation DS allows."""
+    return next(text for digits in range(15, 0, -1) if len(text := f"{value:.{digits}g}") <= 16)
+
+
 def record_of(header: Dataset) -> str:
     """The text of our private element, or ""."""
     try:
-        return str(header.private_block(PRIVATE_GROUP, PRIVATE_CREATOR)[1].value)
+        return str(header.private_block(_GROUP, _CREATOR)[1].value)
     except KeyError:
         return ""
+
+
+def put_record(dataset: Dataset, record: str) -> None:
+    """Keep a record, if there is one, in our private element."""
+    if record:
+        dataset.private_block(_GROUP, _CREATOR, create=True).add_new(1, "UT", record)
 
 
 def _decoded(raw: Dataset, notes: list[str]) -> Dataset:
