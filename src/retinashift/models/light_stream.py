@@ -86,7 +86,8 @@ class _Block:
     def push(self, x: Tensor, closing: int) -> Tensor:
         """The rows that can now be computed. `closing`: how many of the layers get no more rows after these."""
         seen = self.first.window(x, closing > 0)  # (1, C, n + 2, w)
-        result = self.second.push(torch.ops.aten.gelu_(self.first(seen)), closing > 1)  # (1, C, n', w)
+        hidden = self.second.window(torch.ops.aten.gelu_(self.first(seen)), closing > 1)  # (1, C, n' + 2, w)
+        result = self.second(hidden)  # (1, C, n', w)
         last = self.second.bottom - 1 - (self.first.bottom - seen.shape[-2])  # in `seen`: behind the result's place
         return result.add_(seen[..., last - result.shape[-2] : last, :])
 
@@ -148,6 +149,6 @@ class LightStream:
         features, ended = h + self.skip.take(h.shape[-2]), closing >= self.lag  # (1, width, n, w)
         if self.head and self.on_scale is not None:
             read, write = self.head
-            hidden = torch.ops.aten.gelu_(read.push(features, ended))
-            self.on_scale(clip_scale(write.push(hidden, closing > self.lag)))
+            hidden = write.window(torch.ops.aten.gelu_(read.push(features, ended)), closing > self.lag)
+            self.on_scale(clip_scale(write(hidden)))
         return self.write.push(features, ended)  # (1, C*f*f, n, w)
