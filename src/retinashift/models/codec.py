@@ -148,7 +148,8 @@ def blend_tiles(work: Callable[[Cut], Tensor], size: tuple[int, int], side: int,
         for columns, across in _spans(size[1], side, margin, scale):
 
             def cut(x: Tensor, finer: int, rows: slice = rows, columns: slice = columns) -> Tensor:
-                return x[(..., *(slice(finer * span.start, finer * span.stop) for span in (rows, columns)))]
+                high, wide = (slice(finer * span.start, finer * span.stop) for span in (rows, columns))
+                return x[..., high, wide]
 
             part = work(cut)  # (B, C, h*scale, w*scale)
             if total is None:
