@@ -64,6 +64,12 @@ def test_labelled_set_alone_splits_ten_and_ten_and_keeps_one_patient_together(tm
     assert {"im0235", "im0236"} <= set(test)
 
 
+def test_one_half_of_stare_alone_is_refused_with_what_to_do(tmp_path):
+    path = kaggle_zip(tmp_path / "half.zip", STARE_LABELLED[:3])
+    with pytest.raises(DataError, match=r"no photograph of STARE's test split; im0\d{3}, .*rename"):
+        list_source(Source(str(path), "stare", split="test"))
+
+
 def test_pairs_are_matched_by_name_whatever_the_file_type(tmp_path):
     for folder, side, suffix in (("hr", 32, "png"), ("lr", 8, "tif")):
         (tmp_path / folder / "left").mkdir(parents=True)

@@ -228,7 +228,10 @@ def _stare_split(refs: list[FileRef], source: Source) -> list[FileRef]:
     test = set(STARE_LABELLED[10:] if labelled_only else STARE_LABELLED)
     chosen = [ref for ref in refs if (stem(ref.name).lower() in test) == (source.split == "test")]
     if not chosen:
-        raise DataError(f"{source.path} has no photograph of the {source.split} split")
+        raise DataError(
+            f"{source.path} has no photograph of STARE's {source.split} split; {', '.join(sorted(test))} are the test "
+            "split: add some, or rename the photographs to have them split by patient"
+        )
     return chosen
 
 
