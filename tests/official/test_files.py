@@ -145,9 +145,9 @@ def test_names_that_are_missing_unexpected_misshapen_or_integer_are_listed():
         check_names(found, expected, "net")
     for said in (
         "missing: c, layer0",
-        "and 13 more",
+        "and 17 more",
         "unexpected: stranger",
-        "a (3, 2) instead of (2, 3)",
+        "a [3, 2] instead of [2, 3]",
         "not floating point: b",
     ):
         assert said in str(caught.value)

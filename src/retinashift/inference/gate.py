@@ -50,7 +50,7 @@ def check_finite(folder: Path | str, networks: Mapping[str, nn.Module | None]) -
     for part, network in networks.items():
         state = {} if network is None else network.state_dict()
         if broken := [n for n, w in state.items() if w.is_floating_point() and not torch.isfinite(w).all()]:
-            raise CheckpointError(f"{folder}/{part} holds weights that are not finite: {_listed(broken)}")
+            raise CheckpointError(f"{folder}/{part} holds weights that are not finite: {listed(broken)}")
 
 
 def _read_index(folder: Path) -> dict[str, Any]:
@@ -82,15 +82,20 @@ def _check_tensors(folder: Path, kind: Any, variant: str) -> None:
             expected = {name: list(tensor.shape) for name, tensor in kind(**config).state_dict().items()}
     except Exception as error:  # a config can make a constructor raise almost anything
         raise CheckpointError(f"{folder}/config.json describes no {kind.__name__}: {_cut(error)}") from error
+    if wrong := misfits({name: (shape, dtype in FLOATS) for name, (shape, dtype) in found.items()}, expected):
+        raise CheckpointError(f"the tensors in {folder} do not fit its config.json; {wrong}")
+
+
+def misfits(found: Mapping[str, tuple[list[int], bool]], expected: Mapping[str, list[int]]) -> str:
+    """What is wrong with tensors, given their shapes and whether they are floats; "" for nothing."""
     both = {name: (shape, expected[name]) for name, (shape, _) in found.items() if name in expected}
     complaints = {
         "missing": expected.keys() - found.keys(),
         "unexpected": found.keys() - expected.keys(),
-        "not floating point": [name for name, (_, dtype) in found.items() if dtype not in FLOATS],
+        "not floating point": [name for name, (_, floats) in found.items() if not floats],
         "of another shape": [f"{name} {own} instead of {other}" for name, (own, other) in both.items() if own != other],
     }
-    if listed := [f"{what}: {_listed(names)}" for what, names in complaints.items() if names]:
-        raise CheckpointError(f"the tensors in {folder} do not fit its config.json; {'; '.join(listed)}")
+    return "; ".join(f"{what}: {listed(names)}" for what, names in complaints.items() if names)
 
 
 def _tensors_in(folder: Path, variant: str) -> dict[str, tuple[list[int], str]]:
@@ -111,7 +116,8 @@ def _tensors_in(folder: Path, variant: str) -> dict[str, tuple[list[int], str]]:
     return found
 
 
-def _listed(names: Iterable[str]) -> str:
+def listed(names: Iterable[str]) -> str:
+    """The first few names, and the number of the others."""
     first, *more = sorted(names)
     return ", ".join([first, *more[: SHOWN - 1]]) + (f" and {len(more) + 1 - SHOWN} more" if len(more) >= SHOWN else "")
 

@@ -19,9 +19,10 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from retinashift.inference.gate import listed, misfits
+
 PREFIXES = re.compile(r"(module\.|_orig_mod\.)*")
 DERIVED = ("relative_position_index", "attn_mask")  # computed from the sizes of the network, not learnt
-SHOWN = 8  # names of a long list in an error
 
 
 class OfficialError(ValueError):
@@ -65,7 +66,7 @@ def read_official(path: str | Path) -> OfficialFile:
             raise OfficialError(f"{path} holds {bare} twice, under different prefixes")
         part[bare] = tensor
     if broken := [n for n, w in file.parameters.items() if w.is_floating_point() and not w.float().isfinite().all()]:
-        raise OfficialError(f"{path} holds values that are not finite: {_listed(broken)}; get the file again")
+        raise OfficialError(f"{path} holds values that are not finite: {listed(broken)}; get the file again")
     return file
 
 
@@ -102,18 +103,6 @@ def shape_of(state: Mapping[str, Tensor], name: str, dimensions: int) -> tuple[i
 
 def check_names(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], network: str) -> None:
     """OfficialError unless both have the same names, with the same shapes, and all found are floats."""
-    shapes = {name: (tuple(found[name].shape), tuple(expected[name].shape)) for name in expected if name in found}
-    complaints = {
-        "missing": [name for name in expected if name not in found],
-        "unexpected": [name for name in found if name not in expected],
-        "of another shape": [f"{name} {is_} instead of {must}" for name, (is_, must) in shapes.items() if is_ != must],
-        "not floating point": [name for name, tensor in found.items() if not tensor.is_floating_point()],
-    }
-    listed = [f"{what}: {_listed(names)}" for what, names in complaints.items() if names]
-    if listed:
-        raise OfficialError(f"the weights do not fit the {network} that their sizes describe; {'; '.join(listed)}")
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+    shapes = {name: (list(tensor.shape), tensor.is_floating_point()) for name, tensor in found.items()}
+    if wrong := misfits(shapes, {name: list(tensor.shape) for name, tensor in expected.items()}):
+        raise OfficialError(f"the weights do not fit the {network} that their sizes describe; {wrong}")
