@@ -121,9 +121,11 @@ class LightNet(ModelMixin, ConfigMixin):
         gate = self.state_gate(self._time_of(timestep))[0, :, None, None, None]  # (width, 1, 1, 1)
         return self.read_state.weight * gate * self.config.residual_gain
 
-    def _time_of(self, timestep: int) -> Tensor:
-        step = torch.full((1,), timestep, device=self.device)
-        return self.time(get_timestep_embedding(step, self.config.width).to(self.dtype))
+    def _time_of(self, timestep: Tensor | int, batch: int = 1) -> Tensor:
+        if not isinstance(timestep, Tensor):
+            timestep = torch.full((), timestep, device=self.device)  # unlike tensor(), waits for no device
+        timestep = timestep.to(self.device).expand(batch)
+        return self.time(get_timestep_embedding(timestep, self.config.width).to(self.dtype))  # (B, time_width)
 
     def forward(
         self, sample: Tensor, timestep: Tensor | int, lq: Tensor, return_dict: bool = True
@@ -146,10 +148,7 @@ class LightNet(ModelMixin, ConfigMixin):
                 f"lq is {lq.shape[-1]}x{lq.shape[-2]} and sample {sample.shape[-1]}x{sample.shape[-2]}; they must agree"
             )
         y0 = F.pixel_unshuffle(upsample_bicubic(lq, factor), factor)  # (B, C*f*f, h, w)
-        if not isinstance(timestep, Tensor):
-            timestep = torch.full((), timestep, device=sample.device)  # unlike tensor(), waits for no device
-        timestep = timestep.to(sample.device).expand(sample.shape[0])  # (B,)
-        time = self.time(get_timestep_embedding(timestep, self.config.width).to(self.dtype))  # (B, time_width)
+        time = self._time_of(timestep, sample.shape[0])
         gate = self.state_gate(time)[:, :, None, None]  # (B, width, 1, 1)
         h = self.read_lq(lq) + gate * self.read_state((sample - y0) * gain)  # (B, width, h, w)
         h = h.contiguous(memory_format=torch.channels_last)  # else a processor reorders before and after each layer
