@@ -20,10 +20,10 @@ from retinashift.imaging.photograph import ImageError, Photograph, check_size, f
 
 AVIF, HEIC = (b"avif", b"avis"), (b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1")
 """Brands of files in the container of ISO/IEC 14496-12."""
-_SRGB, _GREY = 16, 17
-_START = b"\xff\x0a"
-_RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
-_WIDTHS = (9, 13, 18, 30)  # bits of a length, by a selector of two bits
+_SRGB, _GREY = 16, 17  # of JPEG 2000
+_JXL = b"\xff\x0a"
+_RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))  # of JPEG XL, width to height
+_WIDTHS = (9, 13, 18, 30)  # bits of a length there, by a selector of two bits
 Take = Callable[[int], int]
 """The next bits of a codestream."""
 
@@ -73,10 +73,10 @@ def boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 def decode_jpegxl(data: bytes, max_pixels: int, page: int | None = None) -> Photograph:
     """Grey or RGB, with or without alpha, upright; 8 bit, or 16 bit. Source: ISO/IEC 18181-2, 9 (container)."""
-    parts = () if data.startswith(_START) else boxes(data)
+    parts = () if data.startswith(_JXL) else boxes(data)
     inside = (body[0 if kind == b"jxlc" else 4 :] for kind, body in parts if kind in (b"jxlc", b"jxlp"))
     start = next(inside, data)  # a part begins with its number
-    if not start.startswith(_START):
+    if not start.startswith(_JXL):
         raise ImageError("JPEG XL without a header")
     take = _bits_of(start[2:34])
     width, height = _read_size(take)
@@ -125,15 +125,8 @@ def _read_size(take: Take) -> tuple[int, int]:
 
 def _bits_of(data: bytes) -> Take:
     """Bits of a codestream, the lowest of a byte first; zeros behind its end."""
-    rest = int.from_bytes(data, "little")
-
-    def take(count: int) -> int:
-        nonlocal rest
-        value = rest & ((1 << count) - 1)
-        rest >>= count
-        return value
-
-    return take
+    bits = (byte >> place & 1 for byte in data for place in range(8))
+    return lambda count: sum(next(bits, 0) << place for place in range(count))
 
 
 def has_brand(head: bytes, brands: tuple[bytes, ...]) -> bool:
