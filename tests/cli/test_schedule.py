@@ -5,7 +5,7 @@ import pytest
 from typer.testing import CliRunner
 
 from retinashift.cli import app
-from retinashift.diffusion.schedule import sqrt_eta_schedule
+from retinashift.diffusion.process import sqrt_eta_schedule
 from retinashift.imaging.files import read_image
 
 

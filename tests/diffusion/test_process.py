@@ -14,9 +14,9 @@ from retinashift.diffusion.process import (
     prior_sample,
     q_sample,
     q_step,
+    sqrt_eta_schedule,
     training_target,
 )
-from retinashift.diffusion.schedule import sqrt_eta_schedule
 
 DRAWS = 200_000
 KAPPA = 2.0

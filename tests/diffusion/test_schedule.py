@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from retinashift.diffusion.process import posterior
-from retinashift.diffusion.schedule import respaced_timesteps, sqrt_eta_schedule
+from retinashift.diffusion.process import posterior, respaced_timesteps, sqrt_eta_schedule
 
 GOLDEN_15 = [0.02, 0.11717, 0.1763, 0.23363, 0.29157, 0.35101, 0.41236, 0.47586]
 GOLDEN_15 += [0.54167, 0.60991, 0.68066, 0.75399, 0.82995, 0.90861, 0.99]

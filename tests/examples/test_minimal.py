@@ -11,8 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from retinashift.diffusion.process import ancestral_step, posterior, q_sample
-from retinashift.diffusion.schedule import sqrt_eta_schedule
+from retinashift.diffusion.process import ancestral_step, posterior, q_sample, sqrt_eta_schedule
 from retinashift.diffusion.scheduler import ResShiftScheduler
 from retinashift.imaging.degradation.bicubic import bicubic_pillow
 from retinashift.models.codec import upsample_bicubic

@@ -4,7 +4,7 @@ from typing import get_args
 
 import pytest
 
-from retinashift.diffusion.schedule import respaced_timesteps
+from retinashift.diffusion.process import respaced_timesteps
 from retinashift.official.releases import RELEASES, ReleaseName, release_of_file
 
 

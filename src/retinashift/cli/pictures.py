@@ -76,7 +76,7 @@ def schedule(
     checkpoint: Annotated[str, Option("--checkpoint", "-c", help="Show the chain of this checkpoint instead.")] = "",
 ) -> None:
     """Print sqrt(eta) of a residual-shifting chain; --plot draws it."""
-    from retinashift.diffusion.schedule import sqrt_eta_schedule
+    from retinashift.diffusion.process import sqrt_eta_schedule
     from retinashift.imaging.figures.plot import draw_curves
     from retinashift.imaging.files import write_image
 

@@ -16,8 +16,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from retinashift.diffusion import process
-from retinashift.diffusion.process import TRANSITIONS, Prediction, Transition
-from retinashift.diffusion.schedule import Spacing, respaced_timesteps, sqrt_eta_schedule
+from retinashift.diffusion.process import TRANSITIONS, Prediction, Spacing, Transition, sqrt_eta_schedule
 
 InputScaling = Literal["none", "latent", "pixel"]
 Generators = torch.Generator | list[torch.Generator] | None
@@ -85,7 +84,7 @@ class ResShiftScheduler(SchedulerMixin, ConfigMixin):
             ValueError: steps outside 1..T.
         """
         self.transition = transition or self.config.transition
-        kept = respaced_timesteps(self.config.num_train_timesteps, num_inference_steps, self.config.spacing)
+        kept = process.respaced_timesteps(self.config.num_train_timesteps, num_inference_steps, self.config.spacing)
         self.num_inference_steps = num_inference_steps
         self.timesteps = torch.tensor(kept[::-1], device=device)
         self._eta_prev = dict(zip(kept, [0.0, *(float(self.eta[t]) for t in kept[:-1])], strict=True))
