@@ -1,6 +1,7 @@
 """What fleets cost: a million simulated files, workers against processes, and workers that are killed.
 
     python benchmarks/fleet.py simulate --files 1000000      # list, plan, shard, log and resume, with no network
+    python benchmarks/fleet.py simulate --ray                # the same, and through a cluster that computes nothing
     python benchmarks/fleet.py rate PHOTOGRAPHS CHECKPOINT   # 2 workers of Ray against 2 local processes
     python benchmarks/fleet.py kill PHOTOGRAPHS CHECKPOINT   # a worker killed 20 times in one job
 
@@ -18,18 +19,22 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import psutil
 
-from retinashift.batch import places
+from retinashift.batch import fleet, places
 from retinashift.batch.fleet import Fleet, upscale_fleet
 from retinashift.batch.jobs import BatchOptions, in_shard, plan_jobs
 from retinashift.batch.places import Remote
-from retinashift.batch.record import Outcome, left_to_do, merge_logs
+from retinashift.batch.record import Outcome, append_line, left_to_do, merge_logs
+from retinashift.cli.options import open_pipeline
 from retinashift.imaging.provenance import Provenance
 
 _REQUEST_SECONDS = 0.002
@@ -67,9 +72,27 @@ def memory() -> float:
     return psutil.Process().memory_info().rss / 2**20
 
 
-def simulate(count: int) -> None:
+def record_of(number: int) -> Provenance:
+    """The record of a numbered photograph."""
+    versions = {"retinashift": "0"}
+    return Provenance(4, "c" * 64, 1, None, f"{number:064x}", versions=versions, consistency_db=51.2)
+
+
+class Idle(fleet._Worker):
+    """A worker that writes the row of a photograph and nothing else."""
+
+    def __init__(self, chosen: Fleet, options: BatchOptions, tries: object) -> None:
+        self.options = options
+        self.upscale = lambda jobs, _: (Outcome(job, record=record_of(1)) for job in jobs)
+
+    def _begin(self, _: int | str) -> int:
+        return 1
+
+
+def simulate(count: int, by_ray: bool) -> None:
     """Print seconds of processor and memory of each stage for that many files."""
-    store, record = Simulated(count), Provenance(4, "c" * 64, 1, None, "", versions={"retinashift": "0"})
+    store, record = Simulated(count), replace(record_of(0), input="", consistency_db=None)
+    pipeline = open_pipeline("", "cpu")  # as the command holds it
     start = memory()
     clock = time.process_time()
 
@@ -90,15 +113,24 @@ def simulate(count: int) -> None:
         with log.open("wb") as file:
             for number, job in enumerate(jobs):
                 if number % 10:  # a tenth was not reached
-                    mine = Provenance(**{**vars(record), "input": f"{number:064x}", "consistency_db": 51.2})
-                    file.write(Outcome(job, record=mine).line().encode())
+                    file.write(Outcome(job, record=record_of(number)).line().encode())
         told("write the log")
         left = left_to_do(jobs, log, record, BatchOptions())
         assert len(left) == -(-count // 10), len(left)
         told("resume from the log")
         merge_logs([log], Path(folder, "all.jsonl"))
         told("merge logs")
-    print(f"{count:>9,} files  largest memory {peak():.0f} MiB, with the libraries {start:.0f} MiB")
+        print(f"{count:>9,} files  largest memory {peak():.0f} MiB, before the list {start:.0f} MiB", flush=True)
+        if by_ray:
+            rows = 0
+            with mock.patch.object(fleet, "_Worker", Idle):
+                for outcome in upscale_fleet(jobs, BatchOptions(), Fleet(workers=2)):
+                    append_line(Path(folder, "ray.jsonl"), outcome.line())
+                    rows += 1
+            assert rows == count, rows
+            told("through Ray")
+            print(f"{count:>9,} files  largest memory {peak():.0f} MiB, with Ray")
+    del pipeline
 
 
 def peak() -> float:
@@ -109,19 +141,19 @@ def peak() -> float:
 
 
 @contextmanager
-def watched(folder: Path, processes: list[psutil.Process]) -> Iterator[list[tuple[float, int, float]]]:
-    """Time, number of results and processor seconds of the processes with all below them, every two seconds."""
+def watched(processes: list[psutil.Process]) -> Iterator[list[tuple[float, float]]]:
+    """Time and processor seconds of the processes with all below them, twice a second."""
     samples, over = [], threading.Event()
     spent: dict[int, float] = {}  # by process; those that have ended keep what they spent
 
     def watch() -> None:
-        while not over.wait(2):
+        while not over.wait(0.5):
             for root in processes:
                 with suppress(psutil.NoSuchProcess):
                     for process in (root, *root.children(recursive=True)):
                         with suppress(psutil.NoSuchProcess):
                             spent[process.pid] = sum(process.cpu_times()[:2])
-            samples.append((time.time(), len(list(folder.glob("*.png"))), sum(spent.values())))
+            samples.append((time.time(), sum(spent.values())))
 
     thread = threading.Thread(target=watch)
     thread.start()
@@ -132,11 +164,12 @@ def watched(folder: Path, processes: list[psutil.Process]) -> Iterator[list[tupl
         thread.join()
 
 
-def rates(samples: list[tuple[float, int, float]]) -> tuple[float, float]:
-    """Results a second, and a second of processor; the first eight results are the start."""
-    first, last = (next(one for one in samples if one[1] >= count) for count in (8, samples[-1][1]))
-    done = last[1] - first[1]
-    return done / (last[0] - first[0]), done / (last[2] - first[2])
+def rates(results: list[Path], samples: list[tuple[float, float]]) -> tuple[float, float]:
+    """Results a second, and a second of processor, from the eighth result on: before it the processes start."""
+    written = sorted(path.stat().st_mtime for path in results)
+    first, last = written[7], written[-1]
+    spent = np.interp([first, last], *np.transpose(samples))
+    return (len(written) - 8) / (last - first), (len(written) - 8) / float(spent[1] - spent[0])
 
 
 def rate(folder: Path, checkpoint: str) -> None:
@@ -147,22 +180,21 @@ def rate(folder: Path, checkpoint: str) -> None:
             command = [sys.executable, "-m", "retinashift", "upscale", str(folder), "-o", f"{out}/local", "--shard",
                        f"{number}/2", "--checkpoint", checkpoint, "--quiet"]  # fmt: skip
             runs.append(subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}))
-        with watched(Path(out, "local"), [psutil.Process(process.pid) for process in runs]) as samples:
+        with watched([psutil.Process(process.pid) for process in runs]) as samples:
             assert [process.wait() for process in runs] == [0, 0]
-        local = rates(samples)
-        jobs, asked, first = plan_jobs([folder], f"{out}/ray"), time.time(), 0.0
-        with watched(Path(out, "ray"), [psutil.Process()]) as samples:
+        jobs = plan_jobs([folder], f"{out}/ray")
+        results = [Path(str(job.target)) for job in jobs]
+        local, asked, first = rates([Path(out, "local", path.name) for path in results], samples), time.time(), 0.0
+        with watched([psutil.Process()]) as samples:
             for outcome in upscale_fleet(jobs, BatchOptions(), Fleet(workers=2, checkpoint=checkpoint)):
                 first = first or time.time()
                 assert not outcome.error, outcome.error
-        results = [Path(str(job.target)) for job in jobs]
-        ray, began = rates(samples), min(path.stat().st_mtime for path in results)
-        for number, unit in enumerate(("a second", "a second of processor")):
-            ratio = ray[number] / local[number]
-            print(
-                f"{len(jobs)} photographs, {unit}: local {local[number]:.2f}, Ray {ray[number]:.2f}, ratio {ratio:.2f}"
-            )
-        spent = next(one[2] for one in samples if one[1]) - samples[0][2]
+        for unit, here, there in zip(
+            ("a second", "a second of processor"), local, rates(results, samples), strict=True
+        ):
+            print(f"{len(jobs)} photographs, {unit}: local {here:.2f}, Ray {there:.2f}, ratio {there / here:.2f}")
+        began = min(path.stat().st_mtime for path in results)
+        spent = np.interp(began, *np.transpose(samples)) - samples[0][1]
         print(
             f"first result after {began - asked:.1f} s, {spent:.1f} s of processor; outcome after {first - asked:.1f} s"
         )
@@ -180,31 +212,68 @@ def workers_of(process: psutil.Process) -> list[psutil.Process]:
     return found
 
 
+class Traced(fleet._Worker):
+    """A worker that appends a line to a file when it samples a photograph, and when it has written a result."""
+
+    trace = ""
+
+    def __init__(self, chosen: Fleet, options: BatchOptions, tries: object) -> None:
+        super().__init__(chosen, options, tries)
+        from retinashift.batch import upscale
+
+        trace, sample, write = Path(self.trace), upscale.upscale_source, upscale.write_place
+
+        def sampled(pipeline: object, place: Path, *given: object) -> object:
+            append_line(trace, f"{os.getpid()} sampled {place.stem}\n")
+            return sample(pipeline, place, *given)
+
+        def written(place: Path, data: bytes, **given: bool) -> None:
+            write(place, data, **given)
+            append_line(trace, f"{os.getpid()} written {place.stem}\n")
+
+        upscale.upscale_source, upscale.write_place = sampled, written
+
+
 def kill(folder: Path, checkpoint: str, times: int) -> None:
-    """Kill a worker at random moments, and count what was done more than once."""
-    draw, killed, over = random.Random(0), 0, threading.Event()
+    """Kill a worker at random moments, and count how often each photograph was sampled and written."""
+    draw, killed, over = random.Random(0), set[int](), threading.Event()
 
     def killer() -> None:
-        nonlocal killed
-        while not over.wait(draw.uniform(0.5, 4)) and killed < times:
+        while not over.wait(draw.uniform(0.5, 4)) and len(killed) < times:
             if found := workers_of(psutil.Process()):
+                victim = draw.choice(found).pid
                 with suppress(ProcessLookupError):
-                    os.kill(draw.choice(found).pid, signal.SIGKILL)
-                    killed += 1
+                    os.kill(victim, signal.SIGKILL)
+                    killed.add(victim)
 
-    with tempfile.TemporaryDirectory() as out:
+    with tempfile.TemporaryDirectory() as out, tempfile.NamedTemporaryFile() as trace:
         jobs = plan_jobs([folder], out)
+        Traced.trace = trace.name
         thread = threading.Thread(target=killer)
         thread.start()
         try:
-            outcomes = list(upscale_fleet(jobs, BatchOptions(), Fleet(workers=2, checkpoint=checkpoint)))
+            with mock.patch.object(fleet, "_Worker", Traced):
+                outcomes = list(upscale_fleet(jobs, BatchOptions(), Fleet(workers=2, checkpoint=checkpoint)))
         finally:
             over.set()
             thread.join()
         whole = sum(path.suffix == ".png" for path in Path(out).iterdir())
         names = {outcome.job.source for outcome in outcomes}
-        print(f"{killed} kills, {len(jobs)} jobs: {len(outcomes)} outcomes of {len(names)} photographs, "
+        print(f"{len(killed)} kills, {len(jobs)} jobs: {len(outcomes)} outcomes of {len(names)} photographs, "
               f"{sum(bool(o.error) for o in outcomes)} failed, {whole} results")  # fmt: skip
+        count_work(Path(trace.name), killed)
+
+
+def count_work(trace: Path, killed: set[int]) -> None:
+    """Print how often photographs were sampled and written, and whether each repetition has a worker that died."""
+    rows = [line.split() for line in trace.read_text().splitlines()]
+    sampled, written = (Counter(name for _, what, name in rows if what == kind) for kind in ("sampled", "written"))
+    finished = {(pid, name) for pid, what, name in rows if what == "written"}
+    held = Counter(name for pid, what, name in rows if (pid, name) not in finished and int(pid) in killed)
+    unexplained = sum(count > 1 + held[name] for name, count in sampled.items())
+    print(f"sampled {sampled.total()} times, {sum(held.values())} of them in workers that were killed meanwhile; "
+          f"most often {max(sampled.values())} times; {unexplained} more often than that explains; "
+          f"written more than once: {sum(count > 1 for count in written.values())}")  # fmt: skip
 
 
 def main() -> None:
@@ -214,9 +283,10 @@ def main() -> None:
     parser.add_argument("checkpoint", nargs="?", default="")
     parser.add_argument("--files", type=int, default=100_000)
     parser.add_argument("--times", type=int, default=20)
+    parser.add_argument("--ray", action="store_true")
     given = parser.parse_args()
     if given.what == "simulate":
-        simulate(given.files)
+        simulate(given.files, given.ray)
     elif given.what == "rate":
         rate(given.folder, given.checkpoint)
     else:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,9 +16,9 @@ import psutil
 import pytest
 
 from builders.command import in_a_fresh_process, retinashift
-from retinashift.batch import fleet
+from retinashift.batch import fleet, upscale
 from retinashift.batch.fleet import Fleet
-from retinashift.batch.jobs import BatchOptions, plan_jobs
+from retinashift.batch.jobs import BatchOptions, Job, plan_jobs
 from retinashift.batch.record import append_line, left_to_do, run_record
 from retinashift.batch.upscale import upscale_files
 from retinashift.imaging.files import write_image
@@ -51,7 +52,7 @@ def by_a_worker(checkpoint, monkeypatch):
 
     def run(jobs, options=BatchOptions()):  # noqa: B008
         worker = fleet._Worker(Fleet(checkpoint=str(checkpoint)), options, tries)
-        made = worker({"first": [0], "jobs": [pickle.dumps(jobs)]})
+        made = worker({"first": [0], "jobs": [zlib.compress(pickle.dumps(jobs))]})
         assert list(made["row"]) == list(range(len(jobs)))
         return [json.loads(line) for line in made["outcome"]]
 
@@ -76,7 +77,7 @@ class Killed(BaseException):
 
 def ends_at(monkeypatch, name: str) -> list:
     """Let workers end at a photograph of that name; returns its further rules, such as `clear` to stop it."""
-    real, deadly = fleet.upscale_files, [name]
+    real, deadly = upscale.upscale_files, [name]
 
     def run(pipeline, jobs, *args, **kwargs):
         for job in jobs:
@@ -84,7 +85,7 @@ def ends_at(monkeypatch, name: str) -> list:
                 raise Killed
             yield from real(pipeline, [job], *args, **kwargs)
 
-    monkeypatch.setattr(fleet, "upscale_files", run)
+    monkeypatch.setattr(upscale, "upscale_files", run)
     return deadly
 
 
@@ -129,6 +130,16 @@ def test_what_a_log_says_is_done_is_left_out_unless_something_changed(folder, tm
     assert left() == ["2.png", "4.png", "5.png"]
     other = run_record(tiny_pipeline(trained=False), options)
     assert len(left_to_do(jobs, log, other, options)) == 6
+
+
+def test_every_job_is_handed_out_once_and_single_ones_last(tmp_path):
+    jobs = [Job(tmp_path / "in" / f"{n}.png", tmp_path / f"{n}.png") for n in range(9_000)]
+    blocks = [(block["first"][0], pickle.loads(zlib.decompress(block["jobs"][0]))) for block in fleet._blocks(jobs, 2)]
+    assert [job for _, block in blocks for job in block] == jobs
+    sizes = [len(block) for _, block in blocks]
+    assert [first for first, _ in blocks] == [sum(sizes[:number]) for number in range(len(sizes))]
+    assert sizes == sorted(sizes, reverse=True)
+    assert (sizes[0], sizes[-1]) == (200, 1)
 
 
 def test_options_of_a_cluster_need_its_engine(folder, tmp_path):

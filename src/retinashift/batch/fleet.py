@@ -6,19 +6,19 @@ import json
 import logging
 import os
 import pickle
+import zlib
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from retinashift.batch.jobs import BatchOptions, Job
 from retinashift.batch.record import Outcome, run_record
-from retinashift.batch.upscale import upscale_files
 from retinashift.imaging.failures import one_line
-from retinashift.inference.checkpoints import open_checkpoint
-from retinashift.inference.memory import choose_device
+from retinashift.inference.startup import import_diffusers
 
 _TRIES = 3
 """Workers that one photograph may end by itself before it is given up."""
@@ -82,11 +82,8 @@ def upscale_fleet(
         needs: dict[str, Any] = {"num_cpus": max(1, cores // workers), "num_gpus": gpus}
         if options.sampling.memory:
             needs["memory"] = options.sampling.memory
-        size = min(_LARGEST_BLOCK, max(1, len(jobs) // (10 * workers)))
-        starts = range(0, len(jobs), size)
-        tables = [pa.table({"first": [start], "jobs": [pickle.dumps(jobs[start : start + size])]}) for start in starts]
         tries = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Tries).remote()
-        dataset = ray.data.from_arrow(tables).map_batches(
+        dataset = ray.data.from_arrow([pa.table(block) for block in _blocks(jobs, workers)]).map_batches(
             _Worker,
             fn_constructor_args=(fleet, options, tries),
             compute=ray.data.ActorPoolStrategy(min_size=1, max_size=workers, initial_size=workers),
@@ -124,6 +121,16 @@ def _start(address: str) -> Any:
     return ray
 
 
+def _blocks(jobs: Sequence[Job], workers: int) -> Iterator[dict[str, list[Any]]]:
+    """Columns of one row for each block: smaller ones at the end, so that workers end at about the same time."""
+    start = 0
+    while left := len(jobs) - start:
+        size = min(_LARGEST_BLOCK, max(1, left // (10 * workers)))
+        # names of a block resemble each other: a million of them would fill the shared memory
+        yield {"first": [start], "jobs": [zlib.compress(pickle.dumps(jobs[start : start + size]), 1)]}
+        start += size
+
+
 class _Tries:
     """How often work of each name has begun and not ended; an actor of the cluster, which outlives the workers."""
 
@@ -142,15 +149,20 @@ class _Worker:
     """One process of the fleet, with its own checkpoint. `tries` is a handle of `_Tries`."""
 
     def __init__(self, fleet: Fleet, options: BatchOptions, tries: Any) -> None:
-        self.pipeline = open_checkpoint(fleet.checkpoint).to(choose_device(fleet.device))
+        import_diffusers()
+        from retinashift.batch.upscale import upscale_files
+        from retinashift.inference.checkpoints import open_checkpoint
+        from retinashift.inference.memory import choose_device
+
         self.options, self.tries = options, tries
-        self.record = run_record(self.pipeline, options)
+        pipeline = open_checkpoint(fleet.checkpoint).to(choose_device(fleet.device))
+        self.upscale = partial(upscale_files, pipeline, record=run_record(pipeline, options))
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """The outcomes of a block of jobs. If a worker died of them, those that are left are done one by one."""
-        first, jobs = int(batch["first"][0]), pickle.loads(batch["jobs"][0])
+        first, jobs = int(batch["first"][0]), pickle.loads(zlib.decompress(batch["jobs"][0]))
         if self._begin(first) == 1:
-            outcomes = upscale_files(self.pipeline, jobs, self.options, record=self.record)
+            outcomes = self.upscale(jobs, self.options)
         else:
             outcomes = (self._alone(first + number, job) for number, job in enumerate(jobs))
         return {"row": np.arange(first, first + len(jobs)), "outcome": [outcome.line() for outcome in outcomes]}
@@ -159,8 +171,7 @@ class _Worker:
         """The outcome of a job that a worker held when it died; one that this run has finished counts as written."""
         if self._begin(f"alone {row}") > _TRIES:
             return Outcome(job, f"its worker ended {_TRIES} times, perhaps for want of memory; upscale it by itself")
-        options = replace(self.options, resume=True)
-        (outcome,) = upscale_files(self.pipeline, [job], options, record=self.record)
+        (outcome,) = self.upscale([job], replace(self.options, resume=True))
         self.tries.end.remote(f"alone {row}")
         return replace(outcome, skipped=outcome.skipped and self.options.resume)
 

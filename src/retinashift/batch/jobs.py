@@ -155,7 +155,7 @@ def plan_jobs(
         if shard is not None:
             mine.append(in_shard(name, shard))
     _check_out(target, one_file, len(jobs), options.file_format)
-    _refuse_former_results(places, [job.source for job in jobs], target)
+    _refuse_former_results(places, jobs, target)
     _refuse_clashes(jobs, options)
     if shard is not None:
         jobs = [job for job, held in zip(jobs, mine, strict=True) if held]
@@ -207,7 +207,9 @@ def lookup(targets: Sequence[Place]) -> Callable[[Place], bool]:
 
 def digests(texts: Iterable[str]) -> np.ndarray:
     """A sorted array of 16 bytes for each text: a million names would fill the memory."""
-    return np.sort(np.fromiter(map(_digest, texts), "S16"))
+    found = np.fromiter(map(_digest, texts), "S16")
+    found.sort()  # in place
+    return found
 
 
 def holds(known: np.ndarray, text: str) -> bool:
@@ -247,7 +249,7 @@ def _check_out(out: Place, one_file: bool, count: int, file_format: OutputFormat
         raise ImageError(f"-o {out} and --format {file_format} name two formats; omit one of them")
 
 
-def _refuse_former_results(inputs: Sequence[Place], sources: list[Place], out: Place) -> None:
+def _refuse_former_results(inputs: Sequence[Place], jobs: list[Job], out: Place) -> None:
     """An output folder inside an input folder would be input of the next run."""
 
     def whole(place: Place) -> PurePath:
@@ -256,10 +258,10 @@ def _refuse_former_results(inputs: Sequence[Place], sources: list[Place], out: P
     results = whole(out)
     if {whole(place) for place in inputs if isinstance(place, Remote) or place.is_dir()}.isdisjoint(results.parents):
         return
-    for source in sources:
-        if results in whole(source).parents:
+    for job in jobs:
+        if results in whole(job.source).parents:
             raise ImageError(
-                f"{source} lies in the output folder, inside the input folder; choose a folder outside it with -o"
+                f"{job.source} lies in the output folder, inside the input folder; choose a folder outside it with -o"
             )
 
 

@@ -23,7 +23,6 @@ def app_command(
     max_pixels: Annotated[int, Option("--max-pixels", min=1, help="Pixels of one photograph.")] = 8_000_000,
 ) -> None:
     """Open a local web page to upscale photographs and compare them closely."""
-    from retinashift.cli.startup import import_diffusers
     from retinashift.web.settings import CREDENTIALS_VARIABLE, PageSettings
 
     try:
@@ -33,4 +32,4 @@ def app_command(
 
     settings = PageSettings(host=host, port=port, credentials=auth or os.environ.get(CREDENTIALS_VARIABLE, ""),
         device=device, checkpoint=checkpoint, max_upload=max_upload * 2**20, max_pixels=max_pixels)  # fmt: skip
-    serve(settings, lambda address: typer.echo(f"RetinaShift is at {address} (Ctrl-C ends it)"), import_diffusers)
+    serve(settings, lambda address: typer.echo(f"RetinaShift is at {address} (Ctrl-C ends it)"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import zipfile
-from collections.abc import Callable
 from functools import partial
 from io import BytesIO
 from mimetypes import guess_type
@@ -19,6 +18,7 @@ from pydantic import ValidationError
 from starlette.formparsers import MultiPartParser
 
 from retinashift import __version__
+from retinashift.inference.startup import import_diffusers
 from retinashift.web.jobs import Busy, Job, JobQueue, Missing, Progress, Result
 from retinashift.web.request_filter import RequestFilter
 from retinashift.web.settings import PageSettings, UpscaleOptions
@@ -31,11 +31,11 @@ _BODY: dict[str, Any] = {"requestBody": {"required": True, "content": {
 Options = Annotated[UpscaleOptions, Query()]
 
 
-def build_page(settings: PageSettings, prepare: Callable[[], None]) -> tuple[RequestFilter, JobQueue]:
-    """The page behind its filter, and its queue, which first calls `prepare` and loads the checkpoint."""
+def build_page(settings: PageSettings) -> tuple[RequestFilter, JobQueue]:
+    """The page behind its filter, and its queue, which first loads the checkpoint."""
 
     def load() -> None:  # torch, in the thread of the jobs: the page answers meanwhile
-        prepare()
+        import_diffusers()
         from retinashift.web.work import opened
 
         opened(settings.folder(""), settings.device)

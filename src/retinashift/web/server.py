@@ -49,12 +49,11 @@ class LimitedProtocol(H11Protocol):
         self.transport.abort()
 
 
-def serve(settings: PageSettings, on_start: Callable[[str], None], prepare: Callable[[], None]) -> None:
+def serve(settings: PageSettings, on_start: Callable[[str], None]) -> None:
     """Serve until SIGINT, SIGTERM or SIGHUP. The page answers at once; the checkpoint is loaded behind it.
 
     Args:
         on_start: called with the page's address once it answers there.
-        prepare: called before the checkpoint is loaded, in the thread that loads it.
 
     Raises:
         OSError: the port is taken.
@@ -65,7 +64,7 @@ def serve(settings: PageSettings, on_start: Callable[[str], None], prepare: Call
     except OSError as error:
         raise OSError(f"{host}:{settings.port} cannot be opened ({error.strerror}); choose another --port") from None
     with listener:  # which keeps who comes before the server looks
-        application, queue = build_page(settings, prepare)
+        application, queue = build_page(settings)
         if hasattr(signal, "SIGHUP"):  # a closed terminal ends the page as SIGTERM does
             signal.signal(signal.SIGHUP, lambda *_: signal.raise_signal(signal.SIGTERM))
         signal.signal(signal.SIGTERM, signal.default_int_handler)
