@@ -1,6 +1,8 @@
 """Launchers: processes that were asked for train together, or the run is refused; never one of them in silence."""
 
 import os
+import re
+import shlex
 import socket
 import subprocess
 import sys
@@ -15,6 +17,10 @@ from retinashift.training.run import Trainer, TrainingError
 from retinashift.training.settings import TrainConfig
 
 LAUNCH = [sys.executable, "-m", "accelerate.commands.launch"]
+_PAGE = (Path(__file__).parents[2] / "docs" / "scaling.md").read_text(encoding="utf-8")
+(_COMMAND,) = re.findall(r"^accelerate launch (.*?CONFIG)$", _PAGE, re.DOTALL | re.MULTILINE)
+MANUAL = shlex.split(_COMMAND.replace("\\\n", " "))
+"""The manual's command for two machines, after its name."""
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "GLOO_SOCKET_IFNAME": "lo"}
 
 
@@ -53,13 +59,13 @@ def test_two_machines_train_together_as_one_with_twice_the_accumulation(
 ):
     settings, port, nodes = write_settings(smoke_settings), free_port(), []
     for rank in ("0", "1"):
+        with_values = {"0": rank, "10.0.0.5": "127.0.0.1", "29500": port, "CONFIG": str(settings)}
         if launcher == "accelerate":
-            words = [*LAUNCH, "--multi_gpu", "--num_machines", "2", "--num_processes", "2", "--machine_rank", rank,
-                     "--main_process_ip", "127.0.0.1", "--main_process_port", port, "-m"]  # fmt: skip
+            words = [*LAUNCH, *(with_values.get(word, word) for word in MANUAL)]
         else:
             words = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc_per_node", "1",
-                     "--node_rank", rank, "--master_addr", "127.0.0.1", "--master_port", port, "-m"]  # fmt: skip
-        words += ["retinashift", "train", str(settings)]
+                     "--node_rank", rank, "--master_addr", "127.0.0.1", "--master_port", port,
+                     "-m", "retinashift", "train", str(settings)]  # fmt: skip
         nodes.append(subprocess.Popen(words, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True))
     said = [node.communicate()[1] for node in nodes]
     assert [node.returncode for node in nodes] == [0, 0], "\n".join(said)
