@@ -81,11 +81,9 @@ class BatchOptions:
 
     def beside(self, target: Place) -> tuple[Place, ...]:
         """The files beside a result that a run with these options writes."""
-        kinds = (
-            (self.sidecar, (sidecar_of(target),)), (self.sampling.output_uncertainty, maps_of(target)),
-            (self.figure, (figure_of(target),)),
-        )  # fmt: skip
-        return tuple(path for wanted, paths in kinds if wanted for path in paths)
+        sidecar = (sidecar_of(target),) if self.sidecar else ()
+        maps = maps_of(target) if self.sampling.output_uncertainty else ()
+        return (*sidecar, *maps, *((figure_of(target),) if self.figure else ()))
 
 
 def parse_shard(text: str) -> Shard:

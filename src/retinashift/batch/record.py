@@ -9,7 +9,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -116,7 +116,7 @@ class Outcome:
             "stamp": stamp_of(self.job.source),
             "error": self.error,
             "internal": self.internal,
-            "provenance": self.record and asdict(self.record),
+            "provenance": self.record and vars(self.record),
         }
         return json.dumps({key: value for key, value in values.items() if value or key == "seconds"}) + "\n"
 
