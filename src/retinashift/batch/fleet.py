@@ -103,6 +103,7 @@ def _start(address: str) -> Any:
     """Ray, connected to a cluster or to a new one that only this machine reaches; without usage statistics."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # Ray reads these when it is imported
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # as this process; by default workers yield to all others
     if not address:
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # despite its name, it makes any system use 127.0.0.1
     try:
