@@ -238,13 +238,18 @@ def kill(folder: Path, checkpoint: str, times: int) -> None:
     """Kill a worker at random moments, and count how often each photograph was sampled and written."""
     draw, killed, over = random.Random(0), set[int](), threading.Event()
 
-    def killer() -> None:
-        while not over.wait(draw.uniform(0.5, 4)) and len(killed) < times:
-            if found := workers_of(psutil.Process()):
-                victim = draw.choice(found).pid
+    def killer() -> None:  # by the progress of the job, since a worker that starts holds nothing
+        due = 0
+        while len(killed) < times and not over.wait(draw.uniform(0.02, 0.5)):
+            rows = Path(trace.name).read_text().splitlines()
+            begun = {int(row.split()[0]) for row in rows}
+            busy = begun & {worker.pid for worker in workers_of(psutil.Process())} - killed
+            if len(rows) >= due and busy:
+                victim = draw.choice(sorted(busy))
                 with suppress(ProcessLookupError):
                     os.kill(victim, signal.SIGKILL)
                     killed.add(victim)
+                    due = len(rows) + draw.randint(1, 8)
 
     with tempfile.TemporaryDirectory() as out, tempfile.NamedTemporaryFile() as trace:
         jobs = plan_jobs([folder], out)
