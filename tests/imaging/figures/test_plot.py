@@ -29,7 +29,7 @@ def test_every_curve_has_a_colour_of_its_own(count):
 
 @pytest.mark.parametrize("values", [[0.0, 0.0], [1e-9, 1e-9], [5.0, 1.0] * 40])
 def test_flat_tiny_and_long_curves_are_drawn_on_the_paper(values):
-    picture = draw_curves({"a": values}, across="t", width=800, height=600)
-    assert (picture.shape, picture.dtype) == ((600, 800, 3), np.uint8)
+    picture = draw_curves({"a": values}, across="t")
+    assert (picture.shape, picture.dtype) == ((640, 1200, 3), np.uint8)
     assert tuple(picture[0, 0]) == PAPER
     assert (picture != PAPER).any()

@@ -16,17 +16,11 @@ if TYPE_CHECKING:
     from pydicom import DataElement, Dataset
     from pydicom.tag import BaseTag
 
-SOP_CLASSES = {
-    "1.2.840.10008.5.1.4.1.1.77.1.5.1": "Ophthalmic Photography 8 Bit",
-    "1.2.840.10008.5.1.4.1.1.77.1.5.2": "Ophthalmic Photography 16 Bit",
-    "1.2.840.10008.5.1.4.1.1.77.1.5.5": "Wide Field Ophthalmic Photography Stereographic Projection",
-    "1.2.840.10008.5.1.4.1.1.77.1.5.6": "Wide Field Ophthalmic Photography 3D Coordinates",
-    "1.2.840.10008.5.1.4.1.1.77.1.4": "VL Photographic",
-    "1.2.840.10008.5.1.4.1.1.7": "Secondary Capture",
-    "1.2.840.10008.5.1.4.1.1.7.2": "Multi-frame Grayscale Byte Secondary Capture",
-    "1.2.840.10008.5.1.4.1.1.7.3": "Multi-frame Grayscale Word Secondary Capture",
-    "1.2.840.10008.5.1.4.1.1.7.4": "Multi-frame True Color Secondary Capture",
-}
+_SOP_CLASSES = {f"1.2.840.10008.5.1.4.1.1.{end}" for end in (
+    "77.1.5.1", "77.1.5.2",  # Ophthalmic Photography 8 Bit, 16 Bit
+    "77.1.5.5", "77.1.5.6",  # Wide Field Ophthalmic Photography, Stereographic Projection and 3D Coordinates
+    "77.1.4", "7", "7.2", "7.3", "7.4",  # VL Photographic; Secondary Capture, one frame, grey byte and word, colour
+)}  # fmt: skip
 GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 _GROUP, _CREATOR = 0x0099, "RETINASHIFT"
 _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
@@ -150,7 +144,7 @@ def _element(raw: Dataset, tag: BaseTag, notes: list[str]) -> DataElement:
 def _check_header(header: Dataset, structure: Structure, max_pixels: int, frame: int | None) -> int:
     """The frame to read, once all that the header says is known to be allowed."""
     kind = str(header.get("SOPClassUID", ""))
-    if kind not in SOP_CLASSES:
+    if kind not in _SOP_CLASSES:
         from pydicom.uid import UID
 
         allowed = "(Wide Field) Ophthalmic Photography, VL Photographic and Secondary Capture"

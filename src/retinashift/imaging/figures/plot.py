@@ -13,9 +13,7 @@ COLOURS = ((29, 78, 216), (194, 65, 12), (15, 118, 110), (109, 40, 217))
 _LEFT, _RIGHT, _UPPER, _LOWER = 90, 40, 70, 80  # margins in pixels
 
 
-def draw_curves(
-    curves: Mapping[str, Sequence[float]], *, across: str, width: int = 1200, height: int = 640
-) -> np.ndarray:
+def draw_curves(curves: Mapping[str, Sequence[float]], *, across: str) -> np.ndarray:
     """Curves over 1, 2, 3, ..., from 0 to a round number that none exceeds; each has two values or more.
 
     >>> draw_curves({"sqrt(eta)": [0.1, 0.5, 0.99]}, across="step t").shape
@@ -28,16 +26,14 @@ def draw_curves(
         for name, values in curves.items()
     }
     steps = {t / (longest - 1): str(t + 1) for t in range(0, longest, max(1, longest // 15))}
-    return _draw(points, (width, height), steps, {tick / top: f"{tick:g}" for tick in ticks}, across)
+    return _draw(points, (1200, 640), steps, {tick / top: f"{tick:g}" for tick in ticks}, across)
 
 
-def draw_against(
-    x: Sequence[float], curves: Mapping[str, Sequence[float]], *, across: str, up: str, side: int = 720
-) -> np.ndarray:
-    """Curves over shares, both axes from 0 to 1, with the diagonal on which they are equal: (side, side, 3) uint8."""
+def draw_against(x: Sequence[float], curves: Mapping[str, Sequence[float]], *, across: str, up: str) -> np.ndarray:
+    """Curves over shares, both axes from 0 to 1, with the diagonal on which they are equal: (720, 720, 3) uint8."""
     shares = {part / 5: f"{part / 5:.0%}" for part in range(6)}
     points = {name: list(zip(x, values, strict=True)) for name, values in curves.items()}
-    return _draw(points, (side, side), shares, shares, across, up, diagonal=True)
+    return _draw(points, (720, 720), shares, shares, across, up, diagonal=True)
 
 
 def round_ticks(highest: float) -> tuple[float, list[float]]:
