@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -110,16 +111,8 @@ def find_provenance(data: bytes, name: str) -> Provenance | None:
         return parse_line(find_line(data))
 
 
-def write_image(
-    path: str | Path,
-    image: Photograph | np.ndarray,
-    *,
-    like: Photograph | None = None,
-    scale: float = 1,
-    overwrite: bool = False,
-    provenance: Provenance | None = None,
-) -> None:
-    """`encode_image`, written whole or not at all; arguments as there.
+def write_image(path: str | Path, image: Photograph | np.ndarray, *, overwrite: bool = False, **settings: Any) -> None:
+    """`encode_image`, written whole or not at all; other arguments as there.
 
     Raises:
         ImageError: the file exists and may not be replaced, its folder is missing, or the format cannot hold the image.
@@ -130,7 +123,7 @@ def write_image(
         raise ImageError(f"{path}: exists already; choose another name, or allow overwriting")
     if not path.parent.is_dir():
         raise ImageError(f"{path}: the folder {path.parent} does not exist")
-    replace_file(path, encode_image(path, image, like=like, scale=scale, provenance=provenance))
+    replace_file(path, encode_image(path, image, **settings))
 
 
 def encode_image(
