@@ -32,7 +32,7 @@ FEWEST_ROWS = 4
 """Thinner bands take hardly less memory and up to twice the time: one row is for what is left when memory ran out."""
 BAND_PIXELS = 20_000
 """Pixels of a band; wide pictures have thin bands."""
-LIBRARY, KEPT, ROW, AFTER = 32 * 2**20, 0.75, 1.8, 390
+LIBRARY, KEPT, ROW, AFTER = 48 * 2**20, 0.75, 0.8, 490
 SCARCE = 0.25
 """Share of the memory from which on freed memory goes back to the system after each band."""
 TILE_MARGIN = 16

@@ -63,7 +63,8 @@ class _Convolution:
         window = torch.cat([part for part in parts if part.shape[-2]], dim=-2)
         window = window.contiguous(memory_format=torch.channels_last)
         self.bottom += count + ends
-        self._kept, self._closed = window[..., -2:, :].clone(), last
+        kept, self._closed = window[..., -2:, :], last  # copied into one place, or the heap falls into pieces
+        self._kept = kept.clone() if self._kept is None or self._kept.shape != kept.shape else self._kept.copy_(kept)
         return window
 
     def __call__(self, window: Tensor) -> Tensor:
