@@ -20,8 +20,7 @@ from PIL import Image, ImageDraw
 
 from retinashift.cli.pictures import public_retina
 from retinashift.data.photographs import find_photographs
-from retinashift.evaluation.colour import colour_differences
-from retinashift.evaluation.similarity import psnr_rgb
+from retinashift.evaluation.similarity import colour_differences, psnr_rgb
 from retinashift.evaluation.vessels import dice, vessel_map
 from retinashift.imaging.degradation.bicubic import bicubic_pillow, crop_to_multiple, enlarge
 from retinashift.imaging.degradation.pipeline import Camera

@@ -113,8 +113,12 @@ def test_photographs_are_read_one_by_one_and_counted_when_done(photographs):
     def reader(name, pixels):
         return name, lambda: events.append(name) or pixels
 
-    readers = [reader(*photograph) for photograph in photographs]
-    evaluate(readers, [baseline("nearest", 4)], scale=4, seeds=[0], on_progress=events.append)
+    def counted():
+        for number, photograph in enumerate(photographs, 1):
+            yield reader(*photograph)
+            events.append(number)
+
+    evaluate(counted(), [baseline("nearest", 4)], scale=4, seeds=[0])
     assert events == ["a", 1, "b", 2]
 
 

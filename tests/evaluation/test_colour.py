@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from skimage.color import lab2rgb
 
-from retinashift.evaluation.colour import colour_differences
 from retinashift.evaluation.metrics import measure
 from retinashift.evaluation.scores import Result, Subject
+from retinashift.evaluation.similarity import colour_differences
 from retinashift.imaging.degradation.bicubic import bicubic_pillow
 
 

@@ -8,9 +8,8 @@ import skimage.data
 
 from retinashift.evaluation import coverage
 from retinashift.evaluation.benchmark import baseline, evaluate
-from retinashift.evaluation.gallery import Gallery
 from retinashift.evaluation.metrics import METRICS, chosen_metrics, mean_scores, measure
-from retinashift.evaluation.page import render_html
+from retinashift.evaluation.page import Gallery, render_html
 from retinashift.evaluation.scores import Estimate, Metric, Observed, Result, Score, Subject
 from retinashift.evaluation.vessels import vessel_map
 from retinashift.imaging.degradation.bicubic import bicubic_pillow, enlarge

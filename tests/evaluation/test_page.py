@@ -12,8 +12,7 @@ import skimage.data
 from PIL import Image
 
 from retinashift.evaluation.benchmark import Method, baseline, evaluate
-from retinashift.evaluation.gallery import AGREED, CROP, MISSED, Gallery, error_colours
-from retinashift.evaluation.page import Axis, render_html, strips_of
+from retinashift.evaluation.page import AGREED, CROP, MISSED, Axis, Gallery, error_colours, render_html, strips_of
 from retinashift.evaluation.report import Report, Row
 from retinashift.evaluation.similarity import FIDELITY
 from retinashift.imaging.degradation.bicubic import bicubic_pillow, enlarge

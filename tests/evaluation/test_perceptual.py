@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from retinashift.evaluation import perceptual
+from retinashift.evaluation import similarity
 from retinashift.evaluation.benchmark import Method, baseline, evaluate
-from retinashift.evaluation.perceptual import lpips_alex, st_lpips
+from retinashift.evaluation.similarity import lpips_alex, st_lpips
 from retinashift.imaging.degradation.bicubic import bicubic_pillow, enlarge
 
 
@@ -45,9 +45,9 @@ def test_only_the_mask_counts_and_a_shift_hardly_matters(retina, bicubic):
 @pytest.fixture
 def fresh():
     """No network of another test."""
-    perceptual.network.cache_clear()
+    similarity.network.cache_clear()
     yield
-    perceptual.network.cache_clear()
+    similarity.network.cache_clear()
 
 
 @pytest.mark.parametrize(("metric", "package"), [("st-lpips", "stlpips_pytorch"), ("lpips", "torchmetrics")])

@@ -5,7 +5,7 @@ import pytest
 
 from retinashift.evaluation.metrics import measure
 from retinashift.evaluation.scores import Result, Subject
-from retinashift.evaluation.vessel_tree import breaks, calibre_error, centreline_dice
+from retinashift.evaluation.vessels import breaks, calibre_error, centreline_dice
 from retinashift.imaging.degradation.bicubic import bicubic_pillow
 
 FIELD = np.ones((120, 200), bool)

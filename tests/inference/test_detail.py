@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from retinashift.imaging.degradation.bicubic import bicubic_pillow
-from retinashift.inference.detail import EDGE, STRIP, check_curves, factor_at, inner_field, scale_detail
+from retinashift.inference.detail import EDGE, check_curves, factor_at, inner_field, scale_detail
 from retinashift.inference.detail import finest_energy as energy_inside
 from retinashift.inference.pictures import turn
 from retinashift.models.codec import upsample_bicubic
@@ -35,7 +35,7 @@ def test_a_softer_photograph_has_less_and_the_dark_surround_counts_for_nothing(r
 
 
 def test_turned_and_tall_photographs_have_the_same_energy(retina):
-    tall = np.concatenate([retina] * (2 * STRIP // len(retina) + 1))
+    tall = np.concatenate([retina] * 3)
     energies = [finest_energy(turn(tensor(tall), way)) for way in range(4)]
     assert energies == pytest.approx([energies[0]] * 4, abs=1e-4)
 

@@ -9,10 +9,9 @@ from PIL import Image
 from retinashift.diffusion.sampling import noise_seeds
 from retinashift.diffusion.scheduler import ResShiftScheduler
 from retinashift.imaging.degradation.bicubic import enlarge
-from retinashift.inference.chain import Chain
+from retinashift.inference.chain import Chain, StepWatch
 from retinashift.inference.gate import CheckpointError
 from retinashift.inference.pipeline import ResShiftPipeline
-from retinashift.inference.progress import StepWatch
 from retinashift.inference.settings import Sampling
 from retinashift.models.codec import PixelCodec
 from retinashift.models.swin_unet import SwinUNet

@@ -14,11 +14,10 @@ from retinashift.imaging.degradation.bicubic import bicubic_pillow
 from retinashift.imaging.files import read_image
 from retinashift.inference import chain
 from retinashift.inference.checkpoints import open_checkpoint
-from retinashift.inference.fidelity import consistency_db, value_limits
+from retinashift.inference.fidelity import RowResampler, at_size, consistency_db, reduce_map, value_limits
 from retinashift.inference.pictures import SampleMean, turn, turn_back
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.inference.settings import Sampling
-from retinashift.inference.sizes import RowResampler, at_size, reduce_map
 
 SIDES = st.integers(1, 40)
 

@@ -5,8 +5,7 @@ import torch
 
 from retinashift.data.photographs import Source, list_source
 from retinashift.training.augmentation import NUMBERS, SURROUND_MAX, as_another_camera
-from retinashift.training.batches import bicubic_reduce, make_batch
-from retinashift.training.pool import PhotographSet
+from retinashift.training.batches import PhotographSet, bicubic_reduce, make_batch
 from retinashift.training.settings import CropSettings
 
 

@@ -10,8 +10,7 @@ from PIL import Image
 from retinashift.data.photographs import DataError, Source, list_source
 from retinashift.imaging.degradation.bicubic import bicubic_pillow
 from retinashift.imaging.degradation.pipeline import Camera
-from retinashift.training.batches import bicubic_reduce, make_batch
-from retinashift.training.pool import PhotographSet
+from retinashift.training.batches import PhotographSet, bicubic_reduce, make_batch
 from retinashift.training.settings import CropSettings
 
 

@@ -8,7 +8,7 @@ import torch
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.inference.settings import Sampling
 from retinashift.training.build import build_pipeline
-from retinashift.training.distillation import distillation_error, open_teacher
+from retinashift.training.losses import distillation_error, open_teacher
 from retinashift.training.run import train
 from retinashift.training.settings import ConfigError, DistillSettings, TrainConfig
 

@@ -16,7 +16,7 @@ from retinashift.models.swin_unet import SwinUNet
 from retinashift.models.vq import VQCodec
 from retinashift.official.networks import vq_from_official
 from retinashift.training.losses import combined, perceptual_error, squared_error
-from retinashift.training.weights import average
+from retinashift.training.run import average
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,8 @@ from safetensors.torch import load_file
 from retinashift.models.perceptual import LPIPS
 from retinashift.models.swin_unet import SwinUNet
 from retinashift.official.convert import export_official, import_official
-from retinashift.training.run import train
-from retinashift.training.settings import ConfigError, TrainConfig
-from retinashift.training.weights import average, published_rate
+from retinashift.training.run import average, train
+from retinashift.training.settings import ConfigError, TrainConfig, published_rate
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 WEIGHTS = "diffusion_pytorch_model.safetensors"

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from retinashift.data.photographs import FileRef, Item, Source, list_source
-from retinashift.training.pool import PhotographSet
+from retinashift.training.batches import PhotographSet
 
 
 def test_photographs_beyond_the_cache_are_read_again_and_equal(photographs):

@@ -24,7 +24,7 @@ from retinashift.data.photographs import DataError
 from retinashift.evaluation.similarity import psnr_rgb
 from retinashift.imaging.degradation.bicubic import bicubic_pillow, enlarge
 from retinashift.inference.pipeline import ResShiftPipeline
-from retinashift.training.run import Trainer, TrainingError, learning_rate, train
+from retinashift.training.run import Trainer, TrainingError, train
 from retinashift.training.settings import ConfigError, TrainConfig
 from retinashift.training.state import load_state
 
@@ -293,7 +293,7 @@ def test_weights_that_are_no_numbers_are_not_saved_before_the_loss_is_reported(
     smoke_settings["run"] |= {"steps": 10**6, "log_every": 10**6, "save_every": 10**6, "validate_every": 10**6}
     settings = write_settings(smoke_settings | {"validation": {"path": str(held_out)}})
     trainer = Trainer(TrainConfig.load(settings, [end]))
-    next(iter(trainer.weights.module.parameters())).data.fill_(math.nan)
+    next(iter(trainer.trained.parameters())).data.fill_(math.nan)
     with pytest.raises(TrainingError, match=r"the loss is nan at step \d+; nothing was saved: lower optim.learning"):
         trainer.run()
     assert not any((tmp_path / "run" / name).exists() for name in ("checkpoint", "state"))
@@ -303,7 +303,7 @@ def test_weights_that_are_no_numbers_are_not_saved_before_the_loss_is_reported(
 def test_a_run_that_goes_wrong_after_a_good_state_keeps_it_and_says_which(smoke_settings, write_settings, tmp_path):
     def spoil(event, values):
         if event == "saved":
-            next(iter(trainer.weights.module.parameters())).data.fill_(math.nan)
+            next(iter(trainer.trained.parameters())).data.fill_(math.nan)
 
     trainer = Trainer(TrainConfig.load(write_settings(smoke_settings), ["run.log_every=100"]), spoil)
     with pytest.raises(TrainingError, match="loss is nan at step 8; what was saved at step 4 is good: .*init_from"):
@@ -358,10 +358,10 @@ def test_unknown_model_options_and_a_missing_start_are_named(smoke_settings, wri
 
 def test_learning_rate_warms_up_then_falls_along_a_cosine(smoke_settings, write_settings):
     rates = ["optim.warmup_steps=10", "optim.learning_rate=1", "optim.learning_rate_end=0.1"]
-    config = TrainConfig.load(write_settings(smoke_settings), rates)
-    assert learning_rate(config, 4, 0.0) == pytest.approx(0.5)
-    assert learning_rate(config, 50, 0.5) == pytest.approx(0.55)
-    assert learning_rate(config, 99, 1.0) == pytest.approx(0.1)
+    optim = TrainConfig.load(write_settings(smoke_settings), rates).optim
+    assert optim.rate(4, 0.0, 100) == pytest.approx(0.5)
+    assert optim.rate(50, 0.5, 100) == pytest.approx(0.55)
+    assert optim.rate(99, 1.0, 100) == pytest.approx(0.1)
 
 
 def test_a_run_that_ends_by_the_clock_finishes_its_cosine(smoke_settings, write_settings, tmp_path):

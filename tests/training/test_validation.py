@@ -4,8 +4,8 @@ import pytest
 
 from retinashift.data.photographs import list_source
 from retinashift.imaging.figures.comparison import BAR, FOOT, GAP
+from retinashift.training.batches import PhotographSet
 from retinashift.training.build import build_pipeline
-from retinashift.training.pool import PhotographSet
 from retinashift.training.settings import TrainConfig
 from retinashift.training.validation import SIDE, validate
 

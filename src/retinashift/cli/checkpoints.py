@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer import Argument, Option
@@ -17,18 +18,12 @@ from retinashift.cli.options import Checkpoint, Json, open_pipeline
 from retinashift.imaging.failures import printable
 from retinashift.official.releases import LICENCE_NOTICE, ReleaseName
 
-if TYPE_CHECKING:
-    from retinashift.imaging.provenance import Provenance
-    from retinashift.inference.advice import Condition
-
 _ANY_RESULT = 2**32
 """Pixels: `inspect` decodes nothing, so large results are allowed."""
+MAY_BE = "; it may be an original, or was saved by another program"
 
 
-def info(
-    checkpoint: Checkpoint = "",
-    as_json: Json = False,
-) -> None:
+def info(checkpoint: Checkpoint = "", as_json: Json = False) -> None:
     """Show a checkpoint (denoiser, schedule, parameters), the bundled ones, and the devices of this machine."""
     import torch
     from rich.console import Console
@@ -64,10 +59,7 @@ def info(
     if as_json:
         typer.echo(json.dumps(facts))
         return
-    shown = {name: ", ".join(map(str, value)) if isinstance(value, list) else value for name, value in facts.items()}
-    shown |= {"parameters": f"{facts['parameters']:,}", "scale": f"x{facts['scale']}"}
-    shown["trained on"] = f"{facts['trained on']} photographs" if facts["trained on"] else "not stated"
-    Console().print(table_of([["what", "value"], *([name, str(value)] for name, value in shown.items())]))
+    Console().print(table_of([["what", "value"], *in_words(facts)]))
 
 
 def inspect_files(
@@ -87,25 +79,24 @@ def inspect_files(
         for path in files:
             try:
                 data = read_bytes(path, _ANY_RESULT)
-                record, condition = find_provenance(data, str(path)), None
+                record, name = find_provenance(data, str(path)), printable(str(path))
                 if record is None:
-                    condition = measure_condition(decode_image(data, str(path)).pixels, quality_of_jpeg(data))
-                rows = _condition_rows(condition) if condition else _rows(record) if record else []
+                    found = measure_condition(decode_image(data, str(path)).pixels, quality_of_jpeg(data))
+                    told = asdict(found) | {"faults": found.faults, "advised": found.advised}
+                    about, title = {"provenance": None, "input": told}, f"{name}: no provenance record{MAY_BE}"
+                else:
+                    told = asdict(record)
+                    about, title = {"provenance": told}, f"{name}\n  {NOTE}"
             except Exception as error:
                 failures.add(str(path), error)
                 continue
             missing |= record is None
-            name = printable(str(path))
             if as_json:
-                values = {"file": str(path), "provenance": None if record is None else asdict(record)}
-                if condition is not None:
-                    values["input"] = asdict(condition) | {"advised": condition.advised}
-                typer.echo(json.dumps(values))
+                typer.echo(json.dumps({"file": str(path), **about}))
                 continue
-            unknown = ": no provenance record; it may be an original, or was saved by another program"
-            typer.echo(name + (unknown if record is None else f"\n  {NOTE}"))
-            for what, value in rows:
-                typer.echo(f"  {printable(what):<18} {printable(value)}")
+            typer.echo(title)
+            for what, value in in_words(told):
+                typer.echo(f"  {what:<18} {value}")
     if missing:
         raise typer.Exit(1)
 
@@ -157,37 +148,12 @@ def export_weights(
     typer.echo(f"denoiser in {unet}, autoencoder in {vq}")
 
 
-def _condition_rows(found: Condition) -> list[tuple[str, str]]:
-    quality = "" if found.jpeg_quality is None else f", JPEG quality {found.jpeg_quality}"
-    why = f" ({', '.join(found.faults)})" if found.faults else ""
-    return [
-        ("field of view", f"{found.diameter} pixels across, {found.field:.0%} of the frame"),
-        ("noise", f"{found.noise} levels of 255"),
-        ("sharpness", f"{found.sharpness} (finest octave over the next)"),
-        ("compression", f"block steps {found.blocking}{quality}"),
-        ("fundus photograph", "yes, by colour and texture" if found.fundus else "it does not look like one"),
-        ("checkpoint advised", found.advised + why),
-    ]
-
-
-def _rows(record: Provenance) -> list[tuple[str, str]]:
-    figure = "equal" if record.consistency_db is None else f"{record.consistency_db} dB"
-    rows = [
-        ("scale", f"x{record.scale}"),
-        ("checkpoint", f"sha256 {record.checkpoint}"),
-        ("input", f"sha256 {record.input}"),
-        ("network calls", f"{record.steps} a sample, {record.ensemble} averaged"),
-        ("seed", "none: a function of the input" if record.seed is None else str(record.seed)),
-        ("back-projections", str(record.back_projections)),
-        ("consistency", f"{figure} (the result reduced again, against the input)"),
-        ("device", f"{record.device}; the same again gives the same pixels at the same number of threads"),
-        ("versions", ", ".join(f"{name} {version}" for name, version in record.versions.items())),
-    ]
-    if record.bicubic_share:
-        rows.append(("self-check", record.returned()))
-    if record.detail_factor != 1:
-        rows.append(("detail", f"times {record.detail_factor:g}, by the sharpness of the input"))
-    rows += [(name, str(value)) for name, value in record.options.items()]
-    if record.input_was_super_resolved:
-        rows.append(("mind", "the input was a result of super-resolution itself"))
-    return rows
+def in_words(facts: Mapping[str, Any]) -> Iterator[list[str]]:
+    """Names and values of facts as lines of a table; those without a value are left out."""
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            value = ", ".join(f"{key} {own}" for key, own in value.items())
+        elif isinstance(value, list):
+            value = ", ".join(map(str, value))
+        if value not in (None, "", False):
+            yield [printable(name.replace("_", " ")), printable(str(value))]

@@ -16,8 +16,8 @@ import typer
 from typer import Option
 
 from retinashift import __version__
-from retinashift.cli.app import app_command
 from retinashift.cli.checkpoints import export_weights, import_weights, info, inspect_files
+from retinashift.cli.options import Device
 from retinashift.cli.pictures import degradations, demo, schedule
 from retinashift.cli.scoring import EvaluateCommand, calibrate, coverage, evaluate
 from retinashift.cli.training import finetune, train
@@ -42,6 +42,32 @@ def version(show: bool) -> None:
 def options(
     _: Annotated[bool, Option("--version", callback=version, is_eager=True, help="Print the version.")] = False,
 ) -> None: ...
+
+
+def app_command(
+    host: Annotated[str, Option(help="Address; other than this machine's own it needs --auth.")] = "127.0.0.1",
+    port: Annotated[int, Option(min=0, max=65535, help="Port; 0 takes any free one.")] = 7860,
+    auth: Annotated[
+        str, Option(help="NAME:PASSWORD to ask for; the environment variable RETINASHIFT_AUTH hides it better.")
+    ] = "",
+    device: Device = "auto",
+    checkpoint: Annotated[
+        str, Option("--checkpoint", "-c", help="Folder, or a name of `retinashift info`; x4 if not given.")
+    ] = "",
+    max_upload: Annotated[int, Option("--max-upload", min=1, help="MiB of one upload.")] = 64,
+    max_pixels: Annotated[int, Option("--max-pixels", min=1, help="Pixels of one photograph.")] = 8_000_000,
+) -> None:
+    """Open a local web page to upscale photographs and compare them closely."""
+    from retinashift.web.settings import CREDENTIALS_VARIABLE, PageSettings
+
+    try:
+        from retinashift.web.server import serve
+    except ImportError:
+        raise ValueError("the page needs FastAPI and uvicorn: pip install 'retinashift[app]'") from None
+
+    settings = PageSettings(host=host, port=port, credentials=auth or os.environ.get(CREDENTIALS_VARIABLE, ""),
+        device=device, checkpoint=checkpoint, max_upload=max_upload * 2**20, max_pixels=max_pixels)  # fmt: skip
+    serve(settings, lambda address: typer.echo(f"RetinaShift is at {address} (Ctrl-C ends it)"))
 
 
 app.command()(upscale)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
@@ -12,6 +12,8 @@ from retinashift.imaging.failures import Failure, explain, one_line
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+T = TypeVar("T")
 
 
 class Display:
@@ -64,9 +66,11 @@ class Display:
             self.said = now
             self.say(text)
 
-    def count(self, what: str, total: int) -> Callable[[int], None]:
-        """The function to call with the number done."""
-        return lambda done: self.at(done / max(1, total), f"{what} ({done} of {total})")
+    def track(self, items: Sequence[T], what: str) -> Iterator[T]:
+        """The items one by one; shows how many are done."""
+        for done, item in enumerate(items, 1):
+            yield item
+            self.at(done / len(items), f"{what} ({done} of {len(items)})")
 
 
 def spoken(seconds: float) -> str:

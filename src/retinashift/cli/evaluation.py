@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -25,9 +25,9 @@ from retinashift.data.photographs import (
     stem_path,
 )
 from retinashift.evaluation.benchmark import Method, PrecomputedMethod, baseline, evaluate
-from retinashift.evaluation.gallery import Gallery
 from retinashift.evaluation.lesions import Mark, read_marks
 from retinashift.evaluation.metrics import DEFAULT_METRICS, chosen_metrics
+from retinashift.evaluation.page import Gallery
 from retinashift.evaluation.report import Interval, Report
 from retinashift.evaluation.scores import Estimate, Observed
 from retinashift.imaging.degradation.pipeline import DEGRADATIONS, Degradation, read_section
@@ -42,24 +42,6 @@ SHOWN = 4
 """Photographs with crops in the page."""
 MARKINGS = "markings.csv"
 """Lesions that experts marked, in the folder of photographs or beside it."""
-
-
-@dataclass(frozen=True)
-class TestSet:
-    """Photographs to score, their labels, and results of other methods."""
-
-    data: str
-    limit: int
-    """0 is no limit."""
-    split: Split | None
-    """Of STARE, in any of its layouts; None is every photograph of any set."""
-    labels: Path | None
-    """Folder of labels; None looks where STARE and DRIVE have them."""
-    against: dict[str, Path]
-    """Folders of results by the name of their method."""
-    degradation: Degradation
-    scale: int | None
-    """Photographs to inputs; None is the checkpoint's factor."""
 
 
 def parse_metrics(text: str) -> tuple[str, ...]:
@@ -108,50 +90,60 @@ def parse_against(given: list[str]) -> dict[str, Path]:
 
 def run_evaluation(
     checkpoints: Mapping[str, ResShiftPipeline],
-    test_set: TestSet,
+    data: str,
     ways: list[Sampling],
     seeds: list[int],
     metrics: tuple[str, ...],
+    *,
+    limit: int,
+    split: Split | None,
+    labels: Path | None,
+    against: dict[str, Path],
+    degradation: Degradation,
+    scale: int | None,
     display: Display,
     failures: Failures,
 ) -> tuple[Report, Gallery]:
     """Scores of checkpoints, by name, each in several ways, and crops of a few photographs.
 
-    Of several checkpoints the first is compared with the others. ValueError where they have different scales, one does
-    not allow a way, a result of another method is missing, or no photograph can be scored.
+    Of several checkpoints the first is compared with the others. The other arguments are options of the command. No
+    `split` is every photograph of any set; no `labels` looks where STARE and DRIVE have them.
+
+    Raises:
+        ValueError: the checkpoints have different scales, one does not allow a way, a result of another method is
+            missing, or no photograph can be scored.
     """
-    if test_set.split is None:
-        refs = find_photographs(test_set.data)
+    if split is None:
+        refs = find_photographs(data)
     else:
-        refs = [item.hr for item in list_source(Source(test_set.data, "stare", split=test_set.split))]
-    refs = refs[: test_set.limit or None]
+        refs = [item.hr for item in list_source(Source(data, "stare", split=split))]
+    refs = refs[: limit or None]
     learned = _learned(refs, checkpoints)
     scales = {name: pipeline.config.scale for name, pipeline in checkpoints.items()}
-    if len(set(scales.values())) > 1 and test_set.scale is None:
+    if len(set(scales.values())) > 1 and scale is None:
         given = ", ".join(f"{name} x{factor}" for name, factor in scales.items())
         raise ValueError(f"the checkpoints have different scales ({given}); compare those of one scale")
-    scale = test_set.scale or next(iter(scales.values()))
-    methods: list[Method | PrecomputedMethod] = [baseline(name, scale) for name in ("nearest", "bicubic", "lanczos")]
-    methods += [_others(name, folder, refs) for name, folder in test_set.against.items()]
+    factor = scale or next(iter(scales.values()))
+    methods: list[Method | PrecomputedMethod] = [baseline(name, factor) for name in ("nearest", "bicubic", "lanczos")]
+    methods += [_others(name, folder, refs) for name, folder in against.items()]
     first = len(methods)
     for name, pipeline in checkpoints.items():
         called = "retinashift" if len(checkpoints) == 1 else name
-        asked = {"scale": test_set.scale, "output_uncertainty": "coverage" in metrics}
+        asked = {"scale": scale, "output_uncertainty": "coverage" in metrics}
         methods += [_ours(called, pipeline, replace(way, **asked)) for way in ways]  # type: ignore[arg-type]
-    labels = {ref.name: path for ref in refs if (path := _label(ref, test_set.labels)) is not None}
-    marks = _marks(test_set.data) if "lesions" in metrics else {}
+    drawn = {ref.name: path for ref in refs if (path := _label(ref, labels)) is not None}
+    marks = _marks(data) if "lesions" in metrics else {}
     gallery = Gallery(frozenset(refs[i].name for i in np.linspace(0, len(refs) - 1, min(SHOWN, len(refs))).astype(int)))
     report = evaluate(
-        [(ref.name, partial(read_rgb, ref)) for ref in refs],
+        display.track([(ref.name, partial(read_rgb, ref)) for ref in refs], "Evaluating"),
         methods,
-        scale=scale,
+        scale=factor,
         seeds=seeds,
         metrics=metrics,
-        degradation=test_set.degradation,
+        degradation=degradation,
         observed=lambda image: Observed(
-            read_label(labels[image]) if image in labels else None, marks.get(Path(image).name)
+            read_label(drawn[image]) if image in drawn else None, marks.get(Path(image).name)
         ),
-        on_progress=display.count("Evaluating", len(refs)),
         on_result=gallery.add,
         on_failure=failures.add,
     )

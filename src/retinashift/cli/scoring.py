@@ -72,9 +72,7 @@ def evaluate(
     from retinashift.imaging.files import replace_file
 
     check_outputs(json_path, csv_path, html_path, overwrite=overwrite)
-    test_set = work.TestSet(
-        data, limit, split, labels, work.parse_against(against or []), work.parse_degradation(degradation), scale
-    )
+    others, making = work.parse_against(against or []), work.parse_degradation(degradation)
     chosen, seed_list = work.parse_metrics(metrics), work.parse_seeds(seeds)
     way = Sampling(precision=precision, turns=turns, strength=strength)
     ways = [replace(way, num_inference_steps=number) for number in steps or []]
@@ -86,8 +84,9 @@ def evaluate(
     with Failures() as failures:
         with Display() as display:
             report, gallery = work.run_evaluation(
-                checkpoints, test_set, ways or [way], seed_list, chosen, display, failures
-            )
+                checkpoints, data, ways or [way], seed_list, chosen, limit=limit, split=split, labels=labels,
+                against=others, degradation=making, scale=scale, display=display, failures=failures,
+            )  # fmt: skip
         if json_path is not None:
             report.save(json_path)
         if csv_path is not None:
@@ -135,15 +134,14 @@ def calibrate(
 
     if items:
         with Display() as display:
-            head = train_head(pipeline, items, steps, seed, display.count("Training the head", steps))
+            head = train_head(pipeline, items, steps, seed, partial(display.track, what="Training the head"))
         pipeline.register_modules(uncertainty_head=head)
     with Failures() as failures:
         with Display() as display:
             found = measure(
                 pipeline,
-                [(ref.name, partial(read_rgb, ref)) for ref in refs],
+                display.track([(ref.name, partial(read_rgb, ref)) for ref in refs], "Calibrating"),
                 source=", ".join(Path(one).absolute().name for one in data),
-                on_progress=display.count("Calibrating", len(refs)),
                 on_failure=failures.add,
             )
         settings = json.loads(index.read_text(encoding="utf-8"))
@@ -184,9 +182,8 @@ def coverage(
 
     with Failures() as failures:
         with Display() as display:
-            photographs = [(name, partial(read_rgb, ref)) for name, ref in refs.items()]
-            done = display.count("Comparing", len(refs))
-            results = compare(pipeline, photographs, done, failures.add)
+            photographs = display.track([(name, partial(read_rgb, ref)) for name, ref in refs.items()], "Comparing")
+            results = compare(pipeline, photographs, failures.add)
             found = measure_coverage(results, pipeline.calibration)
         for level, share in zip(found.stated, found.covered, strict=True):
             typer.echo(f"stated {level:4.0%}  covered {share:6.1%}")

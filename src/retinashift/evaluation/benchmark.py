@@ -59,7 +59,6 @@ def evaluate(
     metrics: Sequence[str] | None = None,
     degradation: Degradation = BICUBIC,
     observed: Callable[[str], Observed] = lambda image: Observed(),
-    on_progress: Callable[[int], object] | None = None,
     on_result: Callable[[Result], object] | None = None,
     on_failure: Callable[[str, Exception], object] | None = None,
 ) -> Report:
@@ -74,7 +73,7 @@ def evaluate(
         degradation: how the inputs are made; random ones are drawn with the seed (0, number of the photograph).
         observed: what experts marked on the photograph of a name; vessels in its uncropped size.
         on_result: called with each result; for a stochastic method the result of the first seed.
-        on_progress, on_failure: as in `work_through`; a photograph that fails is left out for all methods.
+        on_failure: as in `work_through`; a photograph that fails is left out for all methods.
 
     Raises:
         ValueError: no photograph, method or seed; a name twice; an unknown metric, or one whose extra is missing; or,
@@ -102,7 +101,7 @@ def evaluate(
         failed.append(image)
         on_failure(image, error)
 
-    for scored in work_through(photographs, work, on_progress, leave_out):
+    for scored in work_through(photographs, work, leave_out):
         for row, result in scored:
             rows.append(row)
             if on_result is not None:
@@ -115,13 +114,11 @@ def evaluate(
 def work_through(
     photographs: Photographs,
     work: Callable[[int, str, np.ndarray], T],
-    on_progress: Callable[[int], object] | None,
     on_failure: Callable[[str, Exception], object] | None,
 ) -> Iterator[T]:
     """What `work(number, name, pixels)` makes of each photograph.
 
     Args:
-        on_progress: called after each photograph with the number done.
         on_failure: called with name and error of a photograph that is then left out; None raises the error.
     """
     for number, (image, given) in enumerate(photographs):
@@ -133,8 +130,6 @@ def work_through(
             on_failure(image, error)
         else:
             yield made
-        if on_progress is not None:
-            on_progress(number + 1)
 
 
 def degraded(hr: np.ndarray, scale: int, degradation: Degradation, number: int) -> np.ndarray:

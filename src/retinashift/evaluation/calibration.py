@@ -30,15 +30,12 @@ class Coverage:
 
 
 def compare(
-    pipeline: ResShiftPipeline,
-    photographs: Photographs,
-    on_progress: Callable[[int], object] | None = None,
-    on_failure: Callable[[str, Exception], object] | None = None,
+    pipeline: ResShiftPipeline, photographs: Photographs, on_failure: Callable[[str, Exception], object] | None = None
 ) -> Iterator[Result]:
     """The default result with its map beside the reference, one photograph after the other.
 
     Args:
-        photographs, on_progress, on_failure: as in `evaluate`; RGB. Inputs are `bicubic-pillow`.
+        photographs, on_failure: as in `evaluate`; RGB. Inputs are `bicubic-pillow`.
     """
     scale = pipeline.config.scale
 
@@ -49,7 +46,7 @@ def compare(
         assert made.sigma is not None
         return Result(subject, "default", made.images[0], made.sigma[0])
 
-    return work_through(photographs, work, on_progress, on_failure)
+    return work_through(photographs, work, on_failure)
 
 
 def calibrate(
@@ -57,20 +54,19 @@ def calibrate(
     photographs: Photographs,
     *,
     source: str = "",
-    on_progress: Callable[[int], object] | None = None,
     on_failure: Callable[[str, Exception], object] | None = None,
 ) -> Calibration:
     """The calibration of a checkpoint's head, on photographs it was not trained on; the pipeline has it afterwards.
 
     Args:
-        photographs, on_progress, on_failure: as in `compare`. Every photograph counts the same.
+        photographs, on_failure: as in `compare`. Every photograph counts the same.
         source: name of the photographs, for the protocol.
 
     Raises:
         ValueError: no head, or no photograph.
     """
     pipeline.register_to_config(calibration=UNCALIBRATED.to_config())
-    ratios = [error_ratios(found) for found in compare(pipeline, photographs, on_progress, on_failure)]
+    ratios = [error_ratios(found) for found in compare(pipeline, photographs, on_failure)]
     if not ratios:
         raise ValueError("no photograph could be compared; at least one is needed")
     weights = np.concatenate([np.full(len(values), 1 / len(values)) for values in ratios])

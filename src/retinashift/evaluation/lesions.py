@@ -223,7 +223,7 @@ LESIONS = Metric(
     {
         "lesions": f"marks of at least {EXPERTS} experts with centres within {REACH:g} pixels or the smaller radius, "
         f"and a contrast-to-noise ratio of at least {VISIBLE:g} in the reference; green over its background; the noise "
-        f"is the reference's; every mark counts once; small: radius up to {SMALL:g} pixels",
+        f"is the reference's; every mark counts once; small: radius up to {SMALL:g} pixels"
     },
     note="needs markings.csv beside the photographs",
 )

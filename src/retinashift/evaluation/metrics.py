@@ -7,15 +7,12 @@ from dataclasses import replace
 from statistics import fmean
 from typing import Literal
 
-from retinashift.evaluation.colour import COLOUR
 from retinashift.evaluation.coverage import COVERAGE
 from retinashift.evaluation.lesions import LESIONS
-from retinashift.evaluation.perceptual import LPIPS_ALEX, ST_LPIPS
 from retinashift.evaluation.scores import Metric, Result, Score, Scores, weighted
-from retinashift.evaluation.similarity import FIDELITY
+from retinashift.evaluation.similarity import COLOUR, FIDELITY, LPIPS_ALEX, ST_LPIPS
 from retinashift.evaluation.spectrum import SPECTRUM
-from retinashift.evaluation.vessel_tree import VESSEL_TREE
-from retinashift.evaluation.vessels import VESSELS
+from retinashift.evaluation.vessels import VESSEL_TREE, VESSELS
 
 METRICS: dict[str, Metric] = {
     "vessels": VESSELS,

@@ -1,6 +1,7 @@
 """The report as one HTML page that needs nothing else: tables, plots, crops. It loads no script, font or picture.
 
-How it looks is in the template `page.html`; this module says what it shows.
+How it looks is in the template `page.html`; this module says what it shows. A crop shows each result beside the
+photograph, its errors, and the vessels it lost or invented.
 """
 
 from __future__ import annotations
@@ -9,23 +10,127 @@ import base64
 import io
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 
 import numpy as np
 from jinja2 import Environment, StrictUndefined
 from PIL import Image
 
-from retinashift.evaluation import gallery as exhibition
-from retinashift.evaluation.gallery import BRIGHTEST_ERROR, Gallery, error_colours
 from retinashift.evaluation.metrics import COST
 from retinashift.evaluation.report import Interval, Report
-from retinashift.evaluation.scores import Score
-from retinashift.evaluation.spectrum import BANDS
+from retinashift.evaluation.scores import Result, Score, Subject
+from retinashift.evaluation.spectrum import BANDS, reference_power, result_power
+from retinashift.evaluation.vessels import reference_vessels, result_vessels
+from retinashift.imaging.degradation.bicubic import enlarge
+from retinashift.imaging.figures.comparison import busiest, changed, shown
 
+CROP = 120
+"""Side of a crop in pixels of the photograph."""
+BRIGHTEST_ERROR = 24
+"""Grey levels that the error map shows as its brightest colour."""
+AGREED, MISSED, INVENTED = (228, 228, 228), (64, 132, 255), (255, 138, 30)
+"""Colours of vessels found in both, in the photograph alone, in the result alone."""
+_VESSELS = np.array([(18, 18, 18), INVENTED, MISSED, AGREED], np.uint8)
+_STOPS = np.array([(0, 0, 8), (60, 15, 110), (170, 40, 110), (245, 110, 60), (255, 240, 190)], np.float64)
 COLOURS = ("#8a8f98", "#5f6b7a", "#3b4754", "#c2410c", "#0f766e", "#6d28d9", "#b45309", "#be185d", "#1d4ed8", "#4d7c0f")
 HIGHEST_POWER = 1.6
 """End of the axis of relative power; curves beyond it run along the edge."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """What a method made of a crop: three pictures, (CROP, CROP, 3) uint8."""
+
+    picture: np.ndarray
+    error: np.ndarray
+    vessels: np.ndarray | None
+    psnr: float | None
+    """Of the whole field of view, dB."""
+
+
+@dataclass
+class Exhibit:
+    """One photograph's crop."""
+
+    image: str
+    window: tuple[slice, slice]
+    """Rows and columns."""
+    lr: np.ndarray
+    """Enlarged by repetition, (CROP, CROP, 3) uint8."""
+    reference: Panel
+    panels: dict[str, Panel] = field(default_factory=dict)
+
+    @property
+    def gain(self) -> float:
+        """PSNR of the last method less PSNR of bicubic, or of the first method, in the field of view, in dB."""
+        psnr = {name: panel.psnr for name, panel in self.panels.items() if panel.psnr is not None}
+        if not psnr:
+            return float("inf")
+        plain = psnr.get("bicubic", next(iter(psnr.values())))
+        return list(psnr.values())[-1] - plain
+
+
+@dataclass
+class Gallery:
+    """Collects exhibits of some images and of the worst, and the power spectra of all. Give `add` to `evaluate`.
+
+    The crop lies where plain bicubic errs most inside the field: not chosen by eye, and the same for every method.
+    """
+
+    shown: frozenset[str]
+    """Names of the images that are shown whatever their scores."""
+    worst: int = 5
+    """Number of photographs shown, those with the least `Exhibit.gain`."""
+    exhibits: dict[str, Exhibit] = field(default_factory=dict)
+    power: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    """By method: the power relative to the photograph's, (BANDS,), one for each photograph."""
+
+    def add(self, result: Result) -> None:
+        """Keep what the page shows of a result: its power where "spectrum" was measured, vessels likewise."""
+        subject, with_vessels = result.subject, "vessel_dice" in result.scores
+        power, reference = result.derive(result_power), subject.derive(reference_power)
+        if power is not None and reference is not None and "sharpness" in result.scores:
+            self.power.setdefault(result.method, []).append(power / np.maximum(reference, 1e-9))
+        exhibit = self.exhibits.get(subject.image)
+        if exhibit is None:
+            kept = self.shown | {exhibit.image for exhibit in self.worst_exhibits()}
+            self.exhibits = {image: exhibit for image, exhibit in self.exhibits.items() if image in kept}
+            exhibit = self.exhibits[subject.image] = _exhibit(subject, with_vessels)
+        vessels = result.derive(result_vessels).vessels if with_vessels else None
+        score = result.scores.get("psnr_rgb_fov")
+        exhibit.panels[result.method] = _panel(subject, exhibit.window, result.sr, vessels, score)
+
+    def worst_exhibits(self) -> list[Exhibit]:
+        """The `worst` exhibits, least gain first."""
+        return sorted(self.exhibits.values(), key=lambda exhibit: exhibit.gain)[: self.worst]
+
+
+def error_colours(error: np.ndarray) -> np.ndarray:
+    """(H, W) grey levels -> (H, W, 3) uint8, black for none to pale yellow from `BRIGHTEST_ERROR` on."""
+    at = np.clip(error / BRIGHTEST_ERROR, 0, 1) * (len(_STOPS) - 1)
+    channels = [np.interp(at, np.arange(len(_STOPS)), _STOPS[:, c]) for c in range(3)]
+    return np.stack(channels, -1).round().astype(np.uint8)
+
+
+def _exhibit(subject: Subject, with_vessels: bool) -> Exhibit:
+    error = changed(shown(enlarge(subject.lr, subject.scale, "bicubic")), shown(subject.hr))
+    # a pixel outside costs more than any error: the edge of the aperture is sharper than any vessel
+    window = busiest(np.where(subject.field, error, -255), CROP)
+    vessels = subject.derive(reference_vessels).vessels if with_vessels else None
+    lr = shown(enlarge(subject.lr, subject.scale, "nearest")[window])
+    return Exhibit(subject.image, window, lr, _panel(subject, window, subject.hr, vessels, None))
+
+
+def _panel(
+    subject: Subject, window: tuple[slice, slice], pixels: np.ndarray, vessels: np.ndarray | None, psnr: float | None
+) -> Panel:
+    picture, hr = shown(pixels[window]), shown(subject.hr[window])
+    error = error_colours(np.abs(picture.astype(int) - hr).mean(2))
+    if vessels is None:
+        return Panel(picture, error, None, psnr)
+    truth = subject.derive(reference_vessels).vessels[window]
+    return Panel(picture, error, _VESSELS[2 * truth.astype(int) + vessels[window]], psnr)
 
 
 @dataclass(frozen=True)
@@ -79,7 +184,11 @@ def render_html(report: Report, gallery: Gallery, title: str) -> str:
     return page.from_string(files(__package__).joinpath("page.html").read_text("utf-8")).render(
         report=report,
         gallery=gallery,
-        exhibition=exhibition,
+        crop_side=CROP,
+        brightest=BRIGHTEST_ERROR,
+        agreed=AGREED,
+        missed=MISSED,
+        invented=INVENTED,
         title=title,
         protocol=report.protocol(),
         halves=[half for half in halves if half],  # two tables, so that each fits a page

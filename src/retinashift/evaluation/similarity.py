@@ -1,4 +1,4 @@
-"""Similarity to the reference, PSNR and SSIM, and consistency with the low-resolution input.
+"""Similarity to the reference: PSNR, SSIM, colour, perceptual distances; and consistency with the input.
 
 Pictures are uint8. A mask, (H, W) bool, restricts a score to the field of view. Definitions follow the protocol in the
 data card.
@@ -7,16 +7,26 @@ data card.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from skimage.color import deltaE_ciede2000, rgb2lab
 from skimage.metrics import structural_similarity
 
 from retinashift.evaluation.scores import Metric, Result, Score, Scores
 from retinashift.imaging.degradation.bicubic import DEGRADATION, bicubic_pillow
+from retinashift.imaging.figures.comparison import shown
 from retinashift.imaging.fundus import DARKEST_FIELD, SURROUND_FACTOR
+
+if TYPE_CHECKING:  # torch is imported where it is used: the help of the command lists the metrics without it
+    from torch import Tensor
 
 SSIM_WINDOW = 11
 """Side of the Gaussian window in pixels; its sigma is 1.5. Smaller pictures have no SSIM."""
+ST_LPIPS_SMALLEST, LPIPS_SMALLEST = 32, 31
+"""Shortest sides in pixels that the networks take."""
 
 
 def psnr_rgb(sr: np.ndarray, hr: np.ndarray, mask: np.ndarray | None = None) -> float:
@@ -88,6 +98,69 @@ def consistency(sr: np.ndarray, lr: np.ndarray, scale: int) -> float:
     return psnr_rgb(bicubic_pillow(sr, scale), lr)
 
 
+def colour_differences(sr: np.ndarray, hr: np.ndarray, field: np.ndarray) -> np.ndarray:
+    """CIEDE2000 of each pixel in the field, (n,); about 1 is just noticeable.
+
+    Args:
+        sr, hr: (H, W, 3), uint8 sRGB, seen under D65.
+        field: (H, W) bool.
+
+    Raises:
+        ValueError: shapes or dtypes as for `psnr_rgb`.
+
+    Source: Luo, Cui, Rigg, "The development of the CIE 2000 colour-difference formula", 2001; as in scikit-image.
+    """
+    check_pair(sr, hr, field)
+    return deltaE_ciede2000(rgb2lab(hr[field]), rgb2lab(sr[field]))
+
+
+def st_lpips(sr: np.ndarray, hr: np.ndarray, masks: Sequence[np.ndarray | None] = (None,)) -> list[float]:
+    """ST-LPIPS (AlexNet): the mean of the distance map over each mask, 0 for equal pictures.
+
+    It forgives block edges and punishes noise, so never read it alone.
+
+    Args:
+        sr, hr, masks: as for `psnr_rgb`, both sides at least 32.
+
+    Raises:
+        ValueError: as `psnr_rgb`; a side below 32; the extra `lpips` is not installed.
+    """
+    for mask in masks:
+        check_pair(sr, hr, mask)
+    distance = _distance("st-lpips", sr, hr, ST_LPIPS_SMALLEST)  # (H, W)
+    return [float(distance.mean() if mask is None else distance[mask].mean()) for mask in masks]
+
+
+def lpips_alex(sr: np.ndarray, hr: np.ndarray) -> float:
+    """LPIPS 0.1 (AlexNet) of the whole frame; pictures and errors as for `st_lpips`, both sides at least 31.
+
+    Raises:
+        ValueError: also where the weights of AlexNet are neither in torch's cache nor can be downloaded.
+    """
+    check_pair(sr, hr, None)
+    return float(_distance("lpips", sr, hr, LPIPS_SMALLEST))
+
+
+@cache
+def network(name: Literal["st-lpips", "lpips"]) -> Callable[[Tensor, Tensor], Tensor]:
+    """The network of a metric, loaded once. ValueError where its weights are missing."""
+    from retinashift.models.perceptual import LPIPS, ShiftTolerantLPIPS
+
+    return ShiftTolerantLPIPS.pretrained() if name == "st-lpips" else LPIPS.pretrained("alex")
+
+
+def _distance(name: Literal["st-lpips", "lpips"], sr: np.ndarray, hr: np.ndarray, smallest: int) -> np.ndarray:
+    """What the network says of two pictures: (H, W) or a scalar."""
+    import torch
+
+    if min(sr.shape[:2]) < smallest:
+        raise ValueError(f"pictures are {sr.shape[1]}x{sr.shape[0]}; {name} needs at least {smallest}x{smallest}")
+    pair = [
+        torch.tensor(shown(pixels)).permute(2, 0, 1)[None].float() / 127.5 - 1 for pixels in (sr, hr)
+    ]  # (1, 3, H, W)
+    return network(name)(*pair)[0].numpy()
+
+
 def luma_studio(pixels: np.ndarray) -> np.ndarray:
     """BT.601 luma, 16 for black and 235 for white, not rounded: (H, W) float64.
 
@@ -148,7 +221,52 @@ FIDELITY = Metric(
     _fidelity,
     {
         "field_of_view": f"full-range BT.601 luma above {SURROUND_FACTOR} x the 99th percentile of the corners, at "
-        f"least {DARKEST_FIELD:g}; largest component, holes filled, eroded by 4 pixels",
+        f"least {DARKEST_FIELD:g}; largest component, holes filled, eroded by 4 pixels"
     },
 )
 """Measured of every result."""
+
+
+def _colour(result: Result) -> Scores:
+    if result.sr.ndim == 2:
+        return {}
+    difference = colour_differences(result.sr, result.subject.hr, result.subject.field)
+    return {"colour_mean": float(difference.mean()), "colour_p95": float(np.percentile(difference, 95))}
+
+
+COLOUR = Metric(
+    (
+        Score("colour_mean", "colour", 2, "less", plotted=True, note="mean CIEDE2000 in the field of view, sRGB, D65"),
+        Score("colour_p95", "colour 95 %", 2, "less", note="95th percentile of it"),
+    ),
+    _colour,
+)
+
+
+def _st_lpips(result: Result) -> Scores:
+    if min(result.sr.shape[:2]) < ST_LPIPS_SMALLEST:
+        return {}
+    whole, inside = st_lpips(result.sr, result.subject.hr, [None, result.subject.field])
+    return {"st_lpips": whole, "st_lpips_fov": inside}
+
+
+def _lpips(result: Result) -> Scores:
+    return {} if min(result.sr.shape[:2]) < LPIPS_SMALLEST else {"lpips_alex": lpips_alex(result.sr, result.subject.hr)}
+
+
+ST_LPIPS = Metric(
+    (
+        Score("st_lpips", note="ST-LPIPS, AlexNet, weights of stlpips_pytorch 0.0.2, mean of the map"),
+        Score("st_lpips_fov", "ST-LPIPS fov", 4, "less", plotted=True, note="perceptual distance in the field of view"),
+    ),
+    _st_lpips,
+    note="needs the extra lpips",
+    prepare=partial(network, "st-lpips"),
+)
+
+LPIPS_ALEX = Metric(
+    (Score("lpips_alex", "LPIPS", 4, "less", note="LPIPS 0.1, AlexNet, heads of torchmetrics, whole frame"),),
+    _lpips,
+    note="needs the extra lpips and downloads AlexNet once",
+    prepare=partial(network, "lpips"),
+)

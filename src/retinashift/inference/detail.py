@@ -28,8 +28,6 @@ BRIGHT = 0.6
 """The field is where the luma exceeds this share of the frame's mean."""
 EDGE = 4
 """Input pixels that are left out along the border of the field, where the aperture is sharp."""
-STRIP = 256
-"""Rows at a time."""
 
 
 def inner_field(lr: Tensor) -> Tensor:
@@ -56,16 +54,9 @@ def finest_energy(lr: Tensor, field: Tensor) -> float:
         inf where no pixel lies inside the field: nothing is known to be soft.
     """
     kernel = torch.tensor(SIXTH, device=lr.device) / sum(map(abs, SIXTH))
-    halo, height = len(SIXTH) // 2, lr.shape[-2]
-    total = 0.0
-    for top in range(0, height, STRIP):
-        bottom = min(top + STRIP, height)
-        first, last = max(0, top - halo), min(height, bottom + halo)
-        padded = F.pad(_luma(lr[..., first:last, :]), (halo,) * 4, mode="replicate")
-        ripples = F.conv2d(F.conv2d(padded, kernel[None, None, :, None]), kernel[None, None, None])  # (1, 1, n, w)
-        kept = ripples[..., top - first : bottom - first, :] * field[..., top:bottom, :]
-        total += float((kept.double() ** 2).sum())
-    count = float(field.double().sum())
+    padded = F.pad(_luma(lr), (len(SIXTH) // 2,) * 4, mode="replicate")
+    ripples = F.conv2d(F.conv2d(padded, kernel[None, None, :, None]), kernel[None, None, None])  # (1, 1, h, w)
+    total, count = float(((ripples * field).double() ** 2).sum()), float(field.double().sum())
     return math.log(max(total / count, 1e-9)) if count else math.inf
 
 
@@ -117,7 +108,5 @@ def scale_detail(
         bottom = top + band.shape[-2] // scale
         smooth = upsample_rows(lr, top, bottom, scale, upsampling)
         factors = 1 + (factor - 1) * field[..., top:bottom, :]  # (1, 1, n, w)
-        for dim in (-2, -1):
-            factors = factors.repeat_interleave(scale, dim)
-        yield torch.lerp(smooth, band, factors)
+        yield torch.lerp(smooth, band, F.interpolate(factors, scale_factor=scale))
         top = bottom

@@ -18,9 +18,9 @@ from torch import Tensor
 from retinashift.diffusion.process import TRANSITIONS
 from retinashift.diffusion.sampling import noise_seeds
 from retinashift.diffusion.scheduler import ResShiftScheduler
-from retinashift.inference.chain import Chain
+from retinashift.inference.chain import Chain, Listener, StepEnd, StepWatch, at_step_end
 from retinashift.inference.detail import check_curves, factor_at, finest_energy, inner_field, scale_detail
-from retinashift.inference.fidelity import back_project_rows, value_limits
+from retinashift.inference.fidelity import at_size, back_project_rows, reduce_map, value_limits
 from retinashift.inference.gate import NETWORKS, CheckpointError, check_finite, check_folder
 from retinashift.inference.memory import fast_precision, spare_memory
 from retinashift.inference.pictures import (
@@ -35,11 +35,9 @@ from retinashift.inference.pictures import (
     turn,
     turn_back,
 )
-from retinashift.inference.progress import Listener, StepEnd, StepWatch, at_step_end
 from retinashift.inference.record import SRResult, record_of_pixels
 from retinashift.inference.self_check import Measure, SelfCheck
 from retinashift.inference.settings import Plan, Precision, Sampling
-from retinashift.inference.sizes import at_size, reduce_map
 from retinashift.inference.uncertainty import Calibration, ScaleMap
 from retinashift.models.adapters import WEIGHTS, merge_adapter
 from retinashift.models.codec import Codec, LearnedCodec, PixelCodec, Upsampling

@@ -1,5 +1,6 @@
-"""Training samples: cut, rescale, blur, turn and degrade photographs, a batch at a time, on the device they lie on.
+"""Training samples: photographs, decoded once, are cut, rescaled, blurred, turned and degraded a batch at a time.
 
+They lie as tensors on the device of the run, cached up to a stated size.
 Every random choice of a sample comes from one generator seeded by (seed, position). So a sample does not depend on the
 batch size, the number of processes, or interruptions. The choices are drawn on the CPU, which saves a GPU from waiting
 for them; the pixels stay on the device.
@@ -10,18 +11,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import PurePosixPath
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from retinashift.data.photographs import DataError
+from retinashift.data.photographs import DataError, FileRef, Item
 from retinashift.diffusion.sampling import stream_generator
 from retinashift.imaging.degradation.pipeline import Degradation, degrade_by_seed
+from retinashift.inference.fidelity import reduced
+from retinashift.inference.pictures import turn_back
 from retinashift.training import augmentation
-from retinashift.training.pool import PhotographSet
 from retinashift.training.settings import CropSettings
 
 Map = Callable[..., Iterable[Any]]
@@ -30,6 +33,86 @@ TRIES = 4
 """How often a crop with too little of the eye is drawn again, before the last one is used."""
 NUMBERS = 5
 """Numbers in [0, 1) that a try needs: set, photograph, factor, row, column."""
+NEARLY_BLACK = 16 / 255
+"""From 0 (black) to 1: darker pixels count as surround."""
+BLOCK = 8
+"""Side, in pixels, of the squares in which the visible part of a photograph is counted."""
+
+
+class PhotographSet(Sequence[str]):
+    """Photographs as (3, H, W) uint8 or uint16 tensors, decoded once and kept on `device` up to `cache_gib`."""
+
+    def __init__(
+        self,
+        items: list[Item],
+        *,
+        cache_gib: float,
+        device: torch.device | str = "cpu",
+        balance: Literal["photograph", "set", "folder"] = "photograph",
+    ):
+        self.items = items
+        groups: dict[str, list[int]] = {}
+        for index, item in enumerate(items):
+            name = PurePosixPath(item.hr.name)
+            own = {"photograph": "", "set": name.name.partition("_")[0], "folder": str(name.parent)}[balance]
+            groups.setdefault(own, []).append(index)
+        self._groups = list(groups.values())
+        self.device = torch.device(device)
+        self._left = cache_gib * 2**30
+        self._kept: dict[FileRef, Tensor] = {}
+        self._seen: dict[int, tuple[tuple[int, int], np.ndarray]] = {}
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> str:  # type: ignore[override]
+        return self.items[index].hr.name
+
+    def pick(self, which_set: float, which: float) -> int:
+        """The index of a photograph, from two numbers in [0, 1): each as often as `balance` says."""
+        group = self._groups[int(which_set * len(self._groups))]
+        return group[int(which * len(group))]
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self._measured(index)[0]
+
+    def has_lr(self, index: int) -> bool:
+        """Whether the LR image is given."""
+        return self.items[index].lr is not None
+
+    def visible(self, index: int, top: int, left: int, side: int) -> float:
+        """The share of a square that is not nearly black, to within its outermost `BLOCK` pixels."""
+        rows, columns = (slice(at // BLOCK, math.ceil((at + side) / BLOCK)) for at in (top, left))
+        return float(self._measured(index)[1][rows, columns].mean())
+
+    def hr(self, index: int) -> Tensor:
+        """(3, H, W) on the device."""
+        return self._tensor(self.items[index].hr)
+
+    def lr(self, index: int) -> Tensor | None:
+        """(3, H/scale, W/scale) on the device, or None where LR is to be made from HR."""
+        ref = self.items[index].lr
+        return None if ref is None else self._tensor(ref)
+
+    def _measured(self, index: int) -> tuple[tuple[int, int], np.ndarray]:
+        """Height and width, and the visible share of squares of `BLOCK` pixels a side."""
+        if index not in self._seen:
+            pixels = self._tensor(self.items[index].hr)
+            height, width = pixels.shape[-2:]
+            bright = pixels.float().mean(0) > NEARLY_BLACK * torch.iinfo(pixels.dtype).max
+            shares = F.avg_pool2d(bright.float()[None], BLOCK, ceil_mode=True)[0]
+            self._seen[index] = (height, width), shares.cpu().numpy()
+        return self._seen[index]
+
+    def _tensor(self, ref: FileRef) -> Tensor:
+        tensor = self._kept.get(ref)
+        if tensor is None:
+            tensor = torch.from_numpy(np.ascontiguousarray(ref.read().transpose(2, 0, 1))).to(self.device)
+            if tensor.nbytes <= self._left:
+                self._left -= tensor.nbytes
+                self._kept[ref] = tensor
+        return tensor
 
 
 @dataclass(frozen=True)
@@ -88,7 +171,7 @@ def cut(pixels: Sequence[Tensor], crops: Sequence[Crop], size: int) -> Tensor:
         rows, columns = (slice(start, start + crop.window) for start in (crop.top, crop.left))
         image = photograph[None, :, rows, columns].float() / torch.iinfo(photograph.dtype).max  # (1, 3, window, window)
         if crop.window != size:
-            image = _bicubic(image, (size, size)).clamp(0, 1)
+            image = reduced(image, size, size).clamp(0, 1)
         images.append(image)
     return torch.cat(images)
 
@@ -99,12 +182,8 @@ def bicubic_reduce(hr: Tensor, scale: int) -> Tensor:
     Pillow reduces the rows, rounds, then reduces the columns and rounds again; so do these two passes.
     """
     height, width = hr.shape[-2:]
-    narrow = quantise(_bicubic(hr, (height, width // scale)))  # (B, C, H, w)
-    return quantise(_bicubic(narrow, (height // scale, width // scale)))  # (B, C, h, w)
-
-
-def _bicubic(image: Tensor, size: tuple[int, int]) -> Tensor:
-    return F.interpolate(image, size, mode="bicubic", antialias=True, align_corners=False)
+    narrow = quantise(reduced(hr, height, width // scale))  # (B, C, H, w)
+    return quantise(reduced(narrow, height // scale, width // scale))  # (B, C, h, w)
 
 
 def quantise(image: Tensor) -> Tensor:
@@ -167,9 +246,4 @@ def _degraded(hr: Tensor, scale: int, degradation: Degradation, seeds: list[int]
 
 def turned(images: Tensor, turns: Tensor) -> Tensor:
     """Each of (B, C, S, S) under one of the eight symmetries of the square, `turns` (B,) from 0 to 7."""
-    bits = turns[:, None].bitwise_and(torch.tensor([1, 2, 4])).bool()  # (B, 3)
-    bits = bits.to(images.device, non_blocking=True)
-    across, down, over = (bits[:, n, None, None, None] for n in range(3))
-    images = torch.where(across, images.flip(-1), images)
-    images = torch.where(down, images.flip(-2), images)
-    return torch.where(over, images.transpose(-1, -2), images)
+    return torch.stack([turn_back(image, way) for image, way in zip(images, turns.tolist(), strict=True)])

@@ -15,7 +15,7 @@ from retinashift.inference.pipeline import Denoiser, ResShiftPipeline
 from retinashift.models.adapters import add_lora
 from retinashift.models.light_net import LightNet
 from retinashift.models.swin_unet import SwinUNet
-from retinashift.training.settings import ChainSettings, ConfigError, ModelSettings, TrainConfig
+from retinashift.training.settings import ChainSettings, ConfigError, ModelSettings, TrainConfig, flattened
 
 # Arguments of the denoisers that follow from the scale and are not settings.
 _COMPUTED = {"light": ("factor",), "swin": ("in_channels", "out_channels")}
@@ -82,16 +82,13 @@ def resolved(config: TrainConfig, pipeline: ResShiftPipeline) -> TrainConfig:
     computed = _COMPUTED[denoiser.kind]
     options = {n: v for n, v in denoiser.config.items() if not n.startswith("_") and n not in computed}
     model = ModelSettings(kind=denoiser.kind, options=options)
-    checks = [(f"chain.{name}", value, getattr(chain, name)) for name, value in config.chain
-              if value != getattr(ChainSettings(), name)]  # fmt: skip
-    if config.model != ModelSettings():
-        checks += [("model.kind", config.model.kind, model.kind)]
-        for name, value in config.model.options.items():
-            checks += [(f"model.options.{name}", value, model.options.get(name, "no such option"))]
-    for name, given, brought in checks:
-        if given != brought:
+    plain, found = TrainConfig(data=config.data), config.model_copy(update={"chain": chain, "model": model})
+    given, default, brought = (flattened(c.model_dump(include={"chain", "model"})) for c in (config, plain, found))
+    for name, value in given.items():
+        if name != "model.options" and value != default.get(name) and value != brought.get(name):
             way = "leave it out" if name.startswith("chain") else "leave model out, or add --set 'model={}'"
-            raise ConfigError(f"{name} is {given}, but the checkpoint of init_from has {brought}; {way}")
+            has = brought.get(name, "no such option")
+            raise ConfigError(f"{name} is {value}, but the checkpoint of init_from has {has}; {way}")
     return config.replace(chain=chain, model=model)
 
 

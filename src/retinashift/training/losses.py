@@ -1,27 +1,41 @@
-"""What a step minimises: the errors of the papers."""
+"""What a step minimises: the errors of the papers, or of a student against its teacher.
+
+A student gives in one network call what its teacher draws in several. From one x_T the deterministic chain of the
+teacher leads to one sample, with its detail made stronger as the mode "realistic" does. The student is to give that
+sample, and over its noise to be right on average: two estimates from opposite noise are to have the truth in their
+middle. Of one call, at x_T = y0, it learns the posterior mean instead.
+
+Source: the deterministic teacher is that of Wang et al., "SinSR" (CVPR 2024), eqs. 6 and 8; the truth comes in by
+opposite noise here, where SinSR inverts the chain.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from retinashift.diffusion.sampling import stream_generator
+from retinashift.diffusion.sampling import boost_detail, sample, stream_generator
 from retinashift.diffusion.scheduler import ResShiftScheduler
-from retinashift.inference.pipeline import ResShiftPipeline
+from retinashift.inference.checkpoints import open_checkpoint
+from retinashift.inference.gate import CheckpointError
+from retinashift.inference.pipeline import Denoiser, ResShiftPipeline
+from retinashift.inference.settings import Mode, Sampling
 from retinashift.models.codec import upsample_bicubic
 from retinashift.models.perceptual import LPIPS
 from retinashift.training.batches import Batch
-from retinashift.training.distillation import distillation_error, open_teacher
-from retinashift.training.settings import TrainConfig
+from retinashift.training.settings import ConfigError, DistillSettings, TrainConfig
 
 NOISE_STREAM = 1
 """Of the streams of one seed, 0 cuts the samples and this one draws their steps and noise."""
 ROUNDING = 1e-5
 """About the squared error, on [-1, 1], of rounding to 8 bit: below it a sample counts no more than its share."""
+Network = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(x_T as the scheduler scales it, timesteps (B,), lq) -> prediction, shaped as x_T."""
 
 
 class Objective:
@@ -103,7 +117,7 @@ def squared_error(
         prediction, x0, y0, noise: (B, C, H, W). timesteps: (B,).
     """
     target = scheduler.target(x0, y0, noise, timesteps)
-    error = (prediction.float() - target.float()).square().mean(dim=(1, 2, 3))
+    error = _mean_square(prediction.float() - target.float())
     if scheduler.config.prediction_type == "scaled_noise":
         variance = scheduler.config.kappa**2 * scheduler.eta.float().to(error.device)[timesteps]
         return error / variance
@@ -127,3 +141,87 @@ def combined(errors: Tensor, perceptual: Tensor | None, mse: float, lpips: float
         return plain
     usable = torch.isfinite(perceptual).all()
     return plain + lpips * torch.where(usable, perceptual, torch.zeros_like(perceptual))
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A frozen denoiser and its deterministic chain."""
+
+    denoiser: Denoiser
+    scheduler: ResShiftScheduler
+    gain: float
+    """What the detail of its samples is multiplied by; see `boost_detail`."""
+    back_projections: int
+    """How often results of the mode that is distilled are brought into line with the input."""
+
+    @property
+    def gives_mean(self) -> bool:
+        """Whether the student is to give the posterior mean, which one call is, and no sample."""
+        return len(self.scheduler.timesteps) == 1
+
+    @torch.no_grad()
+    def sample(self, noise: Tensor, y0: Tensor, lq: Tensor) -> Tensor:
+        """x0 that its chain reaches from the x_T of this noise, (B, C, h, w) in the space of the chain."""
+
+        def predict(x: Tensor, t: int) -> Tensor:
+            return self.denoiser(x, t, lq=lq).sample.float()
+
+        steps = list(sample(self.scheduler, predict, y0, lambda number: noise))
+        return boost_detail(steps[-1][0], steps[0][1], self.gain)
+
+
+def open_teacher(settings: DistillSettings, student: ResShiftPipeline, device: torch.device) -> Teacher:
+    """The teacher that the settings name, on the device.
+
+    Raises:
+        ConfigError: there is no such checkpoint, or its chain is not the student's.
+    """
+    try:
+        pipeline = open_checkpoint(settings.teacher)
+    except CheckpointError as error:
+        raise ConfigError(f"distill.teacher: {error}") from None
+    if not torch.equal(pipeline.scheduler.eta, student.scheduler.eta) or any(
+        getattr(pipeline.scheduler.config, name) != getattr(student.scheduler.config, name)
+        for name in ("kappa", "prediction_type", "input_scaling")
+    ):
+        raise ConfigError("distill.teacher has another chain than the student; set init_from to the teacher as well")
+    if not pipeline.image_codec.lossless:
+        raise ConfigError("distill.teacher has a learned codec; only chains in pixel space are distilled")
+    scheduler = ResShiftScheduler.from_config(pipeline.scheduler.config, transition="deterministic")
+    try:
+        scheduler.set_timesteps(settings.steps or len(scheduler))
+    except ValueError as error:
+        raise ConfigError(f"distill.steps: {error}") from None
+    mode: Mode = "faithful" if len(scheduler.timesteps) == 1 else "realistic"
+    denoiser = pipeline.denoiser.float().to(device).eval().requires_grad_(False)
+    return Teacher(denoiser, scheduler, settings.gain, pipeline.plan(Sampling(mode=mode)).back_projections)
+
+
+def distillation_error(
+    teacher: Teacher, student: Network, x0: Tensor, y0: Tensor, lq: Tensor, noise: Tensor, truth: float
+) -> Tensor:
+    """Squared error of the student against the teacher, and `truth` times that of its mean against x0; (B,) float32.
+
+    Args:
+        x0, y0, noise: (B, C, h, w). lq: (B, 3, h, w). truth: 0 leaves the truth out, and saves a pass.
+    """
+    scheduler = teacher.scheduler
+    last = torch.full((len(x0),), len(scheduler) - 1, device=x0.device)
+
+    def estimate(x_T: Tensor) -> Tensor:
+        prediction = student(scheduler.scale_model_input(x_T, last), last, lq)
+        return scheduler.predict_x0(prediction.float(), last, x_T, y0)  # (B, C, h, w)
+
+    if teacher.gives_mean:  # the chain starts at its own mean, as in use
+        noise = torch.zeros_like(noise)
+    x_T = scheduler.init_noise(y0, noise=noise)
+    drawn = estimate(x_T)
+    error = _mean_square(drawn - teacher.sample(noise, y0, lq))
+    if truth:
+        opposite = estimate(scheduler.init_noise(y0, noise=-noise))
+        error = error + truth * _mean_square((drawn + opposite) / 2 - x0)
+    return error
+
+
+def _mean_square(difference: Tensor) -> Tensor:
+    return difference.float().square().mean(dim=(1, 2, 3))

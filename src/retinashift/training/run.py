@@ -8,11 +8,12 @@ was never interrupted.
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
@@ -30,10 +31,9 @@ from retinashift.data.checks import Check, check_no_leakage, check_photographs, 
 from retinashift.data.photographs import Source, list_source
 from retinashift.imaging.files import replace_file
 from retinashift.inference.memory import choose_device, fast_precision
-from retinashift.training.batches import Batch, Map, check_size, make_batch
+from retinashift.training.batches import Batch, Map, PhotographSet, check_size, make_batch
 from retinashift.training.build import build_pipeline, resolved, trained_part
 from retinashift.training.losses import Objective
-from retinashift.training.pool import PhotographSet
 from retinashift.training.settings import TrainConfig
 from retinashift.training.state import (
     Position,
@@ -47,7 +47,6 @@ from retinashift.training.state import (
     write_folder,
 )  # fmt: skip
 from retinashift.training.validation import validate
-from retinashift.training.weights import Weights, learning_rate
 
 Report = Callable[[str, dict[str, Any]], None]
 MicroBatch = tuple[int, Callable[[], Batch]]
@@ -103,9 +102,11 @@ class Trainer:
                 detail_curves=None,  # a student draws with another strength than its teacher
                 back_projections=self.objective.teacher.back_projections,
             )
-        trained = trained_part(self.pipeline, config)
         layout = torch.channels_last if config.run.channels_last else torch.contiguous_format
-        trained = trained.to(self.device).to(memory_format=layout).train()  # type: ignore[call-overload]
+        trained = trained_part(self.pipeline, config).to(self.device)
+        self.trained = trained = trained.to(memory_format=layout).train()  # type: ignore[call-overload]
+        self.averaged = copy.deepcopy(trained).eval()
+        self.pipeline.register_modules(denoiser=self.averaged)  # what is validated and saved
         optimizer = torch.optim.AdamW(
             [parameter for parameter in trained.parameters() if parameter.requires_grad],
             lr=config.optim.learning_rate,
@@ -115,11 +116,13 @@ class Trainer:
         )
         _compile(trained, config.run.compile)
         self.model, self.optimizer = self.accelerator.prepare(trained, optimizer)
-        self.weights = Weights(trained, config.optim)
+        # from here on the same tensors: asking modules for them at each step takes longer than averaging
+        self._current, self._average = trained.state_dict(), self.averaged.state_dict()
         self.position, self._saved_step = Position(), None if state is None else state.position.step
         if state is not None:
             self.position = state.position
-            self.weights.load(state.model, state.ema)
+            self.trained.load_state_dict(state.model)
+            self.averaged.load_state_dict(state.ema)
             self.optimizer.load_state_dict(state.optimizer["optimizer"])
             if self.accelerator.scaler is not None:
                 self.accelerator.scaler.load_state_dict(state.optimizer["scaler"])
@@ -135,7 +138,7 @@ class Trainer:
         if record is not None:
             replace_file(self.folder / "config.yaml", config.to_yaml().encode())
             if self._saved_step is not None:  # a run killed while it saved has a checkpoint older than its state
-                self._keep("checkpoint")
+                write_folder(self.folder / "checkpoint", self._write_checkpoint)
         self.report("start", {
             "step": first.step, "steps": config.run.steps, "minutes": config.run.minutes,
             "photographs": len(self.photographs), "validation": len(self.validation or ()),
@@ -154,7 +157,7 @@ class Trainer:
             while progress < 1:
                 batches = pending.popleft()
                 pending.append(self._prepare(step + ahead, pool, map_cameras))
-                rate = learning_rate(config, step, progress)
+                rate = config.optim.rate(step, progress, config.run.steps)
                 losses.append(self._step(rate, step, batches))
                 step += 1
                 seconds = time.monotonic() - started
@@ -229,7 +232,7 @@ class Trainer:
             self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.optim.clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.weights.update_average(step)
+        average(self._average, self._current, self.config.optim.ema_decay(step))
         return total
 
     def _progress(self, step: int, seconds: float) -> float:
@@ -250,7 +253,8 @@ class Trainer:
         Weights are checked before they are kept, because a loss describes the weights before its step.
         """
         loss = float(self.accelerator.reduce(torch.stack(losses).mean(), "mean"))
-        if math.isfinite(loss) and (not weights or self.weights.are_finite()):
+        kept = (*self._current.values(), *self._average.values()) if weights else ()
+        if math.isfinite(loss) and all(bool(value.isfinite().all()) for value in kept):
             return loss
         what = "the weights are no numbers" if math.isfinite(loss) else f"the loss is {loss}"
         if self._saved_step is None:
@@ -266,24 +270,20 @@ class Trainer:
         """Main process only: score the averaged weights beside bicubic, and keep them if they are the best."""
         if self.validation is None or record is None:
             return
-        with self.weights.averaged():
-            # photographs have many shapes: compiling and trying for each would take longer than they do
-            plain = merged_adapters(self.pipeline, self.config)
-            no_tries = torch.backends.cudnn.flags(enabled=True, benchmark=False)
-            with plain, no_tries, torch.compiler.set_stance("force_eager"):
-                scores, picture = validate(
-                    self.pipeline, self.validation, self.config.run.seed, self.config.degradation
-                )
-            if self.position.step == 0:
-                self.position = replace(self.position, start=scores["psnr"])
-            if math.isfinite(self.position.start):
-                scores["gain_over_start"] = scores["psnr"] - self.position.start
-            record.write("validation", self.position.step, scores)
-            record.picture("validation/lr_sr_hr", self.position.step, picture)
-            self.report("validation", {"step": self.position.step, **scores})
-            if scores["psnr"] > self.position.best:
-                self.position = replace(self.position, best=scores["psnr"], best_step=self.position.step)
-                write_folder(self.folder / "best", self._write_checkpoint)
+        # photographs have many shapes: trying for each what is fastest would take longer than they do
+        no_tries = torch.backends.cudnn.flags(enabled=True, benchmark=False)
+        with merged_adapters(self.pipeline, self.config), no_tries:
+            scores, picture = validate(self.pipeline, self.validation, self.config.run.seed, self.config.degradation)
+        if self.position.step == 0:
+            self.position = replace(self.position, start=scores["psnr"])
+        if math.isfinite(self.position.start):
+            scores["gain_over_start"] = scores["psnr"] - self.position.start
+        record.write("validation", self.position.step, scores)
+        record.picture("validation/lr_sr_hr", self.position.step, picture)
+        self.report("validation", {"step": self.position.step, **scores})
+        if scores["psnr"] > self.position.best:
+            self.position = replace(self.position, best=scores["psnr"], best_step=self.position.step)
+            write_folder(self.folder / "best", self._write_checkpoint)
 
     def _expected_minutes(self) -> float | None:
         """Of the steps to come, by the second of two trials that change nothing and that no other process waits for."""
@@ -318,16 +318,11 @@ class Trainer:
         optimizer = {"optimizer": self.optimizer.state_dict()}
         if self.accelerator.scaler is not None:
             optimizer["scaler"] = self.accelerator.scaler.state_dict()
-        trained, averaged = self.weights.to_save()
-        save_state(self.folder / "state", State(self.position, trained, averaged, optimizer), self.config.run.keep)
-        self._keep("checkpoint")
+        state = State(self.position, self._current, self._average, optimizer)
+        save_state(self.folder / "state", state, self.config.run.keep)
+        write_folder(self.folder / "checkpoint", self._write_checkpoint)
         self._saved_step = self.position.step
         self.report("saved", {"step": self.position.step})
-
-    def _keep(self, name: str) -> None:
-        """Write the averaged weights as a checkpoint of the run."""
-        with self.weights.averaged():
-            write_folder(self.folder / name, self._write_checkpoint)
 
     def _write_checkpoint(self, folder: Path) -> None:
         write_checkpoint(folder, self.pipeline, self.config, self.hashes)
@@ -361,6 +356,15 @@ def _compile(trained: nn.Module, what: str) -> None:
         trained.compile_repeated_blocks(dynamic=False)
     elif what != "no":
         trained.compile(dynamic=False, mode="reduce-overhead" if what == "graphs" else None)
+
+
+@torch.no_grad()
+def average(averaged: Mapping[str, Tensor], current: Mapping[str, Tensor], decay: float) -> None:
+    """averaged <- decay * averaged + (1 - decay) * current, in place; integers are copied."""
+    floats = [name for name, value in averaged.items() if value.is_floating_point()]
+    torch._foreach_lerp_([averaged[name] for name in floats], [current[name] for name in floats], 1 - decay)
+    for name in averaged.keys() - set(floats):
+        averaged[name].copy_(current[name])
 
 
 def train(config: TrainConfig, report: Report = no_report) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import fields
 from pathlib import Path
@@ -222,6 +223,31 @@ class OptimSettings(Section):
     """plain: the mean squared error. bound: weighted as in the evidence bound, to mean weight 1."""
     last_step_share: Share = 0.0
     """Share of the samples at the last step of the chain, from which one-step use starts; the others are uniform."""
+
+    def rate(self, step: int, progress: float, steps: int) -> float:
+        """The learning rate of a step counted from 0, as `progress` goes from 0 to 1 or through this many steps."""
+        if self.schedule == "published":
+            return published_rate(step, self.learning_rate, self.learning_rate_end, steps, self.warmup_steps)
+        warm = min(1.0, (step + 1) / max(1, self.warmup_steps))
+        cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+        return warm * (self.learning_rate_end + (self.learning_rate - self.learning_rate_end) * cosine)
+
+    def ema_decay(self, step: int) -> float:
+        """Of the averaged weights after a step counted from 0."""
+        return min(self.ema, (1 + step) / (10 + step)) if self.ema_warmup else self.ema
+
+
+def published_rate(step: int, base: float, last: float, steps: int, warmup: int) -> float:
+    """The learning rate of the official training at a step counted from 0.
+
+    It is set after a step for the next one, so the first step runs at the full rate; then a linear warm-up, and a
+    cosine from `base` to `last` over what remains.
+    """
+    if step == 0:
+        return base
+    if step <= warmup:
+        return base * step / warmup
+    return last + (base - last) * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
 
 
 class RunSettings(Section):

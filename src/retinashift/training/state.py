@@ -70,7 +70,7 @@ class Position:
 
 @dataclass(frozen=True)
 class State:
-    """Everything that resuming needs; tensors on the CPU."""
+    """Everything that resuming needs."""
 
     position: Position
     model: dict[str, Tensor]
@@ -83,8 +83,8 @@ def save_state(folder: Path, state: State, keep: int) -> None:
     """Add a state under `folder` and drop all but the newest `keep`."""
 
     def write(target: Path) -> None:
-        save_file(state.model, target / "model.safetensors")
-        save_file(state.ema, target / "ema.safetensors")
+        for name, weights in (("model", state.model), ("ema", state.ema)):
+            save_file({key: value.cpu().contiguous() for key, value in weights.items()}, target / f"{name}.safetensors")
         torch.save(state.optimizer, target / "optimizer.pt")
         (target / "meta.json").write_text(json.dumps(asdict(state.position)), encoding="utf-8")
 

@@ -20,8 +20,7 @@ from retinashift.imaging.degradation.pipeline import Camera
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.models.codec import upsample_bicubic
 from retinashift.models.uncertainty_head import UncertaintyHead
-from retinashift.training.batches import make_batch, quantise
-from retinashift.training.pool import PhotographSet
+from retinashift.training.batches import PhotographSet, make_batch, quantise
 from retinashift.training.settings import CropSettings
 
 UPDATES, KEPT = 6, 32
@@ -45,7 +44,7 @@ WIDE_SHARE, NEAR_CROP = 0.3, CROP.model_copy(update={"rescale_min": 0.8, "rescal
 
 
 def train_head(
-    pipeline: ResShiftPipeline, items: Iterable[Item], steps: int, seed: int, on_step: Callable[[int], object]
+    pipeline: ResShiftPipeline, items: Iterable[Item], steps: int, seed: int, track: Callable[[range], Iterable[int]]
 ) -> UncertaintyHead:
     """A head for the pipeline's denoiser.
 
@@ -53,7 +52,7 @@ def train_head(
         items: photographs; every set counts the same.
         steps: batches of results to learn from.
         seed: of the weights and the samples.
-        on_step: called after each step with its number, from 1.
+        track: shows how many of the numbers in a range are done, and returns them.
 
     Raises:
         ValueError: the denoiser is no `LightNet` on pixels.
@@ -70,7 +69,7 @@ def train_head(
     )
     kept: deque[tuple[Tensor, Tensor]] = deque(maxlen=KEPT)
     draw = random.Random(seed)
-    for step in range(steps):
+    for step in track(range(steps)):
         positions = range(step * BATCH, (step + 1) * BATCH)
         crop = CROP if step < WIDE_SHARE * steps else NEAR_CROP
         batch = make_batch(photographs, crop, pipeline.config.scale, seed, positions, CAMERA)
@@ -90,7 +89,6 @@ def train_head(
             torch.nn.utils.clip_grad_norm_(head.parameters(), 1.0)
             optimiser.step()
             rate.step()
-        on_step(step + 1)
     return head.eval()
 
 

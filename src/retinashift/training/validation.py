@@ -15,7 +15,7 @@ from retinashift.imaging.degradation.pipeline import Degradation
 from retinashift.imaging.figures.comparison import busiest, changed, shown, side_by_side
 from retinashift.imaging.fundus import field_of_view
 from retinashift.inference.pipeline import ResShiftPipeline
-from retinashift.training.pool import PhotographSet
+from retinashift.training.batches import PhotographSet
 
 SIDE, DETAIL = 256, 128
 """Pixels of a square in the picture to look at, and of the detail in it."""
