@@ -33,7 +33,10 @@ RUNTIME_FILES = (
     "ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm",  # the processor
     "ort.webgpu.bundle.min.mjs", "ort-wasm-simd-threaded.asyncify.wasm",  # the graphics processor
 )  # fmt: skip
-CHECKPOINTS = {"x4": "Faithful: the estimate with the least squared error."}
+CHECKPOINTS = {
+    "x4": "The estimate with the least squared error. On DRIVE 39.95 dB, bicubic 37.37.",
+    "x4_small": "A network of a fifth of the size, for slow processors. On DRIVE 39.41 dB, bicubic 37.37.",
+}
 MAX_PIXELS = 750_000
 """Width times height of an input: 12 megapixels of result, about what a tab can hold."""
 
