@@ -25,6 +25,7 @@ PROJECT_TABLE = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="u
 SOURCES = sorted((PROJECT / "src").rglob("*.py"))
 TESTS = sorted((PROJECT / "tests").rglob("test_*.py"))
 MODULES = sorted(m.name for m in pkgutil.walk_packages(retinashift.__path__, "retinashift."))
+OF_FASTAPI = ("web.api", "web.request_filter", "web.server")
 HEAVY = {"torch", "diffusers", "skimage", "fastapi", "pydicom", "matplotlib", "rich", "typer"}
 
 
@@ -57,7 +58,7 @@ sys.addaudithook(watch)
 import retinashift
 for name in retinashift.__all__:
     getattr(retinashift, name)
-for name in {[name for name in MODULES if not name.endswith(("web.api", "web.request_filter", "web.server"))]}:  # built of FastAPI
+for name in {[name for name in MODULES if not name.endswith(OF_FASTAPI)]}:
     __import__(name)
 """
     assert heavy_after(code) & {"fastapi", "pydicom", "matplotlib"} == set()
