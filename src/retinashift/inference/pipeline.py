@@ -173,7 +173,11 @@ class ResShiftPipeline(DiffusionPipeline):
             pipeline = super().from_pretrained(str(path), use_safetensors=True, **kwargs)
         except Exception as error:
             raise CheckpointError(f"{folder} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
-        check_finite(path, {name: getattr(pipeline, name) for name in NETWORKS})
+        networks = {name: getattr(pipeline, name) for name in NETWORKS}
+        check_finite(path, networks)
+        for network in networks.values():
+            for tensor in network.parameters() if network is not None else ():
+                tensor.data = tensor.data.clone()  # where it lies in the file would decide how a processor rounds
         return pipeline
 
     @classmethod
