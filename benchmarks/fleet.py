@@ -266,6 +266,9 @@ def kill(folder: Path, checkpoint: str, times: int) -> None:
         names = {outcome.job.source for outcome in outcomes}
         print(f"{len(killed)} kills, {len(jobs)} jobs: {len(outcomes)} outcomes of {len(names)} photographs, "
               f"{sum(bool(o.error) for o in outcomes)} failed, {whole} results")  # fmt: skip
+        for outcome in outcomes:
+            if outcome.error:
+                print(f"{outcome.job.source}: {outcome.error}")
         count_work(Path(trace.name), killed)
 
 

@@ -20,7 +20,7 @@ from retinashift.batch.record import Outcome, run_record
 from retinashift.imaging.failures import one_line
 from retinashift.inference.startup import import_diffusers
 
-_TRIES = 3
+_TRIES = 5
 """Workers that one photograph may end by itself before it is given up."""
 _LARGEST_BLOCK = 200
 """Jobs that are handed to a worker at a time, at most."""
