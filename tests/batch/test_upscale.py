@@ -16,7 +16,7 @@ from retinashift.batch import photograph
 from retinashift.batch.jobs import BatchOptions, Job, figure_of, maps_of, sidecar_of
 from retinashift.batch.photograph import upscale_bytes
 from retinashift.batch.upscale import upscale_files
-from retinashift.imaging.files import find_provenance, read_image, write_image
+from retinashift.imaging.files import find_provenance, read_image, remove_stale_temporaries, replace_file, write_image
 from retinashift.imaging.provenance import digest
 from retinashift.inference.record import checkpoint_hash
 from retinashift.inference.settings import Sampling
@@ -239,6 +239,17 @@ def test_the_next_run_removes_what_a_killed_one_left_and_nothing_else(folder, ti
     os.utime(left[f".{'1b' * 8}.tmp"])  # of a run that goes on
     next(upscale_files(tiny_pipeline(), jobs_in(folder, "out")))
     assert [path.name for path in left.values() if not path.exists()] == [f".{'0a' * 8}.tmp"]
+
+
+def test_what_a_process_left_can_be_removed_as_soon_as_it_has_ended(folder, monkeypatch):
+    monkeypatch.setattr(os, "replace", lambda *paths: os._exit(0))
+    if (child := os.fork()) == 0:
+        replace_file(folder / "out.png", b"whole")
+    os.waitpid(child, 0)
+    (left,) = folder.glob(".*.tmp")
+    assert remove_stale_temporaries(folder, {os.getpid()}) == 0
+    assert remove_stale_temporaries(folder, {child}) == 1
+    assert not left.exists()
 
 
 def test_the_results_of_a_file_can_be_had_in_memory_as_they_would_be_written(tmp_path, tiny_pipeline, retina):

@@ -11,19 +11,24 @@ from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from retinashift.batch.jobs import BatchOptions, Job
 from retinashift.batch.record import Outcome, run_record
 from retinashift.imaging.failures import one_line
+from retinashift.imaging.files import remove_stale_temporaries
 from retinashift.inference.startup import import_diffusers
 
 _TRIES = 5
 """Workers that one photograph may end by itself before it is given up."""
-_LARGEST_BLOCK = 200
-"""Jobs that are handed to a worker at a time, at most."""
+_LARGEST_BLOCK, _MOST_BLOCKS = 200, 1000
+"""Jobs that are handed to a worker at a time, at most, unless there would be more blocks: Ray keeps 40 KB for each."""
+_ENDING_SECONDS = 20.0
+"""Within which the processes of a local cluster are expected to end."""
 _STORE_BYTES = 256 * 2**20
 """Shared memory of a local cluster; it holds lists of files, no pixels."""
 
@@ -96,7 +101,12 @@ def upscale_fleet(
     except ray.exceptions.RayError as error:
         raise OSError(f"the cluster ended the work: {one_line(str(error))[-300:]}") from None
     finally:
+        workers_here = [] if fleet.address else psutil.Process().children(recursive=True)
         ray.shutdown()
+        psutil.wait_procs(workers_here, timeout=_ENDING_SECONDS)
+        ended = {worker.pid for worker in workers_here}
+        for folder in {job.target.parent for job in jobs if isinstance(job.target, Path)} if ended else ():
+            remove_stale_temporaries(folder, ended)  # of workers that were ended while they wrote
 
 
 def _start(address: str) -> Any:
@@ -124,9 +134,9 @@ def _start(address: str) -> Any:
 
 def _blocks(jobs: Sequence[Job], workers: int) -> Iterator[dict[str, list[Any]]]:
     """Columns of one row for each block: smaller ones at the end, so that workers end at about the same time."""
-    start = 0
+    start, largest = 0, max(_LARGEST_BLOCK, len(jobs) // _MOST_BLOCKS)
     while left := len(jobs) - start:
-        size = min(_LARGEST_BLOCK, max(1, left // (10 * workers)))
+        size = min(largest, max(1, left // (10 * workers)))
         # names of a block resemble each other: a million of them would fill the shared memory
         yield {"first": [start], "jobs": [zlib.compress(pickle.dumps(jobs[start : start + size]), 1)]}
         start += size

@@ -10,7 +10,7 @@ import re
 import secrets
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -238,7 +238,7 @@ def replace_file(path: Path, data: bytes, *, overwrite: bool = True) -> None:
         FileExistsError: `path` exists, and `overwrite` is false.
         OSError: the disk is full or not writable.
     """
-    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    temporary = path.with_name(f".{os.getpid() % 2**32:08x}{secrets.token_hex(4)}.tmp")
     try:
         with open(temporary, "xb") as file:
             file.write(data)
@@ -263,17 +263,22 @@ def flush_to_disk(descriptor: int) -> None:
             raise
 
 
-def remove_stale_temporaries(folder: Path) -> int:
+def remove_stale_temporaries(folder: Path, ended: Container[int] = ()) -> int:
     """Delete what `replace_file` left in a folder when a process was killed an hour or longer ago; their number.
 
     Only plain files of this user whose names are those of temporary files are deleted.
+
+    Args:
+        ended: identifiers of processes of this machine that have just ended, whatever the age of their files.
     """
     count, now = 0, time.time()
     for path in folder.glob(".*.tmp") if folder.is_dir() else ():
         try:
             status = path.lstat()
             ours = stat.S_ISREG(status.st_mode) and status.st_uid == getattr(os, "getuid", lambda: 0)()
-            if ours and _TEMPORARY.fullmatch(path.name) and now - status.st_mtime > _STALE_SECONDS:
+            if not (ours and _TEMPORARY.fullmatch(path.name)):
+                continue
+            if now - status.st_mtime > _STALE_SECONDS or int(path.name[1:9], 16) in ended:
                 path.unlink()
                 count += 1
         except OSError:  # another process was faster, or may not be written to
