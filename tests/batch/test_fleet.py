@@ -17,7 +17,7 @@ import pytest
 
 from builders.command import in_a_fresh_process, retinashift
 from retinashift.batch import fleet, upscale
-from retinashift.batch.fleet import Fleet
+from retinashift.batch.fleet import TRIES, Fleet
 from retinashift.batch.jobs import BatchOptions, Job, plan_jobs
 from retinashift.batch.record import append_line, left_to_do, run_record
 from retinashift.batch.upscale import upscale_files
@@ -105,7 +105,7 @@ def test_jobs_of_a_worker_that_died_are_finished_and_none_is_done_twice(by_a_wor
 def test_a_photograph_that_ends_its_worker_again_and_again_is_given_up(by_a_worker, folder, tmp_path, monkeypatch):
     jobs = plan_jobs([folder], tmp_path / "out")
     ends_at(monkeypatch, "3.png")
-    for _ in range(4):
+    for _ in range(1 + TRIES):  # the first time in company
         with pytest.raises(Killed):
             by_a_worker(jobs)
     last = by_a_worker(jobs)

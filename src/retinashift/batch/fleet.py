@@ -23,7 +23,7 @@ from retinashift.imaging.failures import one_line
 from retinashift.imaging.files import remove_stale_temporaries
 from retinashift.inference.startup import import_diffusers
 
-_TRIES = 5
+TRIES = 5
 """Workers that one photograph may end by itself before it is given up."""
 _LARGEST_BLOCK, _MOST_BLOCKS = 200, 1000
 """Jobs that are handed to a worker at a time, at most, unless there would be more blocks: Ray keeps 40 KB for each."""
@@ -180,8 +180,8 @@ class _Worker:
 
     def _alone(self, row: int, job: Job) -> Outcome:
         """The outcome of a job that a worker held when it died; one that this run has finished counts as written."""
-        if self._begin(f"alone {row}") > _TRIES:
-            return Outcome(job, f"its worker ended {_TRIES} times, perhaps for want of memory; upscale it by itself")
+        if self._begin(f"alone {row}") > TRIES:
+            return Outcome(job, f"its worker ended {TRIES} times, perhaps for want of memory; upscale it by itself")
         (outcome,) = self.upscale([job], replace(self.options, resume=True))
         self.tries.end.remote(f"alone {row}")
         return replace(outcome, skipped=outcome.skipped and self.options.resume)
