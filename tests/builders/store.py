@@ -11,6 +11,7 @@ from moto.backends import get_backend
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from moto.s3.models import get_canned_acl
+from s3fs import S3FileSystem
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 ENVIRONMENT = {
@@ -87,6 +88,7 @@ def store() -> Iterator[Store]:
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     address = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.port}"}
+    S3FileSystem.clear_instance_cache()  # fsspec keeps clients, with the address of an earlier store
     try:
         with mock.patch.dict(os.environ, {**ENVIRONMENT, **address}):
             yield app
