@@ -67,13 +67,12 @@ def build_site(folder: Path, runtime: Path | None = None) -> Path:
 
 
 def _write_model(folder: Path, name: str, note: str) -> dict[str, Any]:
-    """The faithful mode as two graphs: the factors that all pixels decide, and the rest, which computes tiles."""
+    """The faithful mode as a graph that computes tiles, and one of the factors that all pixels decide, if any."""
     pipeline = open_checkpoint(name)
     whole = Extractor(onnx.shape_inference.infer_shapes(faithful_graph(pipeline, half=True)))
-    parts = {
-        "file": whole.extract_model(["input", FACTOR], ["output", "uncertainty"]),
-        "factor": whole.extract_model(["input"], [FACTOR]),
-    }
+    factors = [FACTOR] if "mean" in (pipeline.config.detail_curves or {}) else []
+    parts = {"file": whole.extract_model(["input", *factors], ["output", "uncertainty"])}
+    parts |= {"factor": whole.extract_model(["input"], factors)} if factors else {}
     files = {part: f"{name}.{part}.onnx.gz" for part in parts}
     for part, file in files.items():
         (folder / file).write_bytes(gzip.compress(parts[part].SerializeToString(), mtime=0))

@@ -125,6 +125,17 @@ def test_a_result_is_dimmed_and_named_while_something_else_is_chosen(view, small
     )
 
 
+def test_the_small_network_has_its_own_result_and_no_factor_of_the_detail(view, small, tmp_path):
+    view.locator("#checkpoint").select_option("x4_small")
+    view.locator("#files").set_input_files(str(tmp_path / "глаз.png"))
+    view.locator("#run").click()
+    expect(view.locator("#status")).to_have_text("done", timeout=WAIT)
+    pipeline = ResShiftPipeline.from_shipped("x4_small")
+    assert pipeline.config.detail_curves is None
+    result = np.asarray(Image.open(saved(view, "Download image", tmp_path / "result.png"))).astype(int)
+    assert np.abs(result - pipeline(small, mode="faithful", precision="fp32").images[0]).max() <= 2
+
+
 def test_a_picture_of_several_tiles_has_no_seam(view, retina, tmp_path):
     tall = np.ascontiguousarray(np.tile(retina[:64, :24], (6, 1, 1)))  # soft above, sharp below: one factor for both
     soft = np.asarray(Image.fromarray(tall[:192]).resize((6, 48)).resize((24, 192)))

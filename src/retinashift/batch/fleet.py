@@ -76,6 +76,7 @@ def upscale_fleet(
     options, fleet = options or BatchOptions(), fleet or Fleet()
     if not jobs:
         return
+    others = set(psutil.Process().children(recursive=True))
     ray = _start(fleet.address)
     import pyarrow as pa
 
@@ -101,10 +102,10 @@ def upscale_fleet(
     except ray.exceptions.RayError as error:
         raise OSError(f"the cluster ended the work: {one_line(str(error))[-300:]}") from None
     finally:
-        workers_here = [] if fleet.address else psutil.Process().children(recursive=True)
+        own = set() if fleet.address else set(psutil.Process().children(recursive=True)) - others
         ray.shutdown()
-        psutil.wait_procs(workers_here, timeout=_ENDING_SECONDS)
-        ended = {worker.pid for worker in workers_here}
+        gone, _ = psutil.wait_procs(own, timeout=_ENDING_SECONDS)
+        ended = {process.pid for process in gone}
         for folder in {job.target.parent for job in jobs if isinstance(job.target, Path)} if ended else ():
             remove_stale_temporaries(folder, ended)  # of workers that were ended while they wrote
 

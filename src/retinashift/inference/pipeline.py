@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_args
@@ -340,8 +340,7 @@ class ResShiftPipeline(DiffusionPipeline):
         """The faithful result of x4, (1, 3, H, W) in [-1, 1], which `strength` blends with the result."""
         wanted = replace(settings, strength=1.0, mode="faithful", num_inference_steps=None, ensemble_size=1,
             output_uncertainty=False)  # fmt: skip
-        other = ResShiftPipeline.from_shipped("x4").to(self._execution_device)
-        result = other(picture, output_type="np", **vars(wanted))
+        result = _default_on(self._execution_device)(picture, output_type="np", **vars(wanted))
         return prepare(result.images[0], self._execution_device, torch.float32).lr
 
     @property
@@ -389,6 +388,11 @@ class ResShiftPipeline(DiffusionPipeline):
     def _bounded(self) -> bool:
         """Whether `value_limits` hold of a result."""
         return self.image_codec.lossless if self.config.bounded is None else bool(self.config.bounded)
+
+
+@cache
+def _default_on(device: torch.device) -> ResShiftPipeline:
+    return ResShiftPipeline.from_shipped().to(device)
 
 
 # so that DiffusionPipeline.from_pretrained(folder) finds the class that a checkpoint names

@@ -80,7 +80,7 @@ def changed(one: np.ndarray, other: np.ndarray, block: int = 1) -> np.ndarray:
 def busiest(amount: np.ndarray, side: int, block: int = 1) -> tuple[slice, slice]:
     """Rows and columns of the square of that side in pixels, or less, with the greatest sum of `amount`.
 
-    `amount` has a value for each block of so many pixels a side, and no block is cut.
+    `amount` has one value for each square of `block` pixels a side; windows begin at the border of a square.
     """
     count = max(1, min(side // block, *amount.shape))
     sums = np.pad(amount.astype(np.float64), ((1, 0), (1, 0))).cumsum(0).cumsum(1)

@@ -36,7 +36,7 @@ function open(model) {
 
 async function load(model) {
   postMessage({ progress: 0, text: "loading the network" });
-  const files = await Promise.all([fetched(model.file), fetched(model.factor)]);
+  const files = await Promise.all([model.file, model.factor].map(name => name && fetched(name)));
   const adapter = await navigator.gpu?.requestAdapter().catch(() => null);
   if (adapter && !adapter.info?.isFallbackAdapter) { // one in software is slower than WebAssembly
     try {
@@ -48,7 +48,7 @@ async function load(model) {
   await start("wasm", ...files);
 }
 
-/** Opens both graphs in a runtime, and measures it on a small picture. */
+/** Opens the graphs in a runtime, and measures it on a small picture. Not every network has factors of the detail. */
 async function start(kind, networkFile, factorFile) {
   const { module, binary, name } = RUNTIMES[kind];
   ort = await import(module);
@@ -57,7 +57,7 @@ async function start(kind, networkFile, factorFile) {
   // A processor widens the fp16 weights while it loads; many graphics processors cannot, so that is done before ("basic").
   const options = { executionProviders: [kind], graphOptimizationLevel: kind === "webgpu" ? "basic" : "disabled" };
   network = await ort.InferenceSession.create(networkFile, options);
-  factor = await ort.InferenceSession.create(factorFile, { executionProviders: ["wasm"] });
+  factor = factorFile && await ort.InferenceSession.create(factorFile, { executionProviders: ["wasm"] });
   place = name;
   const probe = { data: new Uint8ClampedArray(4 * PROBE * PROBE), width: PROBE };
   const one = new ort.Tensor("float32", new Float32Array(PROBE ** 2).fill(1), [1, 1, PROBE, PROBE]);
@@ -85,7 +85,8 @@ function cropped({ data, dims }, left, top, right, bottom) {
 
 /** Result and standard deviation of a rectangle, (1, 3 or 1, scale*h, scale*w) in [0, 1]. */
 async function infer(lr, left, top, right, bottom, detail_factor) {
-  const { output, uncertainty } = await network.run({ input: tensor(lr, left, top, right, bottom), detail_factor });
+  const input = tensor(lr, left, top, right, bottom);
+  const { output, uncertainty } = await network.run(factor ? { input, detail_factor } : { input });
   return [output.data, uncertainty.data];
 }
 
@@ -97,13 +98,13 @@ function pieces(size, most) {
 
 async function upscale(lr, { scale }) {
   const { width, height } = lr, [pixels, sigma] = [0, 1].map(() => new Uint8ClampedArray(4 * scale ** 2 * width * height).fill(255));
-  const { detail_factor } = await factor.run({ input: tensor(lr, 0, 0, width, height) }); // all pixels decide them
+  const { detail_factor } = await factor?.run({ input: tensor(lr, 0, 0, width, height) }) ?? {}; // all pixels decide them
   const tiles = pieces(height, HIGH).flatMap(rows => pieces(width, WIDE).map(columns => [...rows, ...columns]));
   for (const [number, [top, bottom, left, right]] of tiles.entries()) {
     const outer = [Math.max(0, left - MARGIN), Math.max(0, top - MARGIN), Math.min(width, right + MARGIN), Math.min(height, bottom + MARGIN)];
     const expected = secondsPerPixel * (outer[2] - outer[0]) * (outer[3] - outer[1]), seconds = Math.ceil(expected * (tiles.length - number));
     postMessage({ progress: number / tiles.length, text: `tile ${number + 1} of ${tiles.length}, about ${seconds} s` });
-    const [values, deviations] = await infer(lr, ...outer, cropped(detail_factor, ...outer));
+    const [values, deviations] = await infer(lr, ...outer, factor && cropped(detail_factor, ...outer));
     const w = scale * (outer[2] - outer[0]), h = scale * (outer[3] - outer[1]);
     for (let y = scale * top; y < scale * bottom; y++) for (let x = scale * left; x < scale * right; x++) {
       const from = (y - scale * outer[1]) * w + x - scale * outer[0], to = 4 * (y * scale * width + x);
