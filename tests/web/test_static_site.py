@@ -26,7 +26,7 @@ SIZES = {"laptop": (1280, 720), "tablet": (820, 1180), "telephone": (390, 844)}
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """The built folder, served on loopback; (folder, address, bytes sent)."""
+    """The built folder, served on loopback: (folder, address)."""
     runtime = os.environ.get("ONNXRUNTIME_WEB")
     if not runtime and shutil.which("npm") is None:
         pytest.skip("no npm to fetch onnxruntime-web with (or set ONNXRUNTIME_WEB to its package)")
@@ -134,6 +134,30 @@ def test_the_small_network_has_its_own_result_and_no_factor_of_the_detail(view, 
     assert pipeline.config.detail_curves is None
     result = np.asarray(Image.open(saved(view, "Download image", tmp_path / "result.png"))).astype(int)
     assert np.abs(result - pipeline(small, mode="faithful", precision="fp32").images[0]).max() <= 2
+
+
+ASK_AT_ONCE = """async names => {
+  const { checkpoints } = await (await fetch("models/index.json")).json();
+  const worker = new Worker("worker.js", { type: "module" });
+  const lr = { data: new Uint8ClampedArray(4 * 20 * 16).fill(90), width: 20, height: 16 }, answers = [];
+  const all = new Promise((resolve, reject) => {
+    worker.onerror = event => reject(new Error(event.message));
+    worker.onmessage = ({ data }) => {
+      if (data.progress === undefined) answers.push(data.error ?? data.pixels.length);
+      if (answers.length === names.length) resolve(answers);
+    };
+  });
+  for (const name of names) {
+    const model = checkpoints.find(one => one.name === name);
+    worker.postMessage({ model: checkpoints[0] });
+    worker.postMessage({ model, lr });
+  }
+  return all;
+}"""
+
+
+def test_a_network_that_is_asked_for_while_another_loads_waits_for_it(view):
+    assert view.evaluate(ASK_AT_ONCE, ["x4_small", "x4", "x4_small"]) == [4 * 80 * 64] * 3
 
 
 def test_a_picture_of_several_tiles_has_no_seam(view, retina, tmp_path):

@@ -7,17 +7,22 @@ const RUNTIMES = {
   wasm: { module: "./ort/ort.wasm.bundle.min.mjs", binary: "ort/ort-wasm-simd-threaded.wasm.gz", name: "WebAssembly" },
 };
 
-let ort, network, factor, opening, opened, place, secondsPerPixel;
+let ort, network, factor, opened, place, secondsPerPixel, queue = Promise.resolve();
 
-onmessage = async ({ data: { model, lr } }) => {
+// One message after the other: two networks that load at once would take each other's graphs and runtime.
+onmessage = ({ data }) => { queue = queue.then(() => answer(data)); };
+
+/** Loads the network, unless it is loaded, and computes a photograph, if one came. */
+async function answer({ model, lr }) {
   try {
-    await open(model);
+    if (opened !== model.file) await load(model);
+    opened = model.file;
     if (lr) postMessage(await upscale(lr, model));
   } catch (error) {
     opened = undefined;
-    postMessage({ error: error.message ?? String(error) });
+    if (lr) postMessage({ error: error.message ?? String(error) }); // without one, whoever needs the network next learns of it
   }
-};
+}
 
 /** Fetches a file; one that ends in .gz is inflated, so that any web server will do. */
 async function fetched(name) {
@@ -25,13 +30,6 @@ async function fetched(name) {
   if (!response.ok) throw new Error(`${name} could not be fetched (${response.status})`);
   const stream = name.endsWith(".gz") ? response.body.pipeThrough(new DecompressionStream("gzip")) : response.body;
   return new Uint8Array(await new Response(stream).arrayBuffer());
-}
-
-/** Loads a network; while it is loaded already, waits for that. */
-function open(model) {
-  if (opened !== model.file) opening = load(model);
-  opened = model.file;
-  return opening;
 }
 
 async function load(model) {
