@@ -42,7 +42,8 @@ async function finished(fields, signal, progress) {
     for (;;) {
       signal?.throwIfAborted();
       const job = await json(await fetch(`api/jobs/${id}`, { signal }));
-      progress?.(job.progress, job.before ? `waiting for ${job.before} job${job.before > 1 ? "s" : ""} of others` : job.text);
+      const others = job.before && `waiting for ${job.before} job${job.before > 1 ? "s" : ""} of others`;
+      progress?.(job.progress, job.state === "done" ? "loading the result" : others || job.text);
       if (job.state === "done") return { id, job };
       if (job.state !== "waiting" && job.state !== "running") throw new Error(job.text);
       await new Promise(done => setTimeout(done, POLL_MS));
