@@ -1,7 +1,5 @@
 """Files in, files out, by the workers of a Ray cluster: Ray Data hands out the jobs and replaces workers that die."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os

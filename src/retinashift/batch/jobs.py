@@ -1,7 +1,5 @@
 """Which file goes where, and every refusal of an output, before anything is read, loaded or computed."""
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import os

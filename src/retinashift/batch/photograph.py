@@ -1,7 +1,5 @@
 """One photograph, from the bytes of its file to the bytes of its results, in memory."""
 
-from __future__ import annotations
-
 import json
 import logging
 from collections.abc import Callable, Iterator

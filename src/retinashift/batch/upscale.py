@@ -1,7 +1,5 @@
 """Files in, files out: while one is upscaled, the next are read and the last are written."""
 
-from __future__ import annotations
-
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence

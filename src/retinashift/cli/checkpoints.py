@@ -1,7 +1,5 @@
 """The commands about checkpoints and what they made: info, inspect, import, export."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Iterator, Mapping

@@ -3,8 +3,6 @@
 Every command imports what it needs when it runs, so that --help answers at once.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import sys

@@ -1,7 +1,5 @@
 """The work of the evaluate command: photographs through the baselines, a checkpoint and the results of others."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """The commands that score: evaluate, calibrate and coverage."""
 
-from __future__ import annotations
-
 import json
 import sys
 from dataclasses import asdict, replace

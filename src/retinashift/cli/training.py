@@ -1,7 +1,5 @@
 """The commands train and finetune, and what a run shows: a bar, a line per validation, and what to do next."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from dataclasses import asdict

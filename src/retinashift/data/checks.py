@@ -4,8 +4,6 @@ Header and end of a usual file tell its size and whether it is whole. An unusual
 the last word: no good file is refused, and a truncated one is named before the first step, not when it is drawn.
 """
 
-from __future__ import annotations
-
 import json
 import warnings
 from collections.abc import Callable, Iterable, Sequence

@@ -1,7 +1,5 @@
 """Manual vessel labels: which files are label drawings, which label belongs to a photograph, and its pixels."""
 
-from __future__ import annotations
-
 import io
 import re
 from collections.abc import Callable

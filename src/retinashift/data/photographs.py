@@ -3,8 +3,6 @@
 Listing is separate from reading: the names of a source are known at once, and a `FileRef` is decoded when asked for.
 """
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import logging

@@ -9,8 +9,6 @@ Source: Yue, Wang, Loy, "ResShift: Efficient Diffusion Model for Image Super-res
 2023, section 2; the deterministic transition is SinSR's (Wang et al., CVPR 2024).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

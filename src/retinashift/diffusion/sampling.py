@@ -8,8 +8,6 @@ Symbols as in `process`: y0 the low-resolution image on the grid of the state, x
 Source: Yue, Wang, Loy, "ResShift", NeurIPS 2023, algorithm 2.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np

@@ -4,8 +4,6 @@ One thing differs from noise-to-image schedulers: the chain ends at the low-reso
 `add_noise` and `step` also take y0, the low-resolution image (or its latent) on the grid of the state.
 """
 
-from __future__ import annotations
-
 from typing import Literal, get_args
 
 import torch

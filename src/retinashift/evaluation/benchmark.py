@@ -1,7 +1,5 @@
 """The benchmark: photographs are reduced, upscaled by each method, and scored."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace

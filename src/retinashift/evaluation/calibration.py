@@ -1,7 +1,5 @@
 """Conformal quantiles of a checkpoint's uncertainty head, and how often the truth lies where its intervals say."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 

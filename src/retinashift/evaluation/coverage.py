@@ -1,7 +1,5 @@
 """Coverage: how often the reference lies inside the interval that a result states, and whether its map ranks errors."""
 
-from __future__ import annotations
-
 import numpy as np
 from scipy import ndimage, stats
 

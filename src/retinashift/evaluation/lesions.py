@@ -7,8 +7,6 @@ method, so that blur cannot raise the ratio. The constants were chosen on every 
 are reported on the others.
 """
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The table of metrics, and scoring one result by it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from statistics import fmean

@@ -4,8 +4,6 @@ How it looks is in the template `page.html`; this module says what it shows. A c
 photograph, its errors, and the vessels it lost or invented.
 """
 
-from __future__ import annotations
-
 import base64
 import io
 import math

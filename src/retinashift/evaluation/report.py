@@ -1,7 +1,5 @@
 """What the benchmark found: scores by photograph and method, means, intervals, differences, and the protocol."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json
@@ -143,7 +141,7 @@ class Report:
             if name != self.compared_with
         }
 
-    def subgroups(self) -> dict[str, Report]:
+    def subgroups(self) -> "dict[str, Report]":
         """The report of each subgroup of photographs, by a name such as "brightness, lowest third".
 
         Numbers are split into thirds where there are six photographs or more; one group of all is left out.

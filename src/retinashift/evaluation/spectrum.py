@@ -1,7 +1,5 @@
 """Sharpness by frequency: the power of a result relative to the photograph."""
 
-from __future__ import annotations
-
 import numpy as np
 from scipy import fft
 

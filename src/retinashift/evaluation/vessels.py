@@ -5,8 +5,6 @@ a vessel as a line in the green channel that is darker than its surroundings by 
 chosen on the photographs of DRIVE and STARE themselves, never on a reconstruction of them.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

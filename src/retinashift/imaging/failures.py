@@ -1,7 +1,5 @@
 """Why one file failed, in one line: a fault of the file, the disk or the memory, or else an error of ours."""
 
-from __future__ import annotations
-
 import logging
 from dataclasses import dataclass
 

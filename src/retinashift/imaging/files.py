@@ -1,7 +1,5 @@
 """Image files in and out. Formats are recognised by content when reading, by suffix when writing."""
 
-from __future__ import annotations
-
 import contextvars
 import errno
 import logging

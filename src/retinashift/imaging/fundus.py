@@ -1,7 +1,5 @@
 """The field of view: where a fundus photograph shows the retina and not the dark surround of the aperture."""
 
-from __future__ import annotations
-
 import numpy as np
 from scipy import ndimage
 

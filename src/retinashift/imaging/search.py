@@ -1,7 +1,5 @@
 """Image files among files, folders and patterns."""
 
-from __future__ import annotations
-
 import glob
 import logging
 import os

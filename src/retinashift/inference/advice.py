@@ -4,8 +4,6 @@ The thresholds were chosen on 54 validation photographs, at their own size and r
 degradation on and off, so that few of the clean ones are advised wrongly; `benchmarks/advice.py` prints the table.
 """
 
-from __future__ import annotations
-
 import io
 from dataclasses import dataclass
 from itertools import pairwise

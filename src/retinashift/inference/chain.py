@@ -5,8 +5,6 @@ A network that streams gets a few rows at a time, and neither the state nor its 
 the state is held, and only its prediction is made by tiles where memory does not suffice.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any

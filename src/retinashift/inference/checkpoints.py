@@ -1,7 +1,5 @@
 """Which checkpoint a name means."""
 
-from __future__ import annotations
-
 import logging
 from pathlib import Path
 from typing import Any

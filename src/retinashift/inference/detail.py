@@ -6,8 +6,6 @@ validation photographs at several sizes, and each photograph gets one factor fro
 edge of the aperture is sharp, however soft the photograph is.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from typing import Any

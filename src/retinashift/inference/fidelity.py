@@ -19,8 +19,6 @@ well costs 0.02 dB on validation photographs (x2) and time. All of it goes by ba
 a second smaller one is held.
 """
 
-from __future__ import annotations
-
 import math
 from collections import deque
 from collections.abc import Callable, Iterator

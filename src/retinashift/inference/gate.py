@@ -1,7 +1,5 @@
 """The gate: what a checkpoint folder must be before anything in it is loaded, and its weights before they are used."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping
 from importlib import import_module

@@ -5,8 +5,6 @@ was read, and can be dropped as long as nobody wrote to it; the next use finds i
 is done on Linux, where the system tells which pages were written to. Elsewhere nothing happens.
 """
 
-from __future__ import annotations
-
 import ctypes
 import mmap
 import os

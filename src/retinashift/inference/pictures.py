@@ -1,7 +1,5 @@
 """Pictures in the forms that callers have, and back: PIL, arrays of any depth, tensors, grey or colour."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """ResShiftPipeline: low-resolution photographs in, reconstructions out. Device, dtype and seed are decided here."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache, partial
@@ -145,7 +143,7 @@ class ResShiftPipeline(DiffusionPipeline):
             raise ValueError(f"{type(denoiser).__name__} runs on pixels; leave out the codec {type(codec).__name__}")
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, **kwargs: Any) -> ResShiftPipeline:
+    def from_pretrained(cls, folder: str | Path, **kwargs: Any) -> "ResShiftPipeline":
         """Load a checkpoint folder (or a hub name); a folder with a LoRA adapter alone is x4 with it.
 
         Args:
@@ -181,7 +179,7 @@ class ResShiftPipeline(DiffusionPipeline):
         return pipeline
 
     @classmethod
-    def from_shipped(cls, name: str = "x4", **kwargs: Any) -> ResShiftPipeline:
+    def from_shipped(cls, name: str = "x4", **kwargs: Any) -> "ResShiftPipeline":
         """A checkpoint that comes with the package; CheckpointError for another name."""
         if name not in shipped_names():
             raise CheckpointError(f"no checkpoint named {name!r} is bundled; there are {', '.join(shipped_names())}")

@@ -19,8 +19,6 @@ Two measures, in levels of 255, both the largest over the colours at each input 
     photographs under the camera degradation, both modes. Beside a strong edge the span is wide and the measure blind.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Iterator
 from typing import Literal

@@ -3,8 +3,6 @@
 Of the time until the first step, most went into `torch._dynamo` (with sympy), transformers, peft and scipy.stats.
 """
 
-from __future__ import annotations
-
 import importlib
 import sys
 from types import ModuleType, SimpleNamespace

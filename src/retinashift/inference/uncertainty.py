@@ -6,8 +6,6 @@ each checkpoint, and kept in its folder: |error| <= q(level) s holds for that sh
 sigma = q(90 %) s / 1.645, so that 1.645 sigma on each side of the result covers 90 %.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -55,7 +53,7 @@ class ScaleMap:
         self.values[self.row : self.row + len(rows)] = rows.cpu()
         self.row += len(rows)
 
-    def sigma(self, lr: Tensor, calibration: Calibration) -> np.ndarray:
+    def sigma(self, lr: Tensor, calibration: "Calibration") -> np.ndarray:
         """The standard deviation of each pixel, (H, W), in the memory of the scales.
 
         Where the 5x5 input pixels around are equal it is the least: nothing there can be misplaced.
@@ -93,7 +91,7 @@ class Calibration:
         return asdict(self) | {"quantiles": {str(level): value for level, value in self.quantiles.items()}}
 
     @classmethod
-    def from_config(cls, plain: Mapping[str, Any]) -> Calibration:
+    def from_config(cls, plain: Mapping[str, Any]) -> "Calibration":
         """What `to_config` gave. ValueError if it is something else."""
         try:
             quantiles = {float(level): float(value) for level, value in plain["quantiles"].items()}

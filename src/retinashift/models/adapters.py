@@ -3,8 +3,6 @@
 Source: Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models" (ICLR 2022).
 """
 
-from __future__ import annotations
-
 import copy
 import json
 from collections.abc import Mapping

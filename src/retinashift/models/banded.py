@@ -5,8 +5,6 @@ neither the normalised nor the doubled image exists as a whole, and a band stays
 and `torch.compile` the plain operations are used.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

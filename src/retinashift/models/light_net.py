@@ -6,8 +6,6 @@ untrained network is bicubic interpolation. There is no normalisation: the detai
 beside a signal of 255, and normalising over the picture wipes that scale out.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config

@@ -5,8 +5,6 @@ bottom, each convolution keeps the last two rows of its input, and each layer la
 No row is computed twice, so the numbers are those of the whole picture and borders between bands cannot show.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from collections.abc import Callable, Iterator
 

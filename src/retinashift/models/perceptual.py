@@ -10,8 +10,6 @@ Sources: Zhang, Isola, Efros, Shechtman, Wang, "The Unreasonable Effectiveness o
 its weights are the authors', BSD 2-Clause.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -121,7 +119,7 @@ class LPIPS(Distance):
         self.load(state, sorted(names, key=lambda name: int(name.split(".")[1])), heads)
 
     @classmethod
-    def pretrained(cls, backbone: Backbone = "vgg") -> LPIPS:
+    def pretrained(cls, backbone: Backbone = "vgg") -> "LPIPS":
         """With the published weights. PerceptualError if they cannot be had."""
         net, heads, file = cls(backbone), published_heads(backbone), BACKBONES[backbone][1]
         try:
@@ -156,7 +154,7 @@ class ShiftTolerantLPIPS(Distance):
         return total  # (B, H, W)
 
     @classmethod
-    def pretrained(cls) -> ShiftTolerantLPIPS:
+    def pretrained(cls) -> "ShiftTolerantLPIPS":
         """With the weights of the wheel. PerceptualError if they are missing or damaged."""
         net = cls()
         state, heads = _packaged("stlpips_pytorch", cls.WEIGHTS)

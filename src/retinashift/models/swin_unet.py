@@ -7,8 +7,6 @@ state dicts load once the derived entries are left out.
 Symbols: B batch; C channels; H, W height and width of the state.
 """
 
-from __future__ import annotations
-
 import math
 from collections import OrderedDict
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """UncertaintyHead: from the features of `LightNet` to the scale of the error of each result pixel."""
 
-from __future__ import annotations
-
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin

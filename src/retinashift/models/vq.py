@@ -7,8 +7,6 @@ of the multiplications. Calls and tensor names are those of `VQModel`.
 Source: Esser, Rombach, Ommer, "Taming Transformers" (CVPR 2021); Rombach et al., "Latent Diffusion" (CVPR 2022).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Literal
 

@@ -8,8 +8,6 @@ Symbols: B batch; C channels; H, W height and width of the state; w side of a wi
 in an image; d channels of a head.
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from typing import Literal
 

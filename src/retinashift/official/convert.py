@@ -1,7 +1,5 @@
 """Official ResShift weights to a RetinaShift checkpoint folder, and back."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager

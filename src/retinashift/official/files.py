@@ -4,8 +4,6 @@ A published file is either the bare state dict of averaged weights or a training
 names may carry the prefixes of DistributedDataParallel and torch.compile.
 """
 
-from __future__ import annotations
-
 import pickle
 import re
 import warnings

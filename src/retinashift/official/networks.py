@@ -5,8 +5,6 @@ it is read from the derived entries of a file, or from a window that was cut dow
 otherwise the caller must know it. The autoencoder has other names; encoding does not quantise, decoding does.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterable, Mapping

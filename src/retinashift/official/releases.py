@@ -5,8 +5,6 @@ The weights do not state their chain: realsr v1 and v3 have the same tensors and
 Source: release v2.0 of https://github.com/zsyOAOA/ResShift and its configurations; SinSR: Wang et al., CVPR 2024.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

@@ -5,8 +5,6 @@ of annotation tools, which are drawn here before the crop is reduced. Numbers of
 change, which is made only if its setting is not 0.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

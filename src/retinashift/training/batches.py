@@ -6,8 +6,6 @@ batch size, the number of processes, or interruptions. The choices are drawn on 
 for them; the pixels stay on the device.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Build the parts of a run from its settings: denoiser, scheduler, pipeline, and what of it is trained."""
 
-from __future__ import annotations
-
 import inspect
 
 import numpy as np

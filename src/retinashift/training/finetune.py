@@ -3,8 +3,6 @@
 Photographs of some patients are held out: STARE's test split, or about one patient in five.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from dataclasses import dataclass

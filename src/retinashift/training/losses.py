@@ -9,8 +9,6 @@ Source: the deterministic teacher is that of Wang et al., "SinSR" (CVPR 2024), e
 opposite noise here, where SinSR inverts the chain.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass

@@ -6,8 +6,6 @@ run. So two processes give the weights of one process with twice the accumulatio
 was never interrupted.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 import os

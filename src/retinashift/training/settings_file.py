@@ -3,8 +3,6 @@
 So no value surprises: YAML 1.1 alone would read `no` as false, `1e-3` as text, `010` as 8 and `12:30` as 750.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -4,8 +4,6 @@ A run folder holds `state/00012800/{model.safetensors, ema.safetensors, optimize
 the name of the newest one, replaced last. A process killed at any moment leaves the former state or the new one.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -4,8 +4,6 @@ The error e is the result's own, after self-check, back-projections and limits; 
 distribution: log s + |e| / s (Kendall, Gal, 2017, arXiv 1703.04977, with absolute errors).
 """
 
-from __future__ import annotations
-
 import random
 from collections import deque
 from collections.abc import Callable, Iterable

@@ -1,7 +1,5 @@
 """Photographs made small and large again by checkpoints: their scores beside bicubic, and a figure to look at."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

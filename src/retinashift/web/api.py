@@ -1,7 +1,5 @@
 """The page's HTTP interface: plain requests in, picture bytes or JSON out. `/docs` describes it offline."""
 
-from __future__ import annotations
-
 import asyncio
 import zipfile
 from functools import partial

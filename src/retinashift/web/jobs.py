@@ -3,8 +3,6 @@
 Nothing is written to disk, so that no photograph stays behind whatever ends the process.
 """
 
-from __future__ import annotations
-
 import logging
 import secrets
 import threading

@@ -3,8 +3,6 @@
 Plain ASGI (asgi.readthedocs.io), so that a refused request costs nothing.
 """
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import hmac

@@ -1,7 +1,5 @@
 """Serving the page: a socket, uvicorn with limits on connections, and nothing left when it ends."""
 
-from __future__ import annotations
-
 import signal
 import socket
 from collections.abc import Callable
@@ -22,7 +20,7 @@ HEADER_SECONDS = 10.0
 class LimitedProtocol(H11Protocol):
     """Limits the time for a request's header, and the open connections."""
 
-    waiting: dict[LimitedProtocol, Any] = {}  # noqa: RUF012 - timers of connections without a request, oldest first
+    waiting: "dict[LimitedProtocol, Any]" = {}  # noqa: RUF012 - timers of connections without a request, oldest first
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)

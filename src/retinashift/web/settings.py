@@ -1,7 +1,5 @@
 """What a page may do, and what one request may choose; checked before anything is opened."""
 
-from __future__ import annotations
-
 import json
 import re
 from dataclasses import dataclass

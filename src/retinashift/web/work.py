@@ -3,8 +3,6 @@
 It loads torch, which the page therefore imports in the thread of its jobs.
 """
 
-from __future__ import annotations
-
 import re
 import time
 from dataclasses import asdict

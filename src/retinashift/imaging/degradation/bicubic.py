@@ -4,8 +4,6 @@ The degradation of every published score is `bicubic-pillow`: Pillow's antialias
 to the bit depth of the photograph.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 

@@ -4,8 +4,6 @@
 2021, arXiv 2107.10833) a second round of blur, resizing, noise and compression may follow.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, fields

@@ -5,8 +5,6 @@ picture. Uneven light, haze and spots are the models of Shen, Fu, Shen, Shao, "M
 retinal fundus images", IEEE TMI 40(3), 2021.
 """
 
-from __future__ import annotations
-
 import io
 from collections.abc import Callable
 from typing import Literal, get_args

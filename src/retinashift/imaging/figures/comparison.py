@@ -1,7 +1,5 @@
 """Pictures side by side, for people without a browser: results beside their input, methods beside one another."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

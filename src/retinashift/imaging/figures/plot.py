@@ -1,7 +1,5 @@
 """Curves as a picture, drawn by Pillow, so that no plotting library is needed."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 

@@ -1,7 +1,5 @@
 """The contact sheet of a degradation: every step at its least, middle and greatest strength, and the whole chain."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

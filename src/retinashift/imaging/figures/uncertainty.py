@@ -1,7 +1,5 @@
 """Uncertainty as files: a 16-bit TIFF for programs, a coloured overlay for people."""
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

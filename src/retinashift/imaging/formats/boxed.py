@@ -1,7 +1,5 @@
 """Formats in boxes: JPEG 2000, JPEG XL, AVIF and HEIC; each is bounded by its header before a decoder allocates."""
 
-from __future__ import annotations
-
 import io
 import struct
 import subprocess

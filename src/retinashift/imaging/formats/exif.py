@@ -1,7 +1,5 @@
 """EXIF blocks: which way up the picture is, its resolution, and a copy that fits the upscaled picture."""
 
-from __future__ import annotations
-
 import io
 import re
 from collections.abc import Mapping, Sequence

@@ -5,8 +5,6 @@ is decoded, with meaningless bytes behind each scan. A decoder reads no more bit
 scan that was cut short changes.
 """
 
-from __future__ import annotations
-
 import io
 import re
 import struct

@@ -1,7 +1,5 @@
 """BMP and WebP, through Pillow."""
 
-from __future__ import annotations
-
 import io
 import struct
 

@@ -1,7 +1,5 @@
 """PNG. Pixels go through libpng, because Pillow turns 16-bit RGB into 8 bit; metadata chunks are read here."""
 
-from __future__ import annotations
-
 import struct
 import zlib
 from collections.abc import Iterator

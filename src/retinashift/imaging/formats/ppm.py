@@ -1,7 +1,5 @@
 """PPM and PGM, binary or plain text, gzipped or not. Read here because Pillow turns 16-bit RGB into 8 bit."""
 
-from __future__ import annotations
-
 import re
 import zlib
 

@@ -3,8 +3,6 @@
 To add a format, write its decoder (and encoder) in a file of this folder and add one entry to the table below.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """TIFF: read through tifffile, written with Pillow's directories."""
 
-from __future__ import annotations
-
 import io
 import itertools
 import re
