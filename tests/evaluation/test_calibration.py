@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 
 from builders.pipelines import light_pipeline
-from retinashift.evaluation.benchmark import Method, evaluate
+from retinashift.evaluation.benchmark import Method, degraded, evaluate
 from retinashift.evaluation.calibration import calibrate, compare, measure_coverage
 from retinashift.evaluation.coverage import rank_correlation
 from retinashift.evaluation.scores import Estimate, Result, Subject
+from retinashift.imaging.degradation.pipeline import Camera
 
 
 @pytest.fixture
@@ -23,6 +24,17 @@ def test_on_its_own_photographs_each_stated_share_lies_within(pipeline, retina):
     assert all(found >= stated - 0.005 for found, stated in zip(measured.covered, measured.stated, strict=True))
     assert dict(zip(measured.stated, measured.covered, strict=True))[0.9] < 0.94  # errors are whole levels
     assert set(measured.images) == set(measured.rank_correlations) == {"one", "two"}
+
+
+def test_random_inputs_are_those_of_the_benchmark_and_stand_in_the_protocol(pipeline, retina):
+    photographs, poor = [("one", retina), ("two", retina)], Camera(noise=(0.02, 0.03))
+    first, second = compare(pipeline, photographs, degradation=poor)
+    assert np.array_equal(second.subject.lr, degraded(retina, 4, poor, 1))
+    assert not np.array_equal(first.subject.lr, second.subject.lr)
+    (alone,) = compare(pipeline, photographs[1:], degradation=poor, first=1)
+    assert np.array_equal(alone.subject.lr, second.subject.lr)
+    protocol = calibrate(pipeline, photographs, degradation=poor).protocol
+    assert (protocol["degradation"], protocol["degradation_ranges"]["noise"]) == ("camera", (0.02, 0.03))
 
 
 def test_the_score_of_the_benchmark_is_the_coverage_that_is_measured(pipeline, retina):

@@ -17,6 +17,10 @@ from retinashift.inference.settings import Mode, Precision, Sampling
 
 Data = Annotated[str, Argument(help="Folder or zip of high-resolution photographs, 8 bit; labels are left out.")]
 
+Making = Annotated[
+    str, Option(help="Degradation that makes the inputs: bicubic-pillow, camera, or a file of training settings.")
+]
+
 
 class EvaluateCommand(TyperCommand):
     """Fills in the help of --metrics from the table of metrics, which is imported only for that."""
@@ -45,9 +49,7 @@ def evaluate(
     labels: Annotated[
         Path | None, Option(help="Folder of vessel labels. Default: as STARE and DRIVE have them.")
     ] = None,
-    degradation: Annotated[
-        str, Option(help="Degradation that makes the inputs: bicubic-pillow, camera, or a file of training settings.")
-    ] = "bicubic-pillow",
+    degradation: Making = "bicubic-pillow",
     json_path: Annotated[Path | None, Option("--json", help="JSON file for rows, means and protocol.")] = None,
     csv_path: Annotated[Path | None, Option("--csv", help="CSV file, a line per photograph and method.")] = None,
     html_path: Annotated[Path | None, Option("--html", help="HTML file for tables, plots and crops.")] = None,
@@ -108,6 +110,7 @@ def calibrate(
     steps: Annotated[int, Option(min=1, help="Training steps of the head.")] = 400,
     seed: Seed = 0,
     limit: Limit = 0,
+    degradation: Making = "bicubic-pillow",
     overwrite: Annotated[bool, Option("--overwrite", help="Replace the checkpoint's head and calibration.")] = False,
     device: Device = "auto",
 ) -> None:
@@ -126,13 +129,15 @@ def calibrate(
         raise ValueError(f"{checkpoint} has no uncertainty head yet; give its training photographs with --train FOLDER")
     refs = [ref for one in data for ref in find_photographs(one)][: limit or None]
     items = [item for one in train or [] for item in list_source(Source(one))]
-    from retinashift.cli.evaluation import read_rgb
+    from retinashift.cli.evaluation import parse_degradation, read_rgb
     from retinashift.evaluation.calibration import calibrate as measure
-    from retinashift.training.uncertainty import train_head
+    from retinashift.training.uncertainty import CAMERA, train_head
 
+    making = parse_degradation(degradation)
     if items:
         with Display() as display:
-            head = train_head(pipeline, items, steps, seed, partial(display.track, what="Training the head"))
+            track, seen = partial(display.track, what="Training the head"), CAMERA if making.exact else making
+            head = train_head(pipeline, items, steps, seed, track, seen)
         pipeline.register_modules(uncertainty_head=head)
     with Failures() as failures:
         with Display() as display:
@@ -141,6 +146,7 @@ def calibrate(
                 display.track([(ref.name, partial(read_rgb, ref)) for ref in refs], "Calibrating"),
                 source=", ".join(Path(one).absolute().name for one in data),
                 on_failure=failures.add,
+                degradation=making,
             )
         settings = json.loads(index.read_text(encoding="utf-8"))
         settings["calibration"] = found.to_config()
@@ -160,11 +166,12 @@ def coverage(
         Path | None, Option(help="Draw result, map and true error of the photograph of median rank correlation.")
     ] = None,
     json_path: Annotated[Path | None, Option("--json", help="Write the shares into this JSON file.")] = None,
+    degradation: Making = "bicubic-pillow",
     overwrite: Overwrite = False,
     device: Device = "auto",
     checkpoint: Checkpoint = "",
 ) -> None:
-    """Measure how often the truth lies within the stated uncertainty (bicubic-pillow, RGB, field of view)."""
+    """Measure how often the truth lies within the stated uncertainty (RGB, field of view)."""
     from retinashift.data.photographs import find_photographs
     from retinashift.imaging.files import replace_file, write_image
 
@@ -172,16 +179,17 @@ def coverage(
     check_outputs(plot, figure, overwrite=overwrite, suffix=".png")
     pipeline = open_pipeline(checkpoint, device)
     refs = {ref.name: ref for ref in find_photographs(data)[: limit or None]}
-    from retinashift.cli.evaluation import read_rgb
+    from retinashift.cli.evaluation import parse_degradation, read_rgb
     from retinashift.evaluation.calibration import compare, measure_coverage
     from retinashift.evaluation.coverage import absolute_errors
     from retinashift.imaging.figures.plot import draw_against
     from retinashift.imaging.figures.uncertainty import map_and_error
 
+    making = parse_degradation(degradation)
     with Failures() as failures:
         with Display() as display:
             photographs = display.track([(name, partial(read_rgb, ref)) for name, ref in refs.items()], "Comparing")
-            results = compare(pipeline, photographs, failures.add)
+            results = compare(pipeline, photographs, failures.add, making)
             found = measure_coverage(results, pipeline.calibration)
         for level, share in zip(found.stated, found.covered, strict=True):
             typer.echo(f"stated {level:4.0%}  covered {share:6.1%}")
@@ -202,7 +210,8 @@ def coverage(
             typer.echo(f"Look at {plot}")
         if figure is not None:
             middle = ranks[len(ranks) // 2][1]
-            shown = next(iter(compare(pipeline, [(middle, partial(read_rgb, refs[middle]))])))
+            one, number = [(middle, partial(read_rgb, refs[middle]))], list(refs).index(middle)
+            shown = next(iter(compare(pipeline, one, degradation=making, first=number)))
             assert shown.sigma is not None
             picture = map_and_error(shown.sr, shown.sigma * 255, absolute_errors(shown))
             write_image(figure, picture, overwrite=overwrite)

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from retinashift.evaluation.benchmark import Photographs, work_through
+from retinashift.evaluation.benchmark import Photographs, degraded, work_through
 from retinashift.evaluation.coverage import error_ratios, rank_correlation
+from retinashift.evaluation.report import BICUBIC, drawn_inputs
 from retinashift.evaluation.scores import Result, Subject
-from retinashift.imaging.degradation.bicubic import DEGRADATION, bicubic_pillow, crop_to_multiple
+from retinashift.imaging.degradation.bicubic import crop_to_multiple
+from retinashift.imaging.degradation.pipeline import Degradation
 from retinashift.imaging.fundus import field_of_view
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.inference.uncertainty import LEVEL, UNCALIBRATED, Calibration, fit_quantiles
@@ -28,18 +30,24 @@ class Coverage:
 
 
 def compare(
-    pipeline: ResShiftPipeline, photographs: Photographs, on_failure: Callable[[str, Exception], object] | None = None
+    pipeline: ResShiftPipeline,
+    photographs: Photographs,
+    on_failure: Callable[[str, Exception], object] | None = None,
+    degradation: Degradation = BICUBIC,
+    first: int = 0,
 ) -> Iterator[Result]:
     """The default result with its map beside the reference, one photograph after the other.
 
     Args:
-        photographs, on_failure: as in `evaluate`; RGB. Inputs are `bicubic-pillow`.
+        photographs, on_failure, degradation: as in `evaluate`; RGB.
+        first: number of the first photograph, from which its degradation is drawn.
     """
     scale = pipeline.config.scale
 
     def work(number: int, image: str, pixels: np.ndarray) -> Result:
         hr = crop_to_multiple(pixels, scale)
-        subject = Subject(image, hr, bicubic_pillow(hr, scale), field_of_view(hr), scale)
+        lr = degraded(hr, scale, degradation, first + number)
+        subject = Subject(image, hr, lr, field_of_view(hr), scale)
         made = pipeline(subject.lr, num_inference_steps=1, output_uncertainty=True)
         assert made.sigma is not None
         return Result(subject, "default", made.images[0], made.sigma[0])
@@ -53,25 +61,26 @@ def calibrate(
     *,
     source: str = "",
     on_failure: Callable[[str, Exception], object] | None = None,
+    degradation: Degradation = BICUBIC,
 ) -> Calibration:
     """The calibration of a checkpoint's head, on photographs it was not trained on; the pipeline has it afterwards.
 
     Args:
-        photographs, on_failure: as in `compare`. Every photograph counts the same.
+        photographs, on_failure, degradation: as in `compare`. Every photograph counts the same.
         source: name of the photographs, for the protocol.
 
     Raises:
         ValueError: no head, or no photograph.
     """
     pipeline.register_to_config(calibration=UNCALIBRATED.to_config())
-    ratios = [error_ratios(found) for found in compare(pipeline, photographs, on_failure)]
+    ratios = [error_ratios(found) for found in compare(pipeline, photographs, on_failure, degradation)]
     if not ratios:
         raise ValueError("no photograph could be compared; at least one is needed")
     weights = np.concatenate([np.full(len(values), 1 / len(values)) for values in ratios])
     protocol = {
         "source": source,
         "photographs": len(ratios),
-        "degradation": DEGRADATION,
+        **drawn_inputs(degradation),
         "scale": pipeline.config.scale,
         "result": "one step, 8 bit",
         "channels": "RGB, pooled",

@@ -27,6 +27,12 @@ RESAMPLES = 10_000
 COVERAGE = 0.95
 
 
+def drawn_inputs(degradation: Degradation) -> dict[str, Any]:
+    """How inputs are made, for a protocol: the degradation; of a random one also its seed and ranges."""
+    drawn = {"degradation_seed": "0 and the number of the photograph", "degradation_ranges": asdict(degradation)}
+    return {"degradation": degradation.kind, **({} if degradation.exact else drawn)}
+
+
 @dataclass(frozen=True)
 class Interval:
     """A mean and the bootstrap interval around it."""
@@ -166,14 +172,9 @@ class Report:
     def protocol(self) -> dict[str, Any]:
         """What the scores depend on, in words and versions; of a random degradation also the ranges it drew from."""
         metrics = [FIDELITY, *(METRICS[name] for name in self.metrics)]
-        drawn = {
-            "degradation_seed": "0 and the number of the photograph",
-            "degradation_ranges": asdict(self.degradation),
-        }
         return {
             "scale": self.scale,
-            "degradation": self.degradation.kind,
-            **({} if self.degradation.exact else drawn),
+            **drawn_inputs(self.degradation),
             "photographs": len(self.images),
             "failed": list(self.failed),
             "trained_on": list(self.trained_on),

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from retinashift.data.photographs import Item
-from retinashift.imaging.degradation.pipeline import Camera
+from retinashift.imaging.degradation.pipeline import Camera, Degradation
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.models.codec import upsample_bicubic
 from retinashift.models.uncertainty_head import UncertaintyHead
@@ -36,13 +36,18 @@ CAMERA = Camera(
     motion=(1.0, 10.0), noise_probability=0.3, noise=(0.0005, 0.01), mosaic_probability=0.1, jpeg_probability=0.3,
     jpeg=(2.0, 30.0),
 )  # fmt: skip
-"""The crops and inputs are those of many cameras."""
+"""The crops are those of many cameras, and so are the inputs of a checkpoint for clean ones."""
 WIDE_SHARE, NEAR_CROP = 0.3, CROP.model_copy(update={"rescale_min": 0.8, "rescale_max": 1.5})
 """After this share of the steps, crops lie near their photographs' own scale, which ranks errors better."""
 
 
 def train_head(
-    pipeline: ResShiftPipeline, items: Iterable[Item], steps: int, seed: int, track: Callable[[range], Iterable[int]]
+    pipeline: ResShiftPipeline,
+    items: Iterable[Item],
+    steps: int,
+    seed: int,
+    track: Callable[[range], Iterable[int]],
+    degradation: Degradation = CAMERA,
 ) -> UncertaintyHead:
     """A head for the pipeline's denoiser.
 
@@ -51,6 +56,7 @@ def train_head(
         steps: batches of results to learn from.
         seed: of the weights and the samples.
         track: shows how many of the numbers in a range are done, and returns them.
+        degradation: of the inputs.
 
     Raises:
         ValueError: the denoiser is no `LightNet` on pixels.
@@ -70,7 +76,7 @@ def train_head(
     for step in track(range(steps)):
         positions = range(step * BATCH, (step + 1) * BATCH)
         crop = CROP if step < WIDE_SHARE * steps else NEAR_CROP
-        batch = make_batch(photographs, crop, pipeline.config.scale, seed, positions, CAMERA)
+        batch = make_batch(photographs, crop, pipeline.config.scale, seed, positions, degradation)
         flat = torch.tensor([position % FLAT == 0 for position in positions])[:, None, None, None]
         hr, lr = (
             torch.where(flat, quantise(x.mean((2, 3), keepdim=True)), x).to(net.device) for x in (batch.hr, batch.lr)
