@@ -109,23 +109,37 @@ def draw(points: list[Point], heading: str, title: str) -> Image.Image:
     pen.text((LEFT * FINER, 14 * FINER), heading, INK, font)
     pen.text((LEFT * FINER, 36 * FINER), title, GREY, small)
     pen.text(((LEFT + WIDTH - RIGHT) / 2 * FINER, (HEIGHT - 30) * FINER), "CPU seconds a photograph", INK, font, "ma")
-    for point in points:
+    taken = []
+    for point in points:  # what no name may cover
+        x, top = place(point.seconds, point.high)
+        taken.append((x - 8 * FINER, top, x + 8 * FINER, place(point.seconds, point.low)[1]))
+    for point, bar in zip(points, list(taken), strict=True):
         own = point.name.startswith("retinashift")
         colour, reach = (OURS, 7) if own else (OTHERS, 5)
         x, y = place(point.seconds, point.mean)
-        pen.line([place(point.seconds, point.low), place(point.seconds, point.high)], colour, 2 * FINER)
+        pen.line([(x, bar[1]), (x, bar[3])], colour, 2 * FINER)
         pen.ellipse([x - reach * FINER, y - reach * FINER, x + reach * FINER, y + reach * FINER], colour)
-        beside = [
-            a - x
-            for a, b in (place(other.seconds, other.mean) for other in points if other is not point)
-            if abs(a - x) < 190 * FINER and abs(b - y) < 20 * FINER
-        ]
-        space = (WIDTH - 170) * FINER - x  # names must neither overlap nor leave the picture
-        left = any(a >= 0 for a in beside) or (space < 0 and not beside)
-        pen.text(
-            (x + (-12 if left else 12) * FINER, y), point.name, colour, font if own else small, "rm" if left else "lm"
+        gap, written = 12 * FINER, font if own else small
+        beside = (
+            ((x + gap, y), "lm"),
+            ((x - gap, y), "rm"),
+            ((x, bar[1] - gap / 2), "md"),
+            ((x, bar[3] + gap / 2), "ma"),
         )
+        boxes = [pen.textbbox(at, point.name, written, anchor) for at, anchor in beside]
+        free = [inside(box, canvas.size) and not any(overlap(box, other) for other in taken) for box in boxes]
+        chosen = free.index(True) if True in free else 0
+        taken.append(boxes[chosen])
+        pen.text(beside[chosen][0], point.name, colour, written, beside[chosen][1])
     return canvas.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS)
+
+
+def inside(box: tuple[float, ...], size: tuple[int, int]) -> bool:
+    return box[0] >= 0 and box[1] >= TOP * FINER and box[2] <= size[0] and box[3] <= size[1] - BOTTOM * FINER
+
+
+def overlap(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def ticks(low: float, high: float) -> list[float]:
