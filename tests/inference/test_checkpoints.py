@@ -116,3 +116,10 @@ def test_strength_leads_from_the_result_of_x4_to_the_restored_one(retina, settin
 def test_a_strength_without_a_meaning_is_refused(name, strength, reason):
     with pytest.raises(ValueError, match=reason):
         ResShiftPipeline.from_shipped(name)(np.zeros((8, 8, 3), np.uint8), strength=strength)
+
+
+def test_a_blend_has_no_uncertainty():
+    with pytest.raises(ValueError, match="omit strength or uncertainty"):
+        ResShiftPipeline.from_shipped("x4_restore")(
+            np.zeros((8, 8, 3), np.uint8), strength=0.5, output_uncertainty=True
+        )

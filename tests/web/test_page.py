@@ -173,6 +173,11 @@ def test_controls_follow_the_checkpoint(view):
     view.locator("#checkpoint").select_option("x4_one_step")
     expect(view.locator("input[name=mode]")).to_have_count(1)
     expect(view.locator("[data-option=uncertainty]")).to_be_hidden()
+    view.locator("summary").click()
+    strength = view.locator("#strength")
+    expect(strength).to_be_hidden()
+    view.locator("#checkpoint").select_option("x4_restore")
+    expect(strength).to_be_visible()
     view.locator("#checkpoint").select_option("x4")
     expect(view.locator("input[name=mode]")).to_have_count(2)
 

@@ -89,7 +89,7 @@ def test_a_zip_holds_the_picture_its_record_and_the_uncertainty(page):
 
 @pytest.mark.parametrize(("options", "reason"), [
     ({"mode": "pretty"}, "mode"), ({"seed": -1}, "seed"), ({"steps": 99}, "1 to 4"),
-    ({"uncertainty": 7}, "uncertainty"),
+    ({"uncertainty": 7}, "uncertainty"), ({"strength": 2}, "strength"), ({"strength": 0.5}, "such as x4_restore"),
     ({"checkpoint": "/etc"}, "checkpoint"), ({"checkpoint": "../x4"}, "checkpoint"), ({"colour": "blue"}, "colour"),
 ])  # fmt: skip
 def test_wrong_options_are_refused_by_name_and_without_a_traceback(page, options, reason):

@@ -129,6 +129,8 @@ class Sampling:
             raise ValueError(f"num_inference_steps is {steps}; this checkpoint has 1 to {trained_steps}")
         if self.strength != 1 and checkpoint.get("check_measure") != "burst":
             raise ValueError("strength is for a checkpoint that restores poor photographs, such as x4_restore; omit it")
+        if self.strength != 1 and self.output_uncertainty:
+            raise ValueError("uncertainty describes the whole restoration, not a blend; omit strength or uncertainty")
         times = int(checkpoint["back_projections"])
         if self.back_projections is not None:
             times = self.back_projections

@@ -69,10 +69,11 @@ class PageSettings:
             note = re.search(r"^# .*\n\n(.*?)\s*\*\*For research", text, re.MULTILINE | re.DOTALL)
             mapped = ["uncertainty"] if any(config.get("uncertainty_head") or ()) else []
             modes = {True: ["realistic"], "mean": ["faithful"]}.get(config.get("distilled"), ["faithful", "realistic"])
+            restoring = ["strength"] if config.get("check_measure") == "burst" else []
             found.append({
                 "name": name, "scale": config.get("scale", 4), "note": " ".join(note[1].split()) if note else "",
                 "modes": modes,
-                "options": ["seed", "consistency", "scale", "turns", "format", "reference", *mapped],
+                "options": ["seed", "consistency", "scale", "turns", "format", "reference", *mapped, *restoring],
             })  # fmt: skip
         return found
 
@@ -87,6 +88,7 @@ class UpscaleOptions(BaseModel, frozen=True, extra="forbid"):
     seed: Annotated[int, Field(ge=0, lt=2**63, description="Of samples; mode faithful has none.")] = 0
     consistency: Annotated[bool, Field(description="Reduced again, the result reproduces its input.")] = True
     uncertainty: Annotated[bool, Field(description="Also draw a map of the error to expect of each pixel.")] = False
+    strength: Annotated[float, Field(ge=0, le=1, description="Of x4_restore; 0 is the result of x4.")] = 1
     scale: Annotated[float, Field(ge=0, description="Times larger than the input; 0: the checkpoint's factor.")] = 0
     longest_side: Annotated[int, Field(ge=0, description="Pixels of the result's longer side, instead of scale.")] = 0
     turns: Annotated[int, Field(description="8: the mean over all turns and flips, 8 times as long.")] = 1
@@ -99,4 +101,5 @@ class UpscaleOptions(BaseModel, frozen=True, extra="forbid"):
             mode=None if self.mode == "faithful" and self.steps > 1 else self.mode, output_uncertainty=self.uncertainty,
             num_inference_steps=self.steps or None, back_projections=None if self.consistency else 0,
             scale=self.scale or None, longest_side=self.longest_side or None, turns=self.turns,
+            strength=self.strength,
         )  # fmt: skip

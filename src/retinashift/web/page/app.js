@@ -68,6 +68,7 @@ function settings() {
     mode: document.querySelector("input[name=mode]:checked")?.value,
     seed: has("seed") ? Number(byId("seed").value) : 0,
     consistency: has("consistency") ? byId("consistency").checked : true,
+    strength: has("strength") ? Number(byId("strength").value) : 1,
     uncertainty: has("uncertainty") && byId("uncertainty").checked,
     scale: has("scale") && !longest ? Number(byId("scale").value) : 0,
     longest_side: longest,
