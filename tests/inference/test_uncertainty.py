@@ -57,6 +57,15 @@ def test_a_constant_picture_has_the_least_map_and_less_detail_a_smaller_one(x4, 
     assert means == sorted(means)
 
 
+def test_a_noisier_input_has_a_larger_map(retina):
+    lr, noise = bicubic_pillow(retina, 4), np.random.default_rng(0).normal(size=(32, 32, 3))
+    noisy = [(lr + levels * noise).round().clip(0, 255).astype(np.uint8) for levels in (0, 2, 8, 16)]
+    made = ResShiftPipeline.from_shipped("x4_restore")(noisy, output_uncertainty=True, precision="fp32")
+    means = [sigma.mean() for sigma in made.sigma]
+    assert means == sorted(means)
+    assert means[-1] > 2 * means[0]
+
+
 @pytest.mark.parametrize("tails", ["normal", "laplace"])
 def test_a_calibrated_interval_of_90_percent_covers_90_percent_whatever_the_shape_of_the_errors(tails):
     chance = np.random.default_rng(0)
