@@ -17,7 +17,7 @@ from retinashift.inference.settings import Mode, Precision, Sampling
 
 Data = Annotated[str, Argument(help="Folder or zip of high-resolution photographs, 8 bit; labels are left out.")]
 
-Making = Annotated[
+DegradationName = Annotated[
     str, Option(help="Degradation that makes the inputs: bicubic-pillow, camera, or a file of training settings.")
 ]
 
@@ -49,7 +49,7 @@ def evaluate(
     labels: Annotated[
         Path | None, Option(help="Folder of vessel labels. Default: as STARE and DRIVE have them.")
     ] = None,
-    degradation: Making = "bicubic-pillow",
+    degradation: DegradationName = "bicubic-pillow",
     json_path: Annotated[Path | None, Option("--json", help="JSON file for rows, means and protocol.")] = None,
     csv_path: Annotated[Path | None, Option("--csv", help="CSV file, a line per photograph and method.")] = None,
     html_path: Annotated[Path | None, Option("--html", help="HTML file for tables, plots and crops.")] = None,
@@ -110,7 +110,7 @@ def calibrate(
     steps: Annotated[int, Option(min=1, help="Training steps of the head.")] = 400,
     seed: Seed = 0,
     limit: Limit = 0,
-    degradation: Making = "bicubic-pillow",
+    degradation: DegradationName = "bicubic-pillow",
     overwrite: Annotated[bool, Option("--overwrite", help="Replace the checkpoint's head and calibration.")] = False,
     device: Device = "auto",
 ) -> None:
@@ -166,7 +166,7 @@ def coverage(
         Path | None, Option(help="Draw result, map and true error of the photograph of median rank correlation.")
     ] = None,
     json_path: Annotated[Path | None, Option("--json", help="Write the shares into this JSON file.")] = None,
-    degradation: Making = "bicubic-pillow",
+    degradation: DegradationName = "bicubic-pillow",
     overwrite: Overwrite = False,
     device: Device = "auto",
     checkpoint: Checkpoint = "",
