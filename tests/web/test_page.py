@@ -178,6 +178,7 @@ def test_controls_follow_the_checkpoint(view):
     expect(strength).to_be_hidden()
     view.locator("#checkpoint").select_option("x4_restore")
     expect(strength).to_be_visible()
+    expect(view.locator("#consistency")).to_be_hidden()
     view.locator("#checkpoint").select_option("x4")
     expect(view.locator("input[name=mode]")).to_have_count(2)
 

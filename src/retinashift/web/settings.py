@@ -70,10 +70,11 @@ class PageSettings:
             mapped = ["uncertainty"] if any(config.get("uncertainty_head") or ()) else []
             modes = {True: ["realistic"], "mean": ["faithful"]}.get(config.get("distilled"), ["faithful", "realistic"])
             restoring = ["strength"] if config.get("check_measure") == "burst" else []
+            projected = ["consistency"] if config.get("back_projections", 1) else []
             found.append({
                 "name": name, "scale": config.get("scale", 4), "note": " ".join(note[1].split()) if note else "",
                 "modes": modes,
-                "options": ["seed", "consistency", "scale", "turns", "format", "reference", *mapped, *restoring],
+                "options": ["seed", "scale", "turns", "format", "reference", *projected, *mapped, *restoring],
             })  # fmt: skip
         return found
 
