@@ -25,8 +25,7 @@ from retinashift.evaluation.vessels import dice, vessel_map
 from retinashift.imaging.degradation.bicubic import bicubic_pillow, crop_to_multiple, enlarge
 from retinashift.imaging.degradation.pipeline import Camera
 from retinashift.imaging.fundus import field_of_view
-from retinashift.inference.checkpoints import open_checkpoint
-from retinashift.inference.pipeline import ResShiftPipeline
+from retinashift.inference.pipeline import ResShiftPipeline, open_checkpoint
 
 COMMON = {
     "gain": (">=", 0.25, "PSNR over bicubic, dB, field of view"),

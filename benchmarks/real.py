@@ -24,7 +24,7 @@ from retinashift.data.photographs import find_photographs
 from retinashift.imaging.degradation.bicubic import enlarge
 from retinashift.imaging.files import read_image
 from retinashift.imaging.fundus import field_of_view
-from retinashift.inference.checkpoints import open_checkpoint
+from retinashift.inference.pipeline import open_checkpoint
 
 SIDE, SHOWN, SCALE = 96, 64, 4
 SURROUND = 8.0

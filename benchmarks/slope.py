@@ -22,8 +22,7 @@ from retinashift.evaluation.similarity import psnr_rgb
 from retinashift.evaluation.spectrum import radial_power, sharpness
 from retinashift.imaging.degradation.bicubic import bicubic_pillow
 from retinashift.imaging.fundus import field_of_view
-from retinashift.inference.checkpoints import open_checkpoint
-from retinashift.inference.pipeline import ResShiftPipeline
+from retinashift.inference.pipeline import ResShiftPipeline, open_checkpoint
 from retinashift.models.codec import upsample_bicubic
 
 SIDE = 512

@@ -22,8 +22,8 @@ import onnx
 from onnx.utils import Extractor
 
 from retinashift.batch.photograph import MEANING
-from retinashift.inference.checkpoints import open_checkpoint
 from retinashift.inference.onnx_graph import FACTOR, faithful_graph
+from retinashift.inference.pipeline import open_checkpoint
 from retinashift.inference.record import checkpoint_hash
 
 RUNTIME = "1.30.0"

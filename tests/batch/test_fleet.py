@@ -22,7 +22,7 @@ from retinashift.batch.jobs import BatchOptions, Job, plan_jobs
 from retinashift.batch.record import append_line, left_to_do, run_record
 from retinashift.batch.upscale import upscale_files
 from retinashift.imaging.files import write_image
-from retinashift.inference.checkpoints import open_checkpoint
+from retinashift.inference.pipeline import open_checkpoint
 
 
 @pytest.fixture

@@ -10,9 +10,8 @@ import torch
 from safetensors.torch import save_file
 
 from retinashift.imaging.degradation.bicubic import bicubic_pillow
-from retinashift.inference.checkpoints import DEFAULT, open_checkpoint
 from retinashift.inference.gate import CheckpointError
-from retinashift.inference.pipeline import ResShiftPipeline, shipped_names
+from retinashift.inference.pipeline import DEFAULT, ResShiftPipeline, open_checkpoint, shipped_names
 from retinashift.inference.record import checkpoint_hash
 from retinashift.inference.settings import Sampling
 
@@ -67,13 +66,6 @@ def test_the_one_step_student_draws_in_one_call_what_is_sharper_than_the_mean_an
     assert results[0].consistency[0] > 60
     with pytest.raises(ValueError, match="distilled"):
         student(lr, mode="faithful")
-
-
-def test_a_former_name_opens_the_checkpoint_of_today_with_a_note(caplog):
-    former, today = open_checkpoint("x4_realistic"), open_checkpoint("x4_restore")
-    assert checkpoint_hash(former) == checkpoint_hash(today)
-    said = [record.getMessage() for record in caplog.records]
-    assert said == ["the checkpoint x4_realistic is now called x4_restore"]
 
 
 def test_a_folder_with_an_adapter_alone_opens_as_x4_with_it_and_a_damaged_one_is_refused(tmp_path):

@@ -118,13 +118,6 @@ def test_a_configuration_that_does_not_fit_the_weights_is_refused(tmp_path, tiny
     assert said in refused(tmp_path)
 
 
-def test_a_setting_of_earlier_versions_without_effect_is_accepted(tmp_path, tiny_pipeline):
-    tiny_pipeline().save_pretrained(tmp_path)
-    path = tmp_path / "denoiser" / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"cond_mask": False}))
-    assert ResShiftPipeline.from_pretrained(tmp_path).config.scale == 4
-
-
 def test_tensors_that_overlap_in_their_file_are_refused(tmp_path, tiny_pipeline):
     tiny_pipeline().save_pretrained(tmp_path)
     whole = (tmp_path / WEIGHTS).read_bytes()

@@ -1,4 +1,4 @@
-"""A device is there or refused in one line; weights that are dropped come back, written ones are never dropped."""
+"""A device is there or refused in one line; memory is planned within what groups and jobs leave, and measured."""
 
 from __future__ import annotations
 
@@ -8,74 +8,19 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
-from torch import nn
 
 from retinashift.inference import memory
 from retinashift.inference.memory import (
     _free_memory,
     choose_device,
-    drop_clean_pages,
     fast_precision,
-    trim_heap,
 )
 from retinashift.inference.record import make_record
 from retinashift.inference.settings import Sampling
 
 REAL_PROBE = memory.has_bf16  # the tests' own says no
 
-SIDE = 1024  # of a square matrix: 4 MiB
-
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells which pages were written to")
-
-
-@pytest.fixture
-def mapped(tmp_path):
-    """Two layers whose weights are their file."""
-    state = {f"{i}.weight": torch.randn(SIDE, SIDE, generator=torch.Generator().manual_seed(i)) for i in range(2)}
-    save_file(state, tmp_path / "weights.safetensors")
-    with torch.device("meta"):
-        layers = nn.Sequential(*(nn.Linear(SIDE, SIDE, bias=False) for _ in range(2)))
-    layers.load_state_dict(load_file(tmp_path / "weights.safetensors"), assign=True)
-    return layers, state
-
-
-def held_of_files() -> int:
-    """KiB of files that this process holds in memory."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("RssFile:")).split()[1])
-
-
-def same(layers: nn.Module, state: dict[str, torch.Tensor]) -> bool:
-    return all(torch.equal(value, state[name]) for name, value in layers.state_dict().items())
-
-
-@linux
-def test_released_weights_are_held_no_longer_and_read_again_as_they_were(mapped):
-    layers, state = mapped
-    assert same(layers, state)  # and so every page is held
-    before = held_of_files()
-    assert drop_clean_pages(layers) == 2 * 4 * SIDE**2
-    assert before - held_of_files() > 6 * 1024
-    assert same(layers, state)
-    assert drop_clean_pages(layers[0]) == 4 * SIDE**2
-
-
-def test_weights_that_were_written_to_are_left_alone(mapped):
-    layers, state = mapped
-    with torch.no_grad():
-        layers[1].weight[0, 0] = 7.0  # a single page
-    state["1.weight"][0, 0] = 7.0
-    assert drop_clean_pages(layers) == 0
-    assert same(layers, state)
-
-
-def test_weights_that_are_no_file_are_left_alone():
-    layers = nn.Linear(8, 8)
-    expected = [parameter.detach().clone() for parameter in layers.parameters()]
-    assert drop_clean_pages(layers) == 0
-    trim_heap()
-    assert all(torch.equal(p, e) for p, e in zip(layers.parameters(), expected, strict=True))
 
 
 def test_auto_is_a_device_that_computes():

@@ -13,10 +13,9 @@ from retinashift.evaluation.similarity import psnr_rgb
 from retinashift.imaging.degradation.bicubic import bicubic_pillow
 from retinashift.imaging.files import read_image
 from retinashift.inference import chain
-from retinashift.inference.checkpoints import open_checkpoint
 from retinashift.inference.fidelity import RowResampler, at_size, consistency_db, reduce_map, value_limits
 from retinashift.inference.pictures import SampleMean, turn, turn_back
-from retinashift.inference.pipeline import ResShiftPipeline
+from retinashift.inference.pipeline import ResShiftPipeline, open_checkpoint
 from retinashift.inference.settings import Sampling
 
 SIDES = st.integers(1, 40)

@@ -7,9 +7,8 @@ from scipy import ndimage
 
 from retinashift.imaging.degradation.bicubic import bicubic_pillow
 from retinashift.inference import chain
-from retinashift.inference.checkpoints import open_checkpoint
 from retinashift.inference.gate import CheckpointError
-from retinashift.inference.pipeline import ResShiftPipeline
+from retinashift.inference.pipeline import ResShiftPipeline, open_checkpoint
 from retinashift.inference.record import checkpoint_hash, uncertainty_hash
 from retinashift.inference.uncertainty import LEVELS, UNCALIBRATED, Calibration, Z, fit_quantiles
 from retinashift.models.uncertainty_head import LEAST, UncertaintyHead

@@ -161,8 +161,8 @@ class _Worker:
     def __init__(self, fleet: Fleet, options: BatchOptions, tries: Any) -> None:
         import_diffusers()
         from retinashift.batch.upscale import upscale_files
-        from retinashift.inference.checkpoints import open_checkpoint
         from retinashift.inference.memory import choose_device
+        from retinashift.inference.pipeline import open_checkpoint
 
         self.options, self.tries = options, tries
         pipeline = open_checkpoint(fleet.checkpoint).to(choose_device(fleet.device))

@@ -28,8 +28,7 @@ def info(checkpoint: Checkpoint = "", as_json: Json = False) -> None:
 
     pipeline = open_pipeline(checkpoint, "cpu")
     from retinashift.data.checks import read_trained_on
-    from retinashift.inference.checkpoints import DEFAULT
-    from retinashift.inference.pipeline import shipped_names
+    from retinashift.inference.pipeline import DEFAULT, shipped_names
     from retinashift.inference.record import checkpoint_hash
 
     scheduler, denoiser, chain = pipeline.scheduler, pipeline.denoiser, pipeline.scheduler.config

@@ -30,8 +30,8 @@ Steps = Annotated[int, Option(min=0, help="Network calls per sample; 0 uses the 
 def open_pipeline(checkpoint: str, device: str) -> ResShiftPipeline:
     """The pipeline of a checkpoint, as `open_checkpoint` takes it, on a device."""
     import_diffusers()
-    from retinashift.inference.checkpoints import open_checkpoint
     from retinashift.inference.memory import choose_device
+    from retinashift.inference.pipeline import open_checkpoint
 
     chosen = choose_device(device)
     return open_checkpoint(checkpoint).to(chosen)

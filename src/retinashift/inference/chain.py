@@ -14,7 +14,7 @@ from torch import Tensor
 
 from retinashift.diffusion.sampling import boost_detail, normal_rows, sample
 from retinashift.diffusion.scheduler import ResShiftScheduler
-from retinashift.inference.memory import out_of_memory, release_weights, trim_heap
+from retinashift.inference.memory import out_of_memory, trim_heap
 from retinashift.inference.uncertainty import ScaleMap
 from retinashift.models.codec import Codec, Upsampling, blend_tiles, upsample_bicubic, upsample_rows
 from retinashift.models.light_net import LightNet
@@ -138,7 +138,8 @@ class Chain:
         self.y0 = None if net.streams else codec.encode(upsample_bicubic(self.lq, scale, upsampling))  # (1, C, h", w")
         self.rows = lr.shape[-2] if self.y0 is None else self.y0.shape[-2]
         """Of the state."""
-        release_weights(*codec.networks)
+        if self.y0 is not None:
+            trim_heap()
 
     def bands(self, member: int, memory: int, watch: StepWatch) -> Iterator[Tensor]:
         """One sample in bands from top to bottom, (1, 3, n*scale, w*scale) float32 in about [-1, 1].
@@ -179,9 +180,9 @@ class Chain:
             watch.rows(number, x0, x_t)
         if self.detail_gain != 1:
             x_t = boost_detail(x_t, mean, self.detail_gain)
-        release_weights(self.net)
+        trim_heap()
         image = self.codec.decode(x_t)[..., : self.height * self.scale, : self.width * self.scale].float()
-        release_weights(*self.codec.networks)
+        trim_heap()
         return image
 
     def _rows(self, member: int, rows: int, watch: StepWatch) -> Iterator[Tensor]:

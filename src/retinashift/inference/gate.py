@@ -43,12 +43,11 @@ def check_folder(folder: Path, variant: str | None = None) -> None:
             _check_tensors(folder / part, getattr(import_module(module), name), f".{variant}" if variant else "")
 
 
-def check_finite(folder: Path | str, networks: Mapping[str, nn.Module | None]) -> None:
-    """CheckpointError if a loaded network has weights that are not finite; it names them."""
-    for part, network in networks.items():
-        state = {} if network is None else network.state_dict()
-        if broken := [n for n, w in state.items() if w.is_floating_point() and not torch.isfinite(w).all()]:
-            raise CheckpointError(f"{folder}/{part} holds weights that are not finite: {listed(broken)}")
+def check_finite(place: Path, network: nn.Module) -> None:
+    """CheckpointError if a network loaded from a folder has weights that are not finite; it names them."""
+    weights = network.state_dict().items()
+    if broken := [name for name, w in weights if w.is_floating_point() and not torch.isfinite(w).all()]:
+        raise CheckpointError(f"{place} holds weights that are not finite: {listed(broken)}")
 
 
 def _read_index(folder: Path) -> dict[str, Any]:
@@ -74,12 +73,10 @@ def _check_tensors(folder: Path, kind: Any, variant: str) -> None:
     found = _tensors_in(folder, variant)
     try:
         config = {key: value for key, value in kind.load_config(folder).items() if not key.startswith("_")}
-        if config.get("cond_mask") is False:  # checkpoints of earlier versions state it
-            del config["cond_mask"]
         with torch.device("meta"):  # names and shapes only
             expected = {name: list(tensor.shape) for name, tensor in kind(**config).state_dict().items()}
     except Exception as error:  # a config can make a constructor raise almost anything
-        raise CheckpointError(f"{folder}/config.json describes no {kind.__name__}: {_cut(error)}") from error
+        raise CheckpointError(f"{folder}/config.json describes no {kind.__name__}: {shortened(error)}") from error
     if wrong := misfits({name: (shape, dtype in FLOATS) for name, (shape, dtype) in found.items()}, expected):
         raise CheckpointError(f"the tensors in {folder} do not fit its config.json; {wrong}")
 
@@ -110,7 +107,7 @@ def _tensors_in(folder: Path, variant: str) -> dict[str, tuple[list[int], str]]:
                     tensor = contents.get_slice(name)
                     found[name] = tensor.get_shape(), tensor.get_dtype()
         except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{file} cannot be read: {_cut(error)}") from error
+            raise CheckpointError(f"{file} cannot be read: {shortened(error)}") from error
     return found
 
 
@@ -120,5 +117,6 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join([first, *more[: SHOWN - 1]]) + (f" and {len(more) + 1 - SHOWN} more" if len(more) >= SHOWN else "")
 
 
-def _cut(error: BaseException) -> str:
+def shortened(error: BaseException) -> str:
+    """An error of another library in one line of at most 300 characters."""
     return one_line(str(error))[:300]

@@ -1,26 +1,17 @@
-"""Which device computes and how precisely, how much memory is free, and how used memory goes back to the system.
-
-Weights that were loaded from safetensors are the file itself, mapped into memory: a page of it counts as held once it
-was read, and can be dropped as long as nobody wrote to it; the next use finds it in the system's cache of files. This
-is done on Linux, where the system tells which pages were written to. Elsewhere nothing happens.
-"""
+"""Which device computes and how precisely, how much memory is free, and how used memory goes back to the system."""
 
 import ctypes
-import mmap
 import os
 import platform
 import re
 import sys
-from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
 import psutil
 import torch
-from torch import nn
 
-_DROP = 4  # MADV_DONTNEED of Linux
 _GROUP_FILES = {
     1: (("memory",), "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
     2: (("", "unified"), "memory.max", "memory.current", "inactive_file"),
@@ -145,39 +136,7 @@ def out_of_memory(error: BaseException) -> bool:
     )
 
 
-def release_weights(*networks: nn.Module) -> None:
-    """After networks have done their work for a picture on a CPU, make room for what comes next."""
-    if networks and all(weight.device.type == "cpu" for network in networks for weight in network.parameters()):
-        for network in networks:
-            drop_clean_pages(network)
-        trim_heap()
-
-
 def trim_heap() -> None:
     """Freed memory goes back to the system, where the C library keeps it, as on most Linux systems."""
     if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
         trim(0)
-
-
-def drop_clean_pages(part: nn.Module) -> int:
-    """Drop the pages of weights that are still those of their file, whose values stay. Returns the bytes of these.
-
-    Weights elsewhere (on a GPU, converted, trained) and a mapping of which a single page was written to are left alone.
-    """
-    weights = [parameter for parameter in part.parameters() if parameter.device.type == "cpu" and parameter.numel()]
-    if not weights or sys.platform != "linux":
-        return 0
-    maps = psutil.Process().memory_maps(grouped=False)
-    private = [m for m in maps if m.perms.endswith("p") and m.path.startswith("/") and not m.anonymous and not m.swap]
-    clean = sorted(tuple(int(address, 16) for address in m.addr.split("-")) for m in private)
-    advise = ctypes.CDLL(None).madvise
-    advise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
-    released = 0
-    for weight in weights:
-        first, last = weight.data_ptr(), weight.data_ptr() + weight.nbytes
-        number = bisect_right(clean, (first, sys.maxsize)) - 1
-        if number >= 0 and last <= clean[number][1]:
-            page = first // mmap.PAGESIZE * mmap.PAGESIZE
-            if advise(page, last - page, _DROP) == 0:
-                released += weight.nbytes
-    return released

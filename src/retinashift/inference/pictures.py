@@ -1,6 +1,6 @@
 """Pictures in the forms that callers have, and back: PIL, arrays of any depth, tensors, grey or colour."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -40,6 +40,7 @@ def as_list(image: Picture | Sequence[Picture]) -> list[Picture]:
 
 def prepare(picture: Picture, device: torch.device, dtype: torch.dtype) -> Prepared:
     """Any accepted picture as a (1, 3, h, w) tensor in [-1, 1]."""
+    levels, grey = None, False
     if isinstance(picture, Image.Image):
         if picture.mode not in ("L", "RGB", "I;16"):
             raise ValueError(f"image mode is {picture.mode}; L, RGB and I;16 are supported (convert it first)")
@@ -49,16 +50,14 @@ def prepare(picture: Picture, device: torch.device, dtype: torch.dtype) -> Prepa
         if levels is None and picture.dtype.kind != "f":
             raise ValueError(f"image is {picture.dtype}; uint8, uint16 and float in [0, 1] are supported")
         grey = picture.ndim == 2
-        if not grey and (picture.ndim != 3 or picture.shape[2] != 3):
+        if not grey and picture.shape[2:] != (3,):
             raise ValueError(f"image has shape {picture.shape}; (H, W) and (H, W, 3) are supported")
         array = picture.astype(np.float32) / (levels or 1)
-        tensor = torch.from_numpy(array)[None] if grey else torch.from_numpy(array).permute(2, 0, 1)
+        tensor = torch.from_numpy(array[None] if grey else array.transpose(2, 0, 1))
+    elif picture.ndim != 3 or picture.shape[0] != 3 or not picture.is_floating_point():
+        raise ValueError(f"tensor is {tuple(picture.shape)} {picture.dtype}; float (3, H, W) in [0, 1] is supported")
     else:
-        if picture.ndim != 3 or picture.shape[0] != 3 or not picture.is_floating_point():
-            raise ValueError(
-                f"tensor is {tuple(picture.shape)} {picture.dtype}; float (3, H, W) in [0, 1] is supported"
-            )
-        tensor, levels, grey = picture.float(), None, False
+        tensor = picture.float()
     if min(tensor.shape[-2:]) < 1:
         raise ValueError(f"image is {tensor.shape[-1]}x{tensor.shape[-2]}; it is empty")
     if levels is None and not bool(((tensor >= 0) & (tensor <= 1)).all()):
@@ -71,17 +70,11 @@ class Canvas:
     """The finished image, which rows in about [-1, 1] are written into; clipped to what its form can hold."""
 
     def __init__(self, prepared: Prepared, size: tuple[int, int], output_type: OutputType):
-        self.output_type, self.row = output_type, 0
+        self.prepared, self.output_type, self.row = prepared, output_type, 0
         self.levels = 255 if output_type == "pil" else prepared.levels
-        dtype = np.uint16 if self.levels == 65535 else np.uint8 if self.levels else np.float32
-        if output_type == "pt":
-            self.image: Any = torch.empty(3, *size)
-        else:
-            self.image = np.empty(size if prepared.grey else (*size, 3), dtype)
-
-    @property
-    def nbytes(self) -> int:
-        return int(self.image.nbytes)
+        dtype = {255: np.uint8, 65535: np.uint16, None: np.float32}[self.levels]
+        shape = size if prepared.grey else (*size, 3)
+        self.image: Any = torch.empty(3, *size) if output_type == "pt" else np.empty(shape, dtype)
 
     def write(self, rows: Tensor) -> None:
         """The next rows, (1, 1 or 3, n, W). ValueError if a value is not finite: no picture may come of it."""
@@ -98,6 +91,12 @@ class Canvas:
 
     def finished(self) -> Any:
         return Image.fromarray(self.image) if self.output_type == "pil" else self.image
+
+    def consistency(self) -> float:
+        """Of the finished image with its input, see `consistency_db`."""
+        sr = self.image.permute(1, 2, 0).numpy() if self.output_type == "pt" else self.image  # (H, W) or (H, W, 3)
+        lr = (self.prepared.lr[0].float() / 2 + 0.5).cpu().permute(1, 2, 0).numpy()  # (h, w, 3) in [0, 1]
+        return consistency_db(sr, lr[..., 0] if sr.ndim == 2 else lr)
 
 
 def turn(x: Tensor, way: int) -> Tensor:
@@ -126,10 +125,6 @@ class SampleMean:
     def __init__(self, shape: tuple[int, int, int]):
         self.mean, self.count = torch.zeros(1, *shape), 0
 
-    @property
-    def nbytes(self) -> int:
-        return self.mean.nbytes
-
     def add(self, sample: Iterable[Tensor], way: int = 0) -> None:
         """One sample, (1, C, n, W) at a time, top to bottom, turned one `way`."""
         self.count += 1
@@ -141,14 +136,3 @@ class SampleMean:
             place = slice(mean.shape[-2] - bottom, mean.shape[-2] - top) if way & 2 else slice(top, bottom)
             mean[..., place, :] += (rows - mean[..., place, :]) / self.count
             top = bottom
-
-    def bands(self) -> Iterator[Tensor]:
-        """The mean, in bands of rows."""
-        return iter(self.mean.split(256, dim=-2))
-
-
-def measured_consistency(image: Any, prepared: Prepared) -> float:
-    """Of a finished image, in whichever form, with its input."""
-    sr = image.permute(1, 2, 0).numpy() if isinstance(image, Tensor) else np.asarray(image)  # (H, W) or (H, W, 3)
-    lr = (prepared.lr[0].float() / 2 + 0.5).cpu().permute(1, 2, 0).numpy()  # (h, w, 3) in [0, 1]
-    return consistency_db(sr, lr[..., 0] if sr.ndim == 2 else lr)

@@ -19,7 +19,7 @@ from retinashift.diffusion.scheduler import ResShiftScheduler
 from retinashift.inference.chain import Chain, Listener, StepEnd, StepWatch, at_step_end
 from retinashift.inference.detail import check_curves, factor_at, finest_energy, inner_field, scale_detail
 from retinashift.inference.fidelity import at_size, back_project_rows, reduce_map, value_limits
-from retinashift.inference.gate import NETWORKS, CheckpointError, check_finite, check_folder
+from retinashift.inference.gate import NETWORKS, CheckpointError, check_finite, check_folder, shortened
 from retinashift.inference.memory import fast_precision, spare_memory
 from retinashift.inference.pictures import (
     Canvas,
@@ -28,7 +28,6 @@ from retinashift.inference.pictures import (
     Prepared,
     SampleMean,
     as_list,
-    measured_consistency,
     prepare,
     turn,
     turn_back,
@@ -47,11 +46,37 @@ Denoiser = LightNet | SwinUNet
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 BUNDLED = Path(str(files("retinashift") / "weights"))
 """The folder of the checkpoints that come with the package."""
+DEFAULT = "x4"
+HUB = "hf:"
+"""Prefix of a name on the hub; a folder that is missing is never looked up there."""
 
 
 def shipped_names() -> list[str]:
     """The bundled checkpoints, sorted."""
     return sorted(entry.name for entry in BUNDLED.iterdir() if entry.is_dir())
+
+
+def open_checkpoint(name: str = "", **kwargs: Any) -> "ResShiftPipeline":
+    """The pipeline of a checkpoint.
+
+    Args:
+        name: a folder, which goes before a bundled checkpoint of that name; a bundled checkpoint, "" or "shipped" for
+            the default `x4`; or hf:owner/name, which is downloaded from the Hugging Face hub.
+        kwargs: diffusers' (torch_dtype, revision, ...).
+
+    Raises:
+        CheckpointError: it cannot be found or used.
+    """
+    if name.startswith(HUB):
+        return ResShiftPipeline.from_pretrained(name.removeprefix(HUB), **kwargs)
+    if name in ("", "shipped"):
+        return ResShiftPipeline.from_shipped(**kwargs)
+    if Path(name).expanduser().exists():
+        return ResShiftPipeline.from_pretrained(name, **kwargs)
+    if name in (bundled := shipped_names()):
+        return ResShiftPipeline.from_shipped(name, **kwargs)
+    allowed = f"a folder, a bundled name ({', '.join(bundled)}) or {HUB}owner/name"
+    raise CheckpointError(f"no checkpoint folder at {name}; give {allowed}")
 
 
 class ResShiftPipeline(DiffusionPipeline):
@@ -162,7 +187,7 @@ class ResShiftPipeline(DiffusionPipeline):
             path = Path(cls.download(str(folder), **kwargs))
         adapter = next((place for place in (path, path / "adapter") if (place / WEIGHTS).is_file()), None)
         if adapter is not None and not (path / "model_index.json").exists():
-            pipeline = cls.from_pretrained(BUNDLED / "x4", **kwargs)
+            pipeline = cls.from_shipped(**kwargs)
             pipeline.load_adapter(adapter)
             pipeline.register_to_config(_name_or_path=str(path))
             return pipeline
@@ -170,16 +195,16 @@ class ResShiftPipeline(DiffusionPipeline):
         try:
             pipeline = super().from_pretrained(str(path), use_safetensors=True, **kwargs)
         except Exception as error:
-            raise CheckpointError(f"{folder} cannot be loaded: {' '.join(str(error).split())[:300]}") from error
-        networks = {name: getattr(pipeline, name) for name in NETWORKS}
-        check_finite(path, networks)
-        for network in networks.values():
-            for tensor in network.parameters() if network is not None else ():
-                tensor.data = tensor.data.clone()  # where it lies in the file would decide how a processor rounds
+            raise CheckpointError(f"{folder} cannot be loaded: {shortened(error)}") from error
+        for name in NETWORKS:
+            if (network := getattr(pipeline, name)) is not None:
+                check_finite(path / name, network)
+                for tensor in network.parameters():
+                    tensor.data = tensor.data.clone()  # where it lies in the file would decide how a processor rounds
         return pipeline
 
     @classmethod
-    def from_shipped(cls, name: str = "x4", **kwargs: Any) -> "ResShiftPipeline":
+    def from_shipped(cls, name: str = DEFAULT, **kwargs: Any) -> "ResShiftPipeline":
         """A checkpoint that comes with the package; CheckpointError for another name."""
         if name not in shipped_names():
             raise CheckpointError(f"no checkpoint named {name!r} is bundled; there are {', '.join(shipped_names())}")
@@ -238,9 +263,7 @@ class ResShiftPipeline(DiffusionPipeline):
         plan, pictures = self.plan(chosen), as_list(image)
         if output_type not in get_args(OutputType):
             raise ValueError(f"output_type is {output_type!r}; allowed are {', '.join(get_args(OutputType))}")
-        report = None
-        if callback_on_step_end is not None:
-            report = at_step_end(self, callback_on_step_end, callback_on_step_end_tensor_inputs)
+        report = callback_on_step_end and at_step_end(self, callback_on_step_end, callback_on_step_end_tensor_inputs)
         seeds = noise_seeds(generator, len(pictures)) if plan.noise else [None] * len(pictures)
         device, autocast = self._execution_device, AUTOCAST[self.used_precision(chosen.precision)]
         memory = spare_memory(device, chosen.memory)
@@ -256,8 +279,6 @@ class ResShiftPipeline(DiffusionPipeline):
             detail = factor_at(curve, finest_energy(prepared.lr, inner_field(prepared.lr))) if curve else 1.0
             with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
                 self._upscale(prepared, chosen, plan, seed, detail, output_type, memory, watch, result, unrestored)
-            result.consistency.append(measured_consistency(result.images[-1], prepared))
-            result.detail_factor.append(round(detail, 4))
         return result
 
     def _upscale(
@@ -283,9 +304,8 @@ class ResShiftPipeline(DiffusionPipeline):
         mean = SampleMean((channels, *native)) if settings.ensemble_size * settings.turns > 1 else None
         scales = ScaleMap(height, width, factor) if settings.output_uncertainty else None
         if lr.device.type == "cpu":  # on a GPU they lie elsewhere
-            memory = max(
-                0, memory - sum(held.nbytes for held in (canvas, mean, scales, unrestored) if held is not None)
-            )
+            held = canvas.image, mean and mean.mean, scales and scales.values, unrestored
+            memory = max(0, memory - sum(each.nbytes for each in held if each is not None))
         # how strong the detail may be: of a sample that the chain itself amplifies, or of the estimate
         gain, after = (1.0, detail) if plan.detail_gain == 1 else (plan.detail_gain * detail, 1.0)
         check = self._self_check(lr)
@@ -295,11 +315,10 @@ class ResShiftPipeline(DiffusionPipeline):
             # 2. Encode, turned one way
             seen = turn(lr, way)  # (1, 3, h, w) or (1, 3, w, h)
             checked = self._self_check(seen) if way else check
-            uncertainty = (self.uncertainty_head, scales) if scales and not way else None
-            turned = turn(prepared.lr, way)
             chain = Chain(
-                self.denoiser, self.scheduler, self.image_codec, turned, factor, upsampling, seed, gain, uncertainty
-            )
+                self.denoiser, self.scheduler, self.image_codec, turn(prepared.lr, way), factor, upsampling, seed, gain,
+                (self.uncertainty_head, scales) if scales and not way else None,
+            )  # fmt: skip
             given = seen[:, :channels]
             limits = value_limits(given) if self._bounded else None
             for member in range(settings.ensemble_size):
@@ -318,7 +337,7 @@ class ResShiftPipeline(DiffusionPipeline):
             check.returned = torch.maximum(check.returned, turn_back(checked.returned, way))
 
         # 5. Reduce to the size that is wanted, and convert to the form of the output
-        rows = mean.bands() if mean else rows
+        rows = iter(mean.mean.split(256, dim=-2)) if mean else rows
         if size != native:
             given = (lr.cpu() if mean else lr)[:, :channels]
             limits = value_limits(given) if self._bounded else None
@@ -329,6 +348,8 @@ class ResShiftPipeline(DiffusionPipeline):
                 band = torch.lerp(same, band, settings.strength)
             canvas.write(band)
         result.images.append(canvas.finished())
+        result.consistency.append(canvas.consistency())
+        result.detail_factor.append(round(detail, 4))
         if scales and self.calibration and result.sigma is not None:
             sigma = check.mark(scales.sigma(lr, self.calibration))  # (h*factor, w*factor)
             result.sigma.append(sigma if size == native else reduce_map(sigma, size))

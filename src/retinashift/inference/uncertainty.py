@@ -39,10 +39,6 @@ class ScaleMap:
         self.values = torch.empty(height * factor, width * factor)
         """(H, W) in shares of full scale."""
 
-    @property
-    def nbytes(self) -> int:
-        return self.values.nbytes
-
     def restart(self) -> None:
         """The rows come again from the top."""
         self.row = 0

@@ -7,9 +7,8 @@ import torch
 from torch import nn
 
 from retinashift.diffusion.scheduler import ResShiftScheduler
-from retinashift.inference.checkpoints import open_checkpoint
 from retinashift.inference.gate import CheckpointError
-from retinashift.inference.pipeline import Denoiser, ResShiftPipeline
+from retinashift.inference.pipeline import Denoiser, ResShiftPipeline, open_checkpoint
 from retinashift.models.adapters import add_lora
 from retinashift.models.light_net import LightNet
 from retinashift.models.swin_unet import SwinUNet

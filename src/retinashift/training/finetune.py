@@ -16,8 +16,8 @@ from retinashift.data.checks import measured
 from retinashift.data.photographs import DataError, Source, find_photographs, list_source, stem
 from retinashift.imaging.figures.comparison import shown
 from retinashift.imaging.files import write_image
-from retinashift.inference.checkpoints import open_checkpoint
 from retinashift.inference.memory import spare_memory
+from retinashift.inference.pipeline import open_checkpoint
 from retinashift.training.run import Report, no_report, train
 from retinashift.training.settings import Precision, TrainConfig
 from retinashift.training.validation import compare

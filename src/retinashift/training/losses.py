@@ -19,9 +19,8 @@ from torch import Tensor, nn
 
 from retinashift.diffusion.sampling import boost_detail, sample, stream_generator
 from retinashift.diffusion.scheduler import ResShiftScheduler
-from retinashift.inference.checkpoints import open_checkpoint
 from retinashift.inference.gate import CheckpointError
-from retinashift.inference.pipeline import Denoiser, ResShiftPipeline
+from retinashift.inference.pipeline import Denoiser, ResShiftPipeline, open_checkpoint
 from retinashift.inference.settings import Mode, Sampling
 from retinashift.models.codec import upsample_bicubic
 from retinashift.models.perceptual import LPIPS

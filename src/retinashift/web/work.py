@@ -22,9 +22,8 @@ from retinashift.imaging.figures.comparison import shown
 from retinashift.imaging.files import decode_image
 from retinashift.imaging.formats.table import HEAD, format_of_bytes
 from retinashift.imaging.fundus import field_of_view
-from retinashift.inference.checkpoints import open_checkpoint
 from retinashift.inference.memory import choose_device
-from retinashift.inference.pipeline import ResShiftPipeline
+from retinashift.inference.pipeline import ResShiftPipeline, open_checkpoint
 from retinashift.models.swin_unet import pad_to_multiple
 from retinashift.web.jobs import Progress, Result
 from retinashift.web.settings import PageSettings, Upload, UpscaleOptions
