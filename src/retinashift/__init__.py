@@ -40,9 +40,7 @@ _HOME = {
 def __getattr__(name: str) -> Any:  # PEP 562
     if name not in _HOME:
         raise AttributeError(f"module 'retinashift' has no attribute {name!r}; public names are {', '.join(__all__)}")
-    value = getattr(import_module(_HOME[name]), name)
-    globals()[name] = value  # the next look-up finds it at once
-    return value
+    return getattr(import_module(_HOME[name]), name)
 
 
 class _DiffusersFinder(MetaPathFinder):
@@ -53,7 +51,7 @@ class _DiffusersFinder(MetaPathFinder):
             return None
         sys.meta_path.remove(self)
         spec = util.find_spec(name)
-        if spec is not None and spec.loader is not None:
+        if spec and spec.loader:
             execute = spec.loader.exec_module
 
             def then_announce(module: Any) -> None:
@@ -67,9 +65,8 @@ class _DiffusersFinder(MetaPathFinder):
 def _announce() -> None:
     """Let `DiffusionPipeline.from_pretrained` find the class that a checkpoint folder names, loaded when asked for."""
     diffusers = sys.modules["diffusers"]
-    plain = type(diffusers)
 
-    class WithOurs(plain):  # type: ignore[misc, valid-type]
+    class WithOurs(type(diffusers)):  # type: ignore[misc]
         def __getattr__(self, name: str) -> Any:
             return __getattr__(name) if name == "ResShiftPipeline" else super().__getattr__(name)
 

@@ -4,9 +4,8 @@ import torch
 
 from retinashift.diffusion.scheduler import ResShiftScheduler
 from retinashift.inference.pipeline import ResShiftPipeline
-from retinashift.inference.uncertainty import UNCALIBRATED
 from retinashift.models.light_net import LightNet
-from retinashift.models.uncertainty_head import UncertaintyHead
+from retinashift.models.uncertainty_head import UNCALIBRATED, UncertaintyHead
 
 
 def light_pipeline(

@@ -8,7 +8,7 @@ import skimage.data
 from PIL import Image
 
 from builders.command import one_line_error, retinashift
-from retinashift.inference.uncertainty import Calibration
+from retinashift.models.uncertainty_head import Calibration
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from retinashift.evaluation.page import Gallery, render_html
 from retinashift.evaluation.scores import Estimate, Metric, Observed, Result, Score, Subject
 from retinashift.evaluation.vessels import vessel_map
 from retinashift.imaging.degradation.bicubic import bicubic_pillow, enlarge
-from retinashift.inference.uncertainty import LEVEL, Z
+from retinashift.models.uncertainty_head import LEVEL, Z
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import sys
 
 import torch
 
-from retinashift.inference.startup import NOT_NEEDED, _Compiler
+from retinashift.inference import NOT_NEEDED, _Compiler
 
 OPEN = """
 import sys

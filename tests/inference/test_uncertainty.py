@@ -10,8 +10,15 @@ from retinashift.inference import chain
 from retinashift.inference.gate import CheckpointError
 from retinashift.inference.pipeline import ResShiftPipeline, open_checkpoint
 from retinashift.inference.record import checkpoint_hash, uncertainty_hash
-from retinashift.inference.uncertainty import LEVELS, UNCALIBRATED, Calibration, Z, fit_quantiles
-from retinashift.models.uncertainty_head import LEAST, UncertaintyHead
+from retinashift.models.uncertainty_head import (
+    LEAST,
+    LEVELS,
+    UNCALIBRATED,
+    Calibration,
+    UncertaintyHead,
+    Z,
+    fit_quantiles,
+)
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from retinashift.batch.jobs import BatchOptions, Job
 from retinashift.batch.record import Outcome, run_record
 from retinashift.imaging.failures import one_line
 from retinashift.imaging.files import remove_stale_temporaries
-from retinashift.inference.startup import import_diffusers
+from retinashift.inference import import_diffusers
 
 TRIES = 5
 """Workers that one photograph may end by itself before it is given up."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
-from retinashift.inference.startup import import_diffusers
+from retinashift.inference import import_diffusers
 
 if TYPE_CHECKING:
     from retinashift.inference.pipeline import ResShiftPipeline

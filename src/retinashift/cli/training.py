@@ -11,7 +11,7 @@ from typer import Argument, Option
 
 from retinashift.cli.display import Display
 from retinashift.cli.options import Checkpoint, Json, Quiet
-from retinashift.inference.startup import quiet_diffusers
+from retinashift.inference import quiet_diffusers
 
 
 def train(

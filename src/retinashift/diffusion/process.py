@@ -12,7 +12,7 @@ Source: Yue, Wang, Loy, "ResShift: Efficient Diffusion Model for Image Super-res
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -146,7 +146,7 @@ def training_target(kind: Prediction, x0: Tensor, y0: Tensor, noise: Tensor, eta
             return noise
         case "scaled_noise":
             return kappa * _sqrt(eta_t) * noise
-    raise ValueError(f"prediction type {kind!r}; allowed are x0, residual, noise, scaled_noise")
+    raise ValueError(f"prediction type {kind!r}; allowed are {', '.join(get_args(Prediction))}")
 
 
 def predict_x0(kind: Prediction, prediction: Tensor, x_t: Tensor, y0: Tensor, eta_t: Eta, kappa: float) -> Tensor:
@@ -163,7 +163,7 @@ def predict_x0(kind: Prediction, prediction: Tensor, x_t: Tensor, y0: Tensor, et
             return (x_t - kappa * _sqrt(eta_t) * prediction - eta_t * y0) / (1 - eta_t)  # eq. 2 solved for x0
         case "scaled_noise":
             return (x_t - prediction - eta_t * y0) / (1 - eta_t)
-    raise ValueError(f"prediction type {kind!r}; allowed are x0, residual, noise, scaled_noise")
+    raise ValueError(f"prediction type {kind!r}; allowed are {', '.join(get_args(Prediction))}")
 
 
 def elbo_weight(kind: Prediction, eta: Tensor, kappa: float) -> Tensor:
@@ -177,14 +177,9 @@ def elbo_weight(kind: Prediction, eta: Tensor, kappa: float) -> Tensor:
     variance = kappa**2 * eta_prev / eta * alpha
     variance[0] = variance[1]
     weight = 0.5 / variance * (alpha / eta) ** 2  # eq. 8, in x0
-    match kind:
-        case "x0" | "residual":
-            return weight
-        case "noise":
-            return weight * kappa**2 * eta / (1 - eta) ** 2
-        case "scaled_noise":
-            return weight / (1 - eta) ** 2
-    raise ValueError(f"prediction type {kind!r}; allowed are x0, residual, noise, scaled_noise")
+    if kind == "noise":
+        weight = weight * kappa**2 * eta
+    return weight / (1 - eta) ** 2 if kind in ("noise", "scaled_noise") else weight
 
 
 def _sqrt(value: Eta) -> Eta:

@@ -69,10 +69,8 @@ def normal_rows(seed: int, stream: tuple[int, ...], top: int, bottom: int, chann
 
     Every row has a stream of its own, so a piece can be drawn without the rest, and is the same on every device.
     """
-    rows = [
-        torch.randn(channels, width, generator=stream_generator(seed, (*stream, row))) for row in range(top, bottom)
-    ]  # (channels, width) each
-    return torch.stack(rows, dim=1)[None]
+    streams = [stream_generator(seed, (*stream, row)) for row in range(top, bottom)]
+    return torch.stack([torch.randn(channels, width, generator=each) for each in streams], dim=1)[None]
 
 
 def noise_seeds(generator: torch.Generator | Sequence[torch.Generator] | None, count: int) -> list[int]:

@@ -63,8 +63,6 @@ class ResShiftScheduler(SchedulerMixin, ConfigMixin):
                 raise ValueError(f"{name} is {value!r}; allowed are {', '.join(allowed)}")
         self.sqrt_eta = sqrt_eta_schedule(num_train_timesteps, kappa=kappa, power=power, min_noise=min_noise, end=end)
         self.eta = self.sqrt_eta**2  # (T,) float64
-        self.init_noise_sigma = float(kappa * self.sqrt_eta[-1])
-        self.num_inference_steps: int | None = None
         self.set_timesteps(num_train_timesteps)
 
     def __len__(self) -> int:

@@ -13,7 +13,7 @@ from retinashift.imaging.degradation.bicubic import crop_to_multiple
 from retinashift.imaging.degradation.pipeline import Degradation
 from retinashift.imaging.fundus import field_of_view
 from retinashift.inference.pipeline import ResShiftPipeline
-from retinashift.inference.uncertainty import LEVEL, UNCALIBRATED, Calibration, fit_quantiles
+from retinashift.models.uncertainty_head import LEVEL, UNCALIBRATED, Calibration, fit_quantiles
 
 
 @dataclass(frozen=True)

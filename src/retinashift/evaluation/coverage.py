@@ -6,7 +6,7 @@ from scipy import ndimage, stats
 from retinashift.evaluation.scores import Metric, Result, Score, Scores
 
 Z = 1.6448536269514722
-"""Half width of the interval of 90 % in standard deviations, as in `inference.uncertainty`, which loads torch."""
+"""Half width of the interval of 90 % in standard deviations, as in `models.uncertainty_head`, which loads torch."""
 NEIGHBOURS = 5
 """Side of the squares whose mean error and mean map are ranked."""
 

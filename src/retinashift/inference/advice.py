@@ -28,20 +28,13 @@ _TABLE_MEAN = 57.625  # of libjpeg's luminance table at quality 50 (ITU-T T.81, 
 class Condition:
     """What was measured of a photograph, on its green channel in the field of view."""
 
-    field: float
-    """Share of the frame that the field of view fills, 0 to 1."""
-    diameter: int
-    """Larger side of the field's box, in pixels."""
-    noise: float
-    """Deviation of the finest diagonal detail where there is least of it, in levels of 255."""
-    sharpness: float
-    """Ratio of the detail in the finest octave to the detail in the next; less is softer."""
-    blocking: float
-    """Steps at the borders of JPEG's squares over those inside them; 1 without compression."""
-    jpeg_quality: int | None
-    """Of a JPEG file, 1 to 100 as libjpeg counts; None for other files."""
-    fundus: bool
-    """Whether colours and texture are those of a fundus photograph; grey pictures are judged by texture."""
+    field: float  # share of the frame that the field of view fills, 0 to 1
+    diameter: int  # larger side of the field's box, in pixels
+    noise: float  # deviation of the finest diagonal detail where there is least of it, in levels of 255
+    sharpness: float  # ratio of the detail in the finest octave to the detail in the next; less is softer
+    blocking: float  # steps at the borders of JPEG's squares over those inside them; 1 without compression
+    jpeg_quality: int | None  # of a JPEG file, 1 to 100 as libjpeg counts; None for other files
+    fundus: bool  # whether colours and texture are those of a fundus photograph; grey pictures are judged by texture
 
     @property
     def faults(self) -> list[str]:
@@ -60,11 +53,7 @@ class Condition:
         return "x4_restore" if self.faults else "x4"
 
     def warning(self, restores: bool) -> str:
-        """Why the input does not suit a checkpoint, in one line; empty where it does.
-
-        Args:
-            restores: the checkpoint was trained on poor inputs.
-        """
+        """Why the input does not suit a checkpoint, which `restores` poor inputs or not; empty where it does."""
         if not self.fundus:
             return "does not look like a fundus photograph, and the checkpoint was trained on nothing else"
         if self.faults and not restores:
@@ -108,12 +97,10 @@ def measure_condition(pixels: np.ndarray, jpeg_quality: int | None = None) -> Co
 
 def quality_of_jpeg(data: bytes) -> int | None:
     """libjpeg's quality of a JPEG file, from its luminance table; None for another file."""
-    if data[:2] != b"\xff\xd8":
-        return None
     try:
         with Image.open(io.BytesIO(data), formats=["JPEG"]) as picture:
             table = getattr(picture, "quantization", {}).get(0)
-    except Exception:  # a file that the decoder refuses in better words
+    except Exception:  # another file, or one that the decoder refuses in better words
         return None
     if not table:
         return None

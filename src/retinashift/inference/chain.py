@@ -1,8 +1,7 @@
 """The chain on one picture: rows of the input in, rows of the sample out.
 
-Every step is a stage that takes rows from the step before it, so the steps overlap like the bands of a printing press.
-A network that streams gets a few rows at a time, and neither the state nor its noise is ever held whole. For any other
-the state is held, and only its prediction is made by tiles where memory does not suffice.
+A network that streams gets a few rows at a time, each step from the step before it, and neither the state nor its noise
+is held whole. For any other the state is held, and its prediction is made by tiles where memory does not suffice.
 """
 
 import logging
@@ -15,26 +14,20 @@ from torch import Tensor
 from retinashift.diffusion.sampling import boost_detail, normal_rows, sample
 from retinashift.diffusion.scheduler import ResShiftScheduler
 from retinashift.inference.memory import out_of_memory, trim_heap
-from retinashift.inference.uncertainty import ScaleMap
 from retinashift.models.codec import Codec, Upsampling, blend_tiles, upsample_bicubic, upsample_rows
 from retinashift.models.light_net import LightNet
 from retinashift.models.light_stream import LightStream, RowQueue
 from retinashift.models.swin_unet import pad_to_multiple
-from retinashift.models.uncertainty_head import UncertaintyHead
+from retinashift.models.uncertainty_head import ScaleMap, UncertaintyHead
 
 logger = logging.getLogger(__name__)
 
-BAND_ROWS, LEAST_ROWS = 64, 12
-"""More rows at a time are not faster; with fewer, the fixed cost of a band shows."""
-FEWEST_ROWS = 4
-"""Thinner bands take hardly less memory and up to twice the time: one row is for what is left when memory ran out."""
-BAND_PIXELS = 20_000
-"""Pixels of a band; wide pictures have thin bands."""
-LIBRARY, KEPT, ROW, AFTER = 48 * 2**20, 0.75, 0.8, 490
-SCARCE = 0.25
-"""Share of the memory from which on freed memory goes back to the system after each band."""
-TILE_MARGIN = 16
-"""Positions of the state that a tile reads beyond what it keeps."""
+BAND_ROWS, LEAST_ROWS = 64, 12  # more rows at a time are not faster; with fewer, the fixed cost of a band shows
+FEWEST_ROWS = 4  # thinner bands take hardly less memory and up to twice the time: they are for when memory ran out
+BAND_PIXELS = 20_000  # wide pictures have thin bands
+LIBRARY, KEPT, ROW, AFTER = 48 * 2**20, 0.75, 0.8, 490  # see `_bytes_held`
+SCARCE = 0.25  # share of the memory from which on freed memory goes back to the system after each band
+TILE_MARGIN = 16  # positions of the state that a tile reads beyond what it keeps
 States = Iterator[tuple[Tensor, Tensor]]
 """Rows of x_t and of y0, (1, C, n, w) each, top to bottom."""
 StepEnd = Callable[[Any, int, int, dict[str, Any]], "dict[str, Any] | None"]
@@ -69,19 +62,10 @@ class StepWatch:
         samples: their number.
         report: called after each step; or None, and then no state is held.
         progress: called with the share of the work that is done, whenever there are more rows; or None.
-
-    >>> shares = []
-    >>> watch = StepWatch(1, None, shares.append)
-    >>> watch.begin(height=4, steps=1)
-    >>> watch.rows(0, torch.zeros(1, 48, 1, 9), torch.zeros(1, 48, 1, 9))
-    >>> watch.rows(0, torch.zeros(1, 48, 3, 9), torch.zeros(1, 48, 3, 9))
-    >>> shares
-    [0.25, 1.0]
     """
 
     def __init__(self, samples: int = 1, report: Report | None = None, progress: Listener | None = None):
-        self.samples, self.report, self.progress = samples, report, progress
-        self._done = -1
+        self.samples, self.report, self.progress, self._done = samples, report, progress, -1
         self._held: dict[int, list[tuple[Tensor, Tensor]]] = {}
 
     def begin(self, height: int, steps: int) -> None:
@@ -136,18 +120,15 @@ class Chain:
         # latents are padded as pictures, before they are encoded; a chain on pixels is padded inside the network
         self.lq = lr if codec.lossless else pad_to_multiple(lr, net.size_multiple * net.lq_ratio)  # (1, 3, h', w')
         self.y0 = None if net.streams else codec.encode(upsample_bicubic(self.lq, scale, upsampling))  # (1, C, h", w")
-        self.rows = lr.shape[-2] if self.y0 is None else self.y0.shape[-2]
-        """Of the state."""
+        self.rows = self.height if self.y0 is None else self.y0.shape[-2]  # of the state
         if self.y0 is not None:
             trim_heap()
 
     def bands(self, member: int, memory: int, watch: StepWatch) -> Iterator[Tensor]:
-        """One sample in bands from top to bottom, (1, 3, n*scale, w*scale) float32 in about [-1, 1].
+        """Sample number `member` in bands from top to bottom, (1, 3, n*scale, w*scale) float32 in about [-1, 1].
 
         Args:
-            member: number of the sample.
-            memory: bytes that it may take.
-            watch: told of each step's rows.
+            memory: bytes that it may take. watch: told of each step's rows.
         """
         steps = len(self.scheduler.timesteps)
         watch.begin(self.rows, steps)
@@ -190,7 +171,7 @@ class Chain:
         means = RowQueue()
         watch.restart()
         if self.uncertainty is not None:
-            self.uncertainty[1].restart()
+            self.uncertainty[1].row = 0
         states = self._start(member, rows)
         for number in range(len(self.scheduler.timesteps)):
             keep = means if number == 0 and self.detail_gain != 1 else None
@@ -203,8 +184,8 @@ class Chain:
         for top in range(0, self.rows, rows):
             bottom = min(top + rows, self.rows)
             y0 = self.codec.encode(upsample_rows(self.lq, top, bottom, self.scale, self.upsampling))
-            noise = None if self.seed is None else self._noise(member, 0, top, y0)
-            yield y0 if noise is None else self.scheduler.init_noise(y0, noise=noise), y0  # eq. 3
+            x_T = y0 if self.seed is None else self.scheduler.init_noise(y0, noise=self._noise(member, 0, top, y0))
+            yield x_T, y0  # eq. 3
 
     def _step(
         self, states: States, member: int, number: int, rows: int, watch: StepWatch, means: RowQueue | None

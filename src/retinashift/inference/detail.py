@@ -22,18 +22,12 @@ Curve = Sequence[Sequence[float]]
 """[energy, factor] pairs, the energies rising; straight between them and level beyond."""
 SIXTH = (1.0, -6.0, 15.0, -20.0, 15.0, -6.0, 1.0)
 """Sixth difference; with its absolute values adding up to 1 it passes a picture's fastest ripple unchanged."""
-BRIGHT = 0.6
-"""The field is where the luma exceeds this share of the frame's mean."""
-EDGE = 4
-"""Input pixels that are left out along the border of the field, where the aperture is sharp."""
+BRIGHT = 0.6  # the field is where the luma exceeds this share of the frame's mean
+EDGE = 4  # input pixels that are left out along the border of the field, where the aperture is sharp
 
 
 def inner_field(lr: Tensor) -> Tensor:
-    """Where the field is, without a border of `EDGE` pixels: 1 there, else 0, (1, 1, h, w).
-
-    Args:
-        lr: (1, 3, h, w) in [-1, 1].
-    """
+    """Where the field is, without a border of `EDGE` pixels: (1, 3, h, w) in [-1, 1] -> (1, 1, h, w), 1 or 0."""
     luma = _luma(lr)
     dark = (luma <= BRIGHT * luma.mean()).float()
     return 1 - F.max_pool2d(dark, 2 * EDGE + 1, stride=1, padding=EDGE)
@@ -45,8 +39,7 @@ def finest_energy(lr: Tensor, field: Tensor) -> float:
     Ripples are the sixth differences down of those across. The same for a picture that is turned or mirrored.
 
     Args:
-        lr: (1, 3, h, w) in [-1, 1].
-        field: `inner_field` of it.
+        lr: (1, 3, h, w) in [-1, 1]. field: `inner_field` of it.
 
     Returns:
         inf where no pixel lies inside the field: nothing is known to be soft.
@@ -97,9 +90,7 @@ def scale_detail(
     """A sample whose difference from the interpolated input is multiplied by `factor` inside the field.
 
     Args:
-        bands: (1, 3, n*scale, w*scale) each, top to bottom.
-        lr: (1, 3, h, w).
-        field: `inner_field` of it.
+        bands: (1, 3, n*scale, w*scale) each, top to bottom. lr: (1, 3, h, w). field: `inner_field` of it.
     """
     top = 0
     for band in bands:

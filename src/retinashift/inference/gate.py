@@ -14,7 +14,6 @@ from retinashift.imaging.failures import one_line
 
 SHOWN = 4  # names of a long list in an error
 FLOATS = {"F64", "F32", "F16", "BF16"}  # as safetensors names them
-
 # A checkpoint names its classes; only these are loaded, whatever the file says.
 ALLOWED_COMPONENTS = {
     "denoiser": (["retinashift.models.light_net", "LightNet"], ["retinashift.models.swin_unet", "SwinUNet"]),
@@ -22,8 +21,7 @@ ALLOWED_COMPONENTS = {
     "codec": ([None, None], ["diffusers", "VQModel"], ["retinashift.models.vq", "VQCodec"]),
     "uncertainty_head": ([None, None], ["retinashift.models.uncertainty_head", "UncertaintyHead"]),
 }
-NETWORKS = ("denoiser", "codec", "uncertainty_head")
-"""The components that have weights."""
+NETWORKS = ("denoiser", "codec", "uncertainty_head")  # have weights
 
 
 class CheckpointError(ValueError):
@@ -39,7 +37,7 @@ def check_folder(folder: Path, variant: str | None = None) -> None:
     index = _read_index(folder)
     for part in NETWORKS:
         module, name = index.get(part) or (None, None)
-        if module is not None and name is not None:
+        if module and name:
             _check_tensors(folder / part, getattr(import_module(module), name), f".{variant}" if variant else "")
 
 

@@ -20,11 +20,7 @@ _GROUP_FILES = {
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """ "auto" is the first of CUDA, Apple's MPS and CPU that is there; any other name is taken as given.
-
-    Raises:
-        ValueError: a name torch does not know, or a device that this machine lacks.
-    """
+    """ "auto" is the first of CUDA, MPS and CPU that is there; ValueError for what torch or this machine lacks."""
     present = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         return torch.device(next(kind for kind, there in present.items() if there))
@@ -69,12 +65,7 @@ def spare_memory(device: torch.device, budget: int | None = None) -> int:
 
 
 def _free_memory(root: Path = Path("/"), environment: Mapping[str, str] = os.environ) -> int:
-    """Of the machine, or what control groups and a Slurm job leave of it if that is less.
-
-    Args:
-        root: of the file system that has `proc` and `sys`.
-        environment: where Slurm states what a job may hold.
-    """
+    """Of the machine (`root` has its `proc` and `sys`), or what control groups and a Slurm job leave of it."""
     free = [int(psutil.virtual_memory().available), *_left_by_groups(root)]
     megabytes = environment.get("SLURM_MEM_PER_NODE", ""), environment.get("SLURM_MEM_PER_CPU", "")
     limits = zip(megabytes, (1, int(environment.get("SLURM_CPUS_ON_NODE") or 1)), strict=True)

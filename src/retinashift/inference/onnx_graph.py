@@ -1,9 +1,8 @@
 """The faithful mode as one ONNX graph, for onnxruntime, OpenVINO, browsers and any tool that opens ONNX upscalers.
 
-The faithful mode is one network call from x_T = y0. The noisy state therefore enters as zero and the step is a
-constant: the time embedding folds into the convolutions, and a stack of 3x3 convolutions remains. Both bicubic kernels
-are convolutions divided by their sum inside the picture, because the runtimes' own resize operators differ at the
-border.
+It is one network call from x_T = y0: the noisy state enters as zero, the time embedding folds into the convolutions,
+and a stack of 3x3 convolutions remains. Both bicubic kernels are convolutions divided by their sum inside the picture,
+because the runtimes' own resize operators differ at the border.
 """
 
 from __future__ import annotations
@@ -29,8 +28,7 @@ from retinashift.inference.record import checkpoint_hash
 from retinashift.inference.self_check import FADE, LEVEL, NEAR, WIDEN
 from retinashift.models.uncertainty_head import LEAST, MOST, UncertaintyHead
 
-OPSET = 17
-"""The newest operator set that OpenVINO, onnxruntime-web and chaiNNer all read; GELU is written out by Erf."""
+OPSET = 17  # the newest that OpenVINO, onnxruntime-web and chaiNNer all read; GELU is written out by Erf
 FACTOR = "detail_factor"
 """Name of the map of the detail's factors, (B, 1, H, W). All pixels decide it; tiles are given their part of it."""
 
@@ -39,8 +37,7 @@ FACTOR = "detail_factor"
 class Graph:
     """Nodes and constants of an ONNX graph under construction."""
 
-    half: bool
-    """Store weights as float16; they are cast back to float32 when the graph is loaded."""
+    half: bool  # store weights as float16, which are cast back to float32 when the graph is loaded
     nodes: list[Any] = field(default_factory=list)
     constants: list[Any] = field(default_factory=list)
 

@@ -35,12 +35,11 @@ from retinashift.inference.pictures import (
 from retinashift.inference.record import SRResult, record_of_pixels
 from retinashift.inference.self_check import Measure, SelfCheck
 from retinashift.inference.settings import Plan, Precision, Sampling
-from retinashift.inference.uncertainty import Calibration, ScaleMap
 from retinashift.models.adapters import WEIGHTS, merge_adapter
 from retinashift.models.codec import Codec, LearnedCodec, PixelCodec, Upsampling
 from retinashift.models.light_net import LightNet
 from retinashift.models.swin_unet import SwinUNet
-from retinashift.models.uncertainty_head import UncertaintyHead
+from retinashift.models.uncertainty_head import Calibration, ScaleMap, UncertaintyHead
 
 Denoiser = LightNet | SwinUNet
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}

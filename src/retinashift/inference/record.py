@@ -94,9 +94,7 @@ def checkpoint_hash(pipeline: ResShiftPipeline) -> str:
 
 
 def uncertainty_hash(pipeline: ResShiftPipeline) -> str:
-    """SHA-256, in hexadecimal, of the uncertainty head and its calibration. ValueError where there is none."""
-    if pipeline.uncertainty_head is None:
-        raise ValueError("this checkpoint has no uncertainty head")
+    """SHA-256, in hexadecimal, of the uncertainty head and its calibration."""
     return _hash_of(pipeline.config.calibration, {"uncertainty_head": pipeline.uncertainty_head})
 
 
@@ -115,6 +113,7 @@ def make_record(
     """The record that all results of a run share; each adds its input and what was measured of it."""
     config, plan = pipeline.config, pipeline.plan(sampling)
     realistic = sampling.mode == "realistic"
+    versions = {"retinashift": __version__, "torch": str(torch.__version__), "numpy": np.__version__}
     said = {
         "precision": pipeline.used_precision(sampling.precision),
         "page": page,
@@ -136,12 +135,7 @@ def make_record(
         back_projections=plan.back_projections,
         options={name: value for name, value in said.items() if value is not None},
         device=pipeline.device.type,
-        versions={
-            "retinashift": __version__,
-            "torch": str(torch.__version__),
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
+        versions=versions | {"python": platform.python_version()},
     )
 
 

@@ -33,10 +33,8 @@ from retinashift.inference.fidelity import CELL, REACH, reduced, with_neighbours
 from retinashift.models.codec import Upsampling, upsample_rows
 
 Measure = Literal["value", "burst", "off"]
-LEVEL = 2 / 255
-"""One level of 255 in pictures that lie in [-1, 1]."""
-SURROUND, WINDOW = 13, 9
-"""Input pixels, of the measure "burst"."""
+LEVEL = 2 / 255  # of 255 in pictures that lie in [-1, 1]
+SURROUND, WINDOW = 13, 9  # input pixels, of the measure "burst"
 NEAR = 24
 """Input pixels: this near to an excess, half the threshold counts as one too, because bursts fade into ringing."""
 WIDEN, FADE = 4, 2
@@ -59,8 +57,8 @@ class SelfCheck:
     def __init__(self, lr: Tensor, scale: int, upsampling: Upsampling, measure: Measure, threshold: float):
         self.lr, self.scale, self.upsampling = lr, scale, upsampling
         self.measure, self.threshold = measure, threshold
+        # (h, w): where bicubic took the place of an estimate, their largest difference, in shares of full scale
         self.returned = torch.zeros(lr.shape[-2:])
-        """(h, w): where bicubic took the place of an estimate, their largest difference, in shares of full scale."""
 
     def rows(self, bands: Iterator[Tensor]) -> Iterator[Tensor]:
         """A sample, checked; the same numbers however it is cut into bands, a few rows later.
@@ -115,11 +113,7 @@ class SelfCheck:
         return torch.where(weight > 0, torch.lerp(band, bicubic, weight), band)
 
     def cell(self, top: int, bottom: int) -> Tensor:
-        """Half the rounding cell of these input rows, see `fidelity`; 0 where bicubic, which is softer, was returned.
-
-        Returns:
-            (1, 1, n, w).
-        """
+        """Half the rounding cell of input rows, (1, 1, n, w), see `fidelity`; 0 where bicubic, softer, was returned."""
         return (self.returned[top:bottom] == 0).to(self.lr)[None, None] * (CELL * LEVEL)
 
     def share(self) -> float:

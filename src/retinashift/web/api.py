@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from starlette.formparsers import MultiPartParser
 
 from retinashift import __version__
-from retinashift.inference.startup import import_diffusers
+from retinashift.inference import import_diffusers
 from retinashift.web.jobs import Busy, Job, JobQueue, Missing, Progress, Result
 from retinashift.web.request_filter import RequestFilter
 from retinashift.web.settings import PageSettings, UpscaleOptions
