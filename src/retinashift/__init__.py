@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib import import_module, util
+from importlib import import_module
 from importlib.abc import MetaPathFinder
 from typing import TYPE_CHECKING, Any
 
@@ -44,13 +44,13 @@ def __getattr__(name: str) -> Any:  # PEP 562
 
 
 class _DiffusersFinder(MetaPathFinder):
-    """Waits for the import of diffusers, which then knows our pipeline by its name."""
+    """Whenever diffusers is imported, it knows our pipeline by its name."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
         if name != "diffusers":
             return None
-        sys.meta_path.remove(self)
-        spec = util.find_spec(name)
+        others = (finder.find_spec(name, path, target) for finder in sys.meta_path if finder is not self)
+        spec = next(filter(None, others), None)
         if spec and spec.loader:
             execute = spec.loader.exec_module
 

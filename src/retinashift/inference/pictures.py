@@ -70,7 +70,7 @@ class Canvas:
     """The finished image, which rows in about [-1, 1] are written into; clipped to what its form can hold."""
 
     def __init__(self, prepared: Prepared, size: tuple[int, int], output_type: OutputType):
-        self.prepared, self.output_type, self.row = prepared, output_type, 0
+        self.prepared, self.size, self.output_type, self.row = prepared, size, output_type, 0
         self.levels = 255 if output_type == "pil" else prepared.levels
         dtype = {255: np.uint8, 65535: np.uint16, None: np.float32}[self.levels]
         shape = size if prepared.grey else (*size, 3)

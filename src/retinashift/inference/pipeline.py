@@ -7,7 +7,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_args
 
-import diffusers
 import torch
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
@@ -21,17 +20,7 @@ from retinashift.inference.detail import check_curves, factor_at, finest_energy,
 from retinashift.inference.fidelity import at_size, back_project_rows, reduce_map, value_limits
 from retinashift.inference.gate import NETWORKS, CheckpointError, check_finite, check_folder, shortened
 from retinashift.inference.memory import fast_precision, spare_memory
-from retinashift.inference.pictures import (
-    Canvas,
-    OutputType,
-    Picture,
-    Prepared,
-    SampleMean,
-    as_list,
-    prepare,
-    turn,
-    turn_back,
-)
+from retinashift.inference.pictures import Canvas, OutputType, Picture, SampleMean, as_list, prepare, turn, turn_back
 from retinashift.inference.record import SRResult, record_of_pixels
 from retinashift.inference.self_check import Measure, SelfCheck
 from retinashift.inference.settings import Plan, Precision, Sampling
@@ -43,9 +32,8 @@ from retinashift.models.uncertainty_head import Calibration, ScaleMap, Uncertain
 
 Denoiser = LightNet | SwinUNet
 AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-BUNDLED = Path(str(files("retinashift") / "weights"))
-"""The folder of the checkpoints that come with the package."""
-DEFAULT = "x4"
+BUNDLED, DEFAULT = Path(str(files("retinashift") / "weights")), "x4"
+"""The folder of the checkpoints that come with the package, and the one that is used when none is named."""
 HUB = "hf:"
 """Prefix of a name on the hub; a folder that is missing is never looked up there."""
 
@@ -66,16 +54,14 @@ def open_checkpoint(name: str = "", **kwargs: Any) -> "ResShiftPipeline":
     Raises:
         CheckpointError: it cannot be found or used.
     """
-    if name.startswith(HUB):
-        return ResShiftPipeline.from_pretrained(name.removeprefix(HUB), **kwargs)
     if name in ("", "shipped"):
         return ResShiftPipeline.from_shipped(**kwargs)
-    if Path(name).expanduser().exists():
-        return ResShiftPipeline.from_pretrained(name, **kwargs)
-    if name in (bundled := shipped_names()):
-        return ResShiftPipeline.from_shipped(name, **kwargs)
-    allowed = f"a folder, a bundled name ({', '.join(bundled)}) or {HUB}owner/name"
-    raise CheckpointError(f"no checkpoint folder at {name}; give {allowed}")
+    if name.startswith(HUB) or Path(name).expanduser().exists():
+        return ResShiftPipeline.from_pretrained(name.removeprefix(HUB), **kwargs)
+    if name not in (bundled := shipped_names()):
+        allowed = f"a folder, a bundled name ({', '.join(bundled)}) or {HUB}owner/name"
+        raise CheckpointError(f"no checkpoint folder at {name}; give {allowed}")
+    return ResShiftPipeline.from_shipped(name, **kwargs)
 
 
 class ResShiftPipeline(DiffusionPipeline):
@@ -151,9 +137,8 @@ class ResShiftPipeline(DiffusionPipeline):
             raise ValueError(f"check_threshold is {check_threshold}; levels of 255 above 0 are needed")
         check_curves(detail_curves)
         if uncertainty_head is not None:
-            read, given = (
-                {name: part.config.get(name) for name in ("width", "factor")} for part in (uncertainty_head, denoiser)
-            )
+            parts = uncertainty_head, denoiser
+            read, given = ({name: part.config.get(name) for name in ("width", "factor")} for part in parts)
             if read != given:
                 raise ValueError(f"the uncertainty head is for a denoiser of {read}, not of {given}")
         self.register_modules(denoiser=denoiser, scheduler=scheduler, codec=codec, uncertainty_head=uncertainty_head)
@@ -273,33 +258,27 @@ class ResShiftPipeline(DiffusionPipeline):
         # one by one: sizes may differ, and the activations of one picture already fill a processor
         for picture, seed in zip(pictures, seeds, strict=True):
             prepared = prepare(picture, device, self.denoiser.dtype)
+            canvas = Canvas(prepared, chosen.size_of(*prepared.lr.shape[-2:], self.config.scale), output_type)
             unrestored = self._unrestored(picture, chosen) if chosen.strength < 1 else None
             curve = (self.config.detail_curves or {}).get(plan.curve)
             detail = factor_at(curve, finest_energy(prepared.lr, inner_field(prepared.lr))) if curve else 1.0
             with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
-                self._upscale(prepared, chosen, plan, seed, detail, output_type, memory, watch, result, unrestored)
+                self._upscale(canvas, chosen, plan, seed, detail, memory, watch, result, unrestored)
+            result.images.append(canvas.finished())
+            result.consistency.append(canvas.consistency())
+            result.detail_factor.append(round(detail, 4))
         return result
 
     def _upscale(
-        self,
-        prepared: Prepared,
-        settings: Sampling,
-        plan: Plan,
-        seed: int | None,
-        detail: float,
-        output_type: OutputType,
-        memory: int,
-        watch: StepWatch,
-        result: SRResult,
-        unrestored: Tensor | None,
-    ) -> None:
+        self, canvas: Canvas, settings: Sampling, plan: Plan, seed: int | None, detail: float, memory: int,
+        watch: StepWatch, result: SRResult, unrestored: Tensor | None,
+    ) -> None:  # fmt: skip
         """The road of one picture, in bands of rows from the input to the canvas; adds to `result`."""
         # 1. What rows are written into
         factor, upsampling = self.config.scale, self.config.upsampling
-        lr = prepared.lr.float()  # (1, 3, h, w) in [-1, 1]
+        prepared, lr = canvas.prepared, canvas.prepared.lr.float()  # (1, 3, h, w) in [-1, 1]
         height, width = lr.shape[-2:]
-        native, size = (height * factor, width * factor), settings.size_of(height, width, factor)
-        canvas, channels = Canvas(prepared, size, output_type), 1 if prepared.grey else 3
+        native, size, channels = (height * factor, width * factor), canvas.size, 1 if prepared.grey else 3
         mean = SampleMean((channels, *native)) if settings.ensemble_size * settings.turns > 1 else None
         scales = ScaleMap(height, width, factor) if settings.output_uncertainty else None
         if lr.device.type == "cpu":  # on a GPU they lie elsewhere
@@ -346,9 +325,6 @@ class ResShiftPipeline(DiffusionPipeline):
                 same = unrestored[:, :channels, canvas.row : canvas.row + band.shape[-2]].to(band)
                 band = torch.lerp(same, band, settings.strength)
             canvas.write(band)
-        result.images.append(canvas.finished())
-        result.consistency.append(canvas.consistency())
-        result.detail_factor.append(round(detail, 4))
         if scales and self.calibration and result.sigma is not None:
             sigma = check.mark(scales.sigma(lr, self.calibration))  # (h*factor, w*factor)
             result.sigma.append(sigma if size == native else reduce_map(sigma, size))
@@ -411,7 +387,3 @@ class ResShiftPipeline(DiffusionPipeline):
 @cache
 def _default_on(device: torch.device) -> ResShiftPipeline:
     return ResShiftPipeline.from_shipped().to(device)
-
-
-# so that DiffusionPipeline.from_pretrained(folder) finds the class that a checkpoint names
-diffusers.ResShiftPipeline = ResShiftPipeline
