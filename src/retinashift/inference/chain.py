@@ -6,6 +6,7 @@ is held whole. For any other the state is held, and its prediction is made by ti
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import InitVar, dataclass, field
 from typing import Any
 
 import torch
@@ -28,12 +29,10 @@ BAND_PIXELS = 20_000  # wide pictures have thin bands
 LIBRARY, KEPT, ROW, AFTER = 48 * 2**20, 0.75, 0.8, 490  # see `_bytes_held`
 SCARCE = 0.25  # share of the memory from which on freed memory goes back to the system after each band
 TILE_MARGIN = 16  # positions of the state that a tile reads beyond what it keeps
-States = Iterator[tuple[Tensor, Tensor]]
-"""Rows of x_t and of y0, (1, C, n, w) each, top to bottom."""
+States = Iterator[tuple[Tensor, Tensor]]  # rows of x_t and of y0, (1, C, n, w) each, top to bottom
 StepEnd = Callable[[Any, int, int, dict[str, Any]], "dict[str, Any] | None"]
 """diffusers' form of a callback: (pipeline, step, timestep, tensors by name)."""
-Report = Callable[[int, Tensor, Tensor], None]
-"""(step, x0, x_t), both whole."""
+Report = Callable[[int, Tensor, Tensor], None]  # (step, x0, x_t), both whole
 Listener = Callable[[float], None]
 
 
@@ -55,18 +54,15 @@ def at_step_end(pipeline: Any, call: StepEnd, names: Sequence[str]) -> Report:
     return report
 
 
+@dataclass
 class StepWatch:
-    """Watches all samples of a call, one after the other.
+    """Watches all samples of a call, one after the other."""
 
-    Args:
-        samples: their number.
-        report: called after each step; or None, and then no state is held.
-        progress: called with the share of the work that is done, whenever there are more rows; or None.
-    """
-
-    def __init__(self, samples: int = 1, report: Report | None = None, progress: Listener | None = None):
-        self.samples, self.report, self.progress, self._done = samples, report, progress, -1
-        self._held: dict[int, list[tuple[Tensor, Tensor]]] = {}
+    samples: int = 1
+    report: Report | None = None  # called after each step; without it no state is held
+    progress: Listener | None = None  # called with the share of the work that is done, whenever there are more rows
+    _done: int = -1
+    _held: dict[int, list[tuple[Tensor, Tensor]]] = field(default_factory=dict)
 
     def begin(self, height: int, steps: int) -> None:
         """The next sample begins: rows of its state, and steps of its chain."""
@@ -89,39 +85,28 @@ class StepWatch:
                 self.report(step, whole[0], whole[1])
 
 
+@dataclass
 class Chain:
-    """Samples of one picture.
+    """Samples of one picture."""
 
-    Args:
-        net, scheduler: of the checkpoint; the scheduler's steps are set.
-        codec: into whose space the picture is brought, once for all samples.
-        lr: (1, 3, h, w) in [-1, 1].
-        scale, upsampling: how y0 is made.
-        seed: of the noise; None starts one step at y0, without noise.
-        detail_gain: factor of the sample's detail, see `boost_detail`.
-        uncertainty: a head, and the map that its scales of the last step are written into.
-    """
+    net: Any
+    scheduler: ResShiftScheduler  # its steps are set
+    codec: Codec  # into whose space the picture is brought, once for all samples
+    lr: InitVar[Tensor]  # (1, 3, h, w) in [-1, 1]
+    scale: int
+    upsampling: Upsampling  # how y0 is made
+    seed: int | None  # of the noise; None starts one step at y0, without noise
+    detail_gain: float = 1.0  # see `boost_detail`
+    uncertainty: tuple[UncertaintyHead, ScaleMap] | None = None  # the map takes the head's scales of the last step
 
-    def __init__(
-        self,
-        net: Any,
-        scheduler: ResShiftScheduler,
-        codec: Codec,
-        lr: Tensor,
-        scale: int,
-        upsampling: Upsampling,
-        seed: int | None,
-        detail_gain: float = 1.0,
-        uncertainty: tuple[UncertaintyHead, ScaleMap] | None = None,
-    ):
-        self.net, self.scheduler, self.codec, self.scale, self.upsampling = net, scheduler, codec, scale, upsampling
-        self.seed, self.detail_gain, self.uncertainty = seed, detail_gain, uncertainty
+    def __post_init__(self, lr: Tensor) -> None:
         self.height, self.width = lr.shape[-2:]
         # latents are padded as pictures, before they are encoded; a chain on pixels is padded inside the network
-        self.lq = lr if codec.lossless else pad_to_multiple(lr, net.size_multiple * net.lq_ratio)  # (1, 3, h', w')
-        self.y0 = None if net.streams else codec.encode(upsample_bicubic(self.lq, scale, upsampling))  # (1, C, h", w")
-        self.rows = self.height if self.y0 is None else self.y0.shape[-2]  # of the state
-        if self.y0 is not None:
+        self.lq = lr if self.codec.lossless else pad_to_multiple(lr, self.net.size_multiple * self.net.lq_ratio)
+        self.y0, self.rows = None, self.height  # the whole, if it is held, and rows of the state
+        if not self.net.streams:
+            self.y0 = self.codec.encode(upsample_bicubic(self.lq, self.scale, self.upsampling))  # (1, C, h', w')
+            self.rows = self.y0.shape[-2]
             trim_heap()
 
     def bands(self, member: int, memory: int, watch: StepWatch) -> Iterator[Tensor]:

@@ -17,12 +17,11 @@ OutputType = Literal["np", "pil", "pt"]
 
 @dataclass(frozen=True)
 class Prepared:
-    """One input as the chain sees it: `lr` (1, 3, h, w) in [-1, 1]; `grey` and `levels` tell how to go back."""
+    """One input as the chain sees it, and how to go back."""
 
-    lr: Tensor
+    lr: Tensor  # (1, 3, h, w) in [-1, 1]
     grey: bool
-    levels: int | None
-    """255 or 65535 for integer pictures, None for float ones."""
+    levels: int | None  # 255 or 65535 for integer pictures, None for float ones
 
 
 def as_list(image: Picture | Sequence[Picture]) -> list[Picture]:

@@ -258,7 +258,8 @@ class ResShiftPipeline(DiffusionPipeline):
         # one by one: sizes may differ, and the activations of one picture already fill a processor
         for picture, seed in zip(pictures, seeds, strict=True):
             prepared = prepare(picture, device, self.denoiser.dtype)
-            canvas = Canvas(prepared, chosen.size_of(*prepared.lr.shape[-2:], self.config.scale), output_type)
+            height, width = prepared.lr.shape[-2:]
+            canvas = Canvas(prepared, chosen.size_of(height, width, self.config.scale), output_type)
             unrestored = self._unrestored(picture, chosen) if chosen.strength < 1 else None
             curve = (self.config.detail_curves or {}).get(plan.curve)
             detail = factor_at(curve, finest_energy(prepared.lr, inner_field(prepared.lr))) if curve else 1.0
@@ -282,7 +283,7 @@ class ResShiftPipeline(DiffusionPipeline):
         mean = SampleMean((channels, *native)) if settings.ensemble_size * settings.turns > 1 else None
         scales = ScaleMap(height, width, factor) if settings.output_uncertainty else None
         if lr.device.type == "cpu":  # on a GPU they lie elsewhere
-            held = canvas.image, mean and mean.mean, scales and scales.values, unrestored
+            held = canvas.image, mean.mean if mean else None, scales.values if scales else None, unrestored
             memory = max(0, memory - sum(each.nbytes for each in held if each is not None))
         # how strong the detail may be: of a sample that the chain itself amplifies, or of the estimate
         gain, after = (1.0, detail) if plan.detail_gain == 1 else (plan.detail_gain * detail, 1.0)

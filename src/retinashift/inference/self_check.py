@@ -1,9 +1,8 @@
 """The self-check: where a network's estimate contradicts its input, plain bicubic takes its place.
 
-A network meets photographs that its training did not prepare it for: an outline drawn in a saturated colour made the
-bundled x4 draw chequers many times the size of the line. The input itself shows such a failure, because an estimate of
-the photograph, reduced again, must give the input back. The check looks at the network's own estimate, before the
-projection onto the input (`fidelity`) hides what was wrong.
+An outline drawn in a saturated colour made the bundled x4 draw chequers many times the size of the line. The input
+shows such a failure, because an estimate, reduced again, must give the input back. The check looks at the network's own
+estimate, before the projection onto the input (`fidelity`) hides what was wrong.
 
 Two measures, in levels of 255, both the largest over the colours at each input pixel:
 
@@ -21,6 +20,7 @@ Two measures, in levels of 255, both the largest over the colours at each input 
 
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -43,22 +43,19 @@ HALO = NEAR + WIDEN + 2 * FADE + 1
 """Input pixels beyond its own whose excess decides what a pixel of the result becomes."""
 
 
+@dataclass
 class SelfCheck:
-    """The check of one picture; it adds up what it returned to bicubic over all samples of that picture.
+    """The check of one picture; it adds up what it returned to bicubic over all samples of that picture."""
 
-    Args:
-        lr: the input, (1, 3, h, w) float32 in [-1, 1].
-        scale: of the picture.
-        upsampling: convention of the bicubic interpolation.
-        measure: see the module.
-        threshold: the largest measure, in levels of 255, that is let through.
-    """
+    lr: Tensor  # the input, (1, 3, h, w) float32 in [-1, 1]
+    scale: int
+    upsampling: Upsampling  # convention of the bicubic interpolation
+    measure: Measure
+    threshold: float  # the largest measure, in levels of 255, that is let through
 
-    def __init__(self, lr: Tensor, scale: int, upsampling: Upsampling, measure: Measure, threshold: float):
-        self.lr, self.scale, self.upsampling = lr, scale, upsampling
-        self.measure, self.threshold = measure, threshold
+    def __post_init__(self) -> None:
         # (h, w): where bicubic took the place of an estimate, their largest difference, in shares of full scale
-        self.returned = torch.zeros(lr.shape[-2:])
+        self.returned = torch.zeros(self.lr.shape[-2:])
 
     def rows(self, bands: Iterator[Tensor]) -> Iterator[Tensor]:
         """A sample, checked; the same numbers however it is cut into bands, a few rows later.

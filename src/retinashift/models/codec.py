@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.vq_model import VQModel
@@ -55,6 +55,7 @@ class PixelCodec:
     factor: int = 4
     lossless: ClassVar[bool] = True
     """Whether `decode` is the exact inverse of `encode`: then the chain runs on the pixels themselves."""
+    networks: ClassVar[tuple[nn.Module, ...]] = ()
 
     def __post_init__(self) -> None:
         if self.factor < 1:
@@ -87,6 +88,11 @@ class LearnedCodec:
 
     def __str__(self) -> str:
         return type(self.network).__name__
+
+    @property
+    def networks(self) -> tuple[nn.Module, ...]:
+        """Its parts with weights."""
+        return (self.network,)
 
     @property
     def multiple(self) -> int:
