@@ -15,12 +15,11 @@ from scipy import ndimage
 
 from retinashift.imaging.fundus import field_of_view
 
+# noisier, softer, more blocked or more compressed inputs are for a checkpoint that restores
 NOISE, SHARPNESS, BLOCKING, QUALITY = 1.5, 0.64, 1.6, 80
-"""Noisier, softer, more blocked or more compressed inputs are for a checkpoint that restores."""
+# least red over green and green over blue, and most coarse detail over brightness, of a fundus photograph
 RED, GREEN, TEXTURE = 1.0, 1.12, 0.22
-"""Least red over green and green over blue, and most coarse detail over brightness, of a fundus photograph."""
-MOST = 1024
-"""Pixels a side that are looked at: a larger photograph's field is measured coarsely, its detail in the middle."""
+MOST = 1024  # pixels a side: of a larger photograph, the field is measured coarsely, and detail in the middle
 _TABLE_MEAN = 57.625  # of libjpeg's luminance table at quality 50 (ITU-T T.81, table K.1)
 
 

@@ -75,7 +75,7 @@ def _check_tensors(folder: Path, kind: Any, variant: str) -> None:
             expected = {name: list(tensor.shape) for name, tensor in kind(**config).state_dict().items()}
     except Exception as error:  # a config can make a constructor raise almost anything
         raise CheckpointError(f"{folder}/config.json describes no {kind.__name__}: {shortened(error)}") from error
-    if wrong := misfits({name: (shape, dtype in FLOATS) for name, (shape, dtype) in found.items()}, expected):
+    if wrong := misfits(found, expected):
         raise CheckpointError(f"the tensors in {folder} do not fit its config.json; {wrong}")
 
 
@@ -91,9 +91,9 @@ def misfits(found: Mapping[str, tuple[list[int], bool]], expected: Mapping[str, 
     return "; ".join(f"{what}: {listed(names)}" for what, names in complaints.items() if names)
 
 
-def _tensors_in(folder: Path, variant: str) -> dict[str, tuple[list[int], str]]:
-    """Shape and dtype of every tensor in the weight files of a component; only their headers are read."""
-    found: dict[str, tuple[list[int], str]] = {}
+def _tensors_in(folder: Path, variant: str) -> dict[str, tuple[list[int], bool]]:
+    """Shape of every tensor in the weight files of a component, and whether it is of floats; only headers are read."""
+    found: dict[str, tuple[list[int], bool]] = {}
     files = sorted(folder.glob(f"diffusion_pytorch_model{variant}*.safetensors"))
     files = [file for file in files if variant or file.name.count(".") == 1]  # not those of other variants
     if not files:
@@ -103,7 +103,7 @@ def _tensors_in(folder: Path, variant: str) -> dict[str, tuple[list[int], str]]:
             with safe_open(file, framework="pt") as contents:
                 for name in contents.keys():
                     tensor = contents.get_slice(name)
-                    found[name] = tensor.get_shape(), tensor.get_dtype()
+                    found[name] = tensor.get_shape(), tensor.get_dtype() in FLOATS
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{file} cannot be read: {shortened(error)}") from error
     return found

@@ -70,32 +70,31 @@ class Canvas:
 
     def __init__(self, prepared: Prepared, size: tuple[int, int], output_type: OutputType):
         self.prepared, self.size, self.output_type, self.row = prepared, size, output_type, 0
-        self.levels = 255 if output_type == "pil" else prepared.levels
+        self.levels = {"pil": 255, "pt": None}.get(output_type, prepared.levels)
         dtype = {255: np.uint8, 65535: np.uint16, None: np.float32}[self.levels]
-        shape = size if prepared.grey else (*size, 3)
-        self.image: Any = torch.empty(3, *size) if output_type == "pt" else np.empty(shape, dtype)
+        if output_type == "pt":
+            self.image: np.ndarray = np.empty((3, *size), dtype).transpose(1, 2, 0)
+        else:
+            self.image = np.empty(size if prepared.grey else (*size, 3), dtype)
 
     def write(self, rows: Tensor) -> None:
         """The next rows, (1, 1 or 3, n, W). ValueError if a value is not finite: no picture may come of it."""
         if not rows.isfinite().all():
             raise ValueError("the result holds values that are not finite; use precision fp32, or another checkpoint")
-        band = (rows[0] / 2 + 0.5).clamp(0, 1).cpu()
-        here = slice(self.row, self.row + band.shape[-2])
-        self.row = here.stop
-        if self.output_type == "pt":
-            self.image[:, here] = band
-            return
-        array = (band[0] if self.image.ndim == 2 else band.permute(1, 2, 0)).numpy()
-        self.image[here] = np.rint(array * self.levels) if self.levels else array
+        band = (rows[0] / 2 + 0.5).clamp(0, 1).cpu().permute(1, 2, 0).numpy()  # (n, W, 1 or 3)
+        band = band[..., 0] if self.image.ndim == 2 else band
+        self.image[self.row : self.row + len(band)] = np.rint(band * self.levels) if self.levels else band
+        self.row += len(band)
 
-    def finished(self) -> Any:
+    def finished(self) -> Picture:
+        if self.output_type == "pt":
+            return torch.from_numpy(self.image.transpose(2, 0, 1))
         return Image.fromarray(self.image) if self.output_type == "pil" else self.image
 
     def consistency(self) -> float:
         """Of the finished image with its input, see `consistency_db`."""
-        sr = self.image.permute(1, 2, 0).numpy() if self.output_type == "pt" else self.image  # (H, W) or (H, W, 3)
         lr = (self.prepared.lr[0].float() / 2 + 0.5).cpu().permute(1, 2, 0).numpy()  # (h, w, 3) in [0, 1]
-        return consistency_db(sr, lr[..., 0] if sr.ndim == 2 else lr)
+        return consistency_db(self.image, lr[..., 0] if self.image.ndim == 2 else lr)
 
 
 def turn(x: Tensor, way: int) -> Tensor:
