@@ -63,12 +63,7 @@ class Condition:
 
 
 def measure_condition(pixels: np.ndarray, jpeg_quality: int | None = None) -> Condition:
-    """Measure an input.
-
-    Args:
-        pixels: (H, W) or (H, W, C), uint8 or uint16; alpha is ignored.
-        jpeg_quality: of its file, see `quality_of_jpeg`.
-    """
+    """Measure an input, (H, W) or (H, W, C), uint8 or uint16; alpha is ignored. For its file, see `quality_of_jpeg`."""
     step = -(-max(pixels.shape[:2]) // MOST)
     coarse, levels = pixels[::step, ::step], np.float32(257 if pixels.dtype == np.uint16 else 1)
     field = field_of_view(coarse[..., :3] if _coloured(pixels) else _green(coarse), erode=0)

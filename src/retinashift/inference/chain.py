@@ -37,11 +37,7 @@ Listener = Callable[[float], None]
 
 
 def at_step_end(pipeline: Any, call: StepEnd, names: Sequence[str]) -> Report:
-    """A report that calls diffusers' form of callback.
-
-    Raises:
-        ValueError: a tensor is asked for that is not offered, or, later, the callback changed one.
-    """
+    """A report that calls diffusers' form of callback; ValueError for an unknown tensor, or when one was changed."""
     if not set(names) <= {"latents", "x0"}:
         raise ValueError(f"callback_on_step_end_tensor_inputs is {list(names)}; allowed are latents, x0")
 
@@ -112,8 +108,7 @@ class Chain:
     def bands(self, member: int, memory: int, watch: StepWatch) -> Iterator[Tensor]:
         """Sample number `member` in bands from top to bottom, (1, 3, n*scale, w*scale) float32 in about [-1, 1].
 
-        Args:
-            memory: bytes that it may take. watch: told of each step's rows.
+        It may take `memory` bytes, and tells `watch` of each step's rows.
         """
         steps = len(self.scheduler.timesteps)
         watch.begin(self.rows, steps)
@@ -206,8 +201,7 @@ class Chain:
 def retry_with_smaller_bands(bands: Callable[[int], Iterator[Tensor]], rows: int) -> Iterator[Tensor]:
     """`bands(rows)`; where memory runs out it begins again with half as many rows, and goes on where it was.
 
-    Raises:
-        MemoryError: one row at a time is too much.
+    MemoryError where one row at a time is too much.
     """
     given = 0  # rows of the result
     while True:
@@ -261,10 +255,7 @@ def predict_by_tiles(predict: Callable[[Tensor, Tensor], Tensor], net: Any, x: T
     Args:
         predict: one call of the network.
         x: the state, (B, C, h, w). lq: the condition, (B, 3, h*r, w*r), r the network's `lq_ratio`.
-        side: see `planned_side`. Where memory runs out it is halved.
-
-    Raises:
-        MemoryError: one tile of the smallest size is too much.
+        side: see `planned_side`. Where memory runs out it is halved, down to a MemoryError at the smallest.
     """
     height, width = x.shape[-2:]
     while True:

@@ -36,13 +36,11 @@ def inner_field(lr: Tensor) -> Tensor:
 def finest_energy(lr: Tensor, field: Tensor) -> float:
     """Logarithm of the mean square of the finest ripples of the luma in the field, in levels of 255.
 
-    Ripples are the sixth differences down of those across. The same for a picture that is turned or mirrored.
+    Ripples are the sixth differences down of those across; turned or mirrored, a picture has the same. It is inf where
+    no pixel lies inside the field: nothing is known to be soft.
 
     Args:
         lr: (1, 3, h, w) in [-1, 1]. field: `inner_field` of it.
-
-    Returns:
-        inf where no pixel lies inside the field: nothing is known to be soft.
     """
     kernel = torch.tensor(SIXTH, device=lr.device) / sum(map(abs, SIXTH))
     padded = F.pad(_luma(lr), (len(SIXTH) // 2,) * 4, mode="replicate")

@@ -31,8 +31,7 @@ class CheckpointError(ValueError):
 def check_folder(folder: Path, variant: str | None = None) -> None:
     """CheckpointError unless the folder names allowed classes and holds exactly the tensors that they have.
 
-    Args:
-        variant: of the weights, as diffusers names files: `diffusion_pytorch_model.<variant>.safetensors`.
+    A variant of the weights is named as diffusers does: `diffusion_pytorch_model.<variant>.safetensors`.
     """
     index = _read_index(folder)
     for part in NETWORKS:

@@ -51,11 +51,7 @@ def has_bf16(kind: str) -> bool:
 
 
 def spare_memory(device: torch.device, budget: int | None = None) -> int:
-    """Bytes that work on a device may take beyond what is taken already, at least 0.
-
-    Args:
-        budget: bytes that this process may hold in all; None is half of what is free now.
-    """
+    """Bytes that work on a device may take: of the `budget` of this process, or half of what is free; at least 0."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         held = torch.cuda.memory_allocated(device)

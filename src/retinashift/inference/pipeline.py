@@ -197,8 +197,7 @@ class ResShiftPipeline(DiffusionPipeline):
     def load_adapter(self, folder: str | Path) -> None:
         """Merge a LoRA adapter into the denoiser: the folder `adapter/` of a checkpoint trained with `lora.rank`.
 
-        Raises:
-            CheckpointError: there is none, or it does not fit this denoiser.
+        CheckpointError if there is none, or it does not fit this denoiser.
         """
         try:
             merge_adapter(self.denoiser, Path(folder))

@@ -36,7 +36,7 @@ class SRResult(BaseOutput):
     `consistency`: of each, the PSNR in dB between the input and the image reduced again; inf where they are equal.
     `sigma`: of each, the standard deviation of its values, (H, W) float32 in shares of full scale, where it was asked
     for: in 90 % of values, the truth lies within 1.645 sigma. Where the self-check returned the estimate to bicubic,
-    sigma is at least their difference. See `uncertainty`.
+    sigma is at least their difference. See `models.uncertainty_head`.
     `bicubic_share`: of each, the share of its field of view, or of a frame without one, that the self-check returned
     to bicubic, 0 to 1; see `self_check`.
     `detail_factor`: of each, what its detail was multiplied by because of the sharpness of the input; see `detail`.
@@ -151,12 +151,7 @@ def record_of_pixels(
     generator: torch.Generator | Sequence[torch.Generator] | None,
     number: int,
 ) -> Provenance:
-    """The record of a result whose input was no file: `input` is the hash of the picture's values, as `options` says.
-
-    Args:
-        images, generator: as they were given to the pipeline.
-        number: of the picture.
-    """
+    """The record of a result whose input was no file: `input` is the hash of picture `number`, as `options` says."""
     one, picture = generator[number] if isinstance(generator, Sequence) else generator, images[number]
     record = make_record(pipeline, sampling, 0 if one is None else one.initial_seed())
     pixels = picture.detach().cpu().numpy() if isinstance(picture, Tensor) else np.asarray(picture)

@@ -58,11 +58,7 @@ class SelfCheck:
         self.returned = torch.zeros(self.lr.shape[-2:])
 
     def rows(self, bands: Iterator[Tensor]) -> Iterator[Tensor]:
-        """A sample, checked; the same numbers however it is cut into bands, a few rows later.
-
-        Args:
-            bands: (1, 3, n*scale, w*scale) each, top to bottom, in about [-1, 1].
-        """
+        """A sample, (1, 3, n*scale, w*scale) each, checked; the same however it is cut into bands, a few rows later."""
         if self.measure == "off":
             yield from bands
             return
