@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from retinashift.imaging.files import encode_image
-from retinashift.imaging.formats.pillow import decode_webp, encode_webp
+from retinashift.imaging.formats.boxed import decode_webp, encode_webp
 from retinashift.imaging.photograph import ImageError, Photograph
 
 LIMIT = 10**6

@@ -1,4 +1,4 @@
-"""Formats in boxes: JPEG 2000, JPEG XL, AVIF and HEIC; each is bounded by its header before a decoder allocates."""
+"""Formats in boxes or chunks, JPEG 2000, JPEG XL, AVIF, HEIC, WebP: bounded by a header before a decoder allocates."""
 
 import io
 import struct
@@ -10,9 +10,12 @@ from typing import Any
 
 import imagecodecs
 import numpy as np
+from PIL import Image
 from PIL.AvifImagePlugin import AvifImageFile
+from PIL.ExifTags import Base
+from PIL.WebPImagePlugin import WebPImageFile
 
-from retinashift.imaging.formats.exif import with_metadata_of
+from retinashift.imaging.formats.exif import dump_exif, load_exif, with_metadata_of
 from retinashift.imaging.formats.jpeg import codestream, frame_claims
 from retinashift.imaging.photograph import ImageError, Photograph, check_size, fill_range
 
@@ -133,6 +136,44 @@ def has_brand(head: bytes, brands: tuple[bytes, ...]) -> bool:
         return False
     (length,) = struct.unpack_from(">I", head)
     return any(head[start : start + 4] in brands for start in (8, *range(16, min(length, len(head)), 4)))
+
+
+def decode_webp(data: bytes, max_pixels: int, page: int | None = None) -> Photograph:
+    """8-bit RGB, with or without alpha; the format has no grey and no 16 bit."""
+    check_size(*_webp_size(data), max_pixels)
+    with WebPImageFile(io.BytesIO(data)) as picture:
+        check_size(*picture.size, max_pixels)
+        return with_metadata_of(picture.info, np.array(picture), "WebP")
+
+
+def encode_webp(photograph: Photograph) -> bytes:
+    """Lossless. Resolution and provenance are EXIF tags, for the format has no other place for them."""
+    tags = load_exif(photograph.exif)
+    if photograph.provenance:
+        tags[Base.ProcessingSoftware] = photograph.provenance
+    exif, icc, buffer = dump_exif(tags, photograph.dpi) or b"", photograph.icc or b"", io.BytesIO()
+    picture = Image.fromarray(photograph.pixels)  # exact: colours under full transparency too
+    picture.save(buffer, "WEBP", lossless=True, exact=True, exif=exif, icc_profile=icc)
+    return buffer.getvalue()
+
+
+def _webp_size(data: bytes) -> tuple[int, int]:
+    """Width and height from the first chunk: opening the file would already allocate the canvas.
+
+    Source: RFC 9649, sections 2.5 to 2.7.
+    """
+    kind, body = data[12:16], data[20:30]
+    if kind == b"VP8X" and len(body) == 10:
+        if body[0] & 2:  # the flag of animations
+            raise ImageError("animated WebP; save the picture you want as a file of its own")
+        return 1 + int.from_bytes(body[4:7], "little"), 1 + int.from_bytes(body[7:10], "little")
+    if kind == b"VP8L" and len(body) >= 5 and body[0] == 0x2F:
+        bits = int.from_bytes(body[1:5], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    if kind == b"VP8 " and body[3:6] == b"\x9d\x01\x2a" and len(body) == 10:
+        width, height = struct.unpack("<HH", body[6:10])
+        return width & 0x3FFF, height & 0x3FFF
+    raise ImageError("WebP without a valid header")
 
 
 def decode_avif(data: bytes, max_pixels: int, page: int | None = None) -> Photograph:

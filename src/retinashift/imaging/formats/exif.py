@@ -81,13 +81,11 @@ def _read_directory(tiff: bytes, offset: int | None = None) -> dict[int, Any]:
 
 def exif_dpi(tags: Tags, per_inch: Mapping[int, float] = _PER_INCH) -> tuple[float, float] | None:
     """Pixels per inch, or None where the tags give no absolute resolution; units in `per_inch` count."""
-    factor = per_inch.get(tags.get(Base.ResolutionUnit, 2))
-    across, down = tags.get(Base.XResolution), tags.get(Base.YResolution)
-    if factor is None or not isinstance(across, Real) or not isinstance(down, Real):
+    factor, sides = per_inch.get(tags.get(Base.ResolutionUnit, 2)), (Base.XResolution, Base.YResolution)
+    across, down = (float(side) if isinstance(side, Real) else 0.0 for side in map(tags.get, sides))
+    if factor is None or not (0 < across < 1e6 and 0 < down < 1e6):
         return None
-    if not (0 < float(across) < 1e6 and 0 < float(down) < 1e6):
-        return None
-    return float(across) * factor, float(down) * factor
+    return across * factor, down * factor
 
 
 def dump_exif(tags: Tags, dpi: tuple[float, float] | None = None) -> bytes | None:

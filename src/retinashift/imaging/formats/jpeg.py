@@ -24,7 +24,7 @@ QUALITY = 95
 """Default. JPEG loses detail even so: for results PNG or TIFF is better."""
 MAX_DPI = 65535
 """Highest resolution that its header holds."""
-_HOLDS = {"EXIF": 65_533 - 6, "ICC profile": 255 * (65_533 - 14)}  # bytes, in one segment and in 255
+_MOST_EXIF, _MOST_ICC = 65_533 - 6, 255 * (65_533 - 14)  # bytes, in one segment and in 255
 _MARKER = re.compile(rb"\xff+([^\x00\xff])")
 _SCAN_END = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
@@ -69,16 +69,15 @@ def encode_jpeg(photograph: Photograph, quality: int = QUALITY) -> bytes:
     if not 1 <= quality <= 100:
         raise ImageError(f"quality is {quality}; 1 to 100 is allowed")
     exif, icc = photograph.exif or b"", photograph.icc or b""
-    for name, block in (("EXIF", exif), ("ICC profile", icc)):
-        if len(block) > _HOLDS[name]:
-            raise ImageError(f"{name} of {len(block):,} bytes; JPEG holds {_HOLDS[name]:,}, write PNG or TIFF")
-    settings: dict[str, object] = {"exif": b"Exif\0\0" + exif} if exif else {}
-    if photograph.dpi and max(photograph.dpi) <= MAX_DPI:
-        settings["dpi"] = tuple(round(v) for v in photograph.dpi)
+    for name, block, most in (("EXIF", exif, _MOST_EXIF), ("ICC profile", icc, _MOST_ICC)):
+        if len(block) > most:
+            raise ImageError(f"{name} of {len(block):,} bytes; JPEG holds {most:,}, write PNG or TIFF")
+    dpi = photograph.dpi if photograph.dpi and max(photograph.dpi) <= MAX_DPI else (0, 0)
     buffer = io.BytesIO()
     Image.fromarray(photograph.pixels).save(
-        buffer, "JPEG", quality=quality, subsampling=0, icc_profile=icc, comment=photograph.provenance, **settings
-    )
+        buffer, "JPEG", quality=quality, subsampling=0, dpi=dpi, icc_profile=icc, comment=photograph.provenance,
+        exif=b"Exif\0\0" + exif if exif else b"",
+    )  # fmt: skip
     return buffer.getvalue()
 
 
@@ -105,10 +104,8 @@ def frame_claims(coded: bytes) -> tuple[int, int, int] | None:
             return None
         width, height, left, top = struct.unpack_from(">4I", coded, 8)
         return width - left, height - top, struct.unpack_from(">H", coded, 40)[0]
-    if header := frame_header(coded):
-        _, height, width, components = header
-        return width, height, components
-    return None
+    header = frame_header(coded)
+    return (header[2], header[1], header[3]) if header else None
 
 
 def frame_header(coded: bytes) -> tuple[int, ...] | None:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from retinashift.imaging.dicom.derived import encode_dicom
 from retinashift.imaging.dicom.read import decode_dicom
 from retinashift.imaging.dicom.structure import is_dicom
-from retinashift.imaging.formats import boxed, jpeg, pillow, png, ppm, tiff
-from retinashift.imaging.photograph import ImageError, Photograph
+from retinashift.imaging.formats import bitmaps, boxed, jpeg, png, tiff
+from retinashift.imaging.photograph import ImageError, Photograph, refuse
 
 
 @dataclass(frozen=True)
@@ -42,20 +42,16 @@ class Format:
     def check(self, photograph: Photograph, scale: float = 1) -> None:
         """Raise ImageError if the format cannot hold the photograph's pixels, upscaled by `scale`."""
         height, width = (int(side * scale + 0.5) for side in photograph.pixels.shape[:2])
-        if self.encode is None:
-            raise ImageError(f"{self.name} is read and not written; write PNG or TIFF")
-        if max(height, width) > self.longest_side:
-            raise ImageError(
-                f"the result has {width}x{height} pixels and {self.name} holds {self.longest_side:,} a side; "
-                "write PNG or TIFF"
-            )
-        if photograph.pixels.itemsize == 2 and not self.deep:
-            raise ImageError(f"{self.name} holds 8 bit only and the picture has 16; write PNG or TIFF")
-        if photograph.has_alpha and not self.alpha:
-            raise ImageError(f"{self.name} holds no alpha channel; write PNG or TIFF")
-        if not (self.grey if photograph.channels < 3 else self.colour):
-            other = "grey" if photograph.channels < 3 else "colour"
-            raise ImageError(f"{self.name} cannot hold {other}, and the picture is {other}; write PNG or TIFF")
+        kind, held = ("grey", self.grey) if photograph.channels < 3 else ("colour", self.colour)
+        size, most = f"{width}x{height} pixels", f"{self.longest_side:,} a side"
+        faults = {
+            f"{self.name} is read and not written": self.encode is None,
+            f"the result has {size} and {self.name} holds {most}": max(height, width) > self.longest_side,
+            f"{self.name} holds 8 bit only and the picture has 16": photograph.pixels.itemsize == 2 and not self.deep,
+            f"{self.name} holds no alpha channel": photograph.has_alpha and not self.alpha,
+            f"{self.name} cannot hold {kind}, and the picture is {kind}": not held,
+        }
+        refuse({f"{fault}; write PNG or TIFF": found for fault, found in faults.items()})
 
 
 HEAD = 4096
@@ -78,15 +74,15 @@ _ALL = (
     ),
     Format("TIFF", (".tif", ".tiff"), _starts(*_TIFF), tiff.decode_tiff, tiff.encode_tiff, pages=True),
     Format(
-        "WebP", (".webp",), lambda head: head[:4] == b"RIFF" and head[8:12] == b"WEBP", pillow.decode_webp,
-        pillow.encode_webp, deep=False, grey=False, longest_side=16_383,
+        "WebP", (".webp",), lambda head: head[:4] == b"RIFF" and head[8:12] == b"WEBP", boxed.decode_webp,
+        boxed.encode_webp, deep=False, grey=False, longest_side=16_383,
     ),
     Format(
-        "PPM", (".ppm",), _starts(b"\x1f\x8b", *(b"P%d" % n for n in range(1, 8))), ppm.decode_ppm, ppm.encode_ppm,
-        (".ppm.gz", ".pgm.gz"), alpha=False,
+        "PPM", (".ppm",), _starts(b"\x1f\x8b", *(b"P%d" % n for n in range(1, 8))), bitmaps.decode_ppm,
+        bitmaps.encode_ppm, (".ppm.gz", ".pgm.gz"), alpha=False,
     ),
-    Format("PGM", (".pgm",), lambda head: False, ppm.decode_ppm, ppm.encode_ppm, colour=False, alpha=False),
-    Format("BMP", (".bmp",), _starts(b"BM"), pillow.decode_bmp),
+    Format("PGM", (".pgm",), lambda head: False, bitmaps.decode_ppm, bitmaps.encode_ppm, colour=False, alpha=False),
+    Format("BMP", (".bmp",), _starts(b"BM"), bitmaps.decode_bmp),
     Format("JPEG 2000", (".jp2", ".j2k"), _starts(b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"), boxed.decode_jpeg2000),
     Format("AVIF", (".avif",), lambda head: boxed.has_brand(head, boxed.AVIF), boxed.decode_avif),
     Format("HEIC", (".heic", ".heif"), lambda head: boxed.has_brand(head, boxed.HEIC), boxed.decode_heic),

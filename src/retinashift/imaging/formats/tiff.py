@@ -14,15 +14,17 @@ from PIL.ExifTags import Base
 
 from retinashift.imaging.formats.exif import Tags, exif_dpi, load_exif, make_directory, upright_photograph
 from retinashift.imaging.formats.jpeg import check_whole, frame_claims
-from retinashift.imaging.photograph import ImageError, Photograph, check_size, narrow
+from retinashift.imaging.photograph import ImageError, Photograph, check_size, narrow, refuse
 
 _COMPRESSIONS = {
     1: "none", 5: "LZW", 7: "JPEG", 8: "deflate", 32946: "deflate", 32773: "PackBits", 50000: "Zstandard",
 }  # fmt: skip
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _YCBCR = 0, 1, 2, 3, 6
-_PHOTOMETRICS = {
-    _WHITE_IS_ZERO: "grey", _BLACK_IS_ZERO: "grey", _RGB: "RGB", _PALETTE: "palette", _YCBCR: "YCbCr in JPEG",
+_PHOTOMETRICS: dict[int, tuple[str, int, tuple[int, ...]]] = {
+    _WHITE_IS_ZERO: ("grey", 1, (1, 8, 16)), _BLACK_IS_ZERO: ("grey", 1, (1, 8, 16)), _RGB: ("RGB", 3, (8, 16)),
+    _PALETTE: ("palette", 1, (1, 4, 8)), _YCBCR: ("YCbCr in JPEG", 3, (8, 16)),
 }  # fmt: skip
+"""Name, number of colours, and the bits that are read."""
 _LZW = 5
 _UNSPECIFIED, _PREMULTIPLIED = 0, 1
 _REDUCED = 1  # bit of NewSubfileType: a thumbnail or a level of a pyramid
@@ -83,24 +85,23 @@ def encode_tiff(photograph: Photograph) -> bytes:
     lengths = [len(strip) for strip in strips]
     if sum(lengths) > _MAX_STRIPS_BYTES:
         raise ImageError("TIFF holds at most 4 GiB; write PNG")
-    directory = make_directory(load_exif(photograph.exif), photograph.dpi)
+    tags = load_exif(photograph.exif) | {
+        Base.ImageWidth: width, Base.ImageLength: height, Base.SamplesPerPixel: channels, Base.RowsPerStrip: rows,
+        Base.BitsPerSample: (pixels.itemsize * 8,) * channels,
+        Base.PhotometricInterpretation: _BLACK_IS_ZERO if channels < 3 else _RGB,
+        Base.Compression: 8, Base.Predictor: 2,  # deflate, of horizontal differences
+    }  # fmt: skip
+    if photograph.provenance:
+        tags[Base.ProcessingSoftware] = photograph.provenance
+    if photograph.has_alpha:
+        tags[Base.ExtraSamples] = 2  # plain alpha, not premultiplied
+    directory = make_directory(tags, photograph.dpi)
     if photograph.icc:
         directory.tagtype[Base.InterColorProfile] = TiffTags.UNDEFINED
         directory[Base.InterColorProfile] = photograph.icc
-    if photograph.provenance:
-        directory[Base.ProcessingSoftware] = photograph.provenance
-    directory[Base.ImageWidth], directory[Base.ImageLength] = width, height
-    directory[Base.BitsPerSample] = (pixels.itemsize * 8,) * channels
-    directory[Base.Compression] = 8  # deflate
-    directory[Base.Predictor] = 2  # horizontal differences
-    directory[Base.PhotometricInterpretation] = 1 if channels < 3 else 2  # MINISBLACK, RGB
-    directory[Base.SamplesPerPixel] = channels
-    directory[Base.RowsPerStrip] = rows
     directory.tagtype[Base.StripOffsets] = directory.tagtype[Base.StripByteCounts] = TiffTags.LONG
     directory[Base.StripOffsets] = [0, *itertools.accumulate(lengths[:-1])]  # Pillow adds where the directory ends
     directory[Base.StripByteCounts] = lengths
-    if photograph.has_alpha:
-        directory[Base.ExtraSamples] = 2  # plain alpha, not premultiplied
     header = struct.pack("<2sHI", b"II", 42, 8)  # the directory follows at byte 8, the strips behind it
     return header + directory.tobytes(8) + b"".join(strips)
 
@@ -131,41 +132,39 @@ def _check_page(page: tifffile.TiffPage, file_bytes: int, max_pixels: int) -> No
     check_size(page.imagewidth, page.imagelength, max_pixels)
     if page.is_tiled:
         check_size(page.tilewidth, page.tilelength, max_pixels)
-    if page.photometric not in _PHOTOMETRICS or (page.photometric == _YCBCR and page.compression != 7):
-        allowed = ", ".join(dict.fromkeys(_PHOTOMETRICS.values()))
-        raise ImageError(f"TIFF in {_name(page.photometric)}; {allowed} are read, convert it to RGB")
-    if page.compression not in _COMPRESSIONS or page.predictor not in (1, 2):
-        allowed = ", ".join(dict.fromkeys(_COMPRESSIONS.values()))
-        raise ImageError(f"TIFF compressed with {_name(page.compression)}; {allowed} are read")
-    one = page.photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _PALETTE)
-    bits = (1, 8, 16) if one and page.photometric != _PALETTE else (1, 4, 8) if one else (8, 16)
-    if page.sampleformat != 1 or page.bitspersample not in bits:
-        raise ImageError(
-            f"TIFF with {page.bitspersample} bit {_name(tifffile.SAMPLEFORMAT(page.sampleformat))}; "
-            f"{', '.join(map(str, bits))} bit UINT are read"
-        )
-    colours = 1 if one else 3
+    jpeg, bits, planes = page.compression == 7, page.bitspersample, page.planarconfig
+    _, colours, allowed = _PHOTOMETRICS.get(page.photometric, ("", 0, ()))
     extra = page.samplesperpixel - colours
-    if page.planarconfig not in (1, 2):
-        raise ImageError(f"damaged TIFF: planar configuration {_name(page.planarconfig)}; 1 and 2 are allowed")
-    if page.imagedepth != 1 or extra not in (0, 1) or (extra and page.bitspersample < 8):
-        raise ImageError(f"TIFF with {page.samplesperpixel} samples a pixel; grey or RGB, at most one alpha, are read")
-    if page.compression == 7 and (page.planarconfig == 2 or page.bitspersample != 8 or page.predictor != 1):
-        raise ImageError("TIFF with JPEG in planes or not of 8 bit; save it as plain RGB")
+    kinds = ", ".join(dict.fromkeys(name for name, _, _ in _PHOTOMETRICS.values()))
+    packings = ", ".join(dict.fromkeys(_COMPRESSIONS.values()))
+    stored = f"{bits} bit {_name(tifffile.SAMPLEFORMAT(page.sampleformat))}"
+    refuse({
+        f"TIFF in {_name(page.photometric)}; {kinds} are read, convert it to RGB":
+            page.photometric not in _PHOTOMETRICS or (page.photometric == _YCBCR and not jpeg),
+        f"TIFF compressed with {_name(page.compression)}; {packings} are read":
+            page.compression not in _COMPRESSIONS or page.predictor not in (1, 2),
+        f"TIFF with {stored}; {', '.join(map(str, allowed))} bit UINT are read":
+            page.sampleformat != 1 or bits not in allowed,
+        f"damaged TIFF: planar configuration {_name(planes)}; 1 and 2 are allowed": planes not in (1, 2),
+        f"TIFF with {page.samplesperpixel} samples a pixel; grey or RGB, at most one alpha, are read":
+            page.imagedepth != 1 or extra not in (0, 1) or (extra and bits < 8),
+        "TIFF with JPEG in planes or not of 8 bit; save it as plain RGB":
+            jpeg and (planes == 2 or bits != 8 or page.predictor != 1),
+    })  # fmt: skip
     rows, columns = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, page.imagewidth)
     if rows < 1 or columns < 1:
         raise ImageError("damaged TIFF: its strips or tiles are empty")
     segments = list(zip(page.dataoffsets, page.databytecounts, strict=False))
     expected = -(-page.imagelength // rows) * -(-page.imagewidth // columns)
-    expected *= page.samplesperpixel if page.planarconfig == 2 else 1
-    if len(segments) < expected or any(not count or offset + count > file_bytes for offset, count in segments):
-        raise ImageError("truncated TIFF: pixels are missing")
-    if len(segments) > expected:
-        raise ImageError("TIFF whose pixels do not fit its stated size: it has more strips or tiles")
-    if page.fillorder == 2 and page.compression != 1:
-        raise ImageError("compressed TIFF with reversed bits; save it without compression")
-    if page.bitspersample < 8 and page.predictor != 1:
-        raise ImageError("TIFF with differenced bits; save it with 8 bit")
+    expected *= page.samplesperpixel if planes == 2 else 1
+    refuse({
+        "truncated TIFF: pixels are missing":
+            len(segments) < expected or any(not count or offset + count > file_bytes for offset, count in segments),
+        "TIFF whose pixels do not fit its stated size: it has more strips or tiles": len(segments) > expected,
+        "compressed TIFF with reversed bits; save it without compression":
+            page.fillorder == 2 and page.compression != 1,
+        "TIFF with differenced bits; save it with 8 bit": bits < 8 and page.predictor != 1,
+    })  # fmt: skip
 
 
 def _read_pixels(page: tifffile.TiffPage, data: bytes) -> np.ndarray:

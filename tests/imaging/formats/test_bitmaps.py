@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from retinashift.imaging.files import decode_image, encode_image
-from retinashift.imaging.formats import ppm
-from retinashift.imaging.formats.ppm import decode_ppm, encode_ppm
+from retinashift.imaging.formats import bitmaps
+from retinashift.imaging.formats.bitmaps import decode_ppm, encode_ppm
 from retinashift.imaging.photograph import ImageError, Photograph
 
 LIMIT = 10**6
@@ -70,7 +70,7 @@ def test_gzip_is_unpacked_no_further_than_the_header_promises(monkeypatch):
             unpacked.append(self.inner.decompress(data, limit))
             return unpacked[-1]
 
-    monkeypatch.setattr(ppm, "zlib", SimpleNamespace(decompressobj=Counted))
+    monkeypatch.setattr(bitmaps, "zlib", SimpleNamespace(decompressobj=Counted))
     with pytest.raises(ImageError, match="data behind its pixels"):
         decode_ppm(bomb, LIMIT)
     assert max(map(len, unpacked)) <= 4096
