@@ -14,7 +14,7 @@ from retinashift.batch.jobs import BatchOptions, figure_of, maps_of, sidecar_of
 from retinashift.batch.places import Place
 from retinashift.batch.record import for_input, make_sidecar, run_record
 from retinashift.imaging.degradation.bicubic import resize
-from retinashift.imaging.dicom.deidentify import deidentify
+from retinashift.imaging.dicom.derived import deidentify
 from retinashift.imaging.dicom.parametric import encode_with_map
 from retinashift.imaging.figures.comparison import compared
 from retinashift.imaging.figures.uncertainty import encode_map, overlay

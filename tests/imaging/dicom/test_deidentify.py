@@ -7,7 +7,7 @@ import pydicom
 import pytest
 
 from builders.dicom import photography, written
-from retinashift.imaging.dicom.deidentify import deidentify
+from retinashift.imaging.dicom.derived import deidentify
 from retinashift.imaging.dicom.read import decode_dicom
 from retinashift.imaging.files import encode_image
 from retinashift.imaging.photograph import ImageError, Photograph

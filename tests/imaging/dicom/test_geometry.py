@@ -8,8 +8,7 @@ import pytest
 from pydicom.dataset import Dataset
 
 from builders.dicom import photography, written
-from retinashift.imaging.dicom.deidentify import deidentify
-from retinashift.imaging.dicom.derived import keep_frame
+from retinashift.imaging.dicom.derived import deidentify, keep_frame
 from retinashift.imaging.dicom.parametric import encode_with_map
 from retinashift.imaging.dicom.read import decode_dicom
 from retinashift.imaging.files import encode_image, with_metadata

@@ -1,11 +1,11 @@
-"""A derived DICOM object out: patient and study of its source, what was done, and lengths true of the result."""
+"""DICOM out: a derived object of its source's patient and study, with lengths true of the result; de-identification."""
 
 from __future__ import annotations
 
 import copy
 import io
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from retinashift.imaging.provenance import parse_line
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-OP8, OP16 = "1.2.840.10008.5.1.4.1.1.77.1.5.1", "1.2.840.10008.5.1.4.1.1.77.1.5.2"
+_OP8, _OP16 = "1.2.840.10008.5.1.4.1.1.77.1.5.1", "1.2.840.10008.5.1.4.1.1.77.1.5.2"
 _NO_LONGER_TRUE = (
     "SmallestImagePixelValue", "LargestImagePixelValue", "IconImageSequence", "ExtendedOffsetTable",
     "ExtendedOffsetTableLengths", "EncapsulatedPixelDataValueTotalLength", "PixelPaddingValue",
@@ -28,10 +28,17 @@ _NO_LONGER_TRUE = (
 _SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "ObjectPixelSpacingInCenterOfBeam")
 _ANGLES_A_PIXEL = ("XCoordinatesCenterPixelViewAngle", "YCoordinatesCenterPixelViewAngle")
 _MAP = "TwoDimensionalToThreeDimensionalMapSequence"
-_FIRST = ("LeftVerticalEdge", "UpperHorizontalEdge")
-_LAST = ("RightVerticalEdge", "LowerHorizontalEdge")
+_BORDERS = {
+    name.format(border): fixed
+    for border in ("Shutter", "Collimator")
+    for name, fixed in (
+        ("{}LeftVerticalEdge", 1), ("{}UpperHorizontalEdge", 1), ("{}RightVerticalEdge", 0),
+        ("{}LowerHorizontalEdge", 0), ("RadiusOfCircular{}", 0), ("CenterOfCircular{}", 0.5),
+        ("VerticesOfThePolygonal{}", 0.5),
+    )
+}  # fmt: skip
+"""Borders of what is shown, and which of their values stays where it is, whatever the scale."""
 _FRAME_TIME = 0x00181063
-_BORDERS = ("Shutter", "Collimator")
 _A_VALUE_A_FRAME = (
     "FrameLabelVector", "FramePrimaryAngleVector", "FrameSecondaryAngleVector", "SliceLocationVector",
     "PageNumberVector", "DisplayWindowLabelVector", "ImageTranslationVector", "RWaveTimeVector",
@@ -40,6 +47,34 @@ _ABOUT_OTHER_FRAMES = (
     "FrameNumbersOfInterest", "FrameOfInterestDescription", "FrameOfInterestType", "StartTrim", "StopTrim",
     "PreferredPlaybackSequencing", "EffectiveDuration", "MaskSubtractionSequence",
 )  # fmt: skip
+
+_KEPT = (
+    "SpecificCharacterSet", "ImageType", "SOPClassUID", "Modality", "ConversionType", "Manufacturer",
+    "ManufacturerModelName", "SoftwareVersions", "AnatomicRegionSequence", "AcquisitionDeviceTypeCodeSequence",
+    "IlluminationTypeCodeSequence", "LightPathFilterTypeStackCodeSequence", "ImagePathFilterTypeStackCodeSequence",
+    "LensesCodeSequence", "DetectorType", "InstanceNumber", "SynchronizationTrigger", "AcquisitionTimeSynchronized",
+    "PatientOrientation", "Laterality", "ImageLaterality", "HorizontalFieldOfView", "PatientEyeMovementCommanded",
+    "EmmetropicMagnification", "IntraOcularPressure", "PupilDilated", "DegreeOfDilation", "RefractiveStateSequence",
+    "MydriaticAgentSequence", "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames",
+    "FrameIncrementPointer", "FrameTime", "FrameTimeVector", "Rows", "Columns", "PixelSpacing", "ImagerPixelSpacing",
+    "NominalScannedPixelSpacing", "PixelAspectRatio", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
+    "BurnedInAnnotation", "RedPaletteColorLookupTableDescriptor", "GreenPaletteColorLookupTableDescriptor",
+    "BluePaletteColorLookupTableDescriptor", "RedPaletteColorLookupTableData", "GreenPaletteColorLookupTableData",
+    "BluePaletteColorLookupTableData", "ICCProfile", "ColorSpace", "LossyImageCompression",
+    "LossyImageCompressionRatio", "LossyImageCompressionMethod", "PresentationLUTShape", "SamplesPerPixelUsed",
+)  # fmt: skip
+"""Attributes of the first level that stay in a de-identified header."""
+_KEPT_IN_SEQUENCES = (
+    "CodeValue", "CodingSchemeDesignator", "CodingSchemeVersion", "CodeMeaning", "AnatomicRegionModifierSequence",
+    "SphericalLensPower", "CylinderLensPower", "CylinderAxis", "EmmetropicMagnification", "CylinderSequence",
+    "MydriaticAgentConcentration", "MydriaticAgentConcentrationUnitsSequence",
+)  # fmt: skip
+_UIDS = ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "SynchronizationFrameOfReferenceUID")
+_EMPTIED = (
+    "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime", "StudyID",
+    "AccessionNumber", "ReferringPhysicianName", "SeriesNumber",
+)  # fmt: skip
+_DUMMIES = {"ContentDate": "19000101", "ContentTime": "000000", "AcquisitionDateTime": "19000101000000"}
 
 
 def new_uid(*facts: str) -> str:
@@ -62,8 +97,7 @@ def derive(photograph: Photograph) -> Dataset:
         raise ImageError("the source has no SOPInstanceUID, by which its result must name it; write PNG or TIFF")
     dataset = copy.deepcopy(source)
     for name in _NO_LONGER_TRUE:
-        if name in dataset:
-            delattr(dataset, name)
+        dataset.pop(name, None)
     for tag in [tag for tag in dataset.keys() if 0x6000 <= tag.group <= 0x60FF]:
         del dataset[tag]  # overlays, which are drawn on the pixels of the source
     keep_frame(dataset, photograph.frame)
@@ -117,8 +151,8 @@ def _put_identity(dataset: Dataset, source: Dataset, photograph: Photograph) -> 
     dataset.SOPInstanceUID = new_uid("instance", str(source.SOPInstanceUID), frame, photograph.provenance)
     dataset.SeriesInstanceUID = new_uid("series", str(source.get("SeriesInstanceUID", "")), work)
     dataset.SeriesNumber = None
-    if str(dataset.SOPClassUID) == OP8 and photograph.pixels.itemsize == 2:
-        dataset.SOPClassUID = OP16  # a palette of 16 bit
+    if str(dataset.SOPClassUID) == _OP8 and photograph.pixels.itemsize == 2:
+        dataset.SOPClassUID = _OP16  # a palette of 16 bit
 
 
 def _put_derivation(dataset: Dataset, source: Dataset, photograph: Photograph) -> None:
@@ -206,8 +240,8 @@ def keep_frame(dataset: Dataset, frame: int) -> None:
         for item in mine:
             item.ReferencedFrameNumbers = 1
         setattr(dataset, _MAP, mine)
-    for name in (name for name in _ABOUT_OTHER_FRAMES if name in dataset):
-        delattr(dataset, name)
+    for name in _ABOUT_OTHER_FRAMES:
+        dataset.pop(name, None)
     if "RepresentativeFrameNumber" in dataset:
         dataset.RepresentativeFrameNumber = 1
 
@@ -224,34 +258,45 @@ def enlarge_lengths(dataset: Dataset, scale: float, across: float) -> None:
         points = np.frombuffer(item.get("TwoDimensionalToThreeDimensionalMapData") or b"", "<f4").reshape(-1, 5).copy()
         points[:, :2] *= scale  # place in the picture, from its edge; the others are places in the eye
         item.TwoDimensionalToThreeDimensionalMapData = points.tobytes()
-    for place in (dataset, *_within(dataset)):
-        for name in (name for name in _SPACINGS if place.get(name)):
-            values = numbers(place[name].value)
-            factors = (scale, across) if len(values) == 2 else (scale,) * len(values)
-            setattr(place, name, [decimal(value / by) for value, by in zip(values, factors, strict=True)])
-        for border in _BORDERS:
-            _enlarge_border(place, border, scale)
+    groups = [group for name in GROUPS for group in dataset.get(name) or []]
+    places = [item for group in groups for element in group if element.VR == "SQ" for item in element.value]
+    for place in (dataset, *places):
+        for name in _SPACINGS:
+            if values := numbers(place.get(name)):
+                factors = (scale, across) if len(values) == 2 else (scale,) * len(values)
+                setattr(place, name, [decimal(value / by) for value, by in zip(values, factors, strict=True)])
+        for name, fixed in _BORDERS.items():
+            if values := numbers(place.get(name)):
+                setattr(place, name, [round((value - fixed) * scale + fixed) for value in values])
 
 
-def _enlarge_border(place: Dataset, border: str, scale: float) -> None:
-    middles = (f"CenterOfCircular{border}", f"VerticesOfThePolygonal{border}")
-    moved = {
-        **{border + edge: lambda v: (v - 1) * scale + 1 for edge in _FIRST},
-        **{border + edge: lambda v: v * scale for edge in _LAST},
-        f"RadiusOfCircular{border}": lambda v: v * scale,
-        **{name: lambda v: (v - 0.5) * scale + 0.5 for name in middles},
-    }
-    for name, move in moved.items():
-        if name in place and place[name].value not in (None, ""):
-            value = place[name].value
-            many = hasattr(value, "__len__") and not isinstance(value, str)
-            setattr(place, name, [round(move(int(v))) for v in value] if many else round(move(int(value))))
+def deidentify(source: Dataset) -> Dataset:
+    """A header without the person: UIDs are replaced, equal ones by equal ones; dates and names are removed.
+
+    Stricter than the Basic Application Level Confidentiality Profile (PS3.15, annex E), which lists what to remove: a
+    list of what may stay does not leak attributes that a later edition or a camera's maker adds.
+    """
+    if str(source.get("BurnedInAnnotation", "")).upper() == "YES":
+        raise ImageError("DICOM with annotations burned into its pixels cannot be de-identified here; crop them first")
+    result = _kept(source, _KEPT)
+    result.file_meta = source.file_meta
+    uids = {name: new_uid("deidentified", str(source[name].value)) for name in _UIDS if name in source}
+    dummies = {name: value for name, value in _DUMMIES.items() if name in source}
+    for name, value in {**uids, **dummies, **dict.fromkeys(_EMPTIED)}.items():
+        setattr(result, name, value)
+    result.PatientIdentityRemoved = "YES"
+    result.DeidentificationMethod = "RetinaShift: only listed attributes kept"
+    result.DeidentificationMethodCodeSequence = [coded("113100", "Basic Application Confidentiality Profile")]
+    result.LongitudinalTemporalInformationModified = "REMOVED"
+    return result
 
 
-def _within(dataset: Dataset) -> Iterator[Dataset]:
-    """The items of the sequences in functional groups."""
-    for name in GROUPS:
-        for group in dataset.get(name) or []:
-            for element in group:
-                if element.VR == "SQ":
-                    yield from element.value
+def _kept(source: Dataset, names: tuple[str, ...]) -> Dataset:
+    """The attributes of these names; in sequences, codes and optical values only."""
+    from pydicom import Dataset
+
+    result = Dataset()
+    for element in (source[name] for name in names if name in source):
+        items = [_kept(item, _KEPT_IN_SEQUENCES) for item in element.value] if element.VR == "SQ" else None
+        result.add_new(element.tag, element.VR, element.value if items is None else items)
+    return result

@@ -59,12 +59,10 @@ def frames_of(header: Dataset) -> int:
 def _native(structure: Structure, header: Dataset, index: int) -> np.ndarray:
     photometric, frames, bits = header.PhotometricInterpretation, frames_of(header), header.BitsAllocated
     samples = 2 if photometric == "YBR_FULL_422" else header.SamplesPerPixel  # two lumas share their chroma
-    expected = header.Rows * header.Columns * samples * (bits // 8) * frames
-    if len(structure.pixels) not in (expected, expected + expected % 2):
-        raise ImageError(
-            f"DICOM whose pixels have {len(structure.pixels):,} bytes; {frames} frame(s) of "
-            f"{header.Columns}x{header.Rows} have {expected:,}"
-        )
+    expected, found = header.Rows * header.Columns * samples * (bits // 8) * frames, len(structure.pixels)
+    if found not in (expected, expected + expected % 2):
+        whole = f"{frames} frame(s) of {header.Columns}x{header.Rows}"
+        raise ImageError(f"DICOM whose pixels have {found:,} bytes; {whole} have {expected:,}")
     from pydicom.pixels.decoders.base import get_decoder
 
     options: dict[str, Any] = {
@@ -72,7 +70,7 @@ def _native(structure: Structure, header: Dataset, index: int) -> np.ndarray:
         "bits_allocated": bits, "bits_stored": bits,  # all: the decoder would mask what lies above the stored ones
         "photometric_interpretation": photometric, "number_of_frames": frames, "pixel_representation": 0,
         "planar_configuration": int(header.get("PlanarConfiguration") == 1), "pixel_keyword": "PixelData",
-        "be_swap_ow": not structure.little and structure.pixel_vr == b"OW",
+        "be_swap_ow": structure.syntax == BIG_ENDIAN and structure.pixel_vr == b"OW",
     }  # fmt: skip
     return get_decoder(structure.syntax).as_array(structure.pixels, index=index, **options)[0]
 

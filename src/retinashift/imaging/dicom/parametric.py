@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from retinashift.imaging.dicom.derived import coded, derive, instance, item, new_uid, source_image, write_object
-from retinashift.imaging.dicom.read import decimal, pixel_spacing, put_record, record_of, require_pydicom
+from retinashift.imaging.dicom.read import decimal, pixel_spacing, put_record, record_of
 from retinashift.imaging.figures.uncertainty import BRIGHTEST, FULL_SCALE, stored_deviations
 from retinashift.imaging.photograph import Photograph
 
@@ -32,39 +32,28 @@ _FRAME_TYPE = ["DERIVED", "PRIMARY", "STATIC", "STD_DEVIATION"]
 
 
 def encode_with_map(photograph: Photograph, sigma: np.ndarray, explanation: str) -> tuple[bytes, bytes]:
-    """The files of a result and of the map of its uncertainty."""
-    assert photograph.dicom is not None
-    about = derive(photograph)
-    return write_object(about), encode_parametric_map(sigma, about, photograph.dicom, explanation)
+    """The files of a result and of the map of its uncertainty; the same bytes each time. Errors as in `encode_dicom`.
 
-
-def encode_parametric_map(sigma: np.ndarray, about: Dataset, source: Dataset, explanation: str) -> bytes:
-    """A file in Explicit VR Little Endian, unsigned 16 bit, as `encode_map` stores them; the same bytes each time.
-
-    The real-world value of a stored one is the standard deviation in levels of the result's stored pixels, whose
-    least is 0 and whose greatest is 2**BitsStored - 1; it has no dimension (UCUM 1).
+    The map has unsigned 16 bit, as `encode_map` stores them. The real-world value of a stored one is the standard
+    deviation in levels of the result's stored pixels, 0 to 2**BitsStored - 1; it has no dimension (UCUM 1).
 
     Args:
+        photograph: the result, (H, W) or (H, W, C), with the header of its source.
         sigma: (H, W), in shares of full scale.
-        about: the derived object as `derive` gives it, H x W.
-        source: header of the photograph that was upscaled.
         explanation: what the values mean, at most 64 characters.
     """
-    pydicom = require_pydicom()
+    about = derive(photograph)
+    assert photograph.dicom is not None  # or else `derive` raises
     if sigma.shape != (about.Rows, about.Columns):
         raise ValueError(f"a map of {sigma.shape} for a result of {(about.Rows, about.Columns)}")
-    dataset = pydicom.Dataset()
-    for name in _KEPT:
-        if name in about:
-            dataset[name] = about[name]
-    for name, value in _DUMMIES.items():
-        dataset.setdefault(name, value)
-    _put_identity(dataset, about, source)
+    dataset = item(**_DUMMIES)
+    dataset.update({about[name].tag: about[name] for name in _KEPT if name in about})
+    _put_identity(dataset, about, photograph.dicom)
     _put_image(dataset, sigma)
     dataset.SharedFunctionalGroupsSequence = [_shared_groups(about, explanation)]
     dataset.PerFrameFunctionalGroupsSequence = [item(FrameContentSequence=[item(DimensionIndexValues=1)])]
     put_record(dataset, record_of(about))
-    return write_object(dataset)
+    return write_object(about), write_object(dataset)
 
 
 def _put_identity(dataset: Dataset, about: Dataset, source: Dataset) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from retinashift.imaging.dicom.frames import SYNTAXES, frames_of, read_frame
 from retinashift.imaging.dicom.structure import Structure, read_structure
 from retinashift.imaging.formats.exif import ByteText
-from retinashift.imaging.photograph import ImageError, Photograph, check_size, fill_range, narrow
+from retinashift.imaging.photograph import ImageError, Photograph, check_size, fill_range, narrow, refuse
 
 if TYPE_CHECKING:
     from pydicom import DataElement, Dataset
@@ -23,8 +23,11 @@ _SOP_CLASSES = {f"1.2.840.10008.5.1.4.1.1.{end}" for end in (
 )}  # fmt: skip
 GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
 _GROUP, _CREATOR = 0x0099, "RETINASHIFT"
-_COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT")
-_GREYS = ("MONOCHROME1", "MONOCHROME2")
+_SAMPLES = {
+    **dict.fromkeys(("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT"), 3),
+    **dict.fromkeys(("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR"), 1),
+}
+"""Of a pixel, by photometric interpretation."""
 _TEXT = ("LO", "LT", "PN", "SH", "ST", "UC", "UT")  # in the character set that the header declares
 _MM = 25.4  # to the inch
 
@@ -156,21 +159,16 @@ def _check_header(header: Dataset, structure: Structure, max_pixels: int, frame:
             raise ImageError(f"DICOM without {name}")
     check_size(int(header.Columns), int(header.Rows), max_pixels)
     photometric, samples = str(header.PhotometricInterpretation), header.SamplesPerPixel
-    if (photometric, samples) not in [*((c, 3) for c in _COLOURS), *((g, 1) for g in _GREYS), ("PALETTE COLOR", 1)]:
-        raise ImageError(f"DICOM in {photometric} with {samples} samples a pixel is not read")
-    allocated, bits = header.BitsAllocated, header.BitsStored
-    if header.get("PixelRepresentation", 0) != 0:
-        raise ImageError("DICOM with signed pixels; unsigned 8 and 16 bit are read")
-    if allocated not in (8, 16) or not 1 <= bits <= allocated:
-        raise ImageError(f"DICOM with {bits} of {allocated} bits; unsigned 8 and 16 bit are read")
-    if header.get("HighBit", bits - 1) != bits - 1:
-        raise ImageError(f"DICOM whose high bit is {header.HighBit}; {bits - 1} is needed for {bits} stored bits")
-    if not structure.has_pixels:
-        raise ImageError("DICOM without pixels")
-    frames = frames_of(header)
-    if frame is None and frames != 1:
-        raise ImageError(f"DICOM with {frames} frames; choose one with --page, the first is 1")
-    frame = 1 if frame is None else frame
-    if not 1 <= frame <= frames:
-        raise ImageError(f"DICOM without a frame {frame}")
-    return frame
+    allocated, bits, frames = header.BitsAllocated, header.BitsStored, frames_of(header)
+    highest, number = header.get("HighBit", bits - 1), 1 if frame is None else frame
+    refuse({
+        f"DICOM in {photometric} with {samples} samples a pixel is not read": samples != _SAMPLES.get(photometric),
+        "DICOM with signed pixels; unsigned 8 and 16 bit are read": header.get("PixelRepresentation", 0) != 0,
+        f"DICOM with {bits} of {allocated} bits; unsigned 8 and 16 bit are read":
+            allocated not in (8, 16) or not 1 <= bits <= allocated,
+        f"DICOM whose high bit is {highest}; {bits - 1} is needed for {bits} stored bits": highest != bits - 1,
+        "DICOM without pixels": not structure.has_pixels,
+        f"DICOM with {frames} frames; choose one with --page, the first is 1": frame is None and frames != 1,
+        f"DICOM without a frame {number}": not 1 <= number <= frames,
+    })  # fmt: skip
+    return number

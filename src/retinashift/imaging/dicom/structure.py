@@ -34,7 +34,6 @@ class Structure:
     """A file taken apart."""
 
     syntax: str
-    little: bool
     header: Dataset
     """The elements without the pixels, not yet decoded."""
     pixels: bytes = b""
@@ -69,7 +68,7 @@ def read_structure(data: bytes, max_pixels: int) -> Structure:
         notes.append("its header has no value representations, though its transfer syntax says so")
     reader = _Reader(data, implicit, little)
     header, position = reader.elements(start)
-    found = Structure(syntax, little, header, notes=notes)
+    found = Structure(syntax, header, notes=notes)
     if reader.tag(position) != _PIXEL_DATA:
         return found
     found.has_pixels = True
