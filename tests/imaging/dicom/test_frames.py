@@ -38,7 +38,7 @@ def test_bytes_in_words_of_the_other_order_come_back_to_the_last(frames):
     pixels = np.arange(27 * frames, dtype=np.uint8).reshape(frames, 3, 3, 3)
     raw = pixels.tobytes() + b"\0" * (pixels.size % 2)
     swapped = np.frombuffer(raw, "<u2").astype(">u2").tobytes()
-    structure = Structure(BIG_ENDIAN, Dataset(), pixels=swapped, pixel_vr=b"OW", has_pixels=True)
+    structure = Structure(BIG_ENDIAN, Dataset(), pixels=swapped, pixel_vr=b"OW")
     for index in range(frames):
         assert np.array_equal(read_frame(structure, rgb_header(3, frames), index), pixels[index])
 
@@ -50,6 +50,6 @@ def test_a_stream_that_states_no_colours_has_those_of_the_header(marker):
     coded = bytes(imagecodecs.jpeg8_encode(red, level=98, colorspace="RGB", outcolorspace="RGB", subsampling="444"))
     start = coded.index(b"\xff\xdb")  # behind the segments that state colours
     stream = b"\xff\xd8" + marker + coded[start:]
-    structure = Structure("1.2.840.10008.1.2.4.50", Dataset(), fragments=[b"", stream], has_pixels=True)
+    structure = Structure("1.2.840.10008.1.2.4.50", Dataset(), fragments=[b"", stream])
     found = read_frame(structure, rgb_header(16, 1), 0)
     assert np.abs(found.astype(int) - red).max() <= 2

@@ -171,13 +171,9 @@ def _put_derivation(dataset: Dataset, source: Dataset, photograph: Photograph) -
     dataset.SourceImageSequence = [source_image(source)]
     if frames_of(source) > 1:
         dataset.SourceImageSequence[0].ReferencedFrameNumber = photograph.frame
-    equipment = item(
-        PurposeOfReferenceCodeSequence=[coded("109103", "Modifying Equipment")],
-        Manufacturer="RetinaShift",
-        ManufacturerModelName="RetinaShift",
-        SoftwareVersions=__version__,
-        ContributionDescription=dataset.DerivationDescription,
-    )
+    equipment = item(Manufacturer="RetinaShift", ManufacturerModelName="RetinaShift", SoftwareVersions=__version__)
+    equipment.PurposeOfReferenceCodeSequence = [coded("109103", "Modifying Equipment")]
+    equipment.ContributionDescription = dataset.DerivationDescription
     dataset.ContributingEquipmentSequence = Sequence([*dataset.get("ContributingEquipmentSequence", []), equipment])
     syntax = str(source.file_meta.TransferSyntaxUID)
     if syntax in LOSSY_SYNTAXES and dataset.get("LossyImageCompression") != "01":

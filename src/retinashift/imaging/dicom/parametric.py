@@ -94,29 +94,19 @@ def _shared_groups(about: Dataset, explanation: str) -> Dataset:
     spacing = about.get("PixelSpacing") or [decimal(value) for value in pixel_spacing(about, 1) or ()]
     side = str(about.get("ImageLaterality") or about.get("Laterality") or "U")
     region = about.get("AnatomicRegionSequence") or [coded("81745001", "Eye", "SCT")]
-    quantity = item(
-        ValueType="CODE",
-        ConceptNameCodeSequence=[coded("246205007", "Quantity", "SCT")],
-        ConceptCodeSequence=[coded("386136009", "Standard Deviation", "SCT")],
-    )
-    mapping = item(
-        LUTLabel="SIGMA",
-        LUTExplanation=explanation,
-        MeasurementUnitsCodeSequence=[coded("1", "no units", "UCUM")],
-        QuantityDefinitionSequence=[quantity],
-        RealWorldValueIntercept=0.0,
-        RealWorldValueSlope=(2**about.BitsStored - 1) / FULL_SCALE,
-    )
+    quantity = item(ValueType="CODE", ConceptNameCodeSequence=[coded("246205007", "Quantity", "SCT")])
+    quantity.ConceptCodeSequence = [coded("386136009", "Standard Deviation", "SCT")]
+    mapping = item(LUTLabel="SIGMA", LUTExplanation=explanation, QuantityDefinitionSequence=[quantity])
+    mapping.MeasurementUnitsCodeSequence = [coded("1", "no units", "UCUM")]
+    mapping.RealWorldValueIntercept, mapping.RealWorldValueSlope = 0.0, (2**about.BitsStored - 1) / FULL_SCALE
     mapping.add_new("RealWorldValueFirstValueMapped", "US", 0)
     mapping.add_new("RealWorldValueLastValueMapped", "US", FULL_SCALE)
     shown = FULL_SCALE * BRIGHTEST / 255  # as far as the overlay's colours go
     references = [*about.SourceImageSequence, source_image(about)]
     references[-1].SpatialLocationsPreserved = "YES"
-    derivation = item(
-        DerivationDescription="Standard deviation over samples of the enlarged picture",
-        DerivationCodeSequence=[coded("113085", "Spatial resampling")],
-        SourceImageSequence=references,
-    )
+    derivation = item(DerivationDescription="Standard deviation over samples of the enlarged picture")
+    derivation.DerivationCodeSequence = [coded("113085", "Spatial resampling")]
+    derivation.SourceImageSequence = references
     return item(
         PixelMeasuresSequence=[item(PixelSpacing=spacing) if spacing else item()],
         FrameAnatomySequence=[item(AnatomicRegionSequence=region, FrameLaterality=side)],

@@ -167,7 +167,7 @@ def _check_header(header: Dataset, structure: Structure, max_pixels: int, frame:
         f"DICOM with {bits} of {allocated} bits; unsigned 8 and 16 bit are read":
             allocated not in (8, 16) or not 1 <= bits <= allocated,
         f"DICOM whose high bit is {highest}; {bits - 1} is needed for {bits} stored bits": highest != bits - 1,
-        "DICOM without pixels": not structure.has_pixels,
+        "DICOM without pixels": not structure.pixel_vr,
         f"DICOM with {frames} frames; choose one with --page, the first is 1": frame is None and frames != 1,
         f"DICOM without a frame {number}": not 1 <= number <= frames,
     })  # fmt: skip

@@ -7,6 +7,7 @@ and stray delimiters behind the pixels, a sequence of fragments without its end.
 from __future__ import annotations
 
 import io
+import itertools
 import re
 import struct
 import zlib
@@ -40,8 +41,8 @@ class Structure:
     """Of native pixels, all frames."""
     fragments: list[bytes] = field(default_factory=list)
     """Of coded pixels, the table of offsets first."""
-    pixel_vr: bytes = b"OW"
-    has_pixels: bool = False
+    pixel_vr: bytes = b""
+    """Their value representation; empty where there are no pixels."""
     notes: list[str] = field(default_factory=list)
 
 
@@ -71,7 +72,6 @@ def read_structure(data: bytes, max_pixels: int) -> Structure:
     found = Structure(syntax, header, notes=notes)
     if reader.tag(position) != _PIXEL_DATA:
         return found
-    found.has_pixels = True
     found.pixel_vr, position, length = reader.value(position)
     if inflater:
         data += _inflate_pixels(header, inflater, length, len(data) - position, max_pixels)
@@ -133,12 +133,10 @@ class _Reader:
         from pydicom.dataelem import RawDataElement
         from pydicom.filereader import read_dataset
 
-        count = 0
+        numbers = itertools.count(1)
 
         def stop(tag: int, kind: str | None, length: int) -> bool:
-            nonlocal count
-            count += 1
-            if count > MAX_ELEMENTS:
+            if next(numbers) > MAX_ELEMENTS:
                 raise ImageError(f"DICOM with more than {MAX_ELEMENTS:,} elements")
             return tag == _PIXEL_DATA
 

@@ -12,13 +12,12 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from retinashift.imaging.photograph import Photograph, upright
 
-DESCRIPTIVE = (
+_STATED_ELSEWHERE = (Base.Orientation, Base.XResolution, Base.YResolution, Base.ResolutionUnit)
+_KEPT = (
     Base.ImageDescription, Base.Make, Base.Model, Base.Software, Base.DateTime, Base.Artist, Base.HostComputer,
-    Base.Copyright,
+    Base.Copyright, *_STATED_ELSEWHERE,
 )  # fmt: skip
 """Tags of the first directory that describe the photograph, not how its file stores it."""
-_STATED_ELSEWHERE = (Base.Orientation, Base.XResolution, Base.YResolution, Base.ResolutionUnit)
-_KEPT = (*DESCRIPTIVE, *_STATED_ELSEWHERE)
 _NESTED = (IFD.Exif, IFD.GPSInfo)
 _UNTRUE = (
     IFD.MakerNote, IFD.Interop, 0x9214, 0xA214, Base.FocalPlaneXResolution, Base.FocalPlaneYResolution,

@@ -112,11 +112,9 @@ def _text(stored: bytes) -> bytes:
 
 def _raw_profile(texts: dict[str, bytes]) -> bytes | None:
     """EXIF as ImageMagick and others write it: a name, a length, and hexadecimal digits."""
-    name = next((name for name in _RAW_EXIF if name in texts), None)
-    if name is None:
-        return None
+    stored = next((texts[name] for name in _RAW_EXIF if name in texts), b"")
     try:
-        profile = bytes.fromhex("".join(_text(texts[name]).decode("latin-1").split()[2:]))
+        profile = bytes.fromhex("".join(_text(stored).decode("latin-1").split()[2:]))
     except ValueError:
         return None
     return profile if profile.startswith(b"Exif") else None

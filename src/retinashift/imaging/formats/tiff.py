@@ -122,8 +122,9 @@ def _choose_page(file: tifffile.TiffFile, number: int | None) -> tifffile.TiffPa
     found = list(itertools.islice(whole, 2 if number is None else number))
     if number is None and len(found) > 1:
         raise ImageError("TIFF with several pages; choose one with --page, the first is 1")
-    if not found or len(found) < (number or 1) or number == 0:
-        raise ImageError(f"TIFF without a page {1 if number is None else number}")
+    wanted = 1 if number is None else number
+    if not found or len(found) < wanted:
+        raise ImageError(f"TIFF without a page {wanted}")
     return found[-1]
 
 
