@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -84,13 +83,6 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
         raise ImageError(f"{width}x{height} pixels is an empty picture")
     if width * height > max_pixels:
         raise ImageError(f"{width}x{height} pixels are above the limit of {max_pixels:,} pixels")
-
-
-def refuse(faults: Mapping[str, object]) -> None:
-    """Raise ImageError with the first of these messages whose condition is true."""
-    for message, found in faults.items():
-        if found:
-            raise ImageError(message)
 
 
 def fill_range(stored: np.ndarray, top: int) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, MutableSequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,7 +38,7 @@ _BORDERS = {
     )
 }  # fmt: skip
 """Borders of what is shown, and which of their values stays where it is, whatever the scale."""
-_FRAME_TIME = 0x00181063
+_OF_ONE_FRAME = {"NumberOfFrames": 1, "RepresentativeFrameNumber": 1, "FrameTimeVector": [0]}
 _A_VALUE_A_FRAME = (
     "FrameLabelVector", "FramePrimaryAngleVector", "FrameSecondaryAngleVector", "SliceLocationVector",
     "PageNumberVector", "DisplayWindowLabelVector", "ImageTranslationVector", "RWaveTimeVector",
@@ -215,22 +215,20 @@ def keep_frame(dataset: Dataset, frame: int) -> None:
     groups = dataset.get("PerFrameFunctionalGroupsSequence")
     if groups and len(groups) > 1:
         dataset.PerFrameFunctionalGroupsSequence = list(groups[frame - 1 : frame])
-    if "NumberOfFrames" in dataset:
-        dataset.NumberOfFrames = 1
-    if "FrameTimeVector" in dataset:
-        dataset.FrameTimeVector = [0]  # since the frame before, of which there is none
+    for name, value in _OF_ONE_FRAME.items():
+        if name in dataset:
+            setattr(dataset, name, value)
     pointer = dataset.get("FrameIncrementPointer")
     pointed = pointer if isinstance(pointer, Iterable) else [pointer]
     if pointer is not None and not any(tag in dataset for tag in pointed):
-        dataset.FrameIncrementPointer, dataset.FrameTime = _FRAME_TIME, 0
+        dataset.FrameIncrementPointer, dataset.FrameTime = 0x00181063, 0  # the pointer is to FrameTime
     if frames == 1:
         return
     for name in (name for name in _A_VALUE_A_FRAME if name in dataset):
         values = dataset[name].value
-        if isinstance(values, str) or not hasattr(values, "__len__") or len(values) % frames:
-            continue
-        each = len(values) // frames
-        setattr(dataset, name, list(values[each * (frame - 1) : each * frame]))
+        if isinstance(values, MutableSequence) and len(values) % frames == 0:
+            each = len(values) // frames
+            setattr(dataset, name, list(values[each * (frame - 1) : each * frame]))
     if _MAP in dataset:
         mine = [item for item in dataset[_MAP].value if frame in numbers(item.get("ReferencedFrameNumbers"))]
         for item in mine:
@@ -238,8 +236,6 @@ def keep_frame(dataset: Dataset, frame: int) -> None:
         setattr(dataset, _MAP, mine)
     for name in _ABOUT_OTHER_FRAMES:
         dataset.pop(name, None)
-    if "RepresentativeFrameNumber" in dataset:
-        dataset.RepresentativeFrameNumber = 1
 
 
 def enlarge_lengths(dataset: Dataset, scale: float, across: float) -> None:

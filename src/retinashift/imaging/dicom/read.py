@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import MutableSequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from retinashift.imaging.dicom.frames import SYNTAXES, frames_of, read_frame
 from retinashift.imaging.dicom.structure import Structure, read_structure
 from retinashift.imaging.formats.exif import ByteText
-from retinashift.imaging.photograph import ImageError, Photograph, check_size, fill_range, narrow, refuse
+from retinashift.imaging.photograph import ImageError, Photograph, check_size, fill_range, narrow
 
 if TYPE_CHECKING:
     from pydicom import DataElement, Dataset
@@ -79,12 +79,11 @@ def pixel_spacing(dataset: Dataset, frame: int) -> tuple[float, float] | None:
     return None
 
 
-def numbers(value: object) -> list[float]:
+def numbers(value: Any) -> list[float]:
     """The numbers of an element that may have none, one or several; ValueError for text that is none."""
     if value is None or value == "":
         return []
-    several = isinstance(value, Iterable) and not isinstance(value, str)
-    return [float(v) for v in value] if several else [float(value)]  # type: ignore[arg-type,attr-defined]
+    return [float(each) for each in (value if isinstance(value, MutableSequence) else [value])]
 
 
 def decimal(value: float) -> str:
@@ -161,7 +160,7 @@ def _check_header(header: Dataset, structure: Structure, max_pixels: int, frame:
     photometric, samples = str(header.PhotometricInterpretation), header.SamplesPerPixel
     allocated, bits, frames = header.BitsAllocated, header.BitsStored, frames_of(header)
     highest, number = header.get("HighBit", bits - 1), 1 if frame is None else frame
-    refuse({
+    faults = {
         f"DICOM in {photometric} with {samples} samples a pixel is not read": samples != _SAMPLES.get(photometric),
         "DICOM with signed pixels; unsigned 8 and 16 bit are read": header.get("PixelRepresentation", 0) != 0,
         f"DICOM with {bits} of {allocated} bits; unsigned 8 and 16 bit are read":
@@ -170,5 +169,7 @@ def _check_header(header: Dataset, structure: Structure, max_pixels: int, frame:
         "DICOM without pixels": not structure.pixel_vr,
         f"DICOM with {frames} frames; choose one with --page, the first is 1": frame is None and frames != 1,
         f"DICOM without a frame {number}": not 1 <= number <= frames,
-    })  # fmt: skip
+    }  # fmt: skip
+    for fault in (fault for fault, found in faults.items() if found):
+        raise ImageError(fault)
     return number

@@ -158,10 +158,7 @@ def encode_webp(photograph: Photograph) -> bytes:
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:
-    """Width and height from the first chunk: opening the file would already allocate the canvas.
-
-    Source: RFC 9649, sections 2.5 to 2.7.
-    """
+    """From the first chunk, for opening the file allocates the canvas. Source: RFC 9649, sections 2.5 to 2.7."""
     kind, body = data[12:16], data[20:30]
     if kind == b"VP8X" and len(body) == 10:
         if body[0] & 2:  # the flag of animations

@@ -18,7 +18,6 @@ _KEPT = (
     Base.Copyright, *_STATED_ELSEWHERE,
 )  # fmt: skip
 """Tags of the first directory that describe the photograph, not how its file stores it."""
-_NESTED = (IFD.Exif, IFD.GPSInfo)
 _UNTRUE = (
     IFD.MakerNote, IFD.Interop, 0x9214, 0xA214, Base.FocalPlaneXResolution, Base.FocalPlaneYResolution,
     Base.FocalPlaneResolutionUnit,
@@ -55,7 +54,7 @@ def load_exif(block: bytes | None, notes: list[str] | None = None, offset: int |
         block = block.removeprefix(b"Exif\0\0")
         directory = _read_directory(block, offset)
         tags: Tags = {tag: directory[tag] for tag in _KEPT if tag in directory}
-        for tag in (tag for tag in _NESTED if isinstance(directory.get(tag), int)):
+        for tag in (tag for tag in (IFD.Exif, IFD.GPSInfo) if isinstance(directory.get(tag), int)):
             details = _read_directory(block, directory[tag]).items()
             tags[tag] = {k: v for k, v in details if k not in _UNTRUE}
         dump_exif(tags)
@@ -78,7 +77,7 @@ def _read_directory(tiff: bytes, offset: int | None = None) -> dict[int, Any]:
     return {tag: ByteText(value) if isinstance(value, str) else value for tag, value in directory.items()}
 
 
-def exif_dpi(tags: Tags, per_inch: Mapping[int, float] = _PER_INCH) -> tuple[float, float] | None:
+def exif_dpi(tags: Tags, per_inch: Mapping[int, float | None] = _PER_INCH) -> tuple[float, float] | None:
     """Pixels per inch, or None where the tags give no absolute resolution; units in `per_inch` count."""
     factor, sides = per_inch.get(tags.get(Base.ResolutionUnit, 2)), (Base.XResolution, Base.YResolution)
     across, down = (float(side) if isinstance(side, Real) else 0.0 for side in map(tags.get, sides))

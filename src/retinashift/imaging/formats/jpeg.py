@@ -1,9 +1,4 @@
-"""JPEG through Pillow; what JPEG streams claim before they are decoded, and whether their pixels are complete.
-
-A decoder that runs out of data invents the rest, and libjpeg's warning does not reach Python. Therefore a second copy
-is decoded, with meaningless bytes behind each scan. A decoder reads no more bits than a complete scan has, so only a
-scan that was cut short changes.
-"""
+"""JPEG through Pillow; what JPEG streams claim before they are decoded, and whether their pixels are complete."""
 
 import io
 import re
@@ -30,7 +25,6 @@ _SCAN_END = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 _FRAME_HEADERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
 _ARITHMETIC = range(0xC9, 0xD0)
-_START = b"\xff\xd8"
 _SCAN, _END = 0xDA, 0xD9
 _PROGRESSIVE, _NOTHING_YET = 0xC2, 16
 _WITHOUT_BODY = {0x01, *range(0xD0, 0xD9)}
@@ -50,14 +44,13 @@ def decode_jpeg(data: bytes, max_pixels: int, page: int | None = None) -> Photog
         check_size(*picture.size, max_pixels)
         if picture.mode not in ("L", "RGB"):
             raise ImageError(f"JPEG in {picture.mode}; convert it to RGB or grey")
-        info = picture.info
+        info, pixels = picture.info, np.array(picture)
     comment = bytes(info.get("comment", b"")).decode("latin-1")
     others = {
         "its other pictures, such as a second view, a gain map or a preview": "mp" in info,
         "IPTC": "photoshop" in info,
         "comment": comment and not is_account(comment),
     }
-    pixels = _pixels(data)
     check_whole(data, pixels, _pixels)
     notes = ["its last scans are missing, or were never made: it is coarser than it could be"] * lacks_scans(data)
     left_out = [name for name, there in others.items() if there]
@@ -98,7 +91,7 @@ def frame_claims(coded: bytes) -> tuple[int, int, int] | None:
 
     Source: ISO/IEC 10918-1, B.2.2; ISO/IEC 14495-1, C.2.2; ISO/IEC 15444-1, A.5.1.
     """
-    if not coded.startswith(_START):
+    if not coded.startswith(b"\xff\xd8"):
         coded = codestream(coded)
         if len(coded) < 42:
             return None
@@ -124,6 +117,10 @@ def codestream(coded: bytes) -> bytes:
 
 def check_whole(coded: bytes, pixels: np.ndarray, decode: Callable[[bytes], np.ndarray]) -> None:
     """Refuse a JPEG stream, lossy or lossless, of which part is missing, even if its end marker was put back.
+
+    A decoder that runs out of data invents the rest, and libjpeg's warning does not reach Python. Therefore a copy is
+    decoded, with meaningless bytes behind each scan: only a scan that was cut short changes, for a decoder reads no
+    more bits than a complete one has.
 
     Arithmetic coding is not checked: its scans may leave out zeros at their end. For whole scans that are missing from
     a progressive stream see `lacks_scans`. `pixels` is what `decode(coded)` gave.

@@ -10,7 +10,7 @@ from retinashift.imaging.dicom.derived import encode_dicom
 from retinashift.imaging.dicom.read import decode_dicom
 from retinashift.imaging.dicom.structure import is_dicom
 from retinashift.imaging.formats import bitmaps, boxed, jpeg, png, tiff
-from retinashift.imaging.photograph import ImageError, Photograph, refuse
+from retinashift.imaging.photograph import ImageError, Photograph
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,8 @@ class Format:
             f"{self.name} holds no alpha channel": photograph.has_alpha and not self.alpha,
             f"{self.name} cannot hold {kind}, and the picture is {kind}": not held,
         }
-        refuse({f"{fault}; write PNG or TIFF": found for fault, found in faults.items()})
+        for fault in (fault for fault, found in faults.items() if found):
+            raise ImageError(f"{fault}; write PNG or TIFF")
 
 
 HEAD = 4096

@@ -11,10 +11,11 @@ import numpy as np
 import tifffile
 from PIL import TiffTags
 from PIL.ExifTags import Base
+from tifffile import EXTRASAMPLE
 
-from retinashift.imaging.formats.exif import Tags, exif_dpi, load_exif, make_directory, upright_photograph
+from retinashift.imaging.formats.exif import exif_dpi, load_exif, make_directory, upright_photograph
 from retinashift.imaging.formats.jpeg import check_whole, frame_claims
-from retinashift.imaging.photograph import ImageError, Photograph, check_size, narrow, refuse
+from retinashift.imaging.photograph import ImageError, Photograph, check_size, narrow
 
 _COMPRESSIONS = {
     1: "none", 5: "LZW", 7: "JPEG", 8: "deflate", 32946: "deflate", 32773: "PackBits", 50000: "Zstandard",
@@ -26,8 +27,6 @@ _PHOTOMETRICS: dict[int, tuple[str, int, tuple[int, ...]]] = {
 }  # fmt: skip
 """Name, number of colours, and the bits that are read."""
 _LZW = 5
-_UNSPECIFIED, _PREMULTIPLIED = 0, 1
-_REDUCED = 1  # bit of NewSubfileType: a thumbnail or a level of a pyramid
 MAX_PAGE = 10_000
 """A chain of directories is followed no further."""
 _NOT_KEPT = {33723: "IPTC", 34377: "Photoshop's settings"}
@@ -36,8 +35,6 @@ _INCH_IN = {
     "microns": 25400, "micrometer": 25400, "mm": 25.4, "cm": 2.54, "inch": 1.0, "inches": 1.0,
 }  # fmt: skip
 """Units as ImageJ writes them; the micro sign comes escaped, or as one or two bytes."""
-_STRIP_BYTES = 2**20
-_MAX_STRIPS_BYTES = 2**32 - 2**26  # leaves room for the directory
 
 
 def decode_tiff(data: bytes, max_pixels: int, number: int | None = None) -> Photograph:
@@ -70,7 +67,8 @@ def decode_tiff(data: bytes, max_pixels: int, number: int | None = None) -> Phot
     dpi = exif_dpi(exif)
     if programs and (text := exif.pop(Base.ImageDescription, "")):
         left_out.append(f"the description in which {programs[0]} states sizes")  # they are the small picture's
-        dpi = dpi or _imagej_dpi(text, exif)
+        unit = re.search(r"^unit=(.*?)\s*$", text, re.MULTILINE)  # of the resolution tags, as ImageJ writes them
+        dpi = dpi or (exif_dpi(exif, {1: _INCH_IN.get(unit[1].lower())}) if unit else None)
     return upright_photograph(stored, "TIFF", exif, xmp=xmp, dpi=dpi, icc=icc, notes=notes, left_out=left_out)
 
 
@@ -78,12 +76,12 @@ def encode_tiff(photograph: Photograph) -> bytes:
     """Deflate with horizontal predictor, lossless, little-endian. Written here because tifffile writes no EXIF."""
     pixels, channels = photograph.pixels, photograph.channels
     height, width = pixels.shape[:2]
-    rows = max(1, _STRIP_BYTES // pixels[0].nbytes)
+    rows = max(1, 2**20 // pixels[0].nbytes)  # of a strip of a megabyte
     little = pixels.astype(pixels.dtype.newbyteorder("<"), copy=False)
     differences = (imagecodecs.delta_encode(little[top : top + rows], axis=1) for top in range(0, height, rows))
     strips = [zlib.compress(block.tobytes()) for block in differences]
     lengths = [len(strip) for strip in strips]
-    if sum(lengths) > _MAX_STRIPS_BYTES:
+    if sum(lengths) > 2**32 - 2**26:  # which leaves room for the directory
         raise ImageError("TIFF holds at most 4 GiB; write PNG")
     tags = load_exif(photograph.exif) | {
         Base.ImageWidth: width, Base.ImageLength: height, Base.SamplesPerPixel: channels, Base.RowsPerStrip: rows,
@@ -106,19 +104,11 @@ def encode_tiff(photograph: Photograph) -> bytes:
     return header + directory.tobytes(8) + b"".join(strips)
 
 
-def _imagej_dpi(description: str, exif: Tags) -> tuple[float, float] | None:
-    """ImageJ counts pixels per unit in the resolution tags and names the unit in the description."""
-    unit = re.search(r"^unit=(.*?)\s*$", description, re.MULTILINE)
-    length = _INCH_IN.get(unit[1].lower()) if unit else None
-    per_unit = exif_dpi(exif, {1: 1.0})
-    return None if length is None or per_unit is None else (per_unit[0] * length, per_unit[1] * length)
-
-
 def _choose_page(file: tifffile.TiffFile, number: int | None) -> tifffile.TiffPage:
     """The page of that number; pages that are reduced copies of another do not count."""
     pages = enumerate(itertools.islice(file.pages, MAX_PAGE))
     plain = ((index, page) for index, page in pages if isinstance(page, tifffile.TiffPage))  # series have others
-    whole = (page for index, page in plain if not (index and page.subfiletype & _REDUCED))
+    whole = (page for index, page in plain if not (index and page.is_reduced))
     found = list(itertools.islice(whole, 2 if number is None else number))
     if number is None and len(found) > 1:
         raise ImageError("TIFF with several pages; choose one with --page, the first is 1")
@@ -134,45 +124,42 @@ def _check_page(page: tifffile.TiffPage, file_bytes: int, max_pixels: int) -> No
     if page.is_tiled:
         check_size(page.tilewidth, page.tilelength, max_pixels)
     jpeg, bits, planes = page.compression == 7, page.bitspersample, page.planarconfig
-    _, colours, allowed = _PHOTOMETRICS.get(page.photometric, ("", 0, ()))
+    if page.photometric not in _PHOTOMETRICS or (page.photometric == _YCBCR and not jpeg):
+        allowed = ", ".join(dict.fromkeys(name for name, _, _ in _PHOTOMETRICS.values()))
+        raise ImageError(f"TIFF in {_name(page.photometric)}; {allowed} are read, convert it to RGB")
+    if page.compression not in _COMPRESSIONS or page.predictor not in (1, 2):
+        allowed = ", ".join(dict.fromkeys(_COMPRESSIONS.values()))
+        raise ImageError(f"TIFF compressed with {_name(page.compression)}; {allowed} are read")
+    _, colours, depths = _PHOTOMETRICS[page.photometric]
+    if page.sampleformat != 1 or bits not in depths:
+        stored, allowed = _name(tifffile.SAMPLEFORMAT(page.sampleformat)), ", ".join(map(str, depths))
+        raise ImageError(f"TIFF with {bits} bit {stored}; {allowed} bit UINT are read")
+    if planes not in (1, 2):
+        raise ImageError(f"damaged TIFF: planar configuration {_name(planes)}; 1 and 2 are allowed")
     extra = page.samplesperpixel - colours
-    kinds = ", ".join(dict.fromkeys(name for name, _, _ in _PHOTOMETRICS.values()))
-    packings = ", ".join(dict.fromkeys(_COMPRESSIONS.values()))
-    stored = f"{bits} bit {_name(tifffile.SAMPLEFORMAT(page.sampleformat))}"
-    refuse({
-        f"TIFF in {_name(page.photometric)}; {kinds} are read, convert it to RGB":
-            page.photometric not in _PHOTOMETRICS or (page.photometric == _YCBCR and not jpeg),
-        f"TIFF compressed with {_name(page.compression)}; {packings} are read":
-            page.compression not in _COMPRESSIONS or page.predictor not in (1, 2),
-        f"TIFF with {stored}; {', '.join(map(str, allowed))} bit UINT are read":
-            page.sampleformat != 1 or bits not in allowed,
-        f"damaged TIFF: planar configuration {_name(planes)}; 1 and 2 are allowed": planes not in (1, 2),
-        f"TIFF with {page.samplesperpixel} samples a pixel; grey or RGB, at most one alpha, are read":
-            page.imagedepth != 1 or extra not in (0, 1) or (extra and bits < 8),
-        "TIFF with JPEG in planes or not of 8 bit; save it as plain RGB":
-            jpeg and (planes == 2 or bits != 8 or page.predictor != 1),
-    })  # fmt: skip
+    if page.imagedepth != 1 or extra not in (0, 1) or (extra and bits < 8):
+        raise ImageError(f"TIFF with {page.samplesperpixel} samples a pixel; grey or RGB, at most one alpha, are read")
+    if jpeg and (planes == 2 or bits != 8 or page.predictor != 1):
+        raise ImageError("TIFF with JPEG in planes or not of 8 bit; save it as plain RGB")
     rows, columns = (page.tilelength, page.tilewidth) if page.is_tiled else (page.rowsperstrip, page.imagewidth)
     if rows < 1 or columns < 1:
         raise ImageError("damaged TIFF: its strips or tiles are empty")
     segments = list(zip(page.dataoffsets, page.databytecounts, strict=False))
     expected = -(-page.imagelength // rows) * -(-page.imagewidth // columns)
     expected *= page.samplesperpixel if planes == 2 else 1
-    refuse({
-        "truncated TIFF: pixels are missing":
-            len(segments) < expected or any(not count or offset + count > file_bytes for offset, count in segments),
-        "TIFF whose pixels do not fit its stated size: it has more strips or tiles": len(segments) > expected,
-        "compressed TIFF with reversed bits; save it without compression":
-            page.fillorder == 2 and page.compression != 1,
-        "TIFF with differenced bits; save it with 8 bit": bits < 8 and page.predictor != 1,
-    })  # fmt: skip
+    if len(segments) < expected or any(not count or offset + count > file_bytes for offset, count in segments):
+        raise ImageError("truncated TIFF: pixels are missing")
+    if len(segments) > expected:
+        raise ImageError("TIFF whose pixels do not fit its stated size: it has more strips or tiles")
+    if page.fillorder == 2 and page.compression != 1:
+        raise ImageError("compressed TIFF with reversed bits; save it without compression")
+    if bits < 8 and page.predictor != 1:
+        raise ImageError("TIFF with differenced bits; save it with 8 bit")
 
 
 def _read_pixels(page: tifffile.TiffPage, data: bytes) -> np.ndarray:
-    """(H, W) or (H, W, C) as stored, uint8 or uint16; bilevel grey as 0 and 255.
-
-    tifffile pads or cuts what does not fit the stated size: each strip or tile is measured first.
-    """
+    """(H, W) or (H, W, C) as stored, uint8 or uint16; bilevel grey as 0 and 255."""
+    # tifffile pads or cuts what does not fit the stated size: each strip or tile is measured first
     for index, (offset, count) in enumerate(zip(page.dataoffsets, page.databytecounts, strict=True)):
         _, _, shape = page.decode(None, index)
         if page.compression == 7:
@@ -220,18 +207,17 @@ def _check_jpeg(page: tifffile.TiffPage, coded: bytes, index: int, shape: tuple[
         raise ImageError("TIFF whose JPEG data do not fit its stated size")
 
     def decode(stream: bytes) -> np.ndarray:
-        pixels, _, _ = page.decode(stream, index, jpegtables=page.jpegtables)
-        return np.asarray(pixels)[0]
+        return np.asarray(page.decode(stream, index, jpegtables=page.jpegtables)[0])[0]
 
     check_whole(coded, decode(coded), decode)
 
 
 def _without_unclear_channel(stored: np.ndarray, page: tifffile.TiffPage, notes: list[str]) -> np.ndarray:
     """The picture without a further channel that is not alpha. Opaque premultiplied alpha is plain alpha."""
-    if _UNSPECIFIED in page.extrasamples:
+    if EXTRASAMPLE.UNSPECIFIED in page.extrasamples:
         notes.append(f"channel {page.samplesperpixel}, whose meaning the file does not state, is left out")
         return np.ascontiguousarray(stored[..., 0] if stored.shape[2] == 2 else stored[..., :3])
-    if _PREMULTIPLIED in page.extrasamples and stored[..., -1].min() < np.iinfo(stored.dtype).max:
+    if EXTRASAMPLE.ASSOCALPHA in page.extrasamples and stored[..., -1].min() < np.iinfo(stored.dtype).max:
         raise ImageError("TIFF with premultiplied alpha; save it with plain alpha or without")
     return stored
 
