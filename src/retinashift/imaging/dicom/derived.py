@@ -47,7 +47,6 @@ _ABOUT_OTHER_FRAMES = (
     "FrameNumbersOfInterest", "FrameOfInterestDescription", "FrameOfInterestType", "StartTrim", "StopTrim",
     "PreferredPlaybackSequencing", "EffectiveDuration", "MaskSubtractionSequence",
 )  # fmt: skip
-
 _KEPT = (
     "SpecificCharacterSet", "ImageType", "SOPClassUID", "Modality", "ConversionType", "Manufacturer",
     "ManufacturerModelName", "SoftwareVersions", "AnatomicRegionSequence", "AcquisitionDeviceTypeCodeSequence",

@@ -31,7 +31,6 @@ LOSSY_SYNTAXES = {
 }  # fmt: skip
 """Transfer syntaxes that may have lost detail, and the method's name in DICOM."""
 _STARTS = (b"\xff\xd8\xff", b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  ")  # of JPEG, JPEG-LS and JPEG 2000 streams
-
 _SECONDS, _PIXELS_A_SECOND = 0.5, 2 * 10**6  # an intact stream needs a fifth
 
 
@@ -94,8 +93,7 @@ def _frames(fragments: list[bytes], frames: int, one_fragment_each: bool) -> lis
 
 
 def _decode(coded: bytes, syntax: str, header: Dataset) -> np.ndarray:
-    photometric = header.PhotometricInterpretation
-    claims = frame_claims(coded)
+    photometric, claims = header.PhotometricInterpretation, frame_claims(coded)
     if claims is None:
         raise ImageError("DICOM whose coded frame has no header")
     if claims[:2] != (header.Columns, header.Rows):
@@ -145,9 +143,8 @@ def _run_lengths(coded: bytes, header: Dataset) -> np.ndarray:
     size, itemsize = header.Rows * header.Columns, header.BitsAllocated // 8
     if count != header.SamplesPerPixel * itemsize:
         raise ImageError(f"DICOM whose run lengths have {count} segments, not as its header says")
-    bounds = [*offsets[:count], len(coded)]
     planes = []
-    for start, end in itertools.pairwise(bounds):
+    for start, end in itertools.pairwise([*offsets[:count], len(coded)]):
         plane = bytes(imagecodecs.packbits_decode(coded[start:end], out=size + 1))
         if len(plane) not in (size, size + 1):
             raise ImageError("DICOM whose run lengths do not fit its stated size")

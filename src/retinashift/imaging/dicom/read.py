@@ -29,7 +29,6 @@ _SAMPLES = {
 }
 """Of a pixel, by photometric interpretation."""
 _TEXT = ("LO", "LT", "PN", "SH", "ST", "UC", "UT")  # in the character set that the header declares
-_MM = 25.4  # to the inch
 
 
 def decode_dicom(data: bytes, max_pixels: int, frame: int | None = None) -> Photograph:
@@ -52,7 +51,7 @@ def decode_dicom(data: bytes, max_pixels: int, frame: int | None = None) -> Phot
         pixels = fill_range(pixels, 2 ** int(header.BitsStored) - 1)
         pixels = ~pixels if kind == "MONOCHROME1" else pixels
     icc, spacing = header.get("ICCProfile"), pixel_spacing(header, frame)  # mm on the retina, down and across
-    dpi = (_MM / spacing[1], _MM / spacing[0]) if spacing else None
+    dpi = (25.4 / spacing[1], 25.4 / spacing[0]) if spacing else None
     return Photograph(
         np.ascontiguousarray(pixels), "DICOM", bytes(icc) if icc else None, dpi=dpi,
         provenance=record_of(header), dicom=header, frame=frame, notes=tuple(notes),

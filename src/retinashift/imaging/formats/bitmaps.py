@@ -12,7 +12,6 @@ from retinashift.imaging.photograph import ImageError, Photograph, check_size, f
 _GZIP = b"\x1f\x8b"
 _SPACE = rb"(?:\s|#[^\n]*\n)"
 _HEADER = re.compile(rb"P([2356])" + 3 * (_SPACE + rb"+(\d{1,9})") + rb"\s")
-_MAX_HEADER = 4096
 _WIDEST = 16  # bytes of a number in a plain file and of what stands around it
 _MORE = "PPM with data behind its pixels; save the picture you want as a file of its own"
 
@@ -22,7 +21,7 @@ def decode_ppm(data: bytes, max_pixels: int, page: int | None = None) -> Photogr
 
     Gzip is unpacked no further than the header promises.
     """
-    head = _unpack(data, _MAX_HEADER)
+    head = _unpack(data, 4096)
     header = _HEADER.match(head)
     if header is None:
         if head[:2] in (b"P1", b"P4", b"P7"):

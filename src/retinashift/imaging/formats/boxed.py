@@ -21,7 +21,6 @@ from retinashift.imaging.photograph import ImageError, Photograph, check_size, f
 
 AVIF, HEIC = (b"avif", b"avis"), (b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1")
 """Brands of files in the container of ISO/IEC 14496-12."""
-_SRGB, _GREY = 16, 17  # of JPEG 2000
 _JXL = b"\xff\x0a"
 _RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))  # of JPEG XL, width to height
 _WIDTHS = (9, 13, 18, 30)  # bits of a length there, by a selector of two bits
@@ -50,7 +49,7 @@ def decode_jpeg2000(data: bytes, max_pixels: int, page: int | None = None) -> Ph
     if b"pclr" in header:
         raise ImageError("JPEG 2000 with a palette; save it as RGB")
     method, space = header.get(b"colr", b"\1")[0], header.get(b"colr", b"")[3:7]
-    if method == 1 and space and int.from_bytes(space, "big") not in (_SRGB, _GREY):
+    if method == 1 and space and int.from_bytes(space, "big") not in (16, 17):  # sRGB, grey
         raise ImageError("JPEG 2000 in other colours than sRGB and grey; save it as PNG or TIFF")
     pixels = fill_range(imagecodecs.jpeg2k_decode(coded, numthreads=1), 2 ** max(bits) - 1)
     icc = header[b"colr"][3:] if method == 2 else None

@@ -55,8 +55,7 @@ def load_exif(block: bytes | None, notes: list[str] | None = None, offset: int |
         directory = _read_directory(block, offset)
         tags: Tags = {tag: directory[tag] for tag in _KEPT if tag in directory}
         for tag in (tag for tag in (IFD.Exif, IFD.GPSInfo) if isinstance(directory.get(tag), int)):
-            details = _read_directory(block, directory[tag]).items()
-            tags[tag] = {k: v for k, v in details if k not in _UNTRUE}
+            tags[tag] = {k: v for k, v in _read_directory(block, directory[tag]).items() if k not in _UNTRUE}
         dump_exif(tags)
     except Exception as error:  # Pillow raises whatever a damaged directory leads it to
         if notes is not None:
@@ -95,9 +94,7 @@ def dump_exif(tags: Tags, dpi: tuple[float, float] | None = None) -> bytes | Non
 def make_directory(tags: Tags, dpi: tuple[float, float] | None) -> ImageFileDirectory_v2:
     """A little-endian directory of tags and of a resolution."""
     directory = ImageFileDirectory_v2()
-    for tag, value in tags.items():
-        if value != {}:
-            directory[tag] = value
+    directory.update({tag: value for tag, value in tags.items() if value != {}})
     if dpi:
         directory[Base.XResolution], directory[Base.YResolution] = dpi
         directory[Base.ResolutionUnit] = 2  # inch
@@ -108,9 +105,8 @@ def fit_exif(block: bytes | None, width: int, height: int) -> bytes | None:
     """A copy true of a picture of this size."""
     tags = load_exif(block)
     details = tags.get(IFD.Exif, {})
-    for tag, side in ((Base.ExifImageWidth, width), (Base.ExifImageHeight, height)):
-        if tag in details:
-            details[tag] = side
+    sides = {Base.ExifImageWidth: width, Base.ExifImageHeight: height}
+    details.update({tag: side for tag, side in sides.items() if tag in details})
     return dump_exif(tags)
 
 

@@ -30,8 +30,7 @@ def decode_png(data: bytes, max_pixels: int, page: int | None = None) -> Photogr
         raise ImageError("PNG without a header")
     width, height = struct.unpack(">II", data[16:24])
     check_size(width, height, max_pixels)
-    chunks: dict[bytes, bytes] = {}
-    texts: dict[str, bytes] = {}
+    chunks, texts = dict[bytes, bytes](), dict[str, bytes]()
     bare = [SIGNATURE]  # pixels only: libpng prints complaints about metadata without the name of the file
     for kind, body, whole in _walk(data):
         chunks.setdefault(kind, body if kind != b"IDAT" else b"")

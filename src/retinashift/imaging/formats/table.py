@@ -94,9 +94,8 @@ FORMATS: dict[str, Format] = {known.name: known for known in _ALL}
 
 _REFUSED = (
     (0, b"GIF8", "GIF"), (4, b"ftyp", "a video or another ISO media file"), (0, b"%PDF", "PDF"),
-    (0, b"%!PS", "PostScript"), (0, b"\xc5\xd0\xd3\xc6", "PostScript"), (0, b"<svg", "SVG"),
-    (0, b"<?xml", "XML or SVG"), (0, b"PK\x03\x04", "zip"), (0, b"\x08\0\x05\0", "DICOM without its file header"),
-    (0, b"\x08\0\x08\0", "DICOM without its file header"),
+    (0, (b"%!PS", b"\xc5\xd0\xd3\xc6"), "PostScript"), (0, b"<svg", "SVG"), (0, b"<?xml", "XML or SVG"),
+    (0, b"PK\x03\x04", "zip"), (0, (b"\x08\0\x05\0", b"\x08\0\x08\0"), "DICOM without its file header"),
 )  # fmt: skip
 
 

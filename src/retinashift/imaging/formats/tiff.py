@@ -55,9 +55,8 @@ def decode_tiff(data: bytes, max_pixels: int, number: int | None = None) -> Phot
                 raise ImageError("TIFF with a palette and no colours for it")
             stored = narrow(page.colormap.T[stored])
         stored = _without_unclear_channel(stored, page, notes)
-        icc = page.iccprofile
-        if icc is not None and not isinstance(icc, bytes):  # its tag is of another type
-            icc = None
+        icc = page.iccprofile if isinstance(page.iccprofile, bytes) else None
+        if icc is not page.iccprofile:  # its tag is of another type
             notes.append("a damaged ICC profile is left out")
         exif = load_exif(data, notes, page.offset)
         left_out = [name for tag, name in _NOT_KEPT.items() if tag in page.tags]
