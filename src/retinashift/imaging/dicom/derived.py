@@ -133,8 +133,7 @@ def _put_pixels(dataset: Dataset, photograph: Photograph) -> None:
     bits = int(dataset.BitsStored) if kind != "PALETTE COLOR" else 8 * pixels.itemsize
     for name in () if grey else list(dataset.dir("PaletteColor")):
         delattr(dataset, name)
-    if kind == "MONOCHROME1":
-        pixels = ~pixels
+    pixels = ~pixels if kind == "MONOCHROME1" else pixels
     full, top = np.iinfo(pixels.dtype).max, 2**bits - 1
     if top != full:
         pixels = np.rint(pixels * (top / full)).astype(pixels.dtype)
@@ -156,8 +155,6 @@ def _put_identity(dataset: Dataset, source: Dataset, photograph: Photograph) -> 
 
 def _put_derivation(dataset: Dataset, source: Dataset, photograph: Photograph) -> None:
     """Source: PS3.3 C.7.6.1.1.2 (image type), C.7.6.1.1.3 (derivation), C.12.1.1.5 (contributing equipment)."""
-    from pydicom import Sequence
-
     from retinashift import __version__
 
     record = parse_line(photograph.provenance)
@@ -173,7 +170,7 @@ def _put_derivation(dataset: Dataset, source: Dataset, photograph: Photograph) -
     equipment = item(Manufacturer="RetinaShift", ManufacturerModelName="RetinaShift", SoftwareVersions=__version__)
     equipment.PurposeOfReferenceCodeSequence = [coded("109103", "Modifying Equipment")]
     equipment.ContributionDescription = dataset.DerivationDescription
-    dataset.ContributingEquipmentSequence = Sequence([*dataset.get("ContributingEquipmentSequence", []), equipment])
+    dataset.ContributingEquipmentSequence = [*dataset.get("ContributingEquipmentSequence", []), equipment]
     syntax = str(source.file_meta.TransferSyntaxUID)
     if syntax in LOSSY_SYNTAXES and dataset.get("LossyImageCompression") != "01":
         dataset.LossyImageCompression, dataset.LossyImageCompressionMethod = "01", LOSSY_SYNTAXES[syntax]

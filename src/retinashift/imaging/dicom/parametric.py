@@ -22,12 +22,11 @@ _KEPT = (
     "SpecificCharacterSet", "TimezoneOffsetFromUTC", "PatientName", "PatientID", "IssuerOfPatientID",
     "PatientBirthDate", "PatientSex", "PatientAge", "PatientIdentityRemoved", "DeidentificationMethod",
     "DeidentificationMethodCodeSequence", "StudyInstanceUID", "StudyDate", "StudyTime", "StudyID", "StudyDescription",
-    "AccessionNumber", "ReferringPhysicianName", "Modality", "ContentDate", "ContentTime", "LossyImageCompression",
+    "AccessionNumber", "ReferringPhysicianName", "ContentDate", "ContentTime", "LossyImageCompression",
     "LossyImageCompressionRatio", "LossyImageCompressionMethod", "BurnedInAnnotation",
 )  # fmt: skip
 """Attributes of patient, study and photograph that the map shares."""
-_DUMMIES = {"ContentDate": "19000101", "ContentTime": "000000", "LossyImageCompression": "00"}
-"""For those that a map must have, where the photograph has none."""
+_DUMMIES = {"ContentDate": "19000101", "ContentTime": "000000"}  # which a map must have
 _FRAME_TYPE = ["DERIVED", "PRIMARY", "STATIC", "STD_DEVIATION"]
 
 

@@ -169,6 +169,6 @@ def _check_header(header: Dataset, structure: Structure, max_pixels: int, frame:
         f"DICOM with {frames} frames; choose one with --page, the first is 1": frame is None and frames != 1,
         f"DICOM without a frame {number}": not 1 <= number <= frames,
     }  # fmt: skip
-    for fault in (fault for fault, found in faults.items() if found):
+    if fault := next((fault for fault, found in faults.items() if found), None):
         raise ImageError(fault)
     return number

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 MAX_ELEMENTS = 50_000
-MAX_HEADER = 64 * 2**20
-"""Bytes of the elements in front of the pixels."""
+MAX_HEADER = 64 * 2**20  # bytes of the elements in front of the pixels
 IMPLICIT, BIG_ENDIAN, DEFLATED = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"
 _VR = re.compile(b"[A-Z]{2}")
 _UNDEFINED = 0xFFFFFFFF
@@ -171,9 +170,8 @@ class _Reader:
 
 def _inflate_pixels(header: Dataset, inflater: zlib._Decompress, length: int, have: int, max_pixels: int) -> bytes:
     """The rest of a deflated object's pixels, if they are as many as its header says, and a little behind them."""
-    rows, columns, samples, bits = (
-        int(header.get(name) or 0) for name in ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated")
-    )
+    names = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated")
+    rows, columns, samples, bits = (int(header.get(name) or 0) for name in names)
     check_size(columns, rows, max_pixels)
     most = rows * columns * samples * -(-bits // 8) * int(header.get("NumberOfFrames") or 1)
     if length > most + most % 2:

@@ -15,8 +15,6 @@ from retinashift.imaging.formats.exif import with_metadata_of
 from retinashift.imaging.photograph import ImageError, Photograph, check_size
 from retinashift.imaging.provenance import is_account
 
-QUALITY = 95
-"""Default. JPEG loses detail even so: for results PNG or TIFF is better."""
 MAX_DPI = 65535
 """Highest resolution that its header holds."""
 _MOST_EXIF, _MOST_ICC = 65_533 - 6, 255 * (65_533 - 14)  # bytes, in one segment and in 255
@@ -30,8 +28,7 @@ _PROGRESSIVE, _NOTHING_YET = 0xC2, 16
 _WITHOUT_BODY = {0x01, *range(0xD0, 0xD9)}
 _FILLER = bytes((167 * i + 13) % 255 for i in range(255))
 """Never 0xff, and no regular pattern, which could decode to nothing, as zeros do."""
-MAX_SCANS = 1000
-"""Of one picture; encoders write about ten. Each is a pass over the whole picture."""
+_MAX_SCANS = 1000  # each is a pass over the whole picture; encoders write about ten
 _BAND = 512  # rows compared at a time
 
 
@@ -57,8 +54,8 @@ def decode_jpeg(data: bytes, max_pixels: int, page: int | None = None) -> Photog
     return with_metadata_of(info, pixels, "JPEG", notes, dpi=_jfif_dpi(info), left_out=left_out)
 
 
-def encode_jpeg(photograph: Photograph, quality: int = QUALITY) -> bytes:
-    """JPEG with colour in full resolution (4:4:4). ImageError if EXIF or the profile is longer than JPEG holds."""
+def encode_jpeg(photograph: Photograph, quality: int = 95) -> bytes:
+    """Colour in full resolution (4:4:4), yet with loss. ImageError if EXIF or profile is longer than JPEG holds."""
     if not 1 <= quality <= 100:
         raise ImageError(f"quality is {quality}; 1 to 100 is allowed")
     exif, icc = photograph.exif or b"", photograph.icc or b""
@@ -135,8 +132,8 @@ def check_whole(coded: bytes, pixels: np.ndarray, decode: Callable[[bytes], np.n
             restart = 0xD0 + (restarts[0][0][1] + 1) % 8 if restarts else 0xD0
             parts += [coded[last:end], _FILLER, bytes((0xFF, restart)), _FILLER]
             last = end
-            if len(parts) > 4 * MAX_SCANS:
-                raise ImageError(f"JPEG with more than {MAX_SCANS} scans")
+            if len(parts) > 4 * _MAX_SCANS:
+                raise ImageError(f"JPEG with more than {_MAX_SCANS} scans")
     if marker != _END:
         raise ImageError("truncated JPEG: it has no end")
     again = decode(b"".join(parts) + coded[last:])

@@ -12,7 +12,7 @@ from retinashift.imaging.photograph import ImageError, Photograph, check_size
 from retinashift.imaging.provenance import KEYWORD
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
-COLOUR = (b"cICP", b"cHRM", b"gAMA", b"sRGB")
+_COLOUR = (b"cICP", b"cHRM", b"gAMA", b"sRGB")
 """Types of the chunks that say how values look, except the ICC profile."""
 _XMP = "XML:com.adobe.xmp"
 _RAW_EXIF = ("Raw profile type exif", "Raw profile type APP1")
@@ -51,7 +51,7 @@ def decode_png(data: bytes, max_pixels: int, page: int | None = None) -> Photogr
     across, down, unit = struct.unpack(">IIB", chunks.get(b"pHYs", bytes(9)))
     dpi = (across * _INCH, down * _INCH) if unit == 1 and across and down else None
     icc = _read_icc(chunks[b"iCCP"], notes) if b"iCCP" in chunks else None
-    colour = tuple((kind, chunks[kind]) for kind in COLOUR if kind in chunks)
+    colour = tuple((kind, chunks[kind]) for kind in _COLOUR if kind in chunks)
     pixels = imagecodecs.png_decode(b"".join(bare))
     return upright_photograph(pixels, "PNG", exif, dpi=dpi, icc=icc, colour=colour, notes=notes, left_out=left_out)
 
@@ -120,9 +120,8 @@ def _raw_profile(texts: dict[str, bytes]) -> bytes | None:
 
 
 def _read_icc(body: bytes, notes: list[str]) -> bytes | None:
-    _, _, packed = body.partition(b"\0")
     try:
-        profile = zlib.decompressobj().decompress(packed[1:], _MAX_ICC_BYTES + 1)
+        profile = zlib.decompressobj().decompress(body.partition(b"\0")[2][1:], _MAX_ICC_BYTES + 1)
     except zlib.error as error:
         notes.append(f"a damaged ICC profile is left out ({error})")
         return None

@@ -51,7 +51,7 @@ class Format:
             f"{self.name} holds no alpha channel": photograph.has_alpha and not self.alpha,
             f"{self.name} cannot hold {kind}, and the picture is {kind}": not held,
         }
-        for fault in (fault for fault, found in faults.items() if found):
+        if fault := next((fault for fault, found in faults.items() if found), None):
             raise ImageError(f"{fault}; write PNG or TIFF")
 
 

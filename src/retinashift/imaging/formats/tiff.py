@@ -27,8 +27,7 @@ _PHOTOMETRICS: dict[int, tuple[str, int, tuple[int, ...]]] = {
 }  # fmt: skip
 """Name, number of colours, and the bits that are read."""
 _LZW = 5
-MAX_PAGE = 10_000
-"""A chain of directories is followed no further."""
+_MAX_PAGE = 10_000  # a chain of directories is followed no further
 _NOT_KEPT = {33723: "IPTC", 34377: "Photoshop's settings"}
 _INCH_IN = {
     "nm": 2.54e7, "um": 25400, "\\u00b5m": 25400, "\u00b5m": 25400, "\u00c2\u00b5m": 25400, "micron": 25400,
@@ -105,9 +104,8 @@ def encode_tiff(photograph: Photograph) -> bytes:
 
 def _choose_page(file: tifffile.TiffFile, number: int | None) -> tifffile.TiffPage:
     """The page of that number; pages that are reduced copies of another do not count."""
-    pages = enumerate(itertools.islice(file.pages, MAX_PAGE))
-    plain = ((index, page) for index, page in pages if isinstance(page, tifffile.TiffPage))  # series have others
-    whole = (page for index, page in plain if not (index and page.is_reduced))
+    pages = enumerate(itertools.islice(file.pages, _MAX_PAGE))
+    whole = (page for index, page in pages if isinstance(page, tifffile.TiffPage) and not (index and page.is_reduced))
     found = list(itertools.islice(whole, 2 if number is None else number))
     if number is None and len(found) > 1:
         raise ImageError("TIFF with several pages; choose one with --page, the first is 1")
