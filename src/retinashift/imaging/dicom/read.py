@@ -158,13 +158,14 @@ def _check_header(header: Dataset, structure: Structure, max_pixels: int, frame:
     check_size(int(header.Columns), int(header.Rows), max_pixels)
     photometric, samples = str(header.PhotometricInterpretation), header.SamplesPerPixel
     allocated, bits, frames = header.BitsAllocated, header.BitsStored, frames_of(header)
-    highest, number = header.get("HighBit", bits - 1), 1 if frame is None else frame
+    number = 1 if frame is None else frame
     faults = {
         f"DICOM in {photometric} with {samples} samples a pixel is not read": samples != _SAMPLES.get(photometric),
         "DICOM with signed pixels; unsigned 8 and 16 bit are read": header.get("PixelRepresentation", 0) != 0,
         f"DICOM with {bits} of {allocated} bits; unsigned 8 and 16 bit are read":
             allocated not in (8, 16) or not 1 <= bits <= allocated,
-        f"DICOM whose high bit is {highest}; {bits - 1} is needed for {bits} stored bits": highest != bits - 1,
+        f"DICOM whose high bit is {header.get('HighBit')}; {bits - 1} is needed for {bits} stored bits":
+            header.get("HighBit", bits - 1) != bits - 1,
         "DICOM without pixels": not structure.pixel_vr,
         f"DICOM with {frames} frames; choose one with --page, the first is 1": frame is None and frames != 1,
         f"DICOM without a frame {number}": not 1 <= number <= frames,

@@ -78,8 +78,9 @@ def _read_directory(tiff: bytes, offset: int | None = None) -> dict[int, Any]:
 
 def exif_dpi(tags: Tags, per_inch: Mapping[int, float | None] = _PER_INCH) -> tuple[float, float] | None:
     """Pixels per inch, or None where the tags give no absolute resolution; units in `per_inch` count."""
-    factor, sides = per_inch.get(tags.get(Base.ResolutionUnit, 2)), (Base.XResolution, Base.YResolution)
-    across, down = (float(side) if isinstance(side, Real) else 0.0 for side in map(tags.get, sides))
+    factor = per_inch.get(tags.get(Base.ResolutionUnit, 2))
+    stated = (tags.get(Base.XResolution), tags.get(Base.YResolution))
+    across, down = (float(value) if isinstance(value, Real) else 0.0 for value in stated)
     if factor is None or not (0 < across < 1e6 and 0 < down < 1e6):
         return None
     return across * factor, down * factor
