@@ -28,7 +28,7 @@ import numpy as np
 import pydicom
 from PIL import Image, ImageOps
 
-from retinashift.imaging.figures.comparison import shown
+from retinashift.imaging.figures import shown
 from retinashift.imaging.files import READ_SUFFIXES, read_image
 
 SOURCES, WHEELS = ("pillow", "pydicom", "tifffile"), ("pydicom-data",)

@@ -3,7 +3,7 @@
 import pytest
 
 from retinashift.data.photographs import list_source
-from retinashift.imaging.figures.comparison import BAR, FOOT, GAP
+from retinashift.imaging.figures import BAR, FOOT, GAP
 from retinashift.training.batches import PhotographSet
 from retinashift.training.build import build_pipeline
 from retinashift.training.settings import TrainConfig

@@ -16,8 +16,7 @@ from retinashift.batch.record import for_input, make_sidecar, run_record
 from retinashift.imaging.degradation.bicubic import resize
 from retinashift.imaging.dicom.derived import deidentify
 from retinashift.imaging.dicom.parametric import encode_with_map
-from retinashift.imaging.figures.comparison import compared
-from retinashift.imaging.figures.uncertainty import encode_map, overlay
+from retinashift.imaging.figures import compared, encode_map, overlay
 from retinashift.imaging.files import ImageError, Photograph, check_target, decode_image, encode_image, with_metadata
 from retinashift.imaging.formats.png import encode_png
 from retinashift.imaging.provenance import Provenance

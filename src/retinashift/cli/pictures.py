@@ -77,7 +77,7 @@ def schedule(
 ) -> None:
     """Print sqrt(eta) of a residual-shifting chain; --plot draws it."""
     from retinashift.diffusion.process import sqrt_eta_schedule
-    from retinashift.imaging.figures.plot import draw_curves
+    from retinashift.imaging.figures import draw_curves
     from retinashift.imaging.files import write_image
 
     check_outputs(plot, overwrite=overwrite, suffix=".png")
@@ -112,7 +112,7 @@ def degradations(
 ) -> None:
     """Draw each step of the camera degradation at its least, middle and greatest strength, and the whole chain."""
     from retinashift.imaging.degradation.pipeline import Camera
-    from retinashift.imaging.figures.sheet import draw_sheet
+    from retinashift.imaging.degradation.sheet import draw_sheet
     from retinashift.imaging.files import read_image, write_image
     from retinashift.training.settings import TrainConfig
 

@@ -182,8 +182,7 @@ def coverage(
     from retinashift.cli.evaluation import parse_degradation, read_rgb
     from retinashift.evaluation.calibration import compare, measure_coverage
     from retinashift.evaluation.coverage import absolute_errors
-    from retinashift.imaging.figures.plot import draw_against
-    from retinashift.imaging.figures.uncertainty import map_and_error
+    from retinashift.imaging.figures import draw_against, map_and_error
 
     making = parse_degradation(degradation)
     with Failures() as failures:

@@ -21,7 +21,7 @@ from retinashift.evaluation.scores import Result, Score, Subject
 from retinashift.evaluation.spectrum import BANDS, reference_power, result_power
 from retinashift.evaluation.vessels import reference_vessels, result_vessels
 from retinashift.imaging.degradation.bicubic import enlarge
-from retinashift.imaging.figures.comparison import busiest, changed, shown
+from retinashift.imaging.figures import busiest, changed, shown
 
 CROP = 120
 """Side of a crop in pixels of the photograph."""

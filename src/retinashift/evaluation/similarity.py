@@ -17,7 +17,7 @@ from skimage.metrics import structural_similarity
 
 from retinashift.evaluation.scores import Metric, Result, Score, Scores
 from retinashift.imaging.degradation.bicubic import DEGRADATION, bicubic_pillow
-from retinashift.imaging.figures.comparison import shown
+from retinashift.imaging.figures import shown
 from retinashift.imaging.fundus import DARKEST_FIELD, SURROUND_FACTOR
 
 if TYPE_CHECKING:  # torch is imported where it is used: the help of the command lists the metrics without it

@@ -14,7 +14,7 @@ import torch
 
 from retinashift.data.checks import measured
 from retinashift.data.photographs import DataError, Source, find_photographs, list_source, stem
-from retinashift.imaging.figures.comparison import shown
+from retinashift.imaging.figures import shown
 from retinashift.imaging.files import write_image
 from retinashift.inference.memory import spare_memory
 from retinashift.inference.pipeline import open_checkpoint

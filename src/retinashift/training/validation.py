@@ -10,7 +10,7 @@ import torch
 from retinashift.evaluation.similarity import psnr_rgb
 from retinashift.imaging.degradation.bicubic import bicubic_pillow, crop_to_multiple, enlarge
 from retinashift.imaging.degradation.pipeline import Degradation
-from retinashift.imaging.figures.comparison import busiest, changed, shown, side_by_side
+from retinashift.imaging.figures import busiest, changed, shown, side_by_side
 from retinashift.imaging.fundus import field_of_view
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.training.batches import PhotographSet

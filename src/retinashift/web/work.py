@@ -18,7 +18,7 @@ from retinashift.batch.photograph import upscale_bytes
 from retinashift.diffusion.sampling import noise_seeds, normal_rows
 from retinashift.evaluation.similarity import psnr_rgb, ssim_y
 from retinashift.imaging.degradation.bicubic import enlarge, resize
-from retinashift.imaging.figures.comparison import shown
+from retinashift.imaging.figures import shown
 from retinashift.imaging.files import decode_image
 from retinashift.imaging.formats.table import HEAD, format_of_bytes
 from retinashift.imaging.fundus import field_of_view

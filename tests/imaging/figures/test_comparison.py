@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from retinashift.imaging.degradation.bicubic import enlarge
-from retinashift.imaging.figures.comparison import (
+from retinashift.imaging.figures import (
     BAR,
     FOOT,
     GAP,

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from retinashift.imaging.figures.plot import COLOURS, PAPER, draw_curves
+from retinashift.imaging.figures import COLOURS, PAPER, draw_curves
 
 
 def where(picture: np.ndarray, colour: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:

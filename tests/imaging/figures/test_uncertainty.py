@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from builders.photographs import decode_map
-from retinashift.imaging.figures.uncertainty import BRIGHTEST, encode_map, overlay
+from retinashift.imaging.figures import BRIGHTEST, encode_map, overlay
 
 
 def test_numbers_and_account_come_back_to_a_65535th():

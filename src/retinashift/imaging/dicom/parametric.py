@@ -11,7 +11,7 @@ import numpy as np
 
 from retinashift.imaging.dicom.derived import coded, derive, instance, item, new_uid, source_image, write_object
 from retinashift.imaging.dicom.read import decimal, pixel_spacing, put_record, record_of
-from retinashift.imaging.figures.uncertainty import BRIGHTEST, FULL_SCALE, stored_deviations
+from retinashift.imaging.figures import BRIGHTEST, FULL_SCALE, stored_deviations
 from retinashift.imaging.photograph import Photograph
 
 if TYPE_CHECKING:

@@ -8,8 +8,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from retinashift.imaging.degradation.bicubic import enlarge
 from retinashift.imaging.degradation.pipeline import Camera
 from retinashift.imaging.degradation.steps import OPTICS, STEPS, Step, apply_step
-from retinashift.imaging.figures.comparison import busiest
-from retinashift.imaging.figures.plot import INK, PAPER
+from retinashift.imaging.figures import INK, PAPER, busiest
 
 SIDE = 200
 """Pixels of a picture on the sheet."""

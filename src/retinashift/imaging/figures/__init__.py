@@ -1,1 +1,0 @@
-"""Pictures for people: comparisons, plots, uncertainty overlays."""
