@@ -1,22 +1,19 @@
 """Which file goes where, and every refusal of an output, before anything is read, loaded or computed."""
 
 import hashlib
-import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path, PurePath, PurePosixPath
-from typing import TypeVar
 
 import numpy as np
 
 from retinashift.batch.places import Place, Remote, find_remote, listing, place_of
-from retinashift.imaging.failures import printable
-from retinashift.imaging.files import MAX_PIXELS, WRITE_SUFFIXES, ImageError, find_images, format_of, own_suffix
+from retinashift.imaging.failures import first_and_more
+from retinashift.imaging.files import MAX_PIXELS, WRITE_SUFFIXES, find_images, format_of, own_suffix, warn_left_out
+from retinashift.imaging.photograph import ImageError
 from retinashift.inference.settings import OutputFormat, Sampling
-
-logger = logging.getLogger(__name__)
 
 _UNWRITTEN = (".bmp", ".gif", ".heic", ".avif", ".jp2", ".jxl", ".pdf", ".svg", ".eps", ".gz")
 """Suffixes that nobody gives a folder, of files that are not written."""
@@ -24,7 +21,6 @@ _NAME_BYTES = 255
 """That a file name holds on common file systems."""
 _FEW = 50
 """Files that are looked up one by one at an address; for more, the folder is listed."""
-PathType = TypeVar("PathType", bound=PurePath)
 Shard = tuple[int, int]
 """A part of the inputs, from 1, and how many there are, for machines that share only the list of them."""
 
@@ -75,13 +71,14 @@ class BatchOptions:
 
     def quality_for(self, target: Place) -> int | None:
         """The quality, where the target's format has one."""
-        return self.quality if format_of(Path(target.name)) == "JPEG" else None
+        return self.quality if format_of(target.name) == "JPEG" else None
 
-    def beside(self, target: Place) -> tuple[Place, ...]:
+    def beside(self, target: Place) -> list[Place]:
         """The files beside a result that a run with these options writes."""
-        sidecar = (sidecar_of(target),) if self.sidecar else ()
-        maps = maps_of(target) if self.sampling.output_uncertainty else ()
-        return (*sidecar, *maps, *((figure_of(target),) if self.figure else ()))
+        paths = [sidecar_of(target)] if self.sidecar else []
+        paths += maps_of(target) if self.sampling.output_uncertainty else []
+        paths += [figure_of(target)] if self.figure else []
+        return paths
 
 
 def parse_shard(text: str) -> Shard:
@@ -103,10 +100,10 @@ def sidecar_of(target: Place) -> Place:
     return target.with_name(f"{target.name}.json")
 
 
-def maps_of(target: Place) -> tuple[Place, ...]:
+def maps_of(target: Place) -> list[Place]:
     """The uncertainty beside a result: the map, its overlay, and beside DICOM a parametric map."""
     kinds = ("tif", "png", "dcm") if target.suffix.lower() == ".dcm" else ("tif", "png")
-    return tuple(target.with_name(f"{target.name}.uncertainty.{kind}") for kind in kinds)
+    return [target.with_name(f"{target.name}.uncertainty.{kind}") for kind in kinds]
 
 
 def figure_of(target: Place) -> Place:
@@ -145,9 +142,7 @@ def plan_jobs(
     mine: list[bool] = []
     for source, name, suffix in _find(places):
         own = partial(own_suffix, source) if isinstance(source, Path) else partial(str, suffix)
-        below = result_name(PurePosixPath(name), options.file_format, own).as_posix()
-        # an equal name is kept as one string, of which a million are held
-        jobs.append(Job(source, target if one_file else target / (name if below == name else below)))
+        jobs.append(Job(source, target if one_file else target / result_name(name, options.file_format, own)))
         if shard is not None:
             mine.append(in_shard(name, shard))
     _check_out(target, one_file, len(jobs), options.file_format)
@@ -161,31 +156,33 @@ def plan_jobs(
     existing: list[Place] = []
     for job in jobs:
         if options.resume:  # what lies beside a result belongs to it, and maps are written before it
-            planned: tuple[Place, ...] = (sidecar_of(job.target),) if options.sidecar and not exists(job.target) else ()
+            planned = [sidecar_of(job.target)] if options.sidecar and not exists(job.target) else []
         else:
-            planned = (job.target, *options.beside(job.target))
+            planned = [job.target, *options.beside(job.target)]
         existing += filter(exists, planned)
     if existing:
-        more = f" and {len(existing) - 1} more" if len(existing) > 1 else ""
-        raise ImageError(f"{existing[0]}{more} exists already; give --overwrite to replace, or another folder with -o")
+        found = first_and_more(existing)
+        raise ImageError(f"{found} exists already; give --overwrite to replace, or another folder with -o")
     return jobs
 
 
-def result_name(relative: PathType, file_format: OutputFormat, own: Callable[[], str]) -> PathType:
+def result_name(name: str, file_format: OutputFormat, own: Callable[[], str]) -> str:
     """The output's name: compressed inputs lose their ".gz", and another format changes the suffix.
 
     A name that does not end like an image, as in DICOM archives, is kept whole and gets a suffix.
 
     Args:
-        relative: path of the input inside the folder that was given.
+        name: path of the input inside the folder that was given, with forward slashes.
         file_format: of the result.
         own: the suffix that the input's content calls for.
     """
-    if relative.suffix.lower() == ".gz":
-        relative = relative.with_suffix("")
-    if relative.suffix.lower() not in WRITE_SUFFIXES:
-        return relative.with_name(relative.name + (own() if file_format == "same" else f".{file_format}"))
-    return relative if file_format == "same" else relative.with_suffix(f".{file_format}")
+    stem, ending = os.path.splitext(name)
+    if ending.lower() == ".gz":
+        name = stem
+        stem, ending = os.path.splitext(name)
+    if ending.lower() not in WRITE_SUFFIXES:
+        return name + (own() if file_format == "same" else f".{file_format}")
+    return name if file_format == "same" else f"{stem}.{file_format}"
 
 
 def lookup(targets: Sequence[Place]) -> Callable[[Place], bool]:
@@ -228,9 +225,7 @@ def _find(places: Sequence[Place]) -> Iterator[tuple[Place, str, str]]:
     for place in places:
         if isinstance(place, Remote):
             yield from find_remote(place, others)
-    if others:
-        more = f" and {len(others) - 1} more" if len(others) > 1 else ""
-        logger.warning("%s%s: left out, not among the images that are read", printable(str(others[0])), more)
+    warn_left_out(others)
 
 
 def _check_out(out: Place, one_file: bool, count: int, file_format: OutputFormat) -> None:
@@ -241,7 +236,7 @@ def _check_out(out: Place, one_file: bool, count: int, file_format: OutputFormat
             raise ImageError(f"{out} is neither a folder nor a file with one of {known}; choose another name with -o")
     elif count > 1:
         raise ImageError(f"{count} images cannot be written into one file {out}; give a folder with -o")
-    elif file_format != "same" and format_of(Path(out.name)) != format_of(Path(f"x.{file_format}")):
+    elif file_format != "same" and format_of(out.name) != format_of(f"x.{file_format}"):
         raise ImageError(f"-o {out} and --format {file_format} name two formats; omit one of them")
 
 
@@ -277,8 +272,7 @@ def _refuse_clashes(jobs: list[Job], options: BatchOptions) -> None:
                 both = f"{other.source} and {job.source}"
                 raise ImageError(f"{both} would both be written to {path}; run them separately")
     for job, path, _ in outputs():
-        size = len(os.fsencode(path.name))
-        if size > _NAME_BYTES:
+        if (size := len(os.fsencode(path.name))) > _NAME_BYTES:
             raise ImageError(f"{path.name}: a name of {size} bytes, at most {_NAME_BYTES} fit; rename {job.source}")
     for job in jobs:
         itself = job.target == job.source

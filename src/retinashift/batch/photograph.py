@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,8 +17,9 @@ from retinashift.imaging.degradation.bicubic import resize
 from retinashift.imaging.dicom.derived import deidentify
 from retinashift.imaging.dicom.parametric import encode_with_map
 from retinashift.imaging.figures import compared, encode_map, overlay
-from retinashift.imaging.files import ImageError, Photograph, check_target, decode_image, encode_image, with_metadata
+from retinashift.imaging.files import check_target, decode_image, encode_image, with_metadata
 from retinashift.imaging.formats.png import encode_png
+from retinashift.imaging.photograph import ImageError, Photograph, naming
 from retinashift.imaging.provenance import Provenance
 from retinashift.inference.advice import measure_condition, quality_of_jpeg
 from retinashift.inference.pipeline import ResShiftPipeline
@@ -49,7 +50,6 @@ class Upscaled:
     record: Provenance
     sigma: np.ndarray | None
     options: BatchOptions
-    meaning: ClassVar[str] = MEANING
 
     def files(self) -> Iterator[tuple[Place, bytes]]:
         """Path and bytes of each file, encoded one by one in the order in which they must be written.
@@ -60,13 +60,13 @@ class Upscaled:
             ImageError: the format cannot hold the result.
         """
         record, photograph, sigma = self.record, self.photograph, self.sigma
-        name, quality, objects = str(self.target), self.options.quality_for(self.target), list[bytes]()
+        name, objects = str(self.target), list[bytes]()
         kept: dict[str, Any] = {"like": photograph, "scale": record.scale, "provenance": record}
         if sigma is not None and self.target.suffix.lower() == ".dcm":
             result, parametric = encode_with_map(with_metadata(name, self.pixels, **kept), sigma, MEANING)
             objects.append(parametric)
         else:
-            result = encode_image(name, self.pixels, quality=quality, **kept)
+            result = encode_image(name, self.pixels, quality=self.options.quality_for(self.target), **kept)
         if sigma is not None:
             account = {"meaning": MEANING, "provenance": json.loads(record.line())}
             numbers, picture, *others = maps_of(self.target)
@@ -80,8 +80,7 @@ class Upscaled:
         if self.options.figure:
             mode = self.options.sampling.mode or f"{record.steps} step{'s' if record.steps > 1 else ''}"
             made = mode if record.seed is None else f"{mode}, seed {record.seed}"
-            drawn = compared(photograph.pixels, self.pixels, caption=made, sigma=sigma)
-            yield figure_of(self.target), self._png(drawn)
+            yield figure_of(self.target), self._png(compared(photograph.pixels, self.pixels, caption=made, sigma=sigma))
 
     def _png(self, drawn: np.ndarray) -> bytes:
         return encode_png(Photograph(drawn, provenance=self.record.line()))
@@ -143,10 +142,8 @@ def read_source(
     if options.deidentify:
         if photograph.dicom is None:
             raise ImageError(f"{place} is {photograph.format}; --deidentify is for DICOM, run the others without it")
-        try:
+        with naming(place):
             photograph = replace(photograph, dicom=deidentify(photograph.dicom))
-        except ImageError as error:
-            raise ImageError(f"{place}: {error}") from None
     condition = measure_condition(photograph.pixels, quality_of_jpeg(data))
     if warning := condition.warning(restores=pipeline.config.check_measure == "burst"):
         logger.warning("%s: %s", place, warning)
@@ -168,8 +165,7 @@ def upscale_source(
     )
     upscaled = result.images[0]
     if alpha is not None:  # a mask is geometry, not retina: it is interpolated
-        size = upscaled.shape[0], upscaled.shape[1]
-        upscaled = np.dstack([upscaled, resize(np.ascontiguousarray(alpha), size, "bicubic")])
+        upscaled = np.dstack([upscaled, resize(alpha, upscaled.shape[:2], "bicubic")])
     record = result.measured(record)
     if record.bicubic_share:
         logger.warning("%s: %s, where the network's estimate contradicted it", place, record.returned())

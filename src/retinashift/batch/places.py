@@ -14,9 +14,16 @@ from typing import Any
 from urllib.parse import unquote
 
 from retinashift.imaging.failures import one_line
-from retinashift.imaging.files import READ_SUFFIXES, WRITE_SUFFIXES, ImageError, check_bytes, read_bytes, replace_file
+from retinashift.imaging.files import (
+    READ_SUFFIXES,
+    WRITE_SUFFIXES,
+    check_bytes,
+    read_bytes,
+    replace_file,
+    suffix_of_bytes,
+)
 from retinashift.imaging.formats.table import HEAD
-from retinashift.imaging.search import suffix_of_bytes
+from retinashift.imaging.photograph import ImageError
 
 SCHEMES = {
     "s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "http": "aiohttp", "https": "aiohttp",
@@ -83,21 +90,17 @@ class Remote:
     def facts(self) -> Remote | None:
         """The file with its size and stamp; None if there is none."""
         with _clear(self, "looked up"), suppress(FileNotFoundError):
-            info = self.system().info(str(self) + self.query)
+            info = open_system(self.scheme).info(str(self) + self.query)
             return replace(self, stamp=_stamp(info)) if info["type"] == "file" else None
         return None
 
     def read_bytes(self) -> bytes:
         with _clear(self, "read"):
-            return self.system().cat_file(str(self) + self.query)
+            return open_system(self.scheme).cat_file(str(self) + self.query)
 
     def unlink(self) -> None:
         with _clear(self, "removed"):
-            self.system().rm_file(str(self))
-
-    def system(self) -> Any:
-        """The file system of its scheme."""
-        return open_system(self.scheme)
+            open_system(self.scheme).rm_file(str(self))
 
 
 Place = Path | Remote
@@ -132,11 +135,10 @@ def check_local(given: str | Path, allowed: str) -> None:
     Raises:
         ImageError: it says what is `allowed`.
     """
-    text = str(given)
-    if text == "-":
+    if str(given) == "-":
         raise ImageError(f"- stands for a stream, which is not supported; {allowed}")
-    if _ADDRESS.match(text) and not Path(text).exists():
-        raise ImageError(f"{hide(text)} is an address; {allowed}")
+    if _ADDRESS.match(str(given)) and not Path(given).exists():
+        raise ImageError(f"{hide(given)} is an address; {allowed}")
 
 
 def find_remote(given: Remote, others: list[Place]) -> Iterator[tuple[Remote, str, str]]:
@@ -155,13 +157,12 @@ def find_remote(given: Remote, others: list[Place]) -> Iterator[tuple[Remote, st
         return
     if given.scheme.startswith("http"):
         raise ImageError(f"{given}: no such file that may be read; an http address names one file")
-    root, matches = given, None
-    if any(sign in str(given) for sign in "*?["):
+    root, matches, address = given, None, str(given)
+    if wildcard := re.search(r"[*?[]", address):
         from fsspec.utils import glob_translate
 
-        parts = str(given).split("/")
-        fixed = next(number for number, part in enumerate(parts) if any(sign in part for sign in "*?["))
-        root, matches = Remote("/".join(parts[:fixed])), re.compile(glob_translate("/".join(parts[fixed:]))).match
+        fixed = address.rindex("/", 0, wildcard.start())
+        root, matches = Remote(address[:fixed]), re.compile(glob_translate(address[fixed + 1 :])).match
     found, files = False, listing(root)
     while keys := list(islice(files, _PAGE)):
         page = [file for file in keys if not file.name.startswith(".") and (not matches or matches(file.below))]
@@ -195,7 +196,7 @@ def read_place(place: Place, max_pixels: int) -> bytes:
         return read_bytes(place, max_pixels)
     check_bytes(str(place), place.size, max_pixels)
     data = place.read_bytes()
-    check_bytes(str(place), len(data), max_pixels)
+    check_bytes(str(place), len(data), max_pixels)  # a listing may not have said the size
     return data
 
 
@@ -205,7 +206,7 @@ def read_head(place: Place, count: int) -> bytes:
         with place.open("rb") as file:
             return file.read(count)
     with _clear(place, "read"):
-        return place.system().cat_file(str(place) + place.query, start=0, end=count)[:count]
+        return open_system(place.scheme).cat_file(str(place) + place.query, start=0, end=count)[:count]
 
 
 def write_place(place: Place, data: bytes, *, overwrite: bool = True) -> None:
@@ -221,7 +222,7 @@ def write_place(place: Place, data: bytes, *, overwrite: bool = True) -> None:
     if not overwrite and place.exists():
         raise FileExistsError(f"{place} exists already; give --overwrite to replace it")
     with _clear(place, "written"):
-        place.system().pipe_file(str(place), data)
+        open_system(place.scheme).pipe_file(str(place), data)
 
 
 def stamp_of(place: Place) -> str:
@@ -250,9 +251,9 @@ def _heads(files: list[Remote]) -> list[bytes]:
     unknown = [file for file, known in zip(files, named, strict=True) if file.size and not known]
     if not unknown:  # a store refuses any range of an empty object
         return [b""] * len(files)
-    addresses = [str(file) + file.query for file in unknown]
+    system, addresses = open_system(unknown[0].scheme), [str(file) + file.query for file in unknown]
     with _clear(unknown[0], "read"):
-        found = dict(zip(unknown, unknown[0].system().cat_ranges(addresses, 0, HEAD, on_error="return"), strict=True))
+        found = dict(zip(unknown, system.cat_ranges(addresses, 0, HEAD, on_error="return"), strict=True))
     for file, head in found.items():
         if isinstance(head, BaseException):
             raise OSError(f"{file}: cannot be read ({_reason(head)})")
@@ -262,15 +263,16 @@ def _heads(files: list[Remote]) -> list[bytes]:
 def _entries(folder: Remote) -> Iterator[tuple[str, dict[str, Any]]]:
     """Address and facts of every key below a folder; facts of S3 are held for one page only, to save memory."""
     scheme, _, path = str(folder).partition("://")
+    system = open_system(scheme)
     if scheme != "s3":
-        found = folder.system().find(str(folder), detail=True)
+        found = system.find(str(folder), detail=True)
         yield from ((f"{scheme}://{name.partition('://')[2] or name}", info) for name, info in found.items())
         return
     bucket, _, key = path.partition("/")
     page: dict[str, Any] = {"IsTruncated": True}
     while page["IsTruncated"]:
         more = {"ContinuationToken": page["NextContinuationToken"]} if "NextContinuationToken" in page else {}
-        page = folder.system().call_s3("list_objects_v2", Bucket=bucket, Prefix=f"{key}/" if key else "", **more)
+        page = system.call_s3("list_objects_v2", Bucket=bucket, Prefix=f"{key}/" if key else "", **more)
         yield from ((f"s3://{bucket}/{item['Key']}", item) for item in page.get("Contents", ()))
 
 
@@ -294,9 +296,10 @@ def open_system(scheme: str) -> Any:
         whole = {"max_concurrency": 1} if scheme == "s3" else {}  # one request reads a file
         return fsspec.filesystem(scheme, use_listings_cache=False, **whole)
     except ImportError:
-        packages = "-c constraints.txt -e '.[fleet]'" if scheme == "s3" else f"fsspec {SCHEMES[scheme]}"
-        text = f"{scheme}:// is an address of a store whose package is missing: pip install {packages}"
-        raise ImageError(text) from None
+        needed = "-c constraints.txt -e '.[fleet]'" if scheme == "s3" else f"fsspec {SCHEMES[scheme]}"
+        raise ImageError(
+            f"{scheme}:// is an address of a store whose package is missing: pip install {needed}"
+        ) from None
 
 
 @contextmanager

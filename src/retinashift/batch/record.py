@@ -8,7 +8,7 @@ import secrets
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from retinashift.batch.jobs import BatchOptions, Job, digests, holds, lookup
 from retinashift.batch.places import Place, read_head, stamp_of
-from retinashift.imaging.failures import explain
 from retinashift.imaging.files import ImageError, find_provenance
 from retinashift.imaging.provenance import Provenance, digest
 
@@ -37,9 +36,8 @@ def run_record(pipeline: ResShiftPipeline, options: BatchOptions) -> Provenance:
 def for_input(record: Provenance, data: bytes, target: Place, options: BatchOptions) -> Provenance:
     """The record of a run for one input and the format of its result."""
     quality = options.quality_for(target)
-    return replace(
-        record, input=digest(data), options=record.options | ({} if quality is None else {"quality": quality})
-    )
+    more = {} if quality is None else {"quality": quality}
+    return replace(record, input=digest(data), options=record.options | more)
 
 
 def same_work(former: Provenance, record: Provenance, options: BatchOptions) -> bool:
@@ -57,23 +55,16 @@ def same_work(former: Provenance, record: Provenance, options: BatchOptions) -> 
 def read_record(place: Place) -> Provenance | None:
     """The record in a result, by its header where that is enough; None for a file that holds none."""
     for read in (lambda: read_head(place, _HEADER), place.read_bytes):
-        try:
+        with suppress(ImageError):  # it may be cut short
             if found := find_provenance(read(), str(place)):
                 return found
-        except ImageError:  # it may be cut short
-            continue
     return None
 
 
 def make_sidecar(source: str, target: str, result: bytes, record: Provenance) -> bytes:
     """The JSON file beside a result: names of input and result without folders, the result's hash, the record."""
-    values = {
-        "source": source,
-        "result": target,
-        "result_sha256": digest(result),
-        "written": _now(),
-        "provenance": json.loads(record.line()),
-    }
+    values = {"source": source, "result": target, "result_sha256": digest(result), "written": _now()}
+    values["provenance"] = json.loads(record.line())
     return (json.dumps(values, indent=2) + "\n").encode()
 
 
@@ -99,12 +90,6 @@ class Outcome:
     seconds: float = 0.0
     """From the end of reading to the end of writing."""
 
-    @classmethod
-    def failed(cls, job: Job, error: BaseException) -> Outcome:
-        """Whatever a decoder, the pipeline, an encoder or a figure raises for one file is that file's failure."""
-        failure = explain(error)
-        return cls(job, failure.text, failure.internal)
-
     def line(self) -> str:
         """One line of JSON for a log, with the current time."""
         values: dict[str, Any] = {
@@ -123,10 +108,9 @@ class Outcome:
     @classmethod
     def parse(cls, job: Job, values: dict[str, Any]) -> Outcome:
         """The outcome of a job from the values of its `line`; a record of another version is left out."""
-        try:
+        record = None
+        with suppress(TypeError):
             record = Provenance(**values["provenance"]) if "provenance" in values else None
-        except TypeError:
-            record = None
         skipped, internal = values["status"] == "skipped", values.get("internal", False)
         return cls(job, values.get("error", ""), internal, skipped, record, values.get("seconds", 0.0))
 
@@ -137,17 +121,16 @@ def append_line(path: Path, line: str) -> None:
     Raises:
         OSError: it cannot be written.
     """
+    data, whole = line.encode(), False
     with path.open("ab", buffering=0) as log:
         length = log.seek(0, os.SEEK_END)
-        data = line.encode()
         try:
-            written = log.write(data)
-        except OSError:
-            log.truncate(length)
-            raise
-        if written != len(data):
-            log.truncate(length)
-            raise OSError(f"{path}: the disk is full; the log keeps its former lines")
+            whole = log.write(data) == len(data)
+        finally:
+            if not whole:
+                log.truncate(length)
+    if not whole:
+        raise OSError(f"{path}: the disk is full; the log keeps its former lines")
 
 
 def left_to_do(jobs: Sequence[Job], log: Path, record: Provenance, options: BatchOptions) -> list[Job]:
@@ -173,9 +156,8 @@ def left_to_do(jobs: Sequence[Job], log: Path, record: Provenance, options: Batc
     exists = lookup([job.target for job in jobs])
 
     def is_done(job: Job) -> bool:
-        if not holds(known, "\n".join((str(job.source), str(job.target), stamp_of(job.source)))):
-            return False
-        return all(map(exists, (job.target, *options.beside(job.target))))
+        logged = holds(known, "\n".join((str(job.source), str(job.target), stamp_of(job.source))))
+        return logged and all(map(exists, (job.target, *options.beside(job.target))))
 
     return [job for job in jobs if not is_done(job)]
 

@@ -12,6 +12,7 @@ from retinashift.batch.jobs import BatchOptions, Job, figure_of, maps_of, sideca
 from retinashift.batch.photograph import Upscaled, read_source, upscale_source
 from retinashift.batch.places import read_place, write_place
 from retinashift.batch.record import Outcome, for_input, is_sidecar, make_sidecar, read_record, run_record, same_work
+from retinashift.imaging.failures import explain
 from retinashift.imaging.files import ImageError, Photograph, remove_stale_temporaries
 from retinashift.imaging.provenance import Provenance
 from retinashift.inference.pipeline import ResShiftPipeline
@@ -90,7 +91,7 @@ def _attempt(job: Job, step: Callable[..., T], *arguments: Any) -> T | Outcome:
     try:
         return step(*arguments)
     except Exception as error:
-        return Outcome.failed(job, error)
+        return Outcome(job, *explain(error))
 
 
 def _read(pipeline: ResShiftPipeline, job: Job, record: Provenance, options: BatchOptions) -> Read | Outcome:

@@ -1,7 +1,8 @@
 """Why one file failed, in one line: a fault of the file, the disk or the memory, or else an error of ours."""
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import NamedTuple
 
 logger = logging.getLogger(__name__)
 
@@ -13,8 +14,7 @@ _FULL = ("no space left on device", "os error 28", "file too large", "quota exce
 """What safetensors and torch say of a full disk in errors of their own."""
 
 
-@dataclass(frozen=True)
-class Failure:
+class Failure(NamedTuple):
     """Why work on one file ended."""
 
     text: str
@@ -57,6 +57,11 @@ def one_line(text: str) -> str:
 def printable(text: str) -> str:
     """The text with control characters written as escapes: names and header values may come from a crafted file."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def first_and_more(things: Sequence[object]) -> str:
+    """The first of some things, and how many more there are."""
+    return f"{things[0]}{f' and {len(things) - 1} more' if len(things) > 1 else ''}"
 
 
 class LineFormatter(logging.Formatter):

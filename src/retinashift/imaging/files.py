@@ -1,38 +1,39 @@
-"""Image files in and out. Formats are recognised by content when reading, by suffix when writing."""
+"""Image files found, read and written. Formats are recognised by content when reading, by suffix when writing."""
 
 import contextvars
 import errno
+import glob
 import logging
 import os
 import re
 import secrets
 import stat
 import time
-from collections.abc import Container, Iterator
-from contextlib import contextmanager
+from collections.abc import Container, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from retinashift.imaging.failures import one_line, printable
+from retinashift.imaging.failures import first_and_more, one_line, printable
 from retinashift.imaging.formats.exif import fit_exif
 from retinashift.imaging.formats.jpeg import MAX_DPI
 from retinashift.imaging.formats.png import is_srgb
-from retinashift.imaging.formats.table import HEAD, Format, format_of_bytes, format_of_suffix
-from retinashift.imaging.photograph import MAX_PIXELS, ImageError, Photograph
+from retinashift.imaging.formats.table import FORMATS, HEAD, Format, format_of_bytes, format_of_suffix
+from retinashift.imaging.photograph import MAX_PIXELS as MAX_PIXELS
+from retinashift.imaging.photograph import ImageError as ImageError
+from retinashift.imaging.photograph import Photograph as Photograph
+from retinashift.imaging.photograph import naming
 from retinashift.imaging.provenance import Provenance, find_line, parse_line
-from retinashift.imaging.search import READ_SUFFIXES, WRITE_SUFFIXES, find_images, own_suffix
-
-__all__ = [
-    "MAX_PIXELS", "READ_SUFFIXES", "WRITE_SUFFIXES", "ImageError", "Photograph", "check_bytes", "check_target",
-    "decode_image", "encode_image", "find_images", "find_provenance", "flush_to_disk", "format_of", "own_suffix",
-    "read_bytes", "read_image", "remove_stale_temporaries", "replace_file", "with_metadata", "write_image",
-]  # fmt: skip
 
 logger = logging.getLogger(__name__)
 
+WRITE_SUFFIXES = tuple(suffix for known in FORMATS.values() if known.encode for suffix in known.suffixes)
+"""Suffixes of files that are written, in any case."""
+READ_SUFFIXES = tuple(suffix for known in FORMATS.values() for suffix in (*known.suffixes, *known.compressed_suffixes))
+"""Suffixes that are looked for in folders, in any case."""
 _HEADROOM = 64 * 2**20  # bytes of metadata beside 8 bytes a pixel, the most that RGBA of 16 bit takes
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
 _STALE_SECONDS = 3600
@@ -49,6 +50,99 @@ def _name_file(record: logging.LogRecord) -> bool:
 
 for _library in ("tifffile", "pydicom", "py.warnings"):
     logging.getLogger(_library).addFilter(_name_file)
+
+
+def find_images(inputs: Sequence[str | Path]) -> list[tuple[Path, Path]]:
+    """Image files among files, folders (recursively, links followed) and patterns such as "eyes/**/*.png".
+
+    A file that is named is taken whatever its suffix. In folders and patterns, suffixes are matched in any case, names
+    that begin with a dot are left out, and DICOM objects are found whatever they are called. Other files of a folder
+    are counted in a warning. In a pattern, parts that exist are taken as they are, brackets included.
+
+    Returns:
+        (path, relative output path) sorted by path, each real file once. The relative path is the file's name, or its
+        path below the folder, or below the part of the pattern that exists. ImageError for an input without images.
+    """
+    found: dict[str, tuple[Path, Path]] = {}
+    others: list[Path] = []
+    for given in inputs:
+        for path, relative in _expand(given, others):
+            found.setdefault(os.path.realpath(path), (path, relative))
+    warn_left_out(sorted(path for path in others if os.path.realpath(path) not in found))
+    if not found:
+        raise ImageError("no input was given; name files, folders or patterns")
+    return sorted(found.values())
+
+
+def warn_left_out(others: Sequence[object]) -> None:
+    """Name the first of the files that are no images, and count the others."""
+    if others:
+        logger.warning("%s: left out, not among the images that are read", printable(first_and_more(others)))
+
+
+def own_suffix(path: Path) -> str:
+    """Suffix for the result of a file, by its content: ".png" where its own format is only read; "" for no image."""
+    with suppress(OSError), open(path, "rb") as file:
+        return suffix_of_bytes(file.read(HEAD))
+    return ""
+
+
+def suffix_of_bytes(head: bytes) -> str:
+    """`own_suffix` of a file that begins with these bytes."""
+    with suppress(ImageError):
+        known = format_of_bytes(head)
+        return known.suffixes[0] if known.encode else ".png"
+    return ""
+
+
+def _expand(given: str | Path, others: list[Path]) -> list[tuple[Path, Path]]:
+    """Images and their relative output paths; files of a folder that are none are added to `others`."""
+    path = Path(given).expanduser()
+    try:
+        if path.is_file():
+            return [(path, Path(path.name))]
+        if path.is_dir():
+            root, paths = path, _walk(path)
+        elif glob.has_magic(str(path)):
+            fixed = next(i for i in range(len(path.parts), -1, -1) if Path(*path.parts[:i]).is_dir())
+            root = Path(*path.parts[:fixed])
+            pattern = str(Path(*path.parts[fixed:]))
+            paths = (root / p for p in glob.glob(pattern, root_dir=root, recursive=True))
+        else:
+            raise ImageError(f"{path}: no such file or folder")
+        visible = [p for p in paths if not p.name.startswith(".") and p.is_file()]
+        files = [p for p in visible if _is_image(p)]
+        if path.is_dir():
+            others += set(visible) - set(files)
+    except OSError as error:
+        raise ImageError(f"{error.filename}: cannot be read ({error.strerror})") from None
+    except ValueError as error:  # a NUL in the name, or our own error
+        raise ImageError(str(error)) from None
+    if not files:
+        raise ImageError(f"{path}: no image found ({', '.join(READ_SUFFIXES)})")
+    return [(file, file.relative_to(root)) for file in files]
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    """Every file below a folder, also in linked folders, each real folder once. OSError if one is unreadable."""
+    seen: set[str] = set()
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for folder, below, names in os.walk(root, onerror=fail, followlinks=True):
+        below.sort()
+        if (real := os.path.realpath(folder)) in seen:
+            below.clear()
+        else:
+            seen.add(real)
+            yield from (Path(folder, name) for name in sorted(names))
+
+
+def _is_image(path: Path) -> bool:
+    """By its name; a DICOM object, which out of an archive has no suffix or the end of its UID, by its content."""
+    named = path.name.lower().endswith(READ_SUFFIXES)
+    return named or (path.name.upper() != "DICOMDIR" and own_suffix(path) == ".dcm")
 
 
 def read_image(path: str | Path, max_pixels: int = MAX_PIXELS, page: int | None = None) -> Photograph:
@@ -149,8 +243,7 @@ def encode_image(
     Raises:
         ImageError: another suffix, or the format cannot hold the image (such as 16 bit or alpha in JPEG).
     """
-    photograph = with_metadata(path, image, like=like, scale=scale, provenance=provenance)
-    return _encode(Path(path), photograph, quality)
+    return _encode(path, with_metadata(path, image, like=like, scale=scale, provenance=provenance), quality)
 
 
 def with_metadata(
@@ -170,13 +263,11 @@ def with_metadata(
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[..., 0]
     line = "" if provenance is None else provenance.line()
-    try:
+    with naming(path):
         photograph = Photograph(np.ascontiguousarray(pixels), provenance=line)
-    except ImageError as error:
-        raise ImageError(f"{path}: {error}") from None
     if like is None:
         return photograph
-    known = format_of(Path(path))
+    known = format_of(path)
     icc = like.icc if (photograph.channels < 3) == (like.channels < 3) else None
     dpi = None if like.dpi is None else (like.dpi[0] * scale, like.dpi[1] * scale)
     lost = {
@@ -200,17 +291,15 @@ def check_target(path: str | Path, like: Photograph, scale: float, quality: int 
         ImageError: a suffix that is not written, or a format that cannot hold the pixels, their number, the ICC
             profile, the EXIF block or the DICOM header.
     """
-    try:
-        _written(Path(path)).check(like, scale)
-    except ImageError as error:
-        raise ImageError(f"{path}: {error}") from None
+    with naming(path):
+        _written(path).check(like, scale)
     pixel = np.zeros((1, 1, *like.pixels.shape[2:]), like.pixels.dtype)
-    _encode(Path(path), replace(like, pixels=pixel, dpi=None, colour=(), provenance=""), quality)
+    _encode(path, replace(like, pixels=pixel, dpi=None, colour=(), provenance=""), quality)
 
 
-def _encode(path: Path, photograph: Photograph, quality: int | None) -> bytes:
-    known = _written(path)
-    try:
+def _encode(path: str | Path, photograph: Photograph, quality: int | None) -> bytes:
+    with naming(path):
+        known = _written(path)
         known.check(photograph)
         assert known.encode is not None  # `check` refuses formats that are only read
         if quality is None:
@@ -218,15 +307,19 @@ def _encode(path: Path, photograph: Photograph, quality: int | None) -> bytes:
         if not known.lossy:
             raise ImageError(f"a quality is for JPEG, and {known.name} loses nothing; leave the quality out")
         return known.encode(photograph, quality)
-    except ImageError as error:
-        raise ImageError(f"{path}: {error}") from None
 
 
-def _written(path: Path) -> Format:
-    known = format_of_suffix(path.suffix)
+def _written(path: str | Path) -> Format:
+    known = format_of_suffix(Path(path).suffix)
     if known is None:
-        raise ImageError(f"{path}: the suffix must be one of {', '.join(WRITE_SUFFIXES)}")
+        raise ImageError(f"the suffix must be one of {', '.join(WRITE_SUFFIXES)}")
     return known
+
+
+def format_of(path: str | Path) -> str | None:
+    """Name of the format that is written to a file of this name; None for a suffix that is not written."""
+    known = format_of_suffix(Path(path).suffix)
+    return None if known is None else known.name
 
 
 def replace_file(path: Path, data: bytes, *, overwrite: bool = True) -> None:
@@ -269,25 +362,15 @@ def remove_stale_temporaries(folder: Path, ended: Container[int] = ()) -> int:
     Args:
         ended: identifiers of processes of this machine that have just ended, whatever the age of their files.
     """
-    count, now = 0, time.time()
-    for path in folder.glob(".*.tmp") if folder.is_dir() else ():
-        try:
+    count, user = 0, getattr(os, "getuid", lambda: 0)()
+    for path in (path for path in folder.glob(".*.tmp") if _TEMPORARY.fullmatch(path.name)):
+        with suppress(OSError):  # another process was faster, or may not be written to
             status = path.lstat()
-            ours = stat.S_ISREG(status.st_mode) and status.st_uid == getattr(os, "getuid", lambda: 0)()
-            if not (ours and _TEMPORARY.fullmatch(path.name)):
-                continue
-            if now - status.st_mtime > _STALE_SECONDS or int(path.name[1:9], 16) in ended:
+            over = time.time() - status.st_mtime > _STALE_SECONDS or int(path.name[1:9], 16) in ended
+            if over and stat.S_ISREG(status.st_mode) and status.st_uid == user:
                 path.unlink()
                 count += 1
-        except OSError:  # another process was faster, or may not be written to
-            continue
     return count
-
-
-def format_of(path: Path) -> str | None:
-    """Name of the format that is written to a file of this name; None for a suffix that is not written."""
-    known = format_of_suffix(path.suffix)
-    return None if known is None else known.name
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +24,15 @@ class ImageError(ValueError):
 
     def __init__(self, message: str) -> None:
         super().__init__(printable(message))
+
+
+@contextmanager
+def naming(file: object) -> Iterator[None]:
+    """Put the name of a file in front of an ImageError."""
+    try:
+        yield
+    except ImageError as error:
+        raise ImageError(f"{file}: {error}") from None
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +114,7 @@ def upright(pixels: np.ndarray, orientation: Any) -> np.ndarray:
     """Apply an EXIF orientation, 1 to 8, to (H, W) or (H, W, C); other values mean 1. Source: TIFF 6.0, tag 274."""
     down, across, swapped = _TURNS.get(orientation, (1, 1, False))
     pixels = pixels[::down, ::across]
-    return np.ascontiguousarray(pixels.transpose(1, 0, *range(2, pixels.ndim)) if swapped else pixels)
+    return np.ascontiguousarray(pixels.swapaxes(0, 1) if swapped else pixels)
 
 
 _TURNS = {

@@ -14,7 +14,7 @@ import torch
 from imagecodecs import png_encode
 
 from retinashift.batch.jobs import BatchOptions, result_name
-from retinashift.batch.photograph import upscale_bytes
+from retinashift.batch.photograph import MEANING, upscale_bytes
 from retinashift.diffusion.sampling import noise_seeds, normal_rows
 from retinashift.evaluation.similarity import psnr_rgb, ssim_y
 from retinashift.imaging.degradation.bicubic import enlarge, resize
@@ -55,8 +55,8 @@ def upscale(
     began, most = time.perf_counter(), settings.max_pixels
     if options.chain:
         return _chain(pipeline, shown(decode_image(data, name, most).pixels), options.seed, progress)
-    safe = Path(re.sub(r'[<>:"|?*]', "_", name))  # some systems do not allow these in names
-    named = result_name(safe, options.format, lambda: format_of_bytes(data[:HEAD]).suffixes[0])
+    safe = re.sub(r'[<>:"|?*]', "_", name)  # some systems do not allow these in names
+    named = Path(result_name(safe, options.format, lambda: format_of_bytes(data[:HEAD]).suffixes[0]))
     sampling = options.sampling()
     factor, side = f"x{sampling.scale or pipeline.config.scale:g}", sampling.longest_side
     target = named.with_name(f"{named.stem}_{f'{side}px' if side else factor}{named.suffix}")
@@ -72,7 +72,7 @@ def upscale(
         "saved": target.name, "layers": [*layers], "files": sorted(encoded, key=lambda name: name != target.name),
         "sizes": [picture.shape[1::-1] for picture in (source, result)], "bits": 8 * made.pixels.dtype.itemsize,
         "seconds": time.perf_counter() - began, "record": asdict(made.record), "returned": made.record.returned(),
-        "scores": scores, "meaning": f"standard deviation, {made.meaning}" if made.sigma is not None else "",
+        "scores": scores, "meaning": f"standard deviation, {MEANING}" if made.sigma is not None else "",
     }  # fmt: skip
     return facts, encoded | {f"{layer}.png": _png(pixels) for layer, pixels in layers.items()}
 
