@@ -31,7 +31,7 @@ import psutil
 
 from retinashift.batch import fleet, places
 from retinashift.batch.fleet import Fleet, upscale_fleet
-from retinashift.batch.jobs import BatchOptions, in_shard, plan_jobs
+from retinashift.batch.jobs import BatchOptions, Job, in_shard, plan_jobs
 from retinashift.batch.places import Remote
 from retinashift.batch.record import Outcome, append_line, left_to_do, merge_logs
 from retinashift.cli.options import open_pipeline
@@ -226,9 +226,9 @@ class Traced(fleet._Worker):
 
         trace, sample, write = Path(self.trace), upscale.upscale_source, upscale.write_place
 
-        def sampled(pipeline: object, place: Path, *given: object) -> object:
-            append_line(trace, f"{os.getpid()} sampled {place.stem}\n")
-            return sample(pipeline, place, *given)
+        def sampled(pipeline: object, job: Job, *given: object) -> object:
+            append_line(trace, f"{os.getpid()} sampled {job.source.stem}\n")
+            return sample(pipeline, job, *given)
 
         def written(place: Path, data: bytes, **given: bool) -> None:
             write(place, data, **given)

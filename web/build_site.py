@@ -21,7 +21,7 @@ from typing import Any
 import onnx
 from onnx.utils import Extractor
 
-from retinashift.batch.photograph import MEANING
+from retinashift.batch.upscale import MEANING
 from retinashift.inference.onnx_graph import FACTOR, faithful_graph
 from retinashift.inference.pipeline import open_checkpoint
 from retinashift.inference.record import checkpoint_hash

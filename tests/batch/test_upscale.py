@@ -12,10 +12,9 @@ import pytest
 
 from builders.dicom import photography, written
 from builders.photographs import decode_map
-from retinashift.batch import photograph
+from retinashift.batch import upscale as upscaling
 from retinashift.batch.jobs import BatchOptions, Job, figure_of, maps_of, sidecar_of
-from retinashift.batch.photograph import upscale_bytes
-from retinashift.batch.upscale import upscale_files
+from retinashift.batch.upscale import upscale_bytes, upscale_files
 from retinashift.imaging.files import find_provenance, read_image, remove_stale_temporaries, replace_file, write_image
 from retinashift.imaging.provenance import digest
 from retinashift.inference.record import checkpoint_hash
@@ -356,13 +355,13 @@ def broken(*arguments, **options):
 def test_whatever_a_stage_raises_for_one_file_is_that_files_failure(
     folder, tiny_pipeline, monkeypatch, caplog, stage, workers
 ):
-    real, calls = getattr(photograph, stage), []
+    real, calls = getattr(upscaling, stage), []
 
     def second_fails(*arguments, **options):
         calls.append(1)
         return broken() if len(calls) == 2 else real(*arguments, **options)
 
-    monkeypatch.setattr(photograph, stage, second_fails)
+    monkeypatch.setattr(upscaling, stage, second_fails)
     options = BatchOptions(workers=workers, figure=True, sampling=WITH_MAP)
     good = [job for job in jobs_in(folder, "out") if job.source.name != "2.png"]
     with caplog.at_level("DEBUG", "retinashift"):

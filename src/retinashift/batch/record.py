@@ -61,10 +61,10 @@ def read_record(place: Place) -> Provenance | None:
     return None
 
 
-def make_sidecar(source: str, target: str, result: bytes, record: Provenance) -> bytes:
+def make_sidecar(job: Job, result: bytes, record: Provenance) -> bytes:
     """The JSON file beside a result: names of input and result without folders, the result's hash, the record."""
-    values = {"source": source, "result": target, "result_sha256": digest(result), "written": _now()}
-    values["provenance"] = json.loads(record.line())
+    values = {"source": job.source.name, "result": job.target.name, "result_sha256": digest(result)}
+    values |= {"written": _now(), "provenance": json.loads(record.line())}
     return (json.dumps(values, indent=2) + "\n").encode()
 
 

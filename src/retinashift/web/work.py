@@ -14,7 +14,7 @@ import torch
 from imagecodecs import png_encode
 
 from retinashift.batch.jobs import BatchOptions, result_name
-from retinashift.batch.photograph import MEANING, upscale_bytes
+from retinashift.batch.upscale import MEANING, upscale_bytes
 from retinashift.diffusion.sampling import noise_seeds, normal_rows
 from retinashift.evaluation.similarity import psnr_rgb, ssim_y
 from retinashift.imaging.degradation.bicubic import enlarge, resize
