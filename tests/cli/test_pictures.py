@@ -6,9 +6,8 @@ import skimage.data
 from PIL import Image
 
 from builders.command import one_line_error, retinashift
-from retinashift.imaging.degradation.pipeline import Camera
+from retinashift.imaging.degradation.pipeline import STEPS, Camera
 from retinashift.imaging.degradation.sheet import ROWS, SIDE, caption, draw_sheet
-from retinashift.imaging.degradation.steps import STEPS
 
 
 def test_every_step_has_a_row_and_the_sheet_follows_the_seed():

@@ -8,7 +8,7 @@ import skimage.data
 from PIL import Image
 
 from retinashift.imaging.degradation.bicubic import bicubic_pillow
-from retinashift.imaging.degradation.steps import blur, gaussian_kernel, jpeg
+from retinashift.imaging.degradation.pipeline import blur, gaussian_kernel, jpeg
 from retinashift.inference.advice import Condition, measure_condition, quality_of_jpeg
 
 

@@ -16,7 +16,7 @@ from skimage.color import deltaE_ciede2000, rgb2lab
 from skimage.metrics import structural_similarity
 
 from retinashift.evaluation.scores import Metric, Result, Score, Scores
-from retinashift.imaging.degradation.bicubic import DEGRADATION, bicubic_pillow
+from retinashift.imaging.degradation.bicubic import Bicubic, bicubic_pillow
 from retinashift.imaging.figures import shown
 from retinashift.imaging.fundus import DARKEST_FIELD, SURROUND_FACTOR
 
@@ -215,7 +215,7 @@ FIDELITY = Metric(
             "consistency dB",
             2,
             plotted=True,
-            note=f"PSNR between the input and the result reduced by {DEGRADATION}",
+            note=f"PSNR between the input and the result reduced by {Bicubic.kind}",
         ),
     ),
     _fidelity,

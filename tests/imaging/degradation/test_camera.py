@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from retinashift.imaging.degradation.steps import (
+from retinashift.imaging.degradation.pipeline import (
     blur,
     defocus_kernel,
     demosaic_bilinear,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from retinashift.imaging.degradation.steps import haze, spots, uneven_light
+from retinashift.imaging.degradation.pipeline import haze, spots, uneven_light
 
 
 @pytest.fixture

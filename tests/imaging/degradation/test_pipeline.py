@@ -8,8 +8,14 @@ import pytest
 
 from retinashift.cli.evaluation import parse_degradation
 from retinashift.imaging.degradation.bicubic import Bicubic, bicubic_pillow
-from retinashift.imaging.degradation.pipeline import DEGRADATIONS, Camera, degrade_by_seed, read_section
-from retinashift.imaging.degradation.steps import STEPS, apply_step
+from retinashift.imaging.degradation.pipeline import (
+    DEGRADATIONS,
+    STEPS,
+    Camera,
+    apply_step,
+    degrade_by_seed,
+    read_section,
+)
 from retinashift.training.settings import TrainConfig
 
 ALL = Camera(

@@ -12,9 +12,6 @@ from PIL import Image
 
 Enlargement = Literal["nearest", "bicubic", "lanczos"]
 
-DEGRADATION = "bicubic-pillow"
-"""Name of `bicubic_pillow` in reports and settings."""
-
 _RESAMPLING = {name: Image.Resampling[name.upper()] for name in get_args(Enlargement)}
 
 
@@ -35,7 +32,7 @@ def crop_to_multiple(hr: np.ndarray, multiple: int) -> np.ndarray:
 
 
 def bicubic_pillow(hr: np.ndarray, scale: int) -> np.ndarray:
-    """The low-resolution image of the protocol.
+    """The low-resolution image of the protocol, (H / scale, W / scale) or (H / scale, W / scale, C), dtype of `hr`.
 
     uint8 is rounded to 8 bit as Pillow does; uint16 is computed in float32, rounded, and clipped to 0..65535 where the
     kernel overshoots. Channels are independent of one another.
@@ -43,9 +40,6 @@ def bicubic_pillow(hr: np.ndarray, scale: int) -> np.ndarray:
     Args:
         hr: (H, W) or (H, W, C), uint8 or uint16; H and W multiples of `scale` (see `crop_to_multiple`).
         scale: whole number, at least 1.
-
-    Returns:
-        (H / scale, W / scale) or (H / scale, W / scale, C), dtype of `hr`.
 
     Raises:
         ValueError: another scale, dtype or size.
@@ -71,7 +65,6 @@ class Bicubic:
     """`bicubic_pillow` as a degradation (see `degradation.pipeline`): the protocol of the published scores."""
 
     exact: ClassVar[bool] = True
-
     kind: Literal["bicubic-pillow"] = "bicubic-pillow"
 
     def __call__(self, hr: np.ndarray, scale: int, generator: np.random.Generator | None = None) -> np.ndarray:
@@ -79,18 +72,13 @@ class Bicubic:
 
 
 def enlarge(lr: np.ndarray, scale: int, method: Enlargement) -> np.ndarray:
-    """Interpolate: the baseline that every method has to beat.
-
-    Args:
-        lr: (H, W) or (H, W, C), uint8 or uint16.
-        scale: whole number, at least 1.
-        method: "nearest", "bicubic" or "lanczos".
+    """Interpolate (H, W) or (H, W, C), uint8 or uint16: the baseline that every method has to beat.
 
     Returns:
         (H * scale, W * scale) or (H * scale, W * scale, C), dtype of `lr`; rounding as in `bicubic_pillow`.
 
     Raises:
-        ValueError: another scale, dtype or method.
+        ValueError: a scale that is no whole number of at least 1, or another dtype or method.
 
     >>> enlarge(np.array([[1, 2]], np.uint8), 2, "nearest")
     array([[1, 1, 2, 2],
@@ -104,11 +92,11 @@ def enlarge(lr: np.ndarray, scale: int, method: Enlargement) -> np.ndarray:
 
 def resize(pixels: np.ndarray, size: tuple[int, int], method: Enlargement) -> np.ndarray:
     """`enlarge` to any (height, width)."""
-    if pixels.dtype not in (np.uint8, np.uint16):
-        raise ValueError(f"the image is {pixels.dtype}; uint8 or uint16 is needed")
     filter_ = _RESAMPLING[method]
     if pixels.dtype == np.uint8:
         return resize_channels(pixels, size, filter_)
+    if pixels.dtype != np.uint16:
+        raise ValueError(f"the image is {pixels.dtype}; uint8 or uint16 is needed")
     # Pillow reduces 16-bit images without the antialiasing filter or not at all, so they go through its float mode.
     return np.rint(resize_channels(pixels.astype(np.float32), size, filter_)).clip(0, 65535).astype(np.uint16)
 
@@ -126,8 +114,7 @@ def resize_channels(pixels: np.ndarray, size: tuple[int, int], filter_: Image.Re
     Equal to Pillow's RGB result, and alpha is not multiplied into the colours. float32 may leave its range.
     """
     if pixels.ndim == 3:
-        channels = [resize_channels(pixels[..., c], size, filter_) for c in range(pixels.shape[2])]
-        return np.stack(channels, axis=-1)  # (height, width, C)
+        return np.stack([resize_channels(channel, size, filter_) for channel in np.moveaxis(pixels, 2, 0)], axis=-1)
     return np.array(Image.fromarray(np.ascontiguousarray(pixels)).resize(size[::-1], filter_))
 
 

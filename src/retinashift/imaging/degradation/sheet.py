@@ -6,8 +6,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from retinashift.imaging.degradation.bicubic import enlarge
-from retinashift.imaging.degradation.pipeline import Camera
-from retinashift.imaging.degradation.steps import OPTICS, STEPS, Step, apply_step
+from retinashift.imaging.degradation.pipeline import OPTICS, STEPS, Camera, Step, apply_step
 from retinashift.imaging.figures import INK, PAPER, busiest
 
 SIDE = 200
