@@ -7,6 +7,7 @@ the last word: no good file is refused, and a truncated one is named before the 
 import json
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -60,21 +61,22 @@ def measured(ref: FileRef) -> tuple[int, int]:
 
 def _from_header(ref: FileRef) -> tuple[int, int] | None:
     """Height and width by header and end of a file; None where these leave room for doubt."""
-    try:
-        with ref.open() as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit here is our own
-            with Image.open(file, formats=_FORMATS) as picture:
-                known = picture.format == "JPEG" or "exif" in picture.info  # PNG: it may follow the pixels
-                usual = (
-                    picture.mode in _MODES and "transparency" not in picture.info
-                    and getattr(picture, "n_frames", 1) == 1 and picture.width * picture.height <= MAX_PIXELS
-                    and not (known and picture.getexif().get(_ORIENTATION, 1) != 1)  # which the decoder applies
-                )  # fmt: skip
-                # a member of a zip is whole, since the list of members comes after it
-                if usual and (ref.member or _is_whole(file, picture)):
-                    return picture.height, picture.width
-    except Exception:  # whatever Pillow makes of a damaged header: the decoder says it in better words
-        pass
+    with (
+        suppress(Exception),
+        ref.open() as file,
+        warnings.catch_warnings(),
+    ):  # damage: the decoder names it
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit here is our own
+        with Image.open(file, formats=_FORMATS) as picture:
+            known = picture.format == "JPEG" or "exif" in picture.info  # PNG: it may follow the pixels
+            usual = (
+                picture.mode in _MODES and "transparency" not in picture.info
+                and getattr(picture, "n_frames", 1) == 1 and picture.width * picture.height <= MAX_PIXELS
+                and not (known and picture.getexif().get(_ORIENTATION, 1) != 1)  # which the decoder applies
+            )  # fmt: skip
+            # a member of a zip is whole, since the list of members comes after it
+            if usual and (ref.member or _is_whole(file, picture)):
+                return picture.height, picture.width
     return None
 
 
@@ -104,10 +106,9 @@ def write_trained_on(folder: Path, hashes: Iterable[str]) -> None:
 
 def read_trained_on(folder: Path) -> frozenset[str]:
     """The hashes of what a checkpoint, and those it started from, were trained on; none if they are not stated."""
-    try:
+    found = None
+    with suppress(OSError, ValueError):
         found = json.loads((folder / TRAINED_ON).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return frozenset()
     return frozenset(value for value in found if isinstance(value, str)) if isinstance(found, list) else frozenset()
 
 

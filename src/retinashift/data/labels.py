@@ -63,12 +63,14 @@ def find_label(photograph: Path, folder: Path | None = None) -> Path | None:
     stem = _stem(photograph.name)
     first = re.split(r"[._-]", stem)[0]
     rules: list[Callable[[str], bool]] = [
-        lambda label: label == stem or (label.startswith(stem) and label[len(stem)] in "._-"),
+        lambda label: label == stem or label.startswith((f"{stem}.", f"{stem}_", f"{stem}-")),
         lambda label: re.split(r"[._-]", label)[0] == first,
     ]
-    beside = [parent / name for parent in (photograph.parent, photograph.parent.parent) for name in FOLDERS]
-    searched = [(place, rules) for place in ([folder] if folder is not None else beside)]
-    if folder is None:
+    if folder is not None:
+        searched = [(folder, rules)]
+    else:
+        parents = photograph.parent, photograph.parent.parent
+        searched = [(parent / name, rules) for parent in parents for name in FOLDERS]
         searched.append((photograph.parent, [(stem + ending.lower()).__eq__ for ending in ENDINGS]))
     for place, ways in searched:
         files = [path for path in sorted(place.iterdir()) if _SUFFIX.search(path.name)] if place.is_dir() else []

@@ -33,12 +33,10 @@ STARE_LABELLED = (
 _SUFFIX = re.compile(rf"({'|'.join(map(re.escape, sorted(READ_SUFFIXES, key=len, reverse=True)))})$", re.IGNORECASE)
 NAMED = 3
 """Folders and files that a note about left-out labels names; the rest are counted."""
-
 HELD_OUT = 0.2
 """Share of the photographs that a split by patient holds out, at least."""
 DIGITS = 16
 """Hexadecimal digits of a hash: 64 bits, by which two of a million photographs agree once in 37 million sets."""
-
 Split = Literal["all", "train", "test"]
 
 
@@ -83,9 +81,9 @@ class FileRef:
         if not self.member:
             with open(self.path, "rb") as file:
                 yield file
-        else:
-            with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as member:
-                yield cast(BinaryIO, member)
+            return
+        with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as member:
+            yield cast(BinaryIO, member)
 
     def read_bytes(self) -> bytes:
         """All of them. DataError if they cannot be read."""
@@ -103,13 +101,12 @@ class FileRef:
         """(H, W, 3) uint8 or uint16. Grey becomes three equal channels; alpha is refused. DataError if unreadable."""
         data, place = self.read_bytes(), self.path / self.member
         try:
-            pixels = decode_image(data, str(place)).pixels
+            photograph = decode_image(data, str(place))
         except ImageError as error:
             raise DataError(str(error)) from None
-        if pixels.ndim == 2:
-            pixels = pixels[..., None]
-        if pixels.shape[2] in (2, 4):
+        if photograph.has_alpha:
             raise DataError(f"{place} has an alpha channel; remove it from the photographs")
+        pixels = photograph.pixels if photograph.channels == 3 else photograph.pixels[..., None]
         return np.broadcast_to(pixels, (*pixels.shape[:2], 3))
 
 
@@ -139,8 +136,7 @@ def by_stem_path(refs: Sequence[FileRef], folder: str | Path) -> dict[str, FileR
     """Files by their path without image suffix. DataError if two differ in their suffix only."""
     found: dict[str, FileRef] = {}
     for ref in refs:
-        former = found.setdefault(stem_path(ref.name), ref)
-        if former is not ref:
+        if (former := found.setdefault(stem_path(ref.name), ref)) is not ref:
             raise DataError(f"{folder} holds both {former.name} and {ref.name}; keep one of that name")
     return found
 
@@ -163,22 +159,18 @@ def find_photographs(folder: str | Path) -> list[FileRef]:
     else:
         raise DataError(f"{root} is neither a folder nor a zip file")
     images = [ref for ref in refs if ref.name.lower().endswith(READ_SUFFIXES)]
-    images = [ref for ref in images if not PurePosixPath(ref.name).name.startswith(".")]
-    marks = {ref: label_mark(ref.name) for ref in images}
-    found = sorted((ref for ref in images if marks[ref] is None), key=lambda ref: ref.name)
+    marks = {ref: label_mark(ref.name) for ref in images if not PurePosixPath(ref.name).name.startswith(".")}
+    found = sorted((ref for ref, mark in marks.items() if mark is None), key=lambda ref: ref.name)
     labels = [mark for mark in marks.values() if mark is not None]
     if not found:
         rest = f"; {_left_out(labels)}" if labels else ""
         raise DataError(f"{root} holds no photograph ({', '.join(READ_SUFFIXES)}, in any sub-folder){rest}")
     if labels:
-        _note(root, _left_out(labels))
+        _warn_once("%s: %s", root, _left_out(labels))
     return found
 
 
-@cache  # a command lists its photographs several times
-def _note(root: Path, text: str) -> None:
-    """Warn once a process."""
-    logger.warning("%s: %s", root, text)
+_warn_once = cache(logger.warning)  # a command lists its photographs several times
 
 
 def _left_out(marks: list[str]) -> str:
@@ -207,10 +199,8 @@ def list_source(source: Source, section: str = "") -> list[Item]:
             raise DataError(f"{section}.{setting}: {error}" if section else str(error)) from None
     if source.layout == "stare":
         return [Item(ref) for ref in _stare_split(found[0], source)]
-    items = _match_pairs(found[0], found[1], source) if source.layout == "pairs" else [Item(ref) for ref in found[0]]
-    if source.split == "all":
-        return items
-    return split_by_patient(items)[source.split == "test"]
+    items = _match_pairs(*found, source) if source.layout == "pairs" else [Item(ref) for ref in found[0]]
+    return items if source.split == "all" else split_by_patient(items)[source.split == "test"]
 
 
 def _stare_split(refs: list[FileRef], source: Source) -> list[FileRef]:
@@ -280,8 +270,8 @@ def split_by_patient(items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
         held_out.update(members)
         if len(held_out) >= HELD_OUT * len(items):
             break
-    apart = [(item, index in held_out) for index, item in enumerate(items)]
-    return [item for item, out in apart if not out], [item for item, out in apart if out]
+    training = [item for index, item in enumerate(items) if index not in held_out]
+    return training, [items[index] for index in sorted(held_out)]
 
 
 def patient_of(name: str) -> str:

@@ -92,8 +92,8 @@ def compared(lr: np.ndarray, sr: np.ndarray, *, caption: str = "", sigma: np.nda
 def changed(one: np.ndarray, other: np.ndarray, block: int = 1) -> np.ndarray:
     """Mean absolute difference of two pictures (H, W, 3) uint8 in blocks of that side, (H // block, W // block)."""
     bands = (slice(top, top + 64 * block) for top in range(0, len(one), 64 * block))  # large results stay small here
-    parts = [_block_means(np.abs(one[band].astype(np.float32) - other[band]).mean(-1), block) for band in bands]
-    return np.concatenate(parts)
+    differences = (np.abs(one[band].astype(np.float32) - other[band]).mean(-1) for band in bands)
+    return np.concatenate([_block_means(difference, block) for difference in differences])
 
 
 def busiest(amount: np.ndarray, side: int, block: int = 1) -> tuple[slice, slice]:
@@ -147,8 +147,7 @@ def overlay(pixels: np.ndarray, sigma: np.ndarray, caption: str) -> np.ndarray:
     height, width = sigma.shape
     bar = max(28, min(64, width // 12))
     picture = np.empty((height + bar, width, 3), np.uint8)
-    for top in range(0, height, 256):
-        rows = slice(top, min(height, top + 256))
+    for rows in (slice(top, min(height, top + 256)) for top in range(0, height, 256)):
         level = np.clip(sigma[rows] * (255 / BRIGHTEST), 0, 1)[..., None]  # (n, W, 1)
         veil = OPAQUE * np.sqrt(level)
         grey = shown(pixels[rows]) @ np.asarray(LUMA, np.float32)[:, None]  # (n, W, 1)
@@ -200,12 +199,10 @@ def draw_curves(curves: Mapping[str, Sequence[float]], *, across: str) -> np.nda
     >>> draw_curves({"sqrt(eta)": [0.1, 0.5, 0.99]}, across="step t").shape
     (640, 1200, 3)
     """
-    longest = max(len(values) for values in curves.values())
-    top, ticks = round_ticks(max(max(values) for values in curves.values()))
-    points = {
-        name: [(i / (len(values) - 1), value / top) for i, value in enumerate(values)]
-        for name, values in curves.items()
-    }
+    longest = max(map(len, curves.values()))
+    top, ticks = round_ticks(max(map(max, curves.values())))
+    places = {name: np.arange(len(values)) / (len(values) - 1) for name, values in curves.items()}
+    points = {name: [*zip(places[name], np.divide(values, top), strict=True)] for name, values in curves.items()}
     steps = {t / (longest - 1): str(t + 1) for t in range(0, longest, max(1, longest // 15))}
     return _draw(points, (1200, 640), steps, {tick / top: f"{tick:g}" for tick in ticks}, across)
 
@@ -231,14 +228,9 @@ def round_ticks(highest: float) -> tuple[float, list[float]]:
 
 
 def _draw(
-    curves: Mapping[str, Sequence[tuple[float, float]]],
-    size: tuple[int, int],
-    ticks_across: Mapping[float, str],
-    ticks_up: Mapping[float, str],
-    across: str,
-    up: str = "",
-    diagonal: bool = False,
-) -> np.ndarray:
+    curves: Mapping[str, Sequence[tuple[float, float]]], size: tuple[int, int], ticks_across: Mapping[float, str],
+    ticks_up: Mapping[float, str], across: str, up: str = "", diagonal: bool = False,
+) -> np.ndarray:  # fmt: skip
     """Curves whose points, like the ticks, are given in shares of the axes."""
     right, lower = size[0] - _RIGHT, size[1] - _LOWER
     picture = Image.new("RGB", size, PAPER)

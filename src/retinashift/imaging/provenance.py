@@ -77,9 +77,8 @@ class Provenance:
         '0.4 % of the field returned to bicubic'
         """
         percent = 100 * self.bicubic_share
-        if not percent:
-            return ""
-        return f"{'less than 0.1' if percent < 0.1 else f'{percent:.1f}'} % of the field returned to bicubic"
+        amount = f"{percent:.1f}" if percent >= 0.1 else "less than 0.1"
+        return f"{amount} % of the field returned to bicubic" if percent else ""
 
 
 def find_line(data: bytes) -> str:
@@ -105,14 +104,11 @@ def parse_line(text: str) -> Provenance | None:
         return None
     try:
         values = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(values, dict) or values.pop(KEYWORD, None) != LAYOUT:
-        return None
-    values.pop("note", None)
-    try:
+        if values.pop(KEYWORD, None) != LAYOUT:
+            return None
+        values.pop("note", None)
         return _checker().validate_json(json.dumps(values), strict=True)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 
