@@ -53,9 +53,7 @@ class Fleet:
             raise ValueError(f"{self.workers} workers with {self.gpus} GPUs; numbers from 0 are needed")
 
 
-def upscale_fleet(
-    jobs: Sequence[Job], options: BatchOptions | None = None, fleet: Fleet | None = None
-) -> Generator[Outcome, None, None]:
+def upscale_fleet(jobs: Sequence[Job], options: BatchOptions, fleet: Fleet) -> Generator[Outcome, None, None]:
     """Run the jobs on a cluster, and yield the outcome of each as it is done, in any order.
 
     A photograph that fails, or that ends its worker again and again, is an outcome. When a worker or its machine dies,
@@ -64,14 +62,11 @@ def upscale_fleet(
 
     Args:
         jobs: of `plan_jobs`; local paths must be on a file system that all machines share.
-        options: defaults to `BatchOptions()`.
-        fleet: defaults to `Fleet()`.
 
     Raises:
         ImportError: Ray is missing.
         OSError: the cluster cannot be reached, or ended the work.
     """
-    options, fleet = options or BatchOptions(), fleet or Fleet()
     if not jobs:
         return
     others = set(psutil.Process().children(recursive=True))

@@ -82,7 +82,7 @@ class BatchOptions:
 
 
 def parse_shard(text: str) -> Shard:
-    """Number, from 1, and count of a part of the inputs. ValueError: the text is no part such as 3/16."""
+    """Number, from 1, and count of a part of the inputs. ValueError for a text that is no part such as 3/16."""
     number, _, count = text.partition("/")
     if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
         raise ValueError(f"--shard is {text!r}; a part and how many there are is needed, such as 3/16")
@@ -122,7 +122,6 @@ def plan_jobs(
     Args:
         inputs: files, folders, patterns, or addresses of them such as s3://bucket/folder.
         out: a folder, or the address of one; or, for one input file, a file name that ends like an image.
-        options: of the run; defaults to `BatchOptions()`.
         shard: the part of the inputs to return, which may be none; clashes are refused among all inputs.
 
     Raises:
@@ -140,8 +139,7 @@ def plan_jobs(
     one_file = target.suffix.lower() in WRITE_SUFFIXES and not (isinstance(target, Path) and target.is_dir())
     jobs: list[Job] = []
     mine: list[bool] = []
-    for source, name, suffix in _find(places):
-        own = partial(own_suffix, source) if isinstance(source, Path) else partial(str, suffix)
+    for source, name, own in _find(places):
         jobs.append(Job(source, target if one_file else target / result_name(name, options.file_format, own)))
         if shard is not None:
             mine.append(in_shard(name, shard))
@@ -169,12 +167,8 @@ def plan_jobs(
 def result_name(name: str, file_format: OutputFormat, own: Callable[[], str]) -> str:
     """The output's name: compressed inputs lose their ".gz", and another format changes the suffix.
 
-    A name that does not end like an image, as in DICOM archives, is kept whole and gets a suffix.
-
-    Args:
-        name: path of the input inside the folder that was given, with forward slashes.
-        file_format: of the result.
-        own: the suffix that the input's content calls for.
+    A name that does not end like an image, as in DICOM archives, is kept whole and gets a suffix: the format's, or the
+    one that the input's content calls for, which `own` returns.
     """
     stem, ending = os.path.splitext(name)
     if ending.lower() == ".gz":
@@ -215,12 +209,11 @@ def _digest(text: str) -> bytes:
     return hashlib.blake2b(text.encode(errors="surrogateescape"), digest_size=15).digest() + b"."  # no zero at the end
 
 
-def _find(places: Sequence[Place]) -> Iterator[tuple[Place, str, str]]:
-    """Each image once, its path below what was given and, of a remote one, the suffix that its content calls for."""
+def _find(places: Sequence[Place]) -> Iterator[tuple[Place, str, Callable[[], str]]]:
+    """Each image once, its path below what was given, and a function for the suffix that its content calls for."""
     local = [place for place in places if isinstance(place, Path)]
-    if local or not places:
-        for path, relative in find_images(local):
-            yield path, relative.as_posix(), ""
+    for path, relative in find_images(local) if local or not places else ():
+        yield path, relative.as_posix(), partial(own_suffix, path)
     others: list[Place] = []
     for place in places:
         if isinstance(place, Remote):
@@ -230,13 +223,12 @@ def _find(places: Sequence[Place]) -> Iterator[tuple[Place, str, str]]:
 
 def _check_out(out: Place, one_file: bool, count: int, file_format: OutputFormat) -> None:
     """Refuse an output that is neither a folder nor a file of one photograph in the format that is asked for."""
-    if not one_file:
-        if (isinstance(out, Path) and out.is_file()) or out.suffix.lower() in _UNWRITTEN:
-            known = ", ".join(WRITE_SUFFIXES)
-            raise ImageError(f"{out} is neither a folder nor a file with one of {known}; choose another name with -o")
-    elif count > 1:
+    if not one_file and ((isinstance(out, Path) and out.is_file()) or out.suffix.lower() in _UNWRITTEN):
+        known = ", ".join(WRITE_SUFFIXES)
+        raise ImageError(f"{out} is neither a folder nor a file with one of {known}; choose another name with -o")
+    if one_file and count > 1:
         raise ImageError(f"{count} images cannot be written into one file {out}; give a folder with -o")
-    elif file_format != "same" and format_of(out.name) != format_of(f"x.{file_format}"):
+    if one_file and file_format != "same" and format_of(out.name) != format_of(f"x.{file_format}"):
         raise ImageError(f"-o {out} and --format {file_format} name two formats; omit one of them")
 
 
@@ -249,11 +241,10 @@ def _refuse_former_results(inputs: Sequence[Place], jobs: list[Job], out: Place)
     results = whole(out)
     if {whole(place) for place in inputs if isinstance(place, Remote) or place.is_dir()}.isdisjoint(results.parents):
         return
-    for job in jobs:
-        if results in whole(job.source).parents:
-            raise ImageError(
-                f"{job.source} lies in the output folder, inside the input folder; choose a folder outside it with -o"
-            )
+    if inside := next((job.source for job in jobs if results in whole(job.source).parents), None):
+        raise ImageError(
+            f"{inside} lies in the output folder, inside the input folder; choose a folder outside it with -o"
+        )
 
 
 def _refuse_clashes(jobs: list[Job], options: BatchOptions) -> None:

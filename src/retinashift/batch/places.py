@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -107,11 +107,7 @@ Place = Path | Remote
 
 
 def place_of(given: str | Path, allowed: str) -> Place:
-    """The local path or the address that a text stands for.
-
-    Raises:
-        ImageError: "-", which stands for a stream, or an address that is not supported; it says what is `allowed`.
-    """
+    """The local path or address that a text stands for. ImageError, which says what is `allowed`, for any other."""
     scheme, sign, rest = str(given).partition("://")
     scheme = scheme.lower()
     if scheme == "file" and rest.startswith("/") and not isinstance(given, Path):
@@ -130,30 +126,26 @@ def place_of(given: str | Path, allowed: str) -> Place:
 
 
 def check_local(given: str | Path, allowed: str) -> None:
-    """Refuse an address such as s3://bucket/x, and "-", which stands for a stream.
-
-    Raises:
-        ImageError: it says what is `allowed`.
-    """
+    """ImageError, which says what is `allowed`, for an address such as s3://bucket/x, and for "-", a stream."""
     if str(given) == "-":
         raise ImageError(f"- stands for a stream, which is not supported; {allowed}")
     if _ADDRESS.match(str(given)) and not Path(given).exists():
         raise ImageError(f"{hide(given)} is an address; {allowed}")
 
 
-def find_remote(given: Remote, others: list[Place]) -> Iterator[tuple[Remote, str, str]]:
+def find_remote(given: Remote, others: list[Place]) -> Iterator[tuple[Remote, str, Callable[[], str]]]:
     """Images at an address: a file, a folder or a pattern. Which of them are images is decided as for local files.
 
     Yields:
-        (file, its name below the folder or the part of the pattern without wildcards, suffix that its content calls
-        for; "" for names that say it). Files of a folder that are no images are added to `others`.
+        (file, its name below the folder or the part of the pattern without wildcards, a function for the suffix that
+        its content calls for). Files of a folder that are no images are added to `others`.
 
     Raises:
         ImageError: nothing there, or a key that cannot be a file name.
         OSError: it cannot be listed.
     """
     if (file := given.facts()) is not None:
-        yield file, file.name, suffix_of_bytes(_heads([file])[0])
+        yield file, file.name, partial(suffix_of_bytes, _heads([file])[0])
         return
     if given.scheme.startswith("http"):
         raise ImageError(f"{given}: no such file that may be read; an http address names one file")
@@ -170,7 +162,7 @@ def find_remote(given: Remote, others: list[Place]) -> Iterator[tuple[Remote, st
             own = suffix_of_bytes(head)
             if file.name.lower().endswith(READ_SUFFIXES) or (own == ".dcm" and file.name.upper() != "DICOMDIR"):
                 found = True
-                yield file, file.below, own
+                yield file, file.below, partial(str, own)
             elif not matches:
                 others.append(file)
     if not found:
@@ -269,9 +261,9 @@ def _entries(folder: Remote) -> Iterator[tuple[str, dict[str, Any]]]:
         yield from ((f"{scheme}://{name.partition('://')[2] or name}", info) for name, info in found.items())
         return
     bucket, _, key = path.partition("/")
-    page: dict[str, Any] = {"IsTruncated": True}
-    while page["IsTruncated"]:
-        more = {"ContinuationToken": page["NextContinuationToken"]} if "NextContinuationToken" in page else {}
+    page: dict[str, Any] = {}
+    while page.get("IsTruncated", True):
+        more = {"ContinuationToken": page["NextContinuationToken"]} if page else {}
         page = system.call_s3("list_objects_v2", Bucket=bucket, Prefix=f"{key}/" if key else "", **more)
         yield from ((f"s3://{bucket}/{item['Key']}", item) for item in page.get("Contents", ()))
 
@@ -285,11 +277,7 @@ def _stamp(info: dict[str, Any]) -> str:
 
 @lru_cache
 def open_system(scheme: str) -> Any:
-    """The file system of a scheme, with credentials from the environment as its library reads them.
-
-    Raises:
-        ImageError: its package is missing.
-    """
+    """The file system of a scheme, with credentials from the environment. ImageError if its package is missing."""
     try:
         import fsspec
 
@@ -297,9 +285,8 @@ def open_system(scheme: str) -> Any:
         return fsspec.filesystem(scheme, use_listings_cache=False, **whole)
     except ImportError:
         needed = "-c constraints.txt -e '.[fleet]'" if scheme == "s3" else f"fsspec {SCHEMES[scheme]}"
-        raise ImageError(
-            f"{scheme}:// is an address of a store whose package is missing: pip install {needed}"
-        ) from None
+        text = f"{scheme}:// is an address of a store whose package is missing: pip install {needed}"
+        raise ImageError(text) from None
 
 
 @contextmanager
@@ -314,8 +301,7 @@ def _clear(place: Remote, verb: str) -> Iterator[None]:
 
 
 def _reason(error: BaseException) -> str:
-    text = one_line(hide(error))
-    kind = type(error).__name__
+    text, kind = one_line(hide(error)), type(error).__name__
     if isinstance(error, FileNotFoundError):
         return "no such file, folder or bucket"
     if isinstance(error, PermissionError) or kind in ("NoCredentialsError", "PartialCredentialsError"):

@@ -41,11 +41,7 @@ def for_input(record: Provenance, data: bytes, target: Place, options: BatchOpti
 
 
 def same_work(former: Provenance, record: Provenance, options: BatchOptions) -> bool:
-    """Whether `former` is the record of a result of this input by such a run; what follows from both is not compared.
-
-    Args:
-        record: as `for_input` returns.
-    """
+    """Whether `former` is of a result with this `record` of `for_input`; what follows from both is not compared."""
     follows: dict[str, Any] = {"input_was_super_resolved": former.input_was_super_resolved}
     if options.sampling.longest_side is not None:
         follows["scale"] = former.scale
@@ -116,11 +112,7 @@ class Outcome:
 
 
 def append_line(path: Path, line: str) -> None:
-    """Append a whole line to a log, or nothing: if the disk is full, the log is cut back to its former length.
-
-    Raises:
-        OSError: it cannot be written.
-    """
+    """Append a whole line to a log, or none: where it cannot be written (OSError), the log is cut back as it was."""
     data, whole = line.encode(), False
     with path.open("ab", buffering=0) as log:
         length = log.seek(0, os.SEEK_END)
@@ -134,23 +126,19 @@ def append_line(path: Path, line: str) -> None:
 
 
 def left_to_do(jobs: Sequence[Job], log: Path, record: Provenance, options: BatchOptions) -> list[Job]:
-    """The jobs without those that a log says are done, by this very work, from files that have not changed since.
+    """The jobs without those that a log says are done, by the work of this `run_record`, from files unchanged since.
 
     No input or result is read: the log has the stamp of each input, and a listing says which results are there.
-
-    Args:
-        record: of the run, as `run_record` gives it.
     """
 
     def done() -> Iterator[str]:
         for _, values in read_log(log):
             job = Job(Path(values["source"]), Path(values["target"]))
             former = Outcome.parse(job, values).record
-            if former is None or "error" in values or "stamp" not in values:
-                continue
-            mine = replace(for_input(record, b"", job.target, options), input=former.input)
-            if same_work(former, mine, options):
-                yield "\n".join((values["source"], values["target"], values["stamp"]))
+            if former is not None and "error" not in values and "stamp" in values:
+                mine = replace(for_input(record, b"", job.target, options), input=former.input)
+                if same_work(former, mine, options):
+                    yield "\n".join((values["source"], values["target"], values["stamp"]))
 
     known = digests(done())
     exists = lookup([job.target for job in jobs])
@@ -163,11 +151,9 @@ def left_to_do(jobs: Sequence[Job], log: Path, record: Provenance, options: Batc
 
 
 def merge_logs(paths: Sequence[Path], out: Path) -> dict[str, int]:
-    """Join logs into one with the last line of each result, sorted by source; the rows of each status.
+    """Join logs of `upscale` into one with the last line of each result, sorted by source; the rows of each status.
 
-    Args:
-        paths: logs of `upscale`. A last line that a killed process left half is left out.
-        out: lines of JSON; replaced when it is complete.
+    A last line that a killed process left half is left out. `out` is replaced when it is complete.
 
     Raises:
         ValueError: a line that is not of such a log.

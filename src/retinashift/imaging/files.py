@@ -104,10 +104,8 @@ def _expand(given: str | Path, others: list[Path]) -> list[tuple[Path, Path]]:
         if path.is_dir():
             root, paths = path, _walk(path)
         elif glob.has_magic(str(path)):
-            fixed = next(i for i in range(len(path.parts), -1, -1) if Path(*path.parts[:i]).is_dir())
-            root = Path(*path.parts[:fixed])
-            pattern = str(Path(*path.parts[fixed:]))
-            paths = (root / p for p in glob.glob(pattern, root_dir=root, recursive=True))
+            root = next(parent for parent in path.parents if parent.is_dir())
+            paths = (root / p for p in glob.glob(str(path.relative_to(root)), root_dir=root, recursive=True))
         else:
             raise ImageError(f"{path}: no such file or folder")
         visible = [p for p in paths if not p.name.startswith(".") and p.is_file()]
@@ -146,12 +144,9 @@ def _is_image(path: Path) -> bool:
 
 
 def read_image(path: str | Path, max_pixels: int = MAX_PIXELS, page: int | None = None) -> Photograph:
-    """Read an image file of any format in `formats.table`.
-
-    Bit depth and channels stay as they are, but palettes become RGB. EXIF orientation is applied.
+    """Read an image file of any format in `formats.table`, upright; palettes become RGB.
 
     Args:
-        path: of the file.
         max_pixels: limit of width x height, checked in the header, before pixels are decoded.
         page: of a file with several, from 1; such files are refused without it.
 
@@ -194,11 +189,7 @@ def decode_image(data: bytes, name: str, max_pixels: int = MAX_PIXELS, page: int
 
 
 def find_provenance(data: bytes, name: str) -> Provenance | None:
-    """The record that `encode_image` wrote into a file, without decoding it; None if there is none.
-
-    Raises:
-        ImageError: not a format that is read.
-    """
+    """The record that `encode_image` wrote into a file, not decoded; or None. ImageError for no image file."""
     with _reading(data, name):
         return parse_line(find_line(data))
 
@@ -219,14 +210,9 @@ def write_image(path: str | Path, image: Photograph | np.ndarray, *, overwrite: 
 
 
 def encode_image(
-    path: str | Path,
-    image: Photograph | np.ndarray,
-    *,
-    like: Photograph | None = None,
-    scale: float = 1,
-    provenance: Provenance | None = None,
-    quality: int | None = None,
-) -> bytes:
+    path: str | Path, image: Photograph | np.ndarray, *, like: Photograph | None = None, scale: float = 1,
+    provenance: Provenance | None = None, quality: int | None = None,
+) -> bytes:  # fmt: skip
     """The bytes of an image file; the suffix of `path` decides the format, which must be one of `WRITE_SUFFIXES`.
 
     PNG and TIFF lose nothing and are recommended; WebP loses nothing and holds 8-bit colour only; JPEG is written with
@@ -247,17 +233,10 @@ def encode_image(
 
 
 def with_metadata(
-    path: str | Path,
-    image: Photograph | np.ndarray,
-    *,
-    like: Photograph | None = None,
-    scale: float = 1,
+    path: str | Path, image: Photograph | np.ndarray, *, like: Photograph | None = None, scale: float = 1,
     provenance: Provenance | None = None,
-) -> Photograph:
-    """The photograph that `encode_image` writes: the pixels with the metadata of `like` that is true of them.
-
-    Logs what is not carried over. Arguments as in `encode_image`.
-    """
+) -> Photograph:  # fmt: skip
+    """The photograph that `encode_image` writes: pixels, and what is true of them of `like`; logs what is left out."""
     path = printable(str(path))
     pixels, like = (image.pixels, like or image) if isinstance(image, Photograph) else (image, like)
     if pixels.ndim == 3 and pixels.shape[2] == 1:
@@ -285,11 +264,9 @@ def with_metadata(
 
 
 def check_target(path: str | Path, like: Photograph, scale: float, quality: int | None = None) -> None:
-    """Raise what `encode_image` would raise for a result of `like` at `scale`, before it is computed.
+    """Raise the ImageError that `encode_image` would raise for a result of `like` at `scale`, before it is computed.
 
-    Raises:
-        ImageError: a suffix that is not written, or a format that cannot hold the pixels, their number, the ICC
-            profile, the EXIF block or the DICOM header.
+    It may be of the suffix, the pixels and their number, the ICC profile, the EXIF block or the DICOM header.
     """
     with naming(path):
         _written(path).check(like, scale)
@@ -357,10 +334,8 @@ def flush_to_disk(descriptor: int) -> None:
 def remove_stale_temporaries(folder: Path, ended: Container[int] = ()) -> int:
     """Delete what `replace_file` left in a folder when a process was killed an hour or longer ago; their number.
 
-    Only plain files of this user whose names are those of temporary files are deleted.
-
-    Args:
-        ended: identifiers of processes of this machine that have just ended, whatever the age of their files.
+    Only plain files of this user are deleted. `ended` are processes of this machine that have just ended, whose files
+    are deleted whatever their age.
     """
     count, user = 0, getattr(os, "getuid", lambda: 0)()
     for path in (path for path in folder.glob(".*.tmp") if _TEMPORARY.fullmatch(path.name)):
