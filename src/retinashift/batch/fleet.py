@@ -82,12 +82,9 @@ def upscale_fleet(jobs: Sequence[Job], options: BatchOptions, fleet: Fleet) -> G
         if options.sampling.memory:
             needs["memory"] = options.sampling.memory
         tries = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Tries).remote()
+        pool = ray.data.ActorPoolStrategy(min_size=1, max_size=workers, initial_size=workers)
         dataset = ray.data.from_arrow([pa.table(block) for block in _blocks(jobs, workers)]).map_batches(
-            _Worker,
-            fn_constructor_args=(fleet, options, tries),
-            compute=ray.data.ActorPoolStrategy(min_size=1, max_size=workers, initial_size=workers),
-            batch_size=None,
-            **needs,
+            _Worker, fn_constructor_args=(fleet, options, tries), compute=pool, batch_size=None, **needs
         )
         for batch in dataset.iter_batches(batch_size=None, prefetch_batches=0):
             for row, line in zip(batch["row"], batch["outcome"], strict=True):
@@ -97,8 +94,7 @@ def upscale_fleet(jobs: Sequence[Job], options: BatchOptions, fleet: Fleet) -> G
     finally:
         own = set() if fleet.address else set(psutil.Process().children(recursive=True)) - others
         ray.shutdown()
-        gone, _ = psutil.wait_procs(own, timeout=_ENDING_SECONDS)
-        ended = {process.pid for process in gone}
+        ended = {process.pid for process in psutil.wait_procs(own, timeout=_ENDING_SECONDS)[0]}
         for folder in {job.target.parent for job in jobs if isinstance(job.target, Path)} if ended else ():
             remove_stale_temporaries(folder, ended)  # of workers that were ended while they wrote
 

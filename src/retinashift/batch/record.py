@@ -89,24 +89,19 @@ class Outcome:
     def line(self) -> str:
         """One line of JSON for a log, with the current time."""
         values: dict[str, Any] = {
-            "time": _now(),
-            "status": "failed" if self.error else "skipped" if self.skipped else "written",
-            "source": str(self.job.source),
-            "target": str(self.job.target),
-            "seconds": round(self.seconds, 3),
-            "stamp": stamp_of(self.job.source),
-            "error": self.error,
-            "internal": self.internal,
+            "time": _now(), "status": "failed" if self.error else "skipped" if self.skipped else "written",
+            "source": str(self.job.source), "target": str(self.job.target), "seconds": round(self.seconds, 3),
+            "stamp": stamp_of(self.job.source), "error": self.error, "internal": self.internal,
             "provenance": self.record and vars(self.record),
-        }
+        }  # fmt: skip
         return json.dumps({key: value for key, value in values.items() if value or key == "seconds"}) + "\n"
 
     @classmethod
     def parse(cls, job: Job, values: dict[str, Any]) -> Outcome:
         """The outcome of a job from the values of its `line`; a record of another version is left out."""
         record = None
-        with suppress(TypeError):
-            record = Provenance(**values["provenance"]) if "provenance" in values else None
+        with suppress(KeyError, TypeError):
+            record = Provenance(**values["provenance"])
         skipped, internal = values["status"] == "skipped", values.get("internal", False)
         return cls(job, values.get("error", ""), internal, skipped, record, values.get("seconds", 0.0))
 
@@ -192,12 +187,10 @@ def read_log(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         for number, line in enumerate(file, 1):
             if not line.endswith("\n"):  # the process that wrote it was killed
                 return
-            try:
+            values = None
+            with suppress(ValueError):
                 values = json.loads(line)
-                known = isinstance(values, dict) and {"time", "status", "source", "target"} <= set(values)
-            except ValueError:
-                known = False
-            if not known:
+            if not (isinstance(values, dict) and {"time", "status", "source", "target"} <= set(values)):
                 raise ValueError(f"{path} is not a log of JSON lines that --log has written (line {number})")
             yield line, values
 

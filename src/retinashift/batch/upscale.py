@@ -57,10 +57,8 @@ class Upscaled:
     def files(self) -> Iterator[tuple[Place, bytes]]:
         """Path and bytes of each file, encoded one by one in the order in which they must be written.
 
-        The maps come before the result: a result that is there says that its maps are complete.
-
-        Raises:
-            ImageError: the format cannot hold the result.
+        The maps come before the result: a result that is there says that its maps are complete. ImageError where the
+        format cannot hold the result.
         """
         target, options, record, sigma = self.job.target, self.options, self.record, self.sigma
         name, objects = str(target), list[bytes]()
@@ -90,13 +88,9 @@ class Upscaled:
 
 
 def upscale_bytes(
-    pipeline: ResShiftPipeline,
-    data: bytes,
-    name: str,
-    target: Place,
-    options: BatchOptions | None = None,
+    pipeline: ResShiftPipeline, data: bytes, name: str, target: Place, options: BatchOptions,
     progress: Callable[[float], None] | None = None,
-) -> Upscaled:
+) -> Upscaled:  # fmt: skip
     """The result of a photograph's file, in memory; `Upscaled.files` encodes what the command line would write.
 
     Args:
@@ -108,7 +102,7 @@ def upscale_bytes(
         ImageError: the file cannot be read, or the target's format cannot hold the result.
         ValueError: settings that the checkpoint does not allow.
     """
-    options, job = options or BatchOptions(), Job(Path(name), target)
+    job = Job(Path(name), target)
     photograph, record = read_source(pipeline, data, job, run_record(pipeline, options), options)
     return upscale_source(pipeline, job, photograph, record, options, progress)
 
@@ -118,11 +112,8 @@ def read_source(
 ) -> tuple[Photograph, Provenance]:
     """Decode a file, check that the target can hold its result, and warn of one that does not suit the checkpoint.
 
-    Returns:
-        The photograph, and the record of its result, made of the run's, without what is measured on it.
-
-    Raises:
-        ImageError: it cannot be read, or not as the options say.
+    Returns the photograph, and the record of its result, made of the run's, without what is measured on it. ImageError
+    where it cannot be read, or not as the options say.
     """
     photograph = decode_image(data, str(job.source), options.max_pixels, options.page)
     derived = photograph.record is not None
@@ -151,14 +142,10 @@ def upscale_source(
     progress: Callable[[float], None] | None = None,
 ) -> Upscaled:  # fmt: skip
     """Sample the result of what `read_source` returns; `progress` as in `upscale_bytes`."""
-    pixels = photograph.pixels
+    pixels, generator = photograph.pixels, torch.Generator().manual_seed(options.seed)
     colour, alpha = (pixels[..., :-1], pixels[..., -1]) if photograph.has_alpha else (pixels, None)
-    result = pipeline(
-        np.ascontiguousarray(colour[..., 0] if colour.shape[2:] == (1,) else colour),
-        generator=torch.Generator().manual_seed(options.seed),
-        progress=progress,
-        **vars(options.sampling),
-    )
+    colour = np.ascontiguousarray(colour[..., 0] if colour.shape[2:] == (1,) else colour)
+    result = pipeline(colour, generator=generator, progress=progress, **vars(options.sampling))
     upscaled = result.images[0]
     if alpha is not None:  # a mask is geometry, not retina: it is interpolated
         upscaled = np.dstack([upscaled, resize(alpha, (upscaled.shape[0], upscaled.shape[1]), "bicubic")])
@@ -169,12 +156,9 @@ def upscale_source(
 
 
 def upscale_files(
-    pipeline: ResShiftPipeline,
-    jobs: Sequence[Job],
-    options: BatchOptions | None = None,
-    progress: Callable[[Job, float], None] | None = None,
-    record: Provenance | None = None,
-) -> Generator[Outcome, None, None]:
+    pipeline: ResShiftPipeline, jobs: Sequence[Job], options: BatchOptions | None = None,
+    progress: Callable[[Job, float], None] | None = None, record: Provenance | None = None,
+) -> Generator[Outcome, None, None]:  # fmt: skip
     """Run the jobs, and yield the outcome of each, in their order. A file that fails does not stop the others.
 
     Whatever `Exception` one file causes is its outcome; only what is none, such as KeyboardInterrupt, ends the work.
@@ -239,11 +223,7 @@ def _attempt(job: Job, step: Callable[..., T], *arguments: Any) -> T | Outcome:
 
 
 def _read(pipeline: ResShiftPipeline, job: Job, record: Provenance, options: BatchOptions) -> Read | Outcome:
-    """The photograph, and whether its result is there and stays; the outcome if everything beside it is there too.
-
-    Raises:
-        ImageError: it cannot be read, or another result is there, which may not be replaced.
-    """
+    """The photograph, and whether its result is there and stays; the outcome if everything beside it is there too."""
     data, stays = read_place(job.source, options.max_pixels), False
     if options.resume and job.target.exists():
         former = read_record(job.target)
@@ -275,6 +255,7 @@ def _write(job: Job, made: Upscaled | Outcome, stays: bool, options: BatchOption
 
 def _remove_companions(job: Job) -> None:
     """What lies beside a result that is about to be replaced belongs to the former one."""
-    for path in (sidecar_of(job.target), *maps_of(job.target), figure_of(job.target)):
-        if path.exists() and (path != sidecar_of(job.target) or is_sidecar(path)):
+    sidecar = sidecar_of(job.target)
+    for path in (sidecar, *maps_of(job.target), figure_of(job.target)):
+        if path.exists() and (path != sidecar or is_sidecar(path)):
             path.unlink()

@@ -46,8 +46,8 @@ def check_photographs(items: Sequence[Item], scale: int, check_size: Check | Non
                     needed = f"{narrow * scale}x{low * scale} (x{scale})"
                     raise DataError(f"{lr.name}: LR is {narrow}x{low}, HR is {width}x{height}; HR must be {needed}")
         except Exception as error:
-            failure = explain(error)
-            flaws.append(failure.text if isinstance(error, DataError) else f"{hr.name}: {failure.text}")
+            text = explain(error).text
+            flaws.append(text if isinstance(error, DataError) else f"{hr.name}: {text}")
     if flaws:
         others = f" ({len(flaws) - 1} more cannot be used either)" if len(flaws) > 1 else ""
         raise DataError(flaws[0] + others)
@@ -60,12 +60,8 @@ def measured(ref: FileRef) -> tuple[int, int]:
 
 
 def _from_header(ref: FileRef) -> tuple[int, int] | None:
-    """Height and width by header and end of a file; None where these leave room for doubt."""
-    with (
-        suppress(Exception),
-        ref.open() as file,
-        warnings.catch_warnings(),
-    ):  # damage: the decoder names it
+    """Height and width by header and end of a file; None where these leave room for doubt, as in damaged files."""
+    with suppress(Exception), ref.open() as file, warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit here is our own
         with Image.open(file, formats=_FORMATS) as picture:
             known = picture.format == "JPEG" or "exif" in picture.info  # PNG: it may follow the pixels
@@ -83,8 +79,7 @@ def _from_header(ref: FileRef) -> tuple[int, int] | None:
 def _is_whole(file: BinaryIO, picture: ImageFile.ImageFile) -> bool:
     """Whether the file reaches as far as its header says."""
     length = file.seek(0, 2)
-    if picture.format in _LAST_BYTES:
-        last = _LAST_BYTES[picture.format]
+    if last := _LAST_BYTES.get(picture.format or ""):
         file.seek(max(0, length - len(last)))
         return file.read() == last
     codec, _, start, _ = picture.tile[0]
@@ -93,10 +88,7 @@ def _is_whole(file: BinaryIO, picture: ImageFile.ImageFile) -> bool:
 
 def content_hashes(items: Sequence[Item]) -> dict[str, FileRef]:
     """The high-resolution photographs by their `content_hash`; of equal ones the first."""
-    found: dict[str, FileRef] = {}
-    for item in items:
-        found.setdefault(content_hash(item.hr), item.hr)
-    return found
+    return {content_hash(item.hr): item.hr for item in reversed(items)}
 
 
 def write_trained_on(folder: Path, hashes: Iterable[str]) -> None:
@@ -113,10 +105,7 @@ def read_trained_on(folder: Path) -> frozenset[str]:
 
 
 def check_no_leakage(training: dict[str, FileRef], validation: Sequence[Item]) -> None:
-    """Refuse a validation set that has a file of the same content as the training set: DataError names one.
-
-    `training` is what `content_hashes` returns.
-    """
+    """DataError for a validation set with a file of the same content as one of the `content_hashes` in training."""
     common = [(training[digest], item.hr) for item in validation if (digest := content_hash(item.hr)) in training]
     if common:
         (learned, scored), others = common[0], len(common) - 1

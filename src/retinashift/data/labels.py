@@ -1,12 +1,11 @@
 """Manual vessel labels: which files are label drawings, which label belongs to a photograph, and its pixels."""
 
-import io
 import re
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from retinashift.imaging.files import MAX_PIXELS, ImageError, read_image
 
@@ -94,11 +93,11 @@ def read_label(path: Path) -> np.ndarray:
 def _read_gif(path: Path) -> np.ndarray:
     """First frame, (H, W) uint8. The labels of DRIVE are GIF; photographs never are, so `read_image` refuses it."""
     try:
-        with Image.open(io.BytesIO(path.read_bytes()), formats=["GIF"]) as image:
+        with Image.open(path, formats=["GIF"]) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise ImageError(f"{path}: {image.width}x{image.height} is more than {MAX_PIXELS:,} pixels")
             return np.array(image.convert("L"))
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ImageError(f"{path}: cannot be read as GIF ({' '.join(str(error).split())})") from None
 
 

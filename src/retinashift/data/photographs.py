@@ -119,11 +119,7 @@ class Item:
 
 
 def stem(name: str) -> str:
-    """File name without folder and without image suffixes.
-
-    >>> stem("a/im0001.ppm.gz")
-    'im0001'
-    """
+    """File name without folder and image suffixes: "im0001" of "a/im0001.ppm.gz"."""
     return PurePosixPath(stem_path(name)).name
 
 
@@ -142,13 +138,10 @@ def by_stem_path(refs: Sequence[FileRef], folder: str | Path) -> dict[str, FileR
 
 
 def find_photographs(folder: str | Path) -> list[FileRef]:
-    """The photographs in a folder, recursively, or in a zip; sorted by name.
+    """The photographs in a folder, recursively, or in a zip; sorted by name. DataError if there is none.
 
     Labels and masks are left out; a warning counts and names them. So are names that begin with a dot: what a Mac
     puts beside each file.
-
-    Raises:
-        DataError: the folder is missing or holds no photograph.
     """
     root = Path(folder).expanduser()
     if root.is_dir():
@@ -245,10 +238,8 @@ def content_hash(ref: FileRef) -> str:
 def split_by_patient(items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
     """Photographs to train on, and about one in five to hold out; all of a patient are on one side.
 
-    Those of one `patient_of`, and those of one content, stay together. The content alone decides which are held out.
-
-    Raises:
-        DataError: all photographs belong together.
+    Those of one `patient_of`, and those of one content, stay together; DataError if all do. The content alone decides
+    which are held out.
     """
     leader: dict[str, str] = {}
 

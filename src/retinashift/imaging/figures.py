@@ -122,9 +122,9 @@ def shown(pixels: np.ndarray) -> np.ndarray:
 
 
 def encode_map(sigma: np.ndarray, account: dict[str, Any], provenance: str = "") -> bytes:
-    """A TIFF of one channel, 16 bit, of `sigma`, (H, W) in shares of full scale.
+    """A TIFF of one channel, 16 bit, of `sigma`, (H, W) in shares of full scale; `provenance` is the result's.
 
-    `account` goes into the ImageDescription as one line of JSON, with the unit; `provenance` is the result's.
+    `account` goes into the ImageDescription as one line of JSON, with the unit.
     """
     description = {"unit": "standard deviation, 1/65535 of full scale; 257 is one level of 255", **account}
     exif = dump_exif({Base.ImageDescription: json.dumps(description), Base.Software: "RetinaShift"})

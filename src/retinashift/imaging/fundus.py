@@ -49,19 +49,15 @@ def field_of_view(rgb: np.ndarray, *, erode: int = 4) -> np.ndarray:
 
 
 def surround_threshold(luma: np.ndarray) -> float:
-    """The grey level between surround and field, from the corners of the frame.
+    """The grey level between surround and field, from the corners of the frame; `luma` is (H, W) in [0, 255].
 
     The surround's level is the 99th percentile of four corner squares, a twentieth of the shorter side wide. It counts
-    as surround only below half of what the frame's brightest quarter reaches; else the field fills the corners. `luma`
-    is (H, W) in [0, 255].
+    as surround only below half of what the frame's brightest quarter reaches; else the field fills the corners.
     """
     side = max(1, min(luma.shape) // 20)
     corners = luma[np.r_[:side, -side:0]][:, np.r_[:side, -side:0]]  # (2 side, 2 side)
-    surround = float(np.percentile(corners, 99))
-    highest = float(np.percentile(luma, 75)) / 2
-    if surround > highest:
-        return DARKEST_FIELD
-    return max(DARKEST_FIELD, min(SURROUND_FACTOR * surround, highest))
+    surround, highest = float(np.percentile(corners, 99)), float(np.percentile(luma, 75)) / 2
+    return max(DARKEST_FIELD, min(SURROUND_FACTOR * surround, highest)) if surround <= highest else DARKEST_FIELD
 
 
 def _luma(rgb: np.ndarray) -> np.ndarray:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from retinashift.data.photographs import DataError, FileRef, Item
 from retinashift.diffusion.sampling import stream_generator
-from retinashift.imaging.degradation.pipeline import Degradation, degrade_by_seed
+from retinashift.imaging.degradation.pipeline import Degradation
 from retinashift.inference.fidelity import reduced
 from retinashift.inference.pictures import turn_back
 from retinashift.training import augmentation
@@ -237,8 +237,7 @@ def make_batch(
 def _degraded(hr: Tensor, scale: int, degradation: Degradation, seeds: list[int], map_cameras: Map) -> Tensor:
     """(B, 3, S, S) in [0, 1] -> (B, 3, S/scale, S/scale), on the CPU, where degradations compute."""
     pixels = hr.mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
-    count = len(seeds)
-    small = list(map_cameras(degrade_by_seed, pixels, [scale] * count, [degradation] * count, seeds))
+    small = list(map_cameras(degradation, pixels, [scale] * len(seeds), map(np.random.default_rng, seeds)))
     return torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2).contiguous().to(hr.device).float() / 255
 
 

@@ -13,7 +13,6 @@ from retinashift.imaging.degradation.pipeline import (
     STEPS,
     Camera,
     apply_step,
-    degrade_by_seed,
     read_section,
 )
 from retinashift.training.settings import TrainConfig
@@ -126,4 +125,4 @@ def test_a_degradation_takes_one_file_and_one_entry(retina, monkeypatch, tmp_pat
     settings.write_text(config.to_yaml())
     assert TrainConfig.load(settings) == config
     assert parse_degradation("rows") == Rows()
-    assert np.array_equal(degrade_by_seed(retina, 4, config.degradation, 0), retina[1::4, 1::4])
+    assert np.array_equal(config.degradation(retina, 4, np.random.default_rng(0)), retina[1::4, 1::4])

@@ -49,8 +49,7 @@ class Degradation(Protocol):
         """The low-resolution input, (H / scale, W / scale, 3) or (H / scale, W / scale), uint8.
 
         Args:
-            hr: (H, W, 3) or (H, W), uint8; H and W multiples of `scale`.
-            scale: whole number, at least 1.
+            hr: (H, W, 3) or (H, W), uint8; H and W multiples of `scale`, a whole number.
             generator: every random choice is drawn from it.
 
         Raises:
@@ -292,10 +291,8 @@ _FORMER_NAMES = {"realistic": "camera"}
 def read_section(section: Mapping[str, Any]) -> tuple[type[Degradation], dict[str, Any]]:
     """The class that a YAML section `degradation` names, and the settings to construct it with, not yet checked.
 
-    Settings of other degradations, which earlier versions wrote beside any kind, are left out with a note.
-
-    Raises:
-        ValueError: an unknown kind, or a setting that no degradation has.
+    Settings of other degradations, which earlier versions wrote beside any kind, are left out with a note. ValueError
+    for an unknown kind, or a setting that no degradation has.
 
     >>> read_section({"kind": "camera", "second_order": 0.2})
     (<class 'retinashift.imaging.degradation.pipeline.Camera'>, {'second_order': 0.2})
@@ -313,8 +310,3 @@ def read_section(section: Mapping[str, Any]) -> tuple[type[Degradation], dict[st
     if unused := [key for key in section if key not in allowed]:
         logger.warning("degradation.kind %s does not use %s", kind, ", ".join(unused))
     return DEGRADATIONS[kind], {key: value for key, value in section.items() if key in allowed and key != "kind"}
-
-
-def degrade_by_seed(hr: np.ndarray, scale: int, degradation: Degradation, seed: int) -> np.ndarray:
-    """The input for a seed of its own: for worker processes, which share no generator."""
-    return degradation(hr, scale, np.random.default_rng(seed))
