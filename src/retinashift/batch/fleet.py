@@ -33,11 +33,7 @@ _STORE_BYTES = 256 * 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class Fleet:
-    """The cluster, and what each of its workers has.
-
-    Raises:
-        ValueError: fewer than no workers or GPUs.
-    """
+    """The cluster, and what each of its workers has. ValueError for fewer than no workers or GPUs."""
 
     address: str = ""
     """Of a running cluster, as `ray.init` takes it; "" starts one on this machine that others cannot reach."""
@@ -58,10 +54,7 @@ def upscale_fleet(jobs: Sequence[Job], options: BatchOptions, fleet: Fleet) -> G
 
     A photograph that fails, or that ends its worker again and again, is an outcome. When a worker or its machine dies,
     what it held is done again, one by one; results that are there already are kept. Credentials of stores are not
-    handed to the workers: each reads its own environment.
-
-    Args:
-        jobs: of `plan_jobs`; local paths must be on a file system that all machines share.
+    handed to the workers: each reads its own environment. Local paths must be on a file system that all machines share.
 
     Raises:
         ImportError: Ray is missing.

@@ -35,11 +35,7 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class BatchOptions:
-    """How files are read, upscaled and written.
-
-    Raises:
-        ValueError: `workers` below 1.
-    """
+    """How files are read, upscaled and written. ValueError for `workers` below 1."""
 
     sampling: Sampling = field(default_factory=Sampling)
     seed: int = 0

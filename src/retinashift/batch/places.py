@@ -136,13 +136,9 @@ def check_local(given: str | Path, allowed: str) -> None:
 def find_remote(given: Remote, others: list[Place]) -> Iterator[tuple[Remote, str, Callable[[], str]]]:
     """Images at an address: a file, a folder or a pattern. Which of them are images is decided as for local files.
 
-    Yields:
-        (file, its name below the folder or the part of the pattern without wildcards, a function for the suffix that
-        its content calls for). Files of a folder that are no images are added to `others`.
-
-    Raises:
-        ImageError: nothing there, or a key that cannot be a file name.
-        OSError: it cannot be listed.
+    Yields each with its name below the folder, or the part of the pattern without wildcards, and a function for the
+    suffix that its content calls for. Files of a folder that are no images are added to `others`. ImageError where
+    nothing is there or a key cannot be a file name, OSError where it cannot be listed.
     """
     if (file := given.facts()) is not None:
         yield file, file.name, partial(suffix_of_bytes, _heads([file])[0])
@@ -204,9 +200,7 @@ def read_head(place: Place, count: int) -> bytes:
 def write_place(place: Place, data: bytes, *, overwrite: bool = True) -> None:
     """Write a file whole or not at all: `replace_file`, or one upload, which a store shows when it is complete.
 
-    Raises:
-        FileExistsError: it exists, and `overwrite` is false.
-        OSError: it cannot be written.
+    FileExistsError if it exists and `overwrite` is false, OSError if it cannot be written.
     """
     if isinstance(place, Path):
         place.parent.mkdir(parents=True, exist_ok=True)

@@ -66,10 +66,9 @@ def make_sidecar(job: Job, result: bytes, record: Provenance) -> bytes:
 
 def is_sidecar(path: Place) -> bool:
     """Whether a JSON file is a sidecar of ours: other programs also keep JSON beside pictures."""
-    try:
+    with suppress(ValueError, TypeError):
         return "result_sha256" in json.loads(path.read_bytes())
-    except (ValueError, TypeError):
-        return False
+    return False
 
 
 @dataclass(frozen=True)
@@ -148,19 +147,14 @@ def left_to_do(jobs: Sequence[Job], log: Path, record: Provenance, options: Batc
 def merge_logs(paths: Sequence[Path], out: Path) -> dict[str, int]:
     """Join logs of `upscale` into one with the last line of each result, sorted by source; the rows of each status.
 
-    A last line that a killed process left half is left out. `out` is replaced when it is complete.
-
-    Raises:
-        ValueError: a line that is not of such a log.
-        OSError: a log cannot be read, or the table cannot be written.
+    A last line that a killed process left half is left out. `out` is replaced when it is complete. ValueError for a
+    line that is not of such a log, OSError where a log cannot be read or the table cannot be written.
     """
     counts = Counter({"written": 0, "skipped": 0, "failed": 0})
     temporary = out.with_name(f".{secrets.token_hex(8)}.tmp")
-    rows = (
-        (os.fsencode(row["target"]), os.fsencode(row["source"]), row["time"], row["status"], line)
-        for path in paths
-        for line, row in read_log(path)
-    )
+    lines = (found for path in paths for found in read_log(path))
+    rows = ((os.fsencode(row["target"]), os.fsencode(row["source"]), row["time"], row["status"], line)
+            for line, row in lines)  # fmt: skip
     try:
         with closing(sqlite3.connect("")) as table:  # on disk: the lines of a million results would fill the memory
             table.execute("CREATE TABLE log (target BLOB PRIMARY KEY, source BLOB, time TEXT, status TEXT, line TEXT)")

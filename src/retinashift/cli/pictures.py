@@ -112,7 +112,7 @@ def degradations(
 ) -> None:
     """Draw each step of the camera degradation at its least, middle and greatest strength, and the whole chain."""
     from retinashift.imaging.degradation.pipeline import Camera
-    from retinashift.imaging.degradation.sheet import draw_sheet
+    from retinashift.imaging.figures import draw_sheet
     from retinashift.imaging.files import read_image, write_image
     from retinashift.training.settings import TrainConfig
 

@@ -53,9 +53,7 @@ def find_label(photograph: Path, folder: Path | None = None) -> Path | None:
     the photograph itself it must end as `ENDINGS` says (`Image_01L_1stHO.png` for `Image_01L.jpg`).
 
     Without a folder of labels, `FOLDERS` beside the photograph and beside its folder are searched, then its own folder.
-
-    Raises:
-        ImageError: several labels fit, or the named folder does not exist.
+    ImageError if several labels fit, or the named folder does not exist.
     """
     if folder is not None and not folder.is_dir():
         raise ImageError(f"{folder}: no such folder of labels")

@@ -1,4 +1,4 @@
-"""Pictures for people: results beside their input, uncertainty in colour and as a 16-bit TIFF, and curves.
+"""Pictures for people: results beside their input, uncertainty in colour and as a 16-bit TIFF, curves, contact sheets.
 
 All are drawn by Pillow, so that no plotting library is needed.
 """
@@ -6,15 +6,17 @@ All are drawn by Pillow, so that no plotting library is needed.
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 from PIL.ExifTags import Base
 from PIL.Image import Resampling
 from scipy import ndimage
 
-from retinashift.imaging.degradation.bicubic import resize
+from retinashift.imaging.degradation.bicubic import enlarge, resize
+from retinashift.imaging.degradation.pipeline import OPTICS, STEPS, Camera, Step, apply_step
 from retinashift.imaging.formats.exif import dump_exif
 from retinashift.imaging.formats.tiff import encode_tiff
 from retinashift.imaging.fundus import LUMA
@@ -36,6 +38,17 @@ BRIGHTEST = 8.0
 OPAQUE = 0.75
 _STOPS = np.array([[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]], np.float32)
 """Viridis at five places: even in brightness, and readable by the colour-blind."""
+CELL = 200
+"""Pixels of a picture, a side, on the contact sheet of a degradation."""
+SHEET_ROWS: dict[Step, tuple[str, str, str, int]] = {
+    "light": ("uneven light", "light", " %", 100), "haze": ("haze", "scattered", " %", 100),
+    "spots": ("spots", "brightness", " %", 100), "isotropic": ("Gaussian blur", "sigma", " px", 1),
+    "anisotropic": ("anisotropic blur", "sigma", " px", 1), "defocus": ("defocus", "radius", " px", 1),
+    "motion": ("motion", "length", " px", 1), "noise": ("sensor noise", "deviation", " % of white", 100),
+    "mosaic": ("mosaic, demosaiced", "RGGB, bilinear", "", 1), "jpeg": ("JPEG", "quality", "", 1),
+}  # fmt: skip
+"""By step: its name, what its strength measures, the unit, and the unit's factor."""
+_SHEET_BAR, _SHEET_LEFT = 24, 170  # of a caption, and of the names of the steps
 
 
 def side_by_side(
@@ -257,3 +270,49 @@ def _draw(
         draw.text((start, 40 if up else 22), name, fill=colour, font=font)
         start += draw.textlength(name, font=font) + 40
     return np.asarray(picture)
+
+
+def draw_sheet(hr: np.ndarray, settings: Camera, seed: int) -> np.ndarray:
+    """Each step at three strengths, of the same place, direction and noise, and the whole chain: (H, W, 3) uint8."""
+    if hr.ndim != 3 or hr.shape[2] != 3 or hr.dtype != np.uint8 or min(hr.shape[:2]) < CELL:
+        raise ValueError(f"the photograph is {hr.dtype} {hr.shape}; uint8 (H, W, 3), at least {CELL} a side, is needed")
+    whole = np.asarray(ImageOps.fit(Image.fromarray(hr), (CELL, CELL), Resampling.LANCZOS))
+    green = hr[..., 1].astype(np.float32)
+    detail = np.ascontiguousarray(hr[busiest(np.hypot(*np.gradient(green)), CELL)])
+    rows = {SHEET_ROWS[s][0]: _strengths(whole if s in OPTICS else detail, settings, s, seed) for s in STEPS}
+    rows["the chain, as set"] = _chain(detail, settings, seed)
+    rows["second order"] = _chain(detail, replace(settings, second_order=1.0), seed)
+    size = (_SHEET_LEFT + 4 * (CELL + GAP), (CELL + _SHEET_BAR + GAP) * len(rows) + GAP)
+    canvas = Image.new("RGB", size, PAPER)
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(size=15)
+    for number, (label, pictures) in enumerate(rows.items()):
+        top = GAP + number * (CELL + _SHEET_BAR + GAP)
+        draw.text((GAP, top + _SHEET_BAR + CELL // 2 - 8), label, fill=INK, font=font)
+        for column, (text, picture) in enumerate(pictures.items()):
+            left = _SHEET_LEFT + column * (CELL + GAP)
+            draw.text((left, top + 3), text, fill=INK, font=font)
+            canvas.paste(Image.fromarray(picture), (left, top + _SHEET_BAR))
+    return np.asarray(canvas)
+
+
+def _strengths(picture: np.ndarray, settings: Camera, step: Step, seed: int) -> dict[str, np.ndarray]:
+    """The original and three strengths, by caption."""
+    least, most = (0.0, 0.0) if step == "mosaic" else getattr(settings, step)
+    pictures = {"original": picture}
+    for strength in (least, (least + most) / 2, most):
+        made = apply_step(picture.astype(np.float32) / 255, step, strength, np.random.default_rng(seed))
+        pictures[strength_caption(step, strength)] = np.rint(made * 255).astype(np.uint8)
+    return pictures
+
+
+def _chain(picture: np.ndarray, settings: Camera, seed: int) -> dict[str, np.ndarray]:
+    """The original and three inputs of the whole chain at x4, each enlarged by repetition, by caption."""
+    inputs = {f"seed {seed}.{i}": settings(picture, 4, np.random.default_rng((seed, i))) for i in range(3)}
+    return {"original": picture, **{name: enlarge(lr, 4, "nearest") for name, lr in inputs.items()}}
+
+
+def strength_caption(step: Step, strength: float) -> str:
+    """A strength with what it measures and its unit."""
+    _, measure, unit, factor = SHEET_ROWS[step]
+    value = round(100 - strength) if step == "jpeg" else strength * factor
+    return f"{measure} {value:.3g}{unit}" if step != "mosaic" else measure

@@ -37,11 +37,7 @@ def naming(file: object) -> Iterator[None]:
 
 @dataclass(frozen=True, eq=False)
 class Photograph:
-    """Pixels and metadata. Orientation is applied already: row 0 is the top.
-
-    Raises:
-        ImageError: pixels of another type or shape.
-    """
+    """Pixels and metadata. Orientation is applied: row 0 is the top. ImageError for pixels of another type or shape."""
 
     pixels: np.ndarray
     """(H, W) or (H, W, C), C = 2, 3, 4; uint8 or uint16 over their full range. Of 2 or 4 channels the last is alpha."""

@@ -18,8 +18,7 @@ _RESAMPLING = {name: Image.Resampling[name.upper()] for name in get_args(Enlarge
 def crop_to_multiple(hr: np.ndarray, multiple: int) -> np.ndarray:
     """A view of (H, W) or (H, W, C), cropped right and bottom so that both sides are multiples of a whole number.
 
-    Raises:
-        ValueError: `multiple` below 1, or an image smaller than it.
+    ValueError for `multiple` below 1, or an image smaller than it.
 
     >>> crop_to_multiple(np.zeros((10, 7, 3)), 4).shape
     (8, 4, 3)
@@ -38,8 +37,7 @@ def bicubic_pillow(hr: np.ndarray, scale: int) -> np.ndarray:
     kernel overshoots. Channels are independent of one another.
 
     Args:
-        hr: (H, W) or (H, W, C), uint8 or uint16; H and W multiples of `scale` (see `crop_to_multiple`).
-        scale: whole number, at least 1.
+        hr: (H, W) or (H, W, C), uint8 or uint16; H and W multiples of `scale`, a whole number (see `crop_to_multiple`).
 
     Raises:
         ValueError: another scale, dtype or size.
