@@ -215,11 +215,10 @@ def stamp_of(place: Place) -> str:
     """What changes when a file does: size and time, or the entity tag; "" if that is unknown."""
     if isinstance(place, Remote):
         return place.stamp
-    try:
+    with suppress(OSError, ValueError):
         status = place.stat()
-    except (OSError, ValueError):
-        return ""
-    return f"{status.st_size}-{status.st_mtime_ns}"
+        return f"{status.st_size}-{status.st_mtime_ns}"
+    return ""
 
 
 def hide(text: object) -> str:

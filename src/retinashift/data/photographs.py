@@ -4,7 +4,6 @@ Listing is separate from reading: the names of a source are known at once, and a
 """
 
 import gzip
-import hashlib
 import logging
 import re
 import zipfile
@@ -21,6 +20,7 @@ import numpy as np
 
 from retinashift.data.labels import label_mark
 from retinashift.imaging.files import READ_SUFFIXES, ImageError, decode_image, read_bytes
+from retinashift.imaging.provenance import digest
 
 logger = logging.getLogger(__name__)
 
@@ -232,7 +232,7 @@ def content_hash(ref: FileRef) -> str:
         content = gzip.decompress(content) if ref.name.lower().endswith(".gz") else content
     except (OSError, zlib.error, EOFError) as error:
         raise DataError(f"{ref.path / ref.member}: cannot be read ({error})") from None
-    return hashlib.sha256(content).hexdigest()[:DIGITS]
+    return digest(content)[:DIGITS]
 
 
 def split_by_patient(items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
@@ -249,11 +249,11 @@ def split_by_patient(items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
         return key
 
     hashes = [content_hash(item.hr) for item in items]
-    for item, digest in zip(items, hashes, strict=True):
-        leader[first_of("patient " + patient_of(item.hr.name))] = first_of("content " + digest)
+    for item, content in zip(items, hashes, strict=True):
+        leader[first_of("patient " + patient_of(item.hr.name))] = first_of("content " + content)
     groups: dict[str, list[int]] = {}
-    for index, digest in enumerate(hashes):
-        groups.setdefault(first_of("content " + digest), []).append(index)
+    for index, content in enumerate(hashes):
+        groups.setdefault(first_of("content " + content), []).append(index)
     if len(groups) < 2:
         raise DataError("the photographs are all of one patient or content; add others to hold out")
     held_out: set[int] = set()
