@@ -192,7 +192,7 @@ def list_source(source: Source, section: str = "") -> list[Item]:
             raise DataError(f"{section}.{setting}: {error}" if section else str(error)) from None
     if source.layout == "stare":
         return [Item(ref) for ref in _stare_split(found[0], source)]
-    items = _match_pairs(*found, source) if source.layout == "pairs" else [Item(ref) for ref in found[0]]
+    items = _match_pairs(found[0], found[1], source) if source.layout == "pairs" else [Item(ref) for ref in found[0]]
     return items if source.split == "all" else split_by_patient(items)[source.split == "test"]
 
 
