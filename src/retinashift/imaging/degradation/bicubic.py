@@ -47,15 +47,15 @@ def bicubic_pillow(hr: np.ndarray, scale: int) -> np.ndarray:
            [7, 7, 7]], dtype=uint8)
     """
     _check(hr, scale, "scale")
+    return resize(hr, reduced_size(hr, scale), "bicubic")
+
+
+def reduced_size(hr: np.ndarray, scale: int) -> tuple[int, int]:
+    """Height and width after reduction by the scale. ValueError for sides that are no multiples of it."""
     height, width = hr.shape[:2]
-    check_multiple(height, width, scale)
-    return resize(hr, (height // scale, width // scale), "bicubic")
-
-
-def check_multiple(height: int, width: int, scale: int) -> None:
-    """Raise ValueError for a size that cannot be reduced by the scale."""
     if height % scale or width % scale:
         raise ValueError(f"the image is {width}x{height}, no multiple of {scale}; call crop_to_multiple first")
+    return height // scale, width // scale
 
 
 @dataclass(frozen=True)

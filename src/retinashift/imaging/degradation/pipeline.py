@@ -17,7 +17,7 @@ from PIL import Image
 from scipy import ndimage, signal
 from scipy.special import expit
 
-from retinashift.imaging.degradation.bicubic import Bicubic, bicubic_pillow, check_multiple, resize_channels
+from retinashift.imaging.degradation.bicubic import Bicubic, bicubic_pillow, reduced_size, resize_channels
 
 logger = logging.getLogger(__name__)
 
@@ -246,11 +246,9 @@ class Camera:
     def __call__(self, hr: np.ndarray, scale: int, generator: np.random.Generator) -> np.ndarray:
         if hr.ndim != 3 or hr.shape[2] != 3 or hr.dtype != np.uint8:
             raise ValueError(f"the photograph is {hr.dtype} {hr.shape}; the camera degradation needs uint8 (H, W, 3)")
-        height, width = hr.shape[:2]
-        check_multiple(height, width, scale)
+        small = reduced_size(hr, scale)
         if self.clean_share and generator.random() < self.clean_share:
             return bicubic_pillow(hr, scale)
-        small = (height // scale, width // scale)
         image = hr.astype(np.float32) / 255
         for step in OPTICS:
             if generator.random() < self.optics_probability:
@@ -261,7 +259,8 @@ class Camera:
             # between the rounds the picture has another size; the second blur is that of the smaller picture
             between = generator.uniform(1 / scale, 1)
             filter_ = FILTERS[generator.integers(len(FILTERS))]
-            image = np.clip(resize_channels(image, (round(height * between), round(width * between)), filter_), 0, 1)
+            size = round(hr.shape[0] * between), round(hr.shape[1] * between)
+            image = np.clip(resize_channels(image, size, filter_), 0, 1)
             image = self._expose(image, generator)
             if generator.random() < self.blur_probability:
                 image = apply_step(image, "isotropic", generator.uniform(0.2, 1.0), generator)
