@@ -25,7 +25,7 @@ PROJECT_TABLE = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="u
 SOURCES = sorted((PROJECT / "src").rglob("*.py"))
 TESTS = sorted((PROJECT / "tests").rglob("test_*.py"))
 MODULES = sorted(m.name for m in pkgutil.walk_packages(retinashift.__path__, "retinashift."))
-OF_FASTAPI = ("web.api", "web.request_filter", "web.server")
+OF_FASTAPI = ("web.api", "web.server")
 HEAVY = {"torch", "diffusers", "skimage", "fastapi", "pydicom", "matplotlib", "rich", "typer"}
 
 

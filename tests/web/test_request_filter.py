@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from retinashift.web import request_filter
-from retinashift.web.request_filter import RequestFilter
+from retinashift.web import server
+from retinashift.web.server import RequestFilter
 from retinashift.web.settings import PageSettings
 
 
@@ -106,12 +106,12 @@ def test_a_wrong_password_is_answered_late_and_the_right_one_at_once(monkeypatch
     async def sleep(seconds):
         waits.append(seconds)
 
-    monkeypatch.setattr(request_filter.asyncio, "sleep", sleep)
+    monkeypatch.setattr(server.asyncio, "sleep", sleep)
     settings = PageSettings(host="0.0.0.0", credentials="eye:secret")
     wrong = "Basic " + base64.b64encode(b"eye:guess").decode()
     right = "Basic " + base64.b64encode(b"eye:secret").decode()
     status, headers, _, calls = sent(settings, host="eye.example", authorization=wrong)
-    assert (status, calls, waits) == (401, 0, [request_filter.WRONG_PASSWORD_SECONDS])
+    assert (status, calls, waits) == (401, 0, [server.WRONG_PASSWORD_SECONDS])
     assert headers[b"www-authenticate"].startswith(b"Basic")
     assert sent(settings, host="eye.example")[0] == 401
     assert sent(settings, host="eye.example", authorization=right)[::3] == (200, 1)
@@ -121,7 +121,7 @@ def test_a_wrong_password_is_answered_late_and_the_right_one_at_once(monkeypatch
 def test_more_wrong_passwords_at_a_time_than_are_delayed_are_refused_at_once():
     settings = PageSettings(host="0.0.0.0", credentials="eye:secret")
     door = RequestFilter(Counting(), settings)
-    door.delayed = request_filter.WRONG_PASSWORDS_AT_ONCE
+    door.delayed = server.WRONG_PASSWORDS_AT_ONCE
     answers = []
 
     async def send(message):

@@ -18,7 +18,6 @@ from starlette.formparsers import MultiPartParser
 from retinashift import __version__
 from retinashift.inference import import_diffusers
 from retinashift.web.jobs import Busy, Job, JobQueue, Missing, Progress, Result
-from retinashift.web.request_filter import RequestFilter
 from retinashift.web.settings import PageSettings, UpscaleOptions
 
 _BINARY = {"type": "string", "format": "binary"}
@@ -29,8 +28,8 @@ _BODY: dict[str, Any] = {"requestBody": {"required": True, "content": {
 Options = Annotated[UpscaleOptions, Query()]
 
 
-def build_page(settings: PageSettings) -> tuple[RequestFilter, JobQueue]:
-    """The page behind its filter, and its queue, which first loads the checkpoint."""
+def build_page(settings: PageSettings) -> tuple[FastAPI, JobQueue]:
+    """The page and its queue, which first loads the checkpoint."""
 
     def load() -> None:  # torch, in the thread of the jobs: the page answers meanwhile
         import_diffusers()
@@ -107,7 +106,7 @@ def build_page(settings: PageSettings) -> tuple[RequestFilter, JobQueue]:
     for kind, status in ((Busy, 503), (Missing, 404), (ValueError, 422)):
         api.add_exception_handler(kind, partial(_refused, status))
     api.mount("/", StaticFiles(directory=Path(__file__).parent / "page", html=True))
-    return RequestFilter(api, settings), queue
+    return api, queue
 
 
 def _safe(name: str) -> str:

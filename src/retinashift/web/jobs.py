@@ -20,7 +20,8 @@ MAX_STORED = 4 * 2**30
 """Bytes of memory that uploads and results together may take."""
 KEPT_JOBS, KEPT_SECONDS = 256, 3600.0
 """Finished jobs that are kept, the oldest forgotten first, and for how long after they were asked for."""
-SWEEP_SECONDS = 60.0
+SWEEP_SECONDS, PATIENCE_SECONDS = 60.0, 10.0
+"""Between two looks for finished jobs to forget, and to wait for the running job at the end."""
 
 logger = logging.getLogger(__name__)
 Progress = Callable[[float], None]
@@ -40,8 +41,7 @@ class Job:
     """Work on one photograph. `work` takes a function for its progress, which raises `CancelledError`."""
 
     work: Callable[[Progress], Result]
-    held: int
-    """Bytes of what was uploaded."""
+    held: int  # bytes of what was uploaded
     id: str = field(default_factory=lambda: secrets.token_urlsafe(24))
     state: Literal["waiting", "running", "done", "failed", "cancelled"] = "waiting"
     progress: float = 0.0
@@ -112,12 +112,12 @@ class JobQueue:
         if job := self.jobs.pop(id, None):
             job.cancelled, job.facts, job.files = True, {}, {}
 
-    def close(self, patience: float = 10.0) -> None:
-        """Cancel everything, and wait up to `patience` seconds for the running job."""
+    def close(self) -> None:
+        """Cancel everything, and wait a while for the running job."""
         for id in list(self.jobs):
             self.forget(id)
         self.todo.put(None)
-        self.thread.join(patience)
+        self.thread.join(PATIENCE_SECONDS)
 
     def _sweep(self) -> None:
         ended = [job for job in list(self.jobs.values()) if job.ended.is_set()]

@@ -23,17 +23,12 @@ class PageSettings:
     """How the page is served. ValueError for an address other than this machine's own without credentials."""
 
     host: str = "127.0.0.1"
-    port: int = 7860
-    """0 takes any free port."""
-    credentials: str = ""
-    """NAME:PASSWORD, asked for by HTTP basic authentication; "" asks nobody."""
-    checkpoint: str = ""
-    """Folder or bundled name; "" is the shipped checkpoint."""
+    port: int = 7860  # 0 takes any free port
+    credentials: str = ""  # NAME:PASSWORD, asked for by HTTP basic authentication; "" asks nobody
+    checkpoint: str = ""  # folder or bundled name; "" is the shipped checkpoint
     device: str = "auto"
-    max_upload: int = 64 * 2**20
-    """Bytes of one request, files and all."""
-    max_pixels: int = 8_000_000
-    """Width times height of one photograph as uploaded."""
+    max_upload: int = 64 * 2**20  # bytes of one request, files and all
+    max_pixels: int = 8_000_000  # width times height of one photograph as uploaded
 
     def __post_init__(self) -> None:
         if self.host not in LOOPBACK and not self.credentials:
@@ -67,15 +62,15 @@ class PageSettings:
             config = json.loads(index.read_text(encoding="utf-8")) if index.is_file() else {}  # an adapter has none
             text = card.read_text(encoding="utf-8") if card.is_file() else ""
             note = re.search(r"^# .*\n\n(.*?)\s*\*\*For research", text, re.MULTILINE | re.DOTALL)
-            mapped = ["uncertainty"] if any(config.get("uncertainty_head") or ()) else []
             modes = {True: ["realistic"], "mean": ["faithful"]}.get(config.get("distilled"), ["faithful", "realistic"])
-            restoring = ["strength"] if config.get("check_measure") == "burst" else []
-            projected = ["consistency"] if config.get("back_projections", 1) else []
-            found.append({
-                "name": name, "scale": config.get("scale", 4), "note": " ".join(note[1].split()) if note else "",
-                "modes": modes,
-                "options": ["seed", "scale", "turns", "format", "reference", *projected, *mapped, *restoring],
-            })  # fmt: skip
+            own = {
+                "consistency": config.get("back_projections", 1),
+                "uncertainty": any(config.get("uncertainty_head") or ()),
+                "strength": config.get("check_measure") == "burst",
+            }
+            options = ["seed", "scale", "turns", "format", "reference", *(option for option in own if own[option])]
+            facts = {"name": name, "scale": config.get("scale", 4), "modes": modes, "options": options}
+            found.append(facts | {"note": " ".join(note[1].split()) if note else ""})
         return found
 
 
