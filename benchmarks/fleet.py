@@ -34,7 +34,7 @@ from retinashift.batch.fleet import Fleet, upscale_fleet
 from retinashift.batch.jobs import BatchOptions, Job, in_shard, plan_jobs
 from retinashift.batch.places import Remote
 from retinashift.batch.record import Outcome, append_line, left_to_do, merge_logs
-from retinashift.cli.options import open_pipeline
+from retinashift.cli.shared import open_pipeline
 from retinashift.imaging.provenance import Provenance
 
 _REQUEST_SECONDS = 0.002

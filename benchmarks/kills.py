@@ -174,7 +174,7 @@ if __name__ == "__main__":
     import torch
 
     import retinashift.batch.upscale
-    import retinashift.cli.commands
+    import retinashift.cli
     import retinashift.inference.pipeline
     import retinashift.training.run  # noqa: F401
 

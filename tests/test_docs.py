@@ -13,7 +13,7 @@ import pytest
 import typer.main
 from PIL import Image
 
-from retinashift.cli.commands import app
+from retinashift.cli import app
 from retinashift.imaging.degradation.pipeline import DEGRADATIONS
 from retinashift.training.settings import TrainConfig
 

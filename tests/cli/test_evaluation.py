@@ -10,7 +10,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from builders.command import one_line_error, retinashift
-from retinashift.cli.commands import app
+from retinashift.cli import app
 from retinashift.cli.evaluation import parse_against, parse_degradation, parse_metrics
 from retinashift.data.checks import write_trained_on
 from retinashift.data.photographs import FileRef, content_hash

@@ -3,7 +3,7 @@
 import pytest
 
 from builders.command import retinashift
-from retinashift.cli.options import check_outputs
+from retinashift.cli.shared import check_outputs
 from retinashift.cli.upscaling import check_log
 
 

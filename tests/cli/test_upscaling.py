@@ -12,8 +12,8 @@ from builders.command import one_line_error, retinashift
 from builders.photographs import decode_map
 from retinashift.batch.jobs import Job, maps_of
 from retinashift.batch.record import Outcome
-from retinashift.cli.display import Display
-from retinashift.cli.upscaling import BatchReport, run_batch
+from retinashift.cli.shared import Display
+from retinashift.cli.upscaling import BatchReport
 from retinashift.imaging.files import find_provenance, read_image
 from retinashift.imaging.formats.table import FORMATS
 
@@ -151,8 +151,8 @@ def test_a_run_in_a_file_has_a_line_every_ten_seconds_and_an_estimate_if_it_is_l
             else:
                 yield Outcome(job)
 
-    report = BatchReport(40, 0, 0)
-    run_batch(work, report, None, Display(clock=lambda: now))
+    report = BatchReport(Display(clock=lambda: now), 40)
+    report.follow(work(report.tell), None)
     assert report.done == 2
     assert capsys.readouterr().err.splitlines() == [
         "About 4 min in all. Ctrl-C stops it; --resume goes on.",

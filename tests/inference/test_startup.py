@@ -11,7 +11,7 @@ from retinashift.inference import NOT_NEEDED, _Compiler
 
 OPEN = """
 import sys
-from retinashift.cli.options import open_pipeline
+from retinashift.cli.shared import open_pipeline
 open_pipeline("", "cpu")
 print(*(name.partition(".")[0] for name, module in sys.modules.items() if module is not None))
 print(type(sys.modules["torch._dynamo"]).__name__)

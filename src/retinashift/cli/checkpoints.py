@@ -11,20 +11,18 @@ import typer
 from typer import Argument, Option
 
 from retinashift import __version__
-from retinashift.cli.display import Failures, table_of
-from retinashift.cli.options import Checkpoint, Json, open_pipeline
+from retinashift.cli.shared import Checkpoint, Failures, Json, check_outputs, open_pipeline, print_table
 from retinashift.imaging.failures import printable
 from retinashift.official.releases import LICENCE_NOTICE, ReleaseName
 
 _ANY_RESULT = 2**32
-"""Pixels: `inspect` decodes nothing, so large results are allowed."""
-MAY_BE = "; it may be an original, or was saved by another program"
+"""Pixels: `inspect` decodes no result, so large ones are allowed."""
+_NO_RECORD = ": no provenance record; it may be an original, or was saved by another program"
 
 
 def info(checkpoint: Checkpoint = "", as_json: Json = False) -> None:
     """Show a checkpoint (denoiser, schedule, parameters), the bundled ones, and the devices of this machine."""
     import torch
-    from rich.console import Console
 
     pipeline = open_pipeline(checkpoint, "cpu")
     from retinashift.data.checks import read_trained_on
@@ -55,8 +53,8 @@ def info(checkpoint: Checkpoint = "", as_json: Json = False) -> None:
     }
     if as_json:
         typer.echo(json.dumps(facts))
-        return
-    Console().print(table_of([["what", "value"], *in_words(facts)]))
+    else:
+        print_table([["what", "value"], *in_words(facts)])
 
 
 def inspect_files(
@@ -76,24 +74,20 @@ def inspect_files(
         for path in files:
             try:
                 data = read_bytes(path, _ANY_RESULT)
-                record, name = find_provenance(data, str(path)), printable(str(path))
+                record = find_provenance(data, str(path))
                 if record is None:
                     found = measure_condition(decode_image(data, str(path)).pixels, quality_of_jpeg(data))
                     told = asdict(found) | {"faults": found.faults, "advised": found.advised}
-                    about, title = {"provenance": None, "input": told}, f"{name}: no provenance record{MAY_BE}"
+                    about, note = {"provenance": None, "input": told}, _NO_RECORD
                 else:
                     told = asdict(record)
-                    about, title = {"provenance": told}, f"{name}\n  {NOTE}"
+                    about, note = {"provenance": told}, f"\n  {NOTE}"
             except Exception as error:
                 failures.add(str(path), error)
                 continue
             missing |= record is None
-            if as_json:
-                typer.echo(json.dumps({"file": str(path), **about}))
-                continue
-            typer.echo(title)
-            for what, value in in_words(told):
-                typer.echo(f"  {what:<18} {value}")
+            lines = [f"{printable(str(path))}{note}", *(f"  {what:<18} {value}" for what, value in in_words(told))]
+            typer.echo(json.dumps({"file": str(path), **about}) if as_json else "\n".join(lines))
     if missing:
         raise typer.Exit(1)
 
@@ -123,11 +117,7 @@ def export_weights(
     vq: Annotated[Path | None, Option("--vq", help="New file for its autoencoder.")] = None,
 ) -> None:
     """Write a checkpoint as ONNX, or an imported one as official ResShift files, which stay non-commercial."""
-    from retinashift.batch.places import check_local
-
-    for path in (onnx, unet, vq):
-        if path is not None:
-            check_local(path, "--onnx, -o and --vq take local files")
+    check_outputs(onnx, unet, vq, overwrite=True)  # what writes them replaces none
     if onnx is not None:
         if unet or vq:
             raise ValueError("--onnx and -o or --vq are given; export one form at a time")

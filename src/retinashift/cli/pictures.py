@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Option
 
-from retinashift.cli.display import table_of
-from retinashift.cli.options import Device, Overwrite, Seed, Steps, check_outputs, open_pipeline
+from retinashift.cli.shared import Device, Overwrite, Seed, Steps, check_outputs, open_pipeline, print_table
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,8 +28,6 @@ def demo(
     device: Device = "auto",
 ) -> None:
     """Upscale the public-domain retina of scikit-image and draw a labelled figure of the result."""
-    from rich.console import Console
-
     from retinashift.batch.places import check_local
 
     check_local(out, "-o takes a local folder")
@@ -50,21 +47,18 @@ def demo(
     hr, lr, results = found.hr, found.lr, found.results
     out.mkdir(parents=True, exist_ok=True)
     figure = found.figure(f"{steps} steps, seed {seed}. " if steps else "", 320, 80)
-    for name, pixels in zip(FILES, (lr, results["bicubic"], results["RetinaShift"], hr, figure), strict=True):
+    for name, pixels in zip(FILES, (lr, *results.values(), hr, figure), strict=True):
         write_image(out / name, pixels, overwrite=True)
     rows, eye = [["method", "PSNR dB", "SSIM", "consistency dB"]], field_of_view(hr)
     for name, pixels in {"nearest": enlarge(lr, scale, "nearest"), **results}.items():
         scores = f"{psnr_rgb(pixels, hr, eye):.2f}", f"{ssim_y(pixels, hr, eye):.4f}"
         rows.append([name, *scores, f"{consistency(pixels, lr, scale):.1f}"])
-    console = Console(soft_wrap=True)
-    console.print(table_of(rows))
-    console.print(
-        f"{lr.shape[1]}x{lr.shape[0]} to {hr.shape[1]}x{hr.shape[0]} in {seconds:.1f} s. "
-        "PSNR in RGB and SSIM on luma, both in the field of view; "
-        "consistency is the PSNR of the result, reduced again, against the input.",
-        markup=False,
+    print_table(rows)
+    typer.echo(
+        f"{lr.shape[1]}x{lr.shape[0]} to {hr.shape[1]}x{hr.shape[0]} in {seconds:.1f} s. PSNR in RGB and SSIM on luma, "
+        "both in the field of view; consistency is the PSNR of the result, reduced again, against the input.\n"
+        f"Look at {out / FILES[-1]}"
     )
-    console.print(f"Look at {out / FILES[-1]}", markup=False)
 
 
 def schedule(
@@ -101,12 +95,8 @@ def schedule(
 
 def degradations(
     out: Annotated[Path, Option("--out", "-o", help="PNG file for the sheet.")] = Path("degradations.png"),
-    photograph: Annotated[
-        Path | None, Option(help="Photograph to degrade. Default: the public-domain retina of scikit-image.")
-    ] = None,
-    config: Annotated[
-        Path | None, Option(help="Training settings whose degradation is drawn. Default: camera.")
-    ] = None,
+    photograph: Annotated[Path | None, Option(help="Photograph to degrade. Default: scikit-image's retina.")] = None,
+    config: Annotated[Path | None, Option(help="Training settings with the degradation. Default: camera.")] = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
 ) -> None:

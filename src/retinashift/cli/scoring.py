@@ -1,7 +1,6 @@
 """The commands that score: evaluate, calibrate and coverage."""
 
 import json
-import sys
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -11,12 +10,11 @@ import typer
 from typer import Argument, Option
 from typer.core import TyperCommand, TyperOption
 
-from retinashift.cli.display import Display, Failures, table_of
-from retinashift.cli.options import Checkpoint, Device, Limit, Overwrite, Seed, check_outputs, open_pipeline
+from retinashift.cli import shared
+from retinashift.cli.shared import Checkpoint, Device, Display, Failures, Limit, Overwrite, Seed
 from retinashift.inference.settings import Mode, Precision, Sampling
 
 Data = Annotated[str, Argument(help="Folder or zip of high-resolution photographs, 8 bit; labels are left out.")]
-
 DegradationName = Annotated[
     str, Option(help="Degradation that makes the inputs: bicubic-pillow, camera, or a file of training settings.")
 ]
@@ -43,12 +41,8 @@ def evaluate(
     against: Annotated[
         list[str] | None, Option(help="NAME=FOLDER: also score results of another method, by file name; repeatable.")
     ] = None,
-    split: Annotated[
-        Literal["all", "train", "test"] | None, Option(help="Split of STARE. Default: every file.")
-    ] = None,
-    labels: Annotated[
-        Path | None, Option(help="Folder of vessel labels. Default: as STARE and DRIVE have them.")
-    ] = None,
+    split: Annotated[Literal["all", "train", "test"] | None, Option(help="Split of STARE. Default: all files.")] = None,
+    labels: Annotated[Path | None, Option(help="Folder of vessel labels. Default: as in STARE and DRIVE.")] = None,
     degradation: DegradationName = "bicubic-pillow",
     json_path: Annotated[Path | None, Option("--json", help="JSON file for rows, means and protocol.")] = None,
     csv_path: Annotated[Path | None, Option("--csv", help="CSV file, a line per photograph and method.")] = None,
@@ -65,28 +59,39 @@ def evaluate(
     ] = None,
 ) -> None:
     """Evaluate checkpoints beside nearest, bicubic and Lanczos (protocol: docs/data-card.md)."""
-    from rich.console import Console
-
     from retinashift.cli import evaluation as work
+    from retinashift.evaluation.benchmark import evaluate as score
     from retinashift.evaluation.page import render_html
     from retinashift.imaging.files import replace_file
 
-    check_outputs(json_path, csv_path, html_path, overwrite=overwrite)
-    others, making = work.parse_against(against or []), work.parse_degradation(degradation)
+    shared.check_outputs(json_path, csv_path, html_path, overwrite=overwrite)
+    folders, making = work.parse_against(against or []), work.parse_degradation(degradation)
     chosen, seed_list = work.parse_metrics(metrics), work.parse_seeds(seeds)
-    way = Sampling(precision=precision, turns=turns, strength=strength)
+    way = Sampling(scale=scale, precision=precision, turns=turns, strength=strength,
+        output_uncertainty="coverage" in chosen)  # fmt: skip
     ways = [replace(way, num_inference_steps=number) for number in steps or []]
     ways += [replace(way, mode=cast(Mode, name)) for name in mode or []]  # it refuses others
     names = [name.rstrip("/") for name in checkpoint or [""]]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise ValueError(f"--checkpoint {twice} is given twice; name other checkpoints to compare it with")
-    checkpoints = {name: open_pipeline(name, device) for name in names}
+    checkpoints, several = {name: shared.open_pipeline(name, device) for name in names}, len(names) > 1
+    refs = work.list_photographs(data, split)[: limit or None]
+    learned, factor = work.trained_on(refs, checkpoints), scale or work.common_scale(checkpoints)
+    others = work.other_methods(factor, folders, refs)
+    ours = [
+        work.method_of(name if several else "retinashift", pipeline, own)
+        for name, pipeline in checkpoints.items()
+        for own in ways or [way]
+    ]
+    gallery = work.new_gallery(refs)
     with Failures() as failures:
         with Display() as display:
-            report, gallery = work.run_evaluation(
-                checkpoints, data, ways or [way], seed_list, chosen, limit=limit, split=split, labels=labels,
-                against=others, degradation=making, scale=scale, display=display, failures=failures,
+            report = score(
+                display.track(work.readers(refs), "Evaluating"), [*others, *ours], scale=factor, seeds=seed_list,
+                metrics=chosen, degradation=making, on_result=gallery.add, on_failure=failures.add,
+                observed=work.marked_by_experts(data, refs, labels, lesions="lesions" in chosen),
             )  # fmt: skip
+        report = replace(report, trained_on=learned, reference=ours[0].name if several else "")
         if json_path is not None:
             report.save(json_path)
         if csv_path is not None:
@@ -94,13 +99,12 @@ def evaluate(
         if html_path is not None:
             page = render_html(report, gallery, f"Super-resolution of {Path(data).absolute().name}")
             replace_file(html_path, page.encode())
-        console = Console(width=None if sys.stdout.isatty() else 140)  # a file has no edge to wrap at
-        differences = work.difference_table(report) if len(names) > 1 else [[]]
+        differences = work.difference_table(report) if several else [[]]
         for table in (report.table("fidelity"), report.table("detail"), differences):
             if len(table[0]) > 1:
-                console.print(table_of(table))
-        if len(names) > 1:
-            console.print("Differences are paired by photograph, with the 95 % bootstrap interval of their mean.")
+                shared.print_table(table)
+        if several:
+            typer.echo("Differences are paired by photograph, with the 95 % bootstrap interval of their mean.")
 
 
 def calibrate(
@@ -122,14 +126,14 @@ def calibrate(
     index = folder / "model_index.json"
     if not index.is_file():
         raise FileNotFoundError(f"{checkpoint} is no checkpoint folder; give a folder that can be written to")
-    pipeline = open_pipeline(checkpoint, device)
+    pipeline = shared.open_pipeline(checkpoint, device)
     if pipeline.calibration is not None and not overwrite:
         raise FileExistsError(f"{checkpoint} is calibrated already; give --overwrite to replace the calibration")
     if pipeline.uncertainty_head is None and not train:
         raise ValueError(f"{checkpoint} has no uncertainty head yet; give its training photographs with --train FOLDER")
     refs = [ref for one in data for ref in find_photographs(one)][: limit or None]
     items = [item for one in train or [] for item in list_source(Source(one))]
-    from retinashift.cli.evaluation import parse_degradation, read_rgb
+    from retinashift.cli.evaluation import parse_degradation, readers
     from retinashift.evaluation.calibration import calibrate as measure
     from retinashift.training.uncertainty import CAMERA, train_head
 
@@ -141,13 +145,9 @@ def calibrate(
         pipeline.register_modules(uncertainty_head=head)
     with Failures() as failures:
         with Display() as display:
-            found = measure(
-                pipeline,
-                display.track([(ref.name, partial(read_rgb, ref)) for ref in refs], "Calibrating"),
-                source=", ".join(Path(one).absolute().name for one in data),
-                on_failure=failures.add,
-                degradation=making,
-            )
+            photographs = display.track(readers(refs), "Calibrating")
+            source = ", ".join(Path(one).absolute().name for one in data)
+            found = measure(pipeline, photographs, source=source, on_failure=failures.add, degradation=making)
         settings = json.loads(index.read_text(encoding="utf-8"))
         settings["calibration"] = found.to_config()
         if items:
@@ -175,11 +175,11 @@ def coverage(
     from retinashift.data.photographs import find_photographs
     from retinashift.imaging.files import replace_file, write_image
 
-    check_outputs(plot, figure, json_path, overwrite=overwrite)
-    check_outputs(plot, figure, overwrite=overwrite, suffix=".png")
-    pipeline = open_pipeline(checkpoint, device)
-    refs = {ref.name: ref for ref in find_photographs(data)[: limit or None]}
-    from retinashift.cli.evaluation import parse_degradation, read_rgb
+    shared.check_outputs(plot, figure, json_path, overwrite=overwrite)
+    shared.check_outputs(plot, figure, overwrite=overwrite, suffix=".png")
+    pipeline = shared.open_pipeline(checkpoint, device)
+    refs = find_photographs(data)[: limit or None]
+    from retinashift.cli.evaluation import parse_degradation, readers
     from retinashift.evaluation.calibration import compare, measure_coverage
     from retinashift.evaluation.coverage import absolute_errors
     from retinashift.imaging.figures import draw_against, map_and_error
@@ -187,8 +187,7 @@ def coverage(
     making = parse_degradation(degradation)
     with Failures() as failures:
         with Display() as display:
-            photographs = display.track([(name, partial(read_rgb, ref)) for name, ref in refs.items()], "Comparing")
-            results = compare(pipeline, photographs, failures.add, making)
+            results = compare(pipeline, display.track(readers(refs), "Comparing"), failures.add, making)
             found = measure_coverage(results, pipeline.calibration)
         for level, share in zip(found.stated, found.covered, strict=True):
             typer.echo(f"stated {level:4.0%}  covered {share:6.1%}")
@@ -209,8 +208,8 @@ def coverage(
             typer.echo(f"Look at {plot}")
         if figure is not None:
             middle = ranks[len(ranks) // 2][1]
-            one, number = [(middle, partial(read_rgb, refs[middle]))], list(refs).index(middle)
-            shown = next(iter(compare(pipeline, one, degradation=making, first=number)))
+            number = [ref.name for ref in refs].index(middle)
+            shown = next(compare(pipeline, readers([refs[number]]), degradation=making, first=number))
             assert shown.sigma is not None
             picture = map_and_error(shown.sr, shown.sigma * 255, absolute_errors(shown))
             write_image(figure, picture, overwrite=overwrite)

@@ -9,8 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer import Argument, Option
 
-from retinashift.cli.display import Display
-from retinashift.cli.options import Checkpoint, Json, Quiet
+from retinashift.cli.shared import Checkpoint, Display, Json, Quiet
 from retinashift.inference import quiet_diffusers
 
 
@@ -24,10 +23,8 @@ def train(
     """Train or fine-tune. To resume a run, give the same command again; `accelerate launch -m` distributes it."""
     from retinashift.training.settings import TrainConfig
 
-    overrides = list(settings or [])
-    if init_from:
-        overrides.append(f"init_from={init_from}")
-    given = TrainConfig.load(config, overrides)
+    start = [f"init_from={init_from}"] if init_from else []
+    given = TrainConfig.load(config, [*(settings or []), *start])
     quiet_diffusers()
     from retinashift.training.run import train as run
 
@@ -72,12 +69,9 @@ def reporter(display: Display, as_json: bool) -> Callable[[str, dict[str, Any]],
         if event == "start":
             display.say(_header(values))
         elif event == "step":
-            left, text = values["seconds_left"], f"step {values['step']}  {loss}".rstrip()
-            share, first = (
-                values["seconds"] / max(1e-9, values["seconds"] + left),
-                values["step"] == values["first"] + 1,
-            )
-            display.at(share, text, left, always=first)
+            spent, left, step = values["seconds"], values["seconds_left"], values["step"]
+            first = step == values["first"] + 1
+            display.at(spent / max(1e-9, spent + left), f"step {step}  {loss}".rstrip(), left, always=first)
         elif event == "train":
             loss = f"loss {values['loss']:.4f}  rate {values['learning_rate']:.1e}"
         elif event == "validation":
@@ -94,16 +88,14 @@ def reporter(display: Display, as_json: bool) -> Callable[[str, dict[str, Any]],
 
 def _header(values: dict[str, Any]) -> str:
     held_out = f", {values['validation']} held out" if values["validation"] else ""
-    several = values["processes"] > 1
-    length = f"{values['minutes']:g} minutes" if values["minutes"] else f"{values['steps']} steps"
-    if not values["minutes"] and values["expected_minutes"] is not None:
-        minutes = max(1, round(values["expected_minutes"]))
-        length += f", about {minutes} minute{'s' if minutes > 1 else ''}"
+    processes = f"{values['processes']} process{'es' if values['processes'] > 1 else ''}"
+    minutes = max(1, round(values["expected_minutes"]))
+    steps = f"{values['steps']} steps, about {minutes} minute{'s' if minutes > 1 else ''}"
+    length = f"{values['minutes']:g} minutes" if values["minutes"] else steps
     resumed = f", resumed at step {values['step']}" if values["step"] else ""
     return (
-        f"{values['photographs']} photographs{held_out}; {values['device']}, {values['processes']} "
-        f"process{'es' if several else ''}, {values['precision']}; {length}{resumed}; settings and log in "
-        f"{values['out']}"
+        f"{values['photographs']} photographs{held_out}; {values['device']}, {processes}, {values['precision']}; "
+        f"{length}{resumed}; settings and log in {values['out']}"
     )
 
 
@@ -112,7 +104,5 @@ def _outcome(values: dict[str, Any]) -> str:
     if "best" not in values:
         return f"{values['step']} steps in {values['seconds'] / 60:.1f} minutes; {use}"
     start = f"start {values['start']:.2f} -> " if "start" in values else ""
-    return (
-        f"{start}best {values['best']:.2f} dB on {values['validation']} held-out photographs (fov), "
-        f"best at step {values['best_step']}; {use}"
-    )
+    best = f"{start}best {values['best']:.2f} dB on {values['validation']} held-out photographs (fov)"
+    return f"{best}, best at step {values['best_step']}; {use}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 from typer import Argument, Option
 
-from retinashift.cli.display import Display, Failures, spoken
-from retinashift.cli.options import Checkpoint, Device, Overwrite, Quiet, Seed, Steps, check_outputs, open_pipeline
+from retinashift.cli import shared
+from retinashift.cli.shared import Checkpoint, Device, Display, Failures, Overwrite, Quiet, Seed, Steps
 from retinashift.imaging.failures import Failure, one_line
 from retinashift.inference.settings import Mode, OutputFormat, Precision, Sampling
 
@@ -45,44 +45,29 @@ def upscale(
     scale: Annotated[float | None, Option(help="Times larger, from 1 to 4. Default: the checkpoint's.")] = None,
     longest_side: Annotated[int | None, Option(min=1, help="Pixels of the longer side, instead of --scale.")] = None,
     turns: Annotated[int, Option(help="8 averages eight turns and flips: about 0.04 dB more, 8 times as long.")] = 1,
-    strength: Annotated[
-        float, Option(min=0, max=1, help="Of x4_restore: 1 is its own result, 0 the result of x4; between, a blend.")
-    ] = 1.0,
+    strength: Annotated[float, Option(min=0, max=1, help="Of x4_restore: from 0, the result of x4, to its own.")] = 1.0,
     ensemble: Annotated[int, Option(min=1, help="Average N samples.")] = 1,
     uncertainty: Annotated[bool, Option("--uncertainty", help="Also write a map of the expected error.")] = False,
     consistency: Annotated[bool, Option(help="Make results, reduced again, reproduce their input.")] = True,
     memory: Annotated[str, Option(help="Memory limit, such as 2G. Default: half of what is free.")] = "",
     precision: Annotated[
-        Precision,
-        Option(
-            help="Precision of the network. auto: bf16, about twice as fast, where the processor or GPU has arithmetic "
-            "for it, else fp32. Results differ by about one grey level."
-        ),
+        Precision, Option(help="auto: bf16 (twice as fast, one grey level apart) where the device has it, else fp32.")
     ] = "auto",
     file_format: Annotated[OutputFormat, Option("--format", help="File type of the results.")] = "same",
     quality: Annotated[int, Option(min=0, max=100, help="Quality of JPEG results, 1 to 100; 0 uses 95.")] = 0,
     figure: Annotated[bool, Option("--figure", help="Draw each result beside its input in a PNG file.")] = False,
     overwrite: Overwrite = False,
-    resume: Annotated[
-        bool, Option("--resume", help="Skip results of an identical run; with --overwrite, replace all others.")
-    ] = False,
+    resume: Annotated[bool, Option("--resume", help="Skip results of identical runs, also with --overwrite.")] = False,
     sidecar: Annotated[bool, Option("--sidecar", help="Also write each provenance record as JSON.")] = False,
     log: Annotated[Path | None, Option(help="Append one JSON line per file: outcome, time, error, provenance.")] = None,
     page: Annotated[int, Option(min=0, help="Page (DICOM: frame) of files with several, from 1; 0 refuses them.")] = 0,
     deidentify: Annotated[bool, Option("--deidentify", help="Remove the person from DICOM headers only.")] = False,
     max_pixels: Annotated[int, Option(min=1, help="Refuse inputs of more pixels, width x height.")] = 100_000_000,
     workers: Annotated[
-        int,
-        Option(
-            min=0,
-            help="Threads that read ahead and write behind (1 to 16, default 1). With --engine ray, processes, each "
-            "with its own checkpoint (default: one for each GPU, or one for every four cores).",
-        ),
+        int, Option(min=0, help="1 to 16 threads that read and write (default 1); with ray, processes (one a GPU).")
     ] = 0,
     shard: Annotated[str, Option(help="Do one part of the inputs, such as 3/16, decided by a hash of names.")] = "",
-    engine: Annotated[
-        Literal["local", "ray"], Option(help="Compute in this process, or by the workers of a Ray cluster.")
-    ] = "local",
+    engine: Annotated[Literal["local", "ray"], Option(help="Compute in this process, or on a Ray cluster.")] = "local",
     address: Annotated[str, Option(help="Ray cluster, such as 10.0.0.5:6379. Default: one on this machine.")] = "",
     gpus_per_worker: Annotated[
         float | None, Option(min=0, help="With --engine ray; may be a part of one. Default: 1 where there are GPUs.")
@@ -115,25 +100,21 @@ def upscale(
     if quality and jobs and not any(job.target.suffix.lower() in _JPEG for job in jobs):
         raise ValueError("--quality is for JPEG results, and there is none; give --format jpeg, or omit --quality")
     check_log(log)
-    pipeline = open_pipeline(checkpoint, device)
+    pipeline = shared.open_pipeline(checkpoint, device)
     from retinashift.batch.fleet import Fleet, upscale_fleet
     from retinashift.batch.record import left_to_do, run_record
     from retinashift.batch.upscale import upscale_files
 
-    fleet, total = None, len(jobs)
-    if engine == "ray":
-        fleet = Fleet(address=address, workers=workers, gpus=gpus_per_worker, checkpoint=checkpoint, device=device)
-        if resume and log is not None and log.exists():
-            jobs = left_to_do(jobs, log, run_record(pipeline, options), options)
-    report = BatchReport(total, total - len(jobs), total - len(jobs))
-
-    def work(within: Callable[[Job, float], None]) -> Generator[Outcome]:
-        if fleet is None:
-            return upscale_files(pipeline, jobs, options, within)
-        return upscale_fleet(jobs, options, fleet)
-
+    total = len(jobs)
+    if engine == "ray" and resume and log is not None and log.exists():
+        jobs = left_to_do(jobs, log, run_record(pipeline, options), options)
     with Display(quiet) as display:
-        run_batch(work, report, log, display)
+        report = BatchReport(display, total, done=total - len(jobs), skipped=total - len(jobs))
+        if engine == "ray":
+            fleet = Fleet(address=address, workers=workers, gpus=gpus_per_worker, checkpoint=checkpoint, device=device)
+            report.follow(upscale_fleet(jobs, options, fleet), log)
+        else:
+            report.follow(upscale_files(pipeline, jobs, options, report.tell), log)
     report.failures.tell()
     noise = f"seed {seed}" if pipeline.plan(sampling).noise else "no noise"
     size = f"longest side {longest_side}" if longest_side else f"x{scale or pipeline.config.scale:g}"
@@ -153,7 +134,7 @@ def merge_logs(
 
     for path in logs:
         check_log(path)
-    check_outputs(out, overwrite=overwrite)
+    shared.check_outputs(out, overwrite=overwrite)
     counts = merge_logs(logs, out)
     typer.echo(f"{sum(counts.values())} rows in {out}: " + ", ".join(f"{n} {status}" for status, n in counts.items()))
     if counts["failed"]:
@@ -162,7 +143,7 @@ def merge_logs(
 
 def check_log(path: Path | None) -> None:
     """Refuse a log that lines of JSON cannot be appended to: in no folder, a folder, or of other content."""
-    check_outputs(path, overwrite=True)
+    shared.check_outputs(path, overwrite=True)
     if path is None or not path.exists():
         return
     with path.open("rb") as file:
@@ -172,31 +153,46 @@ def check_log(path: Path | None) -> None:
 
 @dataclass
 class BatchReport:
-    """What a run of `upscale` prints at its end. It keeps no outcomes: a million of them would fill the memory."""
+    """How far a run of `upscale` is, and what it prints at its end. It keeps no outcomes: a million fill the memory."""
 
+    display: Display
     total: int
-    done: int
-    """Results that are there or failed, counted from those that were there before."""
-    skipped: int
+    done: int = 0  # results that are there or failed, counted from those that were there before
+    skipped: int = 0
     failures: Failures = field(default_factory=Failures)
-    lowest: tuple[float, str] = (math.inf, "")
-    """Consistency of the worst result in dB, and its source."""
+    lowest: tuple[float, str] = (math.inf, "")  # consistency of the worst result in dB, and its source
     lossy: bool = False
     interrupted: bool = False
+    announced: bool = False
 
-    def add(self, outcome: Outcome) -> None:
-        """Count an outcome."""
-        self.done += 1
-        self.skipped += outcome.skipped
-        source = one_line(str(outcome.job.source))
-        if outcome.error:
-            self.failures.add(source, Failure(outcome.error, outcome.internal))
-            return
-        self.lossy |= outcome.job.target.suffix.lower() in _JPEG
-        if outcome.record is not None:
-            consistency = outcome.record.consistency_db
-            one = (math.inf if consistency is None else consistency, source)
-            self.lowest = min(self.lowest, one) if self.lowest[1] else one
+    def follow(self, outcomes: Generator[Outcome], log: Path | None) -> None:
+        """Count, log and show the outcomes as they come. Ctrl-C ends the work between two files.
+
+        OSError where the log cannot be written; it keeps its former lines.
+        """
+        from retinashift.batch.record import append_line
+
+        try:
+            with closing(outcomes):
+                for outcome in outcomes:
+                    self._add(outcome)
+                    if log is not None:
+                        append_line(log, outcome.line())
+                    self.tell(outcome.job, 0)
+        except KeyboardInterrupt:
+            self.interrupted = True
+
+    def tell(self, job: Job, share: float) -> None:
+        """Show how far the work is, by the job in progress and the share of it that is done."""
+        done, spent = self.done + min(share, 0.999), self.display.clock() - self.display.began
+        if done and spent >= KNOWN_AFTER and not self.announced:
+            self.announced = True
+            if spent * (self.total - done) / done > LONG:
+                whole = shared.spoken(spent * self.total / done)
+                self.display.say(f"About {whole} in all. Ctrl-C stops it; --resume goes on.")
+        part = f" {share:.0%}" if share else ""
+        text = f"Upscaling {job.source.name}{part} ({self.done} of {self.total} done)"
+        self.display.at(done / self.total, text)
 
     def lines(self, out: str, made: str) -> Iterator[str]:
         """How many results were written, where and how, how consistent the worst is, and what was lost."""
@@ -209,39 +205,15 @@ class BatchReport:
         if self.interrupted:
             yield "Interrupted. No file is half-written; the same command with --resume goes on."
 
-
-def run_batch(
-    work: Callable[[Callable[[Job, float], None]], Generator[Outcome]],
-    report: BatchReport,
-    log: Path | None,
-    display: Display,
-) -> None:
-    """Do the work and show how far it is. Ctrl-C ends it between two files.
-
-    `work` yields outcomes; it calls its argument with the job in progress and the share that is done. OSError where the
-    log cannot be written; it keeps its former lines.
-    """
-    from retinashift.batch.record import append_line
-
-    announced = False
-
-    def tell(job: Job, share: float) -> None:
-        nonlocal announced
-        done, spent = report.done + min(share, 0.999), display.clock() - display.began
-        if done and spent >= KNOWN_AFTER and not announced:
-            announced = True
-            if spent * (report.total - done) / done > LONG:
-                whole = spoken(spent * report.total / done)
-                display.say(f"About {whole} in all. Ctrl-C stops it; --resume goes on.")
-        part = f" {share:.0%}" if share else ""
-        display.at(done / report.total, f"Upscaling {job.source.name}{part} ({report.done} of {report.total} done)")
-
-    try:
-        with closing(work(tell)) as outcomes:
-            for outcome in outcomes:
-                report.add(outcome)
-                if log is not None:
-                    append_line(log, outcome.line())
-                tell(outcome.job, 0)
-    except KeyboardInterrupt:
-        report.interrupted = True
+    def _add(self, outcome: Outcome) -> None:
+        self.done += 1
+        self.skipped += outcome.skipped
+        source = one_line(str(outcome.job.source))
+        if outcome.error:
+            self.failures.add(source, Failure(outcome.error, outcome.internal))
+            return
+        self.lossy |= outcome.job.target.suffix.lower() in _JPEG
+        if outcome.record is not None:
+            consistency = outcome.record.consistency_db
+            one = (math.inf if consistency is None else consistency, source)
+            self.lowest = min(self.lowest, one) if self.lowest[1] else one
