@@ -15,17 +15,12 @@ from retinashift import __version__
 from retinashift.cli.checkpoints import export_weights, import_weights, info, inspect_files
 from retinashift.cli.pictures import degradations, demo, schedule
 from retinashift.cli.scoring import EvaluateCommand, calibrate, coverage, evaluate
-from retinashift.cli.shared import Device
+from retinashift.cli.shared import Checkpoint, Device
 from retinashift.cli.training import finetune, train
 from retinashift.cli.upscaling import merge_logs, upscale
 from retinashift.imaging.failures import DEBUG_VARIABLE, LineFormatter, explain
 
-app = typer.Typer(
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    help="Super-resolution of retinal photographs by residual-shifting diffusion. For research use, not for diagnosis.",
-)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 def version(show: bool) -> None:
@@ -37,30 +32,31 @@ def version(show: bool) -> None:
 @app.callback()
 def options(
     _: Annotated[bool, Option("--version", callback=version, is_eager=True, help="Print the version.")] = False,
-) -> None: ...
+) -> None:
+    """Super-resolution of retinal photographs by residual-shifting diffusion. For research use, not for diagnosis."""
 
 
 def open_page(
     host: Annotated[str, Option(help="Address; other than this machine's own it needs --auth.")] = "127.0.0.1",
     port: Annotated[int, Option(min=0, max=65535, help="Port; 0 takes any free one.")] = 7860,
-    auth: Annotated[str, Option(help="NAME:PASSWORD to ask for; RETINASHIFT_AUTH in the environment hides it.")] = "",
-    device: Device = "auto",
-    checkpoint: Annotated[
-        str, Option("--checkpoint", "-c", help="Folder, or a name of `retinashift info`; x4 if not given.")
+    auth: Annotated[
+        str, Option(envvar="RETINASHIFT_AUTH", help="NAME:PASSWORD to ask for; the variable hides it.")
     ] = "",
+    device: Device = "auto",
+    checkpoint: Checkpoint = "",
     max_upload: Annotated[int, Option("--max-upload", min=1, help="MiB of one upload.")] = 64,
     max_pixels: Annotated[int, Option("--max-pixels", min=1, help="Pixels of one photograph.")] = 8_000_000,
 ) -> None:
     """Open a local web page to upscale photographs and compare them closely."""
-    from retinashift.web.settings import CREDENTIALS_VARIABLE, PageSettings
+    from retinashift.web.settings import PageSettings
 
     try:
         from retinashift.web.server import serve
     except ImportError:
         raise ValueError("the page needs FastAPI and uvicorn: pip install 'retinashift[app]'") from None
 
-    settings = PageSettings(host=host, port=port, credentials=auth or os.environ.get(CREDENTIALS_VARIABLE, ""),
-        device=device, checkpoint=checkpoint, max_upload=max_upload * 2**20, max_pixels=max_pixels)  # fmt: skip
+    settings = PageSettings(host=host, port=port, credentials=auth, checkpoint=checkpoint, device=device,
+        max_upload=max_upload * 2**20, max_pixels=max_pixels)  # fmt: skip
     serve(settings, lambda address: typer.echo(f"RetinaShift is at {address} (Ctrl-C ends it)"))
 
 

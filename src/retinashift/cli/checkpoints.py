@@ -15,8 +15,7 @@ from retinashift.cli.shared import Checkpoint, Failures, Json, check_outputs, op
 from retinashift.imaging.failures import printable
 from retinashift.official.releases import LICENCE_NOTICE, ReleaseName
 
-_ANY_RESULT = 2**32
-"""Pixels: `inspect` decodes no result, so large ones are allowed."""
+_ANY_RESULT = 2**32  # pixels: `inspect` decodes no result, so large ones are allowed
 _NO_RECORD = ": no provenance record; it may be an original, or was saved by another program"
 
 

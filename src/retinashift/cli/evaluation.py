@@ -10,16 +10,7 @@ import torch
 
 from retinashift.data.checks import read_trained_on
 from retinashift.data.labels import find_label, read_label
-from retinashift.data.photographs import (
-    FileRef,
-    Source,
-    Split,
-    by_stem_path,
-    content_hash,
-    find_photographs,
-    list_source,
-    stem_path,
-)
+from retinashift.data.photographs import FileRef, by_stem_path, content_hash, find_photographs, stem_path
 from retinashift.evaluation.benchmark import Method, PrecomputedMethod, baseline
 from retinashift.evaluation.lesions import Mark, read_marks
 from retinashift.evaluation.metrics import DEFAULT_METRICS, chosen_metrics
@@ -34,10 +25,8 @@ from retinashift.training.settings import TrainConfig
 
 logger = logging.getLogger(__name__)
 
-SHOWN = 4
-"""Photographs with crops in the page."""
-MARKINGS = "markings.csv"
-"""Lesions that experts marked, in the folder of photographs or beside it."""
+SHOWN = 4  # photographs with crops in the page
+MARKINGS = "markings.csv"  # lesions that experts marked, in the folder of photographs or beside it
 
 
 def parse_metrics(text: str) -> tuple[str, ...]:
@@ -92,13 +81,6 @@ def read_rgb(ref: FileRef) -> np.ndarray:
     return np.ascontiguousarray(pixels)
 
 
-def list_photographs(data: str, split: Split | None) -> list[FileRef]:
-    """The photographs of a folder or zip; with a split, those of STARE that are in it."""
-    if split is None:
-        return find_photographs(data)
-    return [item.hr for item in list_source(Source(data, "stare", split=split))]
-
-
 def readers(refs: Iterable[FileRef]) -> list[tuple[str, Callable[[], np.ndarray]]]:
     """Name of each photograph, and the function that reads it when its turn comes."""
     return [(ref.name, partial(read_rgb, ref)) for ref in refs]
@@ -129,10 +111,7 @@ def trained_on(refs: list[FileRef], checkpoints: Mapping[str, ResShiftPipeline])
 
 
 def other_methods(scale: int, folders: Mapping[str, Path], refs: list[FileRef]) -> list[Method | PrecomputedMethod]:
-    """Interpolation, and the results of other methods by name, suffix apart, in sub-folders like the photographs'.
-
-    ValueError names a result that is missing.
-    """
+    """Interpolation, and results in folders, named as their photographs, suffix apart. ValueError names one missing."""
     methods: list[Method | PrecomputedMethod] = [baseline(name, scale) for name in ("nearest", "bicubic", "lanczos")]
     for name, folder in folders.items():
         files = by_stem_path(find_photographs(folder), folder)
@@ -160,10 +139,9 @@ def method_of(name: str, pipeline: ResShiftPipeline, way: Sampling) -> Method:
 
 
 def marked_by_experts(data: str, refs: list[FileRef], labels: Path | None, lesions: bool) -> Callable[[str], Observed]:
-    """What experts marked on the photograph of a name: vessels, and lesions where they are asked for.
+    """What experts marked on the photograph of a name: vessels, and lesions, whose file is then needed (ValueError).
 
-    Labels lie in folders, never in the zip of the photographs; no `labels` looks where STARE and DRIVE have them.
-    ValueError where no `MARKINGS` lies in the folder of the photographs or beside it.
+    No `labels` looks where STARE and DRIVE have them. Labels lie in folders, never in the zip of the photographs.
     """
     paths = {ref.name: Path(ref.name) if ref.member else ref.path for ref in refs if labels or not ref.member}
     drawn = {name: find_label(path, labels) for name, path in paths.items()}

@@ -14,10 +14,8 @@ from retinashift.cli.shared import Device, Overwrite, Seed, Steps, check_outputs
 if TYPE_CHECKING:
     import numpy as np
 
-KAPPA, POWER, STEPS = 2.0, 0.3, 15
-"""The chain of the paper."""
-FILES = ("lr.png", "bicubic.png", "sr.png", "hr.png", "figure.png")
-"""What demo writes."""
+KAPPA, POWER, STEPS = 2.0, 0.3, 15  # of the chain of the paper
+FILES = ("lr.png", "bicubic.png", "sr.png", "hr.png", "figure.png")  # what demo writes
 
 
 def demo(
@@ -85,8 +83,8 @@ def schedule(
     if plot is None:
         typer.echo(" ".join(f"{value:.5f}" for value in sqrt_eta.tolist()))
         return
-    eta = (sqrt_eta**2).tolist()
-    curves = {"sqrt(eta_t), share of the noise": sqrt_eta.tolist(), "eta_t, share of the residual": eta}
+    shares = {"sqrt(eta_t), share of the noise": sqrt_eta, "eta_t, share of the residual": sqrt_eta**2}
+    curves = {name: share.tolist() for name, share in shares.items()}
     which = f"{checkpoint}: " if checkpoint else ""
     across = f"{which}step t of {len(sqrt_eta)}, from the photograph to the input (kappa {kappa:g}, p {power:g})"
     write_image(plot, draw_curves(curves, across=across), overwrite=overwrite)

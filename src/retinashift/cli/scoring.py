@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, cast
 
 import typer
 from typer import Argument, Option
-from typer.core import TyperCommand, TyperOption
+from typer.core import TyperCommand
 
 from retinashift.cli import shared
 from retinashift.cli.shared import Checkpoint, Device, Display, Failures, Limit, Overwrite, Seed
@@ -26,9 +26,8 @@ class EvaluateCommand(TyperCommand):
     def format_help(self, ctx: Any, formatter: Any) -> None:
         from retinashift.evaluation.metrics import describe_metrics
 
-        for parameter in self.params:
-            if isinstance(parameter, TyperOption) and parameter.name == "metrics":
-                parameter.help = f"Metrics beside PSNR, SSIM and consistency, by commas: {describe_metrics()}"
+        metrics: Any = next(parameter for parameter in self.params if parameter.name == "metrics")
+        metrics.help = f"Metrics beside PSNR, SSIM and consistency, by commas: {describe_metrics()}"
         super().format_help(ctx, formatter)
 
 
@@ -38,9 +37,7 @@ def evaluate(
     mode: Annotated[list[str] | None, Option(help="Score the mode faithful or realistic; repeatable.")] = None,
     seeds: Annotated[str, Option(help="Seeds whose scores are averaged, by commas.")] = "0,1,2",
     metrics: Annotated[str, Option(help="Filled in from the table of metrics.")] = "",
-    against: Annotated[
-        list[str] | None, Option(help="NAME=FOLDER: also score results of another method, by file name; repeatable.")
-    ] = None,
+    against: Annotated[list[str] | None, Option(help="NAME=FOLDER of another method's results; repeatable.")] = None,
     split: Annotated[Literal["all", "train", "test"] | None, Option(help="Split of STARE. Default: all files.")] = None,
     labels: Annotated[Path | None, Option(help="Folder of vessel labels. Default: as in STARE and DRIVE.")] = None,
     degradation: DegradationName = "bicubic-pillow",
@@ -60,6 +57,7 @@ def evaluate(
 ) -> None:
     """Evaluate checkpoints beside nearest, bicubic and Lanczos (protocol: docs/data-card.md)."""
     from retinashift.cli import evaluation as work
+    from retinashift.data.photographs import Source, find_photographs, list_source
     from retinashift.evaluation.benchmark import evaluate as score
     from retinashift.evaluation.page import render_html
     from retinashift.imaging.files import replace_file
@@ -75,7 +73,8 @@ def evaluate(
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise ValueError(f"--checkpoint {twice} is given twice; name other checkpoints to compare it with")
     checkpoints, several = {name: shared.open_pipeline(name, device) for name in names}, len(names) > 1
-    refs = work.list_photographs(data, split)[: limit or None]
+    found = [item.hr for item in list_source(Source(data, "stare", split=split))] if split else find_photographs(data)
+    refs = found[: limit or None]
     learned, factor = work.trained_on(refs, checkpoints), scale or work.common_scale(checkpoints)
     others = work.other_methods(factor, folders, refs)
     ours = [
@@ -99,11 +98,11 @@ def evaluate(
         if html_path is not None:
             page = render_html(report, gallery, f"Super-resolution of {Path(data).absolute().name}")
             replace_file(html_path, page.encode())
-        differences = work.difference_table(report) if several else [[]]
-        for table in (report.table("fidelity"), report.table("detail"), differences):
-            if len(table[0]) > 1:
-                shared.print_table(table)
+        shared.print_table(report.table("fidelity"))
+        if len((detail := report.table("detail"))[0]) > 1:
+            shared.print_table(detail)
         if several:
+            shared.print_table(work.difference_table(report))
             typer.echo("Differences are paired by photograph, with the 95 % bootstrap interval of their mean.")
 
 
@@ -162,9 +161,7 @@ def coverage(
     data: Data,
     limit: Limit = 0,
     plot: Annotated[Path | None, Option("--plot", help="Draw the curve into this PNG file.")] = None,
-    figure: Annotated[
-        Path | None, Option(help="Draw result, map and true error of the photograph of median rank correlation.")
-    ] = None,
+    figure: Annotated[Path | None, Option(help="Draw result, map and errors at the median rank correlation.")] = None,
     json_path: Annotated[Path | None, Option("--json", help="Write the shares into this JSON file.")] = None,
     degradation: DegradationName = "bicubic-pillow",
     overwrite: Overwrite = False,

@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-Checkpoint = Annotated[
-    str, Option("--checkpoint", "-c", help="Checkpoint folder, bundled name (see info) or hf:owner/name; default: x4.")
-]
+Checkpoint = Annotated[str, Option("--checkpoint", "-c", help="Folder, name (see info) or hf:owner/name; default: x4.")]
 Device = Annotated[str, Option(help="Device to compute on: auto, cpu, cuda, cuda:1 or mps.")]
 Limit = Annotated[int, Option(min=0, help="Use the first N photographs; 0 uses all.")]
 Json = Annotated[bool, Option("--json", help="Print lines of JSON instead.")]
@@ -32,8 +30,7 @@ Steps = Annotated[int, Option(min=0, help="Network calls per sample; 0 uses the 
 
 LINE_EVERY, OF_TIME = 10.0, 0.05
 """Seconds between two lines of a `Display`, at least, and their share of the time since the start."""
-NAMED_FAILURES = 1000
-"""Failures that are printed by name: a million of them would fill the memory."""
+NAMED_FAILURES = 1000  # printed by name: a million of them would fill the memory
 
 
 def open_pipeline(checkpoint: str, device: str) -> ResShiftPipeline:
@@ -69,12 +66,7 @@ def check_outputs(*paths: Path | None, overwrite: bool, suffix: str = "") -> Non
 
 
 class Display:
-    """How far a command is: a bar in a terminal, else a line every ten seconds, later more seldom. A context.
-
-    Args:
-        quiet: show nothing.
-        clock: seconds.
-    """
+    """How far a command is: a bar in a terminal, else a line every ten seconds, later more seldom. A context."""
 
     def __init__(self, quiet: bool = False, clock: Callable[[], float] = time.monotonic):
         from rich.console import Console

@@ -42,13 +42,12 @@ def finetune(
 ) -> None:
     """Fine-tune on photographs of your own, some patients held out; the same command again resumes."""
     quiet_diffusers()
-    from retinashift.training.finetune import finetune as run
-    from retinashift.training.finetune import plan_finetune
+    from retinashift.training import finetune as work
 
-    plan = plan_finetune(photographs, str(out), minutes=minutes, checkpoint=checkpoint)
+    plan = work.plan_finetune(photographs, str(out), minutes=minutes, checkpoint=checkpoint)
     with Display(quiet or as_json) as display:
         display.say(f"Fine-tuning {plan.tuned}")
-        done = run(plan, reporter(display, as_json))
+        done = work.finetune(plan, reporter(display, as_json))
     if as_json:
         typer.echo(json.dumps({"event": "outcome", **asdict(done)}, default=str))
         return

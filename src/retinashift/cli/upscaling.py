@@ -21,17 +21,13 @@ if TYPE_CHECKING:
     from retinashift.batch.jobs import Job
     from retinashift.batch.record import Outcome
 
-_JPEG = (".jpg", ".jpeg")
-INTERRUPTED = 130
-"""Exit code after Ctrl-C, as shells count it."""
+INTERRUPTED = 130  # exit code after Ctrl-C, as shells count it
 KNOWN_AFTER, LONG = 5.0, 60.0
 """Seconds until the speed of a run is known, and of a run that says how long it will take."""
 
 
 def upscale(
-    inputs: Annotated[
-        list[str], Argument(help="Files, folders (searched recursively) or patterns, or addresses of them (s3://...).")
-    ],
+    inputs: Annotated[list[str], Argument(help="Files, folders (recursive), patterns, or addresses (s3://...).")],
     out: Annotated[str, Option("--out", "-o", help="Folder for the results or its address, or a file for one input.")],
     mode: Annotated[
         Mode | None,
@@ -45,7 +41,7 @@ def upscale(
     scale: Annotated[float | None, Option(help="Times larger, from 1 to 4. Default: the checkpoint's.")] = None,
     longest_side: Annotated[int | None, Option(min=1, help="Pixels of the longer side, instead of --scale.")] = None,
     turns: Annotated[int, Option(help="8 averages eight turns and flips: about 0.04 dB more, 8 times as long.")] = 1,
-    strength: Annotated[float, Option(min=0, max=1, help="Of x4_restore: from 0, the result of x4, to its own.")] = 1.0,
+    strength: Annotated[float, Option(min=0, max=1, help="Of x4_restore: from 0, x4's result, to 1, its own.")] = 1.0,
     ensemble: Annotated[int, Option(min=1, help="Average N samples.")] = 1,
     uncertainty: Annotated[bool, Option("--uncertainty", help="Also write a map of the expected error.")] = False,
     consistency: Annotated[bool, Option(help="Make results, reduced again, reproduce their input.")] = True,
@@ -97,7 +93,8 @@ def upscale(
         resume=resume, workers=1 if engine == "ray" else workers or 1,
     )  # fmt: skip
     jobs = plan_jobs(inputs, out, options, parse_shard(shard) if shard else None)
-    if quality and jobs and not any(job.target.suffix.lower() in _JPEG for job in jobs):
+    lossy = any(job.target.suffix.lower() in (".jpg", ".jpeg") for job in jobs)
+    if quality and jobs and not lossy:
         raise ValueError("--quality is for JPEG results, and there is none; give --format jpeg, or omit --quality")
     check_log(log)
     pipeline = shared.open_pipeline(checkpoint, device)
@@ -108,8 +105,9 @@ def upscale(
     total = len(jobs)
     if engine == "ray" and resume and log is not None and log.exists():
         jobs = left_to_do(jobs, log, run_record(pipeline, options), options)
+    there = total - len(jobs)
     with Display(quiet) as display:
-        report = BatchReport(display, total, done=total - len(jobs), skipped=total - len(jobs))
+        report = BatchReport(display, total, done=there, skipped=there, lossy=lossy)
         if engine == "ray":
             fleet = Fleet(address=address, workers=workers, gpus=gpus_per_worker, checkpoint=checkpoint, device=device)
             report.follow(upscale_fleet(jobs, options, fleet), log)
@@ -160,8 +158,8 @@ class BatchReport:
     done: int = 0  # results that are there or failed, counted from those that were there before
     skipped: int = 0
     failures: Failures = field(default_factory=Failures)
-    lowest: tuple[float, str] = (math.inf, "")  # consistency of the worst result in dB, and its source
-    lossy: bool = False
+    lowest: tuple[float, str] | None = None  # consistency of the worst result in dB, and its source
+    lossy: bool = False  # some results are JPEG
     interrupted: bool = False
     announced: bool = False
 
@@ -175,45 +173,41 @@ class BatchReport:
         try:
             with closing(outcomes):
                 for outcome in outcomes:
-                    self._add(outcome)
+                    self.add(outcome)
                     if log is not None:
                         append_line(log, outcome.line())
                     self.tell(outcome.job, 0)
         except KeyboardInterrupt:
             self.interrupted = True
 
+    def add(self, outcome: Outcome) -> None:
+        """Count an outcome."""
+        source, record = str(outcome.job.source), outcome.record
+        self.done += 1
+        self.skipped += outcome.skipped
+        if outcome.error:
+            self.failures.add(source, Failure(outcome.error, outcome.internal))
+        elif record is not None:
+            one = (math.inf if record.consistency_db is None else record.consistency_db, source)
+            self.lowest = min(self.lowest or one, one)
+
     def tell(self, job: Job, share: float) -> None:
         """Show how far the work is, by the job in progress and the share of it that is done."""
         done, spent = self.done + min(share, 0.999), self.display.clock() - self.display.began
         if done and spent >= KNOWN_AFTER and not self.announced:
-            self.announced = True
-            if spent * (self.total - done) / done > LONG:
-                whole = shared.spoken(spent * self.total / done)
-                self.display.say(f"About {whole} in all. Ctrl-C stops it; --resume goes on.")
+            self.announced, whole = True, spent * self.total / done
+            if whole - spent > LONG:
+                self.display.say(f"About {shared.spoken(whole)} in all. Ctrl-C stops it; --resume goes on.")
         part = f" {share:.0%}" if share else ""
-        text = f"Upscaling {job.source.name}{part} ({self.done} of {self.total} done)"
-        self.display.at(done / self.total, text)
+        self.display.at(done / self.total, f"Upscaling {job.source.name}{part} ({self.done} of {self.total} done)")
 
     def lines(self, out: str, made: str) -> Iterator[str]:
         """How many results were written, where and how, how consistent the worst is, and what was lost."""
         there = f", {self.skipped} were there already" if self.skipped else ""
         yield f"{self.done - self.failures.count - self.skipped} of {self.total} written to {out}{there} ({made})"
-        if self.lowest[1]:
-            yield f"Consistency with the input: {self.lowest[0]:.1f} dB or more (lowest: {self.lowest[1]})"
-        if self.lossy:
+        if self.lowest:
+            yield f"Consistency with the input: {self.lowest[0]:.1f} dB or more (lowest: {one_line(self.lowest[1])})"
+        if self.lossy and self.done > self.failures.count:
             yield "JPEG results were compressed; --format png or tiff loses nothing."
         if self.interrupted:
             yield "Interrupted. No file is half-written; the same command with --resume goes on."
-
-    def _add(self, outcome: Outcome) -> None:
-        self.done += 1
-        self.skipped += outcome.skipped
-        source = one_line(str(outcome.job.source))
-        if outcome.error:
-            self.failures.add(source, Failure(outcome.error, outcome.internal))
-            return
-        self.lossy |= outcome.job.target.suffix.lower() in _JPEG
-        if outcome.record is not None:
-            consistency = outcome.record.consistency_db
-            one = (math.inf if consistency is None else consistency, source)
-            self.lowest = min(self.lowest, one) if self.lowest[1] else one

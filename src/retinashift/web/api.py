@@ -1,6 +1,7 @@
 """The page's HTTP interface: plain requests in, picture bytes or JSON out. `/docs` describes it offline."""
 
 import asyncio
+import re
 import zipfile
 from functools import partial
 from io import BytesIO
@@ -110,12 +111,12 @@ def build_page(settings: PageSettings) -> tuple[FastAPI, JobQueue]:
 
 
 def _safe(name: str) -> str:
-    """A file name without folders and control characters, in any script, at most 120 characters.
+    """A file name that any system allows, without folders and control characters, at most 120 characters.
 
-    >>> _safe("../../etc/passwd"), _safe("глаз 1.png")
-    ('passwd', 'глаз 1.png')
+    >>> _safe("../../etc/passwd"), _safe("глаз 1?.png")
+    ('passwd', 'глаз 1_.png')
     """
-    base = name.replace("\\", "/").rpartition("/")[2]
+    base = re.sub(r'[<>:"|?*]', "_", name.replace("\\", "/").rpartition("/")[2])
     return "".join(c for c in base if c.isprintable()).lstrip(". ")[-120:] or "photograph"
 
 

@@ -14,10 +14,8 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any, Literal
 
-MAX_WAITING = 16
-"""Jobs that run or wait; more are refused."""
-MAX_STORED = 4 * 2**30
-"""Bytes of memory that uploads and results together may take."""
+MAX_WAITING = 16  # jobs that run or wait
+MAX_STORED = 4 * 2**30  # bytes of memory that uploads and results together may take
 KEPT_JOBS, KEPT_SECONDS = 256, 3600.0
 """Finished jobs that are kept, the oldest forgotten first, and for how long after they were asked for."""
 SWEEP_SECONDS, PATIENCE_SECONDS = 60.0, 10.0

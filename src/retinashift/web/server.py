@@ -20,8 +20,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from retinashift.web.api import build_page
 from retinashift.web.settings import LOOPBACK, PageSettings
 
-MAX_CONNECTIONS = 200
-"""Open connections; beyond them the oldest that has sent no request is closed."""
+MAX_CONNECTIONS = 200  # beyond them the oldest that has sent no request is closed
 HEADER_SECONDS, BODY_SECONDS = 10.0, 60.0
 """Time for the first whole header of a connection, and longest pause between two pieces of a request's body."""
 WRONG_PASSWORD_SECONDS, WRONG_PASSWORDS_AT_ONCE = 1.0, 32
@@ -38,10 +37,7 @@ _HEADERS = {
 
 
 class RequestFilter:
-    """ASGI middleware: a request passes by its host, origin, password, method and size.
-
-    It is plain ASGI (asgi.readthedocs.io), so that a refused request costs nothing.
-    """
+    """Host, origin, password, method and size. Plain ASGI (asgi.readthedocs.io): a refused request costs nothing."""
 
     def __init__(self, inside: ASGIApp, settings: PageSettings):
         self.inside, self.settings = inside, settings
@@ -49,8 +45,6 @@ class RequestFilter:
         self.delayed = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":  # the page needs no websocket
-            return
         started, total, whole = False, 0, False
 
         async def sending(message: Message) -> None:
@@ -142,11 +136,7 @@ class LimitedProtocol(H11Protocol):
 def serve(settings: PageSettings, on_start: Callable[[str], None]) -> None:
     """Serve until SIGINT, SIGTERM or SIGHUP. The page answers at once; the checkpoint is loaded behind it.
 
-    Args:
-        on_start: called with the page's address once it answers there.
-
-    Raises:
-        OSError: the port is taken.
+    `on_start` is called with the page's address once it answers there. OSError where the port is taken.
     """
     host, family = settings.host, socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     try:

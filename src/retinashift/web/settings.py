@@ -11,10 +11,7 @@ from pydantic import BaseModel, Field
 
 from retinashift.inference.settings import Mode, OutputFormat, Sampling
 
-CREDENTIALS_VARIABLE = "RETINASHIFT_AUTH"
-"""Environment variable for NAME:PASSWORD; unlike an argument it does not show in the list of processes."""
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-"""Addresses that only this machine can reach."""
+LOOPBACK = ("127.0.0.1", "localhost", "::1")  # only this machine can reach them
 Upload = tuple[str, bytes]  # name and content of a file
 
 
@@ -32,10 +29,8 @@ class PageSettings:
 
     def __post_init__(self) -> None:
         if self.host not in LOOPBACK and not self.credentials:
-            raise ValueError(
-                f"--host {self.host} needs a password: give --auth NAME:PASSWORD (or {CREDENTIALS_VARIABLE}), or leave "
-                "--host at 127.0.0.1"
-            )
+            asked = "give --auth NAME:PASSWORD (or RETINASHIFT_AUTH), or leave --host at 127.0.0.1"
+            raise ValueError(f"--host {self.host} needs a password: {asked}")
         if self.credentials and not all(self.credentials.partition(":")):
             raise ValueError("--auth must be NAME:PASSWORD, neither of them empty")
 

@@ -3,7 +3,6 @@
 It loads torch, which the page therefore imports in the thread of its jobs.
 """
 
-import re
 import time
 from dataclasses import asdict
 from functools import cache
@@ -28,10 +27,8 @@ from retinashift.models.swin_unet import pad_to_multiple
 from retinashift.web.jobs import Progress, Result
 from retinashift.web.settings import PageSettings, Upload, UpscaleOptions
 
-LEVELS_PER_GREY = 8
-"""Maps are shown as 8-bit PNG with eight levels to a grey level of 255: up to 31.9."""
-CHAIN_SIDE = 128
-"""Pixels of the input, a side, whose chain is drawn."""
+LEVELS_PER_GREY = 8  # of maps, which are shown as 8-bit PNG: up to 31.9 grey levels of 255
+CHAIN_SIDE = 128  # pixels of the input, a side, whose chain is drawn
 
 
 @cache
@@ -45,18 +42,14 @@ def upscale(
 ) -> Result:
     """The files that the command would write, the viewer's layers, and what is known of the result.
 
-    Args:
-        truth: a photograph as large as the result, to be scored against; or None.
-
-    Raises:
-        ValueError, OSError, MemoryError: the photograph or the checkpoint cannot be used; and what `progress` raises.
+    `truth` is a photograph as large as the result, to be scored against. ValueError, OSError or MemoryError where the
+    photograph or the checkpoint cannot be used; and what `progress` raises.
     """
     pipeline, (name, data) = opened(settings.folder(options.checkpoint), settings.device), upload
     began, most = time.perf_counter(), settings.max_pixels
     if options.chain:
         return _chain(pipeline, shown(decode_image(data, name, most).pixels), options.seed, progress)
-    safe = re.sub(r'[<>:"|?*]', "_", name)  # some systems do not allow these in names
-    named = Path(result_name(safe, options.format, lambda: format_of_bytes(data[:HEAD]).suffixes[0]))
+    named = Path(result_name(name, options.format, lambda: format_of_bytes(data[:HEAD]).suffixes[0]))
     sampling = options.sampling()
     factor, side = f"x{sampling.scale or pipeline.config.scale:g}", sampling.longest_side
     target = named.with_name(f"{named.stem}_{f'{side}px' if side else factor}{named.suffix}")
