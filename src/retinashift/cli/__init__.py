@@ -6,6 +6,7 @@ Every command imports what it needs when it runs, so that --help answers at once
 import logging
 import os
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -60,12 +61,13 @@ def open_page(
     serve(settings, lambda address: typer.echo(f"RetinaShift is at {address} (Ctrl-C ends it)"))
 
 
-for name, command in {
+COMMANDS: dict[str, Callable[..., None]] = {
     "upscale": upscale, "merge-logs": merge_logs, "inspect": inspect_files, "app": open_page, "finetune": finetune,
     "train": train, "evaluate": evaluate, "calibrate": calibrate, "coverage": coverage, "info": info,
     "import": import_weights, "export": export_weights, "demo": demo, "degradations": degradations,
     "schedule": schedule,
-}.items():  # fmt: skip
+}  # fmt: skip
+for name, command in COMMANDS.items():
     app.command(name, cls=EvaluateCommand if name == "evaluate" else None)(command)
 
 

@@ -11,7 +11,7 @@ import torch
 from retinashift.data.checks import read_trained_on
 from retinashift.data.labels import find_label, read_label
 from retinashift.data.photographs import FileRef, by_stem_path, content_hash, find_photographs, stem_path
-from retinashift.evaluation.benchmark import Method, PrecomputedMethod, baseline
+from retinashift.evaluation.benchmark import Method, PrecomputedMethod
 from retinashift.evaluation.lesions import Mark, read_marks
 from retinashift.evaluation.metrics import DEFAULT_METRICS, chosen_metrics
 from retinashift.evaluation.page import Gallery
@@ -110,17 +110,14 @@ def trained_on(refs: list[FileRef], checkpoints: Mapping[str, ResShiftPipeline])
     return tuple(image for image, digest in hashes.items() if any(digest in own for own in known.values()))
 
 
-def other_methods(scale: int, folders: Mapping[str, Path], refs: list[FileRef]) -> list[Method | PrecomputedMethod]:
-    """Interpolation, and results in folders, named as their photographs, suffix apart. ValueError names one missing."""
-    methods: list[Method | PrecomputedMethod] = [baseline(name, scale) for name in ("nearest", "bicubic", "lanczos")]
-    for name, folder in folders.items():
-        files = by_stem_path(find_photographs(folder), folder)
-        missing = [stem_path(ref.name) for ref in refs if stem_path(ref.name) not in files]
-        if missing:
-            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-            raise ValueError(f"--against {name}: {folder} has no result named {missing[0]} (any type){more}")
-        methods.append(PrecomputedMethod(name, lambda image, files=files: read_rgb(files[stem_path(image)])))
-    return methods
+def method_of_results(name: str, folder: Path, refs: list[FileRef]) -> PrecomputedMethod:
+    """The pictures in a folder, named as their photographs, suffix apart. ValueError names one that is missing."""
+    files = by_stem_path(find_photographs(folder), folder)
+    missing = [stem_path(ref.name) for ref in refs if stem_path(ref.name) not in files]
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise ValueError(f"--against {name}: {folder} has no result named {missing[0]} (any type){more}")
+    return PrecomputedMethod(name, lambda image: read_rgb(files[stem_path(image)]))
 
 
 def method_of(name: str, pipeline: ResShiftPipeline, way: Sampling) -> Method:

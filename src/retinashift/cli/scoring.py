@@ -58,7 +58,7 @@ def evaluate(
     """Evaluate checkpoints beside nearest, bicubic and Lanczos (protocol: docs/data-card.md)."""
     from retinashift.cli import evaluation as work
     from retinashift.data.photographs import Source, find_photographs, list_source
-    from retinashift.evaluation.benchmark import evaluate as score
+    from retinashift.evaluation import benchmark
     from retinashift.evaluation.page import render_html
     from retinashift.imaging.files import replace_file
 
@@ -76,7 +76,8 @@ def evaluate(
     found = [item.hr for item in list_source(Source(data, "stare", split=split))] if split else find_photographs(data)
     refs = found[: limit or None]
     learned, factor = work.trained_on(refs, checkpoints), scale or work.common_scale(checkpoints)
-    others = work.other_methods(factor, folders, refs)
+    baselines = [benchmark.baseline(name, factor) for name in ("nearest", "bicubic", "lanczos")]
+    others = [work.method_of_results(name, folder, refs) for name, folder in folders.items()]
     ours = [
         work.method_of(name if several else "retinashift", pipeline, own)
         for name, pipeline in checkpoints.items()
@@ -85,9 +86,9 @@ def evaluate(
     gallery = work.new_gallery(refs)
     with Failures() as failures:
         with Display() as display:
-            report = score(
-                display.track(work.readers(refs), "Evaluating"), [*others, *ours], scale=factor, seeds=seed_list,
-                metrics=chosen, degradation=making, on_result=gallery.add, on_failure=failures.add,
+            report = benchmark.evaluate(
+                display.track(work.readers(refs), "Evaluating"), [*baselines, *others, *ours], scale=factor,
+                seeds=seed_list, metrics=chosen, degradation=making, on_result=gallery.add, on_failure=failures.add,
                 observed=work.marked_by_experts(data, refs, labels, lesions="lesions" in chosen),
             )  # fmt: skip
         report = replace(report, trained_on=learned, reference=ours[0].name if several else "")

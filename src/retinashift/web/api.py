@@ -79,10 +79,8 @@ def build_page(settings: PageSettings) -> tuple[FastAPI, JobQueue]:
                 await asyncio.sleep(0.02)
             if job.state != "done":
                 raise HTTPException(503 if job.cancelled else 422, job.text)
-            if "application/zip" in request.headers.get("accept", ""):
-                return _zipped(job)
-            name = job.facts["saved"]
-            return _file(job, name, {"content-disposition": f"attachment; filename*=utf-8''{quote(name)}"})
+            packed = "application/zip" in request.headers.get("accept", "")
+            return _zipped(job) if packed else _file(job, job.facts["saved"])
         finally:
             queue.forget(job.id)
 
@@ -120,11 +118,12 @@ def _safe(name: str) -> str:
     return "".join(c for c in base if c.isprintable()).lstrip(". ")[-120:] or "photograph"
 
 
-def _file(job: Job, name: str, headers: dict[str, str] | None = None) -> Response:
+def _file(job: Job, name: str) -> Response:
     if name not in job.files:
         raise Missing("there is no such file")
-    kept = {"content-security-policy": "sandbox", "cache-control": "no-store", **(headers or {})}
-    return Response(job.files[name], media_type=guess_type(name)[0] or "application/octet-stream", headers=kept)
+    headers = {"content-security-policy": "sandbox", "cache-control": "no-store",
+        "content-disposition": f"attachment; filename*=utf-8''{quote(name)}"}  # fmt: skip
+    return Response(job.files[name], media_type=guess_type(name)[0] or "application/octet-stream", headers=headers)
 
 
 async def _refused(status: int, request: Request, error: Exception) -> JSONResponse:
