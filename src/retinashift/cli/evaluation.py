@@ -16,7 +16,7 @@ from retinashift.evaluation.lesions import Mark, read_marks
 from retinashift.evaluation.metrics import DEFAULT_METRICS, chosen_metrics
 from retinashift.evaluation.page import Gallery
 from retinashift.evaluation.report import Interval, Report
-from retinashift.evaluation.scores import Estimate, Observed
+from retinashift.evaluation.scores import Estimate, Observed, Score
 from retinashift.imaging.degradation.pipeline import DEGRADATIONS, Degradation, read_section
 from retinashift.imaging.files import ImageError
 from retinashift.inference.pipeline import ResShiftPipeline
@@ -168,12 +168,13 @@ def difference_table(report: Report) -> list[list[str]]:
     """The reference method less each other, with the interval, heading first."""
     scores = [score for score in report.scores("fidelity") if score.heading and score.better != "none"]
 
-    def text(interval: Interval | None, sign: str) -> str:
+    def text(score: Score, interval: Interval | None) -> str:
         if interval is None or not np.isfinite(interval.mean):
             return "-"
-        return f"{interval.mean:{sign}} ({interval.low:{sign}} to {interval.high:{sign}})"
+        mean, low, high = (score.text(value, "+") for value in (interval.mean, interval.low, interval.high))
+        return f"{mean} ({low} to {high})"
 
-    return [[f"{report.compared_with} less", *(score.heading for score in scores)]] + [
-        [method, *(text(found.get(score.name), f"+.{score.decimals}f") for score in scores)]
-        for method, found in report.differences().items()
-    ]
+    rows = [[f"{report.compared_with} less", *(score.heading for score in scores)]]
+    for method, found in report.differences().items():
+        rows.append([method, *(text(score, found.get(score.name)) for score in scores)])
+    return rows

@@ -15,9 +15,7 @@ from retinashift.cli.shared import Checkpoint, Device, Display, Failures, Limit,
 from retinashift.inference.settings import Mode, Precision, Sampling
 
 Data = Annotated[str, Argument(help="Folder or zip of high-resolution photographs, 8 bit; labels are left out.")]
-DegradationName = Annotated[
-    str, Option(help="Degradation that makes the inputs: bicubic-pillow, camera, or a file of training settings.")
-]
+DegradationName = Annotated[str, Option(help="Degradation of inputs: bicubic-pillow, camera, or a settings file.")]
 
 
 class EvaluateCommand(TyperCommand):

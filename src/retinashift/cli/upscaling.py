@@ -46,9 +46,7 @@ def upscale(
     uncertainty: Annotated[bool, Option("--uncertainty", help="Also write a map of the expected error.")] = False,
     consistency: Annotated[bool, Option(help="Make results, reduced again, reproduce their input.")] = True,
     memory: Annotated[str, Option(help="Memory limit, such as 2G. Default: half of what is free.")] = "",
-    precision: Annotated[
-        Precision, Option(help="auto: bf16 (twice as fast, one grey level apart) where the device has it, else fp32.")
-    ] = "auto",
+    precision: Annotated[Precision, Option(help="auto: bf16 if the device has it, twice as fast, else fp32.")] = "auto",
     file_format: Annotated[OutputFormat, Option("--format", help="File type of the results.")] = "same",
     quality: Annotated[int, Option(min=0, max=100, help="Quality of JPEG results, 1 to 100; 0 uses 95.")] = 0,
     figure: Annotated[bool, Option("--figure", help="Draw each result beside its input in a PNG file.")] = False,
@@ -59,9 +57,7 @@ def upscale(
     page: Annotated[int, Option(min=0, help="Page (DICOM: frame) of files with several, from 1; 0 refuses them.")] = 0,
     deidentify: Annotated[bool, Option("--deidentify", help="Remove the person from DICOM headers only.")] = False,
     max_pixels: Annotated[int, Option(min=1, help="Refuse inputs of more pixels, width x height.")] = 100_000_000,
-    workers: Annotated[
-        int, Option(min=0, help="1 to 16 threads that read and write (default 1); with ray, processes (one a GPU).")
-    ] = 0,
+    workers: Annotated[int, Option(min=0, help="1 to 16 threads to read and write (default 1); ray: processes.")] = 0,
     shard: Annotated[str, Option(help="Do one part of the inputs, such as 3/16, decided by a hash of names.")] = "",
     engine: Annotated[Literal["local", "ray"], Option(help="Compute in this process, or on a Ray cluster.")] = "local",
     address: Annotated[str, Option(help="Ray cluster, such as 10.0.0.5:6379. Default: one on this machine.")] = "",

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from starlette.formparsers import MultiPartParser
 
 from retinashift import __version__
+from retinashift.imaging.failures import one_line
 from retinashift.inference import import_diffusers
 from retinashift.web.jobs import Busy, Job, JobQueue, Missing, Progress, Result
 from retinashift.web.settings import PageSettings, UpscaleOptions
@@ -127,7 +128,7 @@ def _file(job: Job, name: str) -> Response:
 
 
 async def _refused(status: int, request: Request, error: Exception) -> JSONResponse:
-    text = " ".join(str(error).split())
+    text = one_line(str(error))
     if isinstance(error, ValidationError):
         text = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
     return JSONResponse({"detail": text}, status, {"retry-after": "5"} if status == 503 else None)

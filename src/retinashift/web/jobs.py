@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any, Literal
 
+from retinashift.imaging.failures import explain
+
 MAX_WAITING = 16  # jobs that run or wait
 MAX_STORED = 4 * 2**30  # bytes of memory that uploads and results together may take
 KEPT_JOBS, KEPT_SECONDS = 256, 3600.0
@@ -64,11 +66,12 @@ class Job:
             self.state, self.progress, self.text = "done", 1.0, "done"
         except CancelledError:
             self.state, self.text = "cancelled", "cancelled"
-        except (ValueError, OSError, MemoryError) as error:
-            self.state, self.text = "failed", " ".join(str(error).split()) or type(error).__name__
-        except Exception:  # the reason belongs in the terminal, not on the page
-            logger.exception("a job failed")
-            self.state, self.text = "failed", "internal error; the terminal of the page says more"
+        except Exception as error:
+            failure = explain(error)
+            self.state, self.text = "failed", failure.text
+            if failure.internal:  # the reason belongs in the terminal, not on the page
+                logger.exception("a job failed")
+                self.text = "internal error; the terminal of the page says more"
         self.ended.set()
 
 
