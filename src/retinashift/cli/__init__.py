@@ -72,12 +72,9 @@ for name, command in COMMANDS.items():
 
 
 def main() -> None:
-    """Entry point: an error is one line on standard error and exit code 1; RETINASHIFT_DEBUG=1 adds the traceback.
-
-    Messages and warnings of all packages are on standard error, each in one line.
-    """
+    """Entry point: an error is one line on standard error and exit code 1; RETINASHIFT_DEBUG=1 adds the traceback."""
     debug, root = bool(os.environ.get(DEBUG_VARIABLE)), logging.getLogger()
-    handler = logging.StreamHandler()
+    handler = logging.StreamHandler()  # for messages and warnings of all packages
     handler.setFormatter(LineFormatter())
     root.addHandler(handler)
     logging.captureWarnings(True)

@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Annotated, Any, Literal, cast
 
 import typer
@@ -190,10 +191,8 @@ def coverage(
         lowest = min(found.images, key=lambda name: found.images[name])
         ranks = sorted((rank, name) for name, rank in found.rank_correlations.items())
         typer.echo(f"At 90 %, by photograph: lowest {found.images[lowest]:.1%} ({lowest}), of {len(found.images)}")
-        typer.echo(
-            f"Rank correlation of map and error, 5x5 means: {sum(rank for rank, _ in ranks) / len(ranks):.3f}, "
-            f"lowest {ranks[0][0]:.3f} ({ranks[0][1]})"
-        )
+        mean, (least, where) = fmean(rank for rank, _ in ranks), ranks[0]
+        typer.echo(f"Rank correlation of map and error, 5x5 means: {mean:.3f}, lowest {least:.3f} ({where})")
         if json_path is not None:
             values = asdict(found) | {"data": Path(data).absolute().name}
             replace_file(json_path, (json.dumps(values, indent=2) + "\n").encode())

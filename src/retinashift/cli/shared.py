@@ -93,10 +93,7 @@ class Display:
         self.console.print(text, markup=False)
 
     def at(self, share: float, text: str, left: float | None = None, always: bool = False) -> None:
-        """Show the share of the work that is done, and the seconds left, None to estimate them.
-
-        `always` writes a line however short ago the last one was.
-        """
+        """Show the share that is done and the seconds left, None to estimate them; `always` writes a line at once."""
         now = self.clock()
         if left is None and share:
             left = (now - self.began) * (1 - share) / share

@@ -160,10 +160,7 @@ class BatchReport:
     announced: bool = False
 
     def follow(self, outcomes: Generator[Outcome], log: Path | None) -> None:
-        """Count, log and show the outcomes as they come. Ctrl-C ends the work between two files.
-
-        OSError where the log cannot be written; it keeps its former lines.
-        """
+        """Count, log and show the outcomes as they come; Ctrl-C ends the work between two files."""
         from retinashift.batch.record import append_line
 
         try:
