@@ -12,7 +12,7 @@ import typer
 from typer import Option
 
 from retinashift.imaging.failures import Failure, explain, one_line
-from retinashift.inference.startup import import_diffusers
+from retinashift.inference import import_diffusers
 
 if TYPE_CHECKING:
     from retinashift.inference.pipeline import ResShiftPipeline
@@ -36,8 +36,8 @@ NAMED_FAILURES = 1000  # printed by name: a million of them would fill the memor
 def open_pipeline(checkpoint: str, device: str) -> ResShiftPipeline:
     """The pipeline of a checkpoint, as `open_checkpoint` takes it, on a device."""
     import_diffusers()
-    from retinashift.inference.checkpoints import open_checkpoint
     from retinashift.inference.memory import choose_device
+    from retinashift.inference.pipeline import open_checkpoint
 
     chosen = choose_device(device)
     return open_checkpoint(checkpoint).to(chosen)
