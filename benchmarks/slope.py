@@ -18,8 +18,7 @@ import torch
 from PIL import Image
 
 from retinashift.data.photographs import find_photographs
-from retinashift.evaluation.similarity import psnr_rgb
-from retinashift.evaluation.spectrum import radial_power, sharpness
+from retinashift.evaluation.similarity import psnr_rgb, radial_power, sharpness
 from retinashift.imaging.degradation.bicubic import bicubic_pillow
 from retinashift.imaging.fundus import field_of_view
 from retinashift.inference.pipeline import ResShiftPipeline, open_checkpoint

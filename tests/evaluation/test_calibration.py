@@ -5,8 +5,7 @@ import pytest
 
 from builders.pipelines import light_pipeline
 from retinashift.evaluation.benchmark import Method, degraded, evaluate
-from retinashift.evaluation.calibration import calibrate, compare, measure_coverage
-from retinashift.evaluation.coverage import rank_correlation
+from retinashift.evaluation.calibration import calibrate, compare, measure_coverage, rank_correlation
 from retinashift.evaluation.scores import Estimate, Result, Subject
 from retinashift.imaging.degradation.pipeline import Camera
 

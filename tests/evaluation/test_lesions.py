@@ -4,17 +4,17 @@ import numpy as np
 import pytest
 
 from retinashift.evaluation.lesions import (
-    LESIONS,
-    Mark,
+    BACKGROUND_SIGMA,
     agreed,
     contrasts,
     dark_spots,
     false_spots,
-    over_background,
+    lesions,
     read_marks,
 )
 from retinashift.evaluation.metrics import measure
-from retinashift.evaluation.scores import Observed, Result, Subject
+from retinashift.evaluation.scores import Mark, Observed, Result, Subject
+from retinashift.evaluation.vessels import local_contrast
 from retinashift.imaging.degradation.bicubic import bicubic_pillow
 
 SIDE = 160
@@ -66,7 +66,7 @@ def test_an_exudate_that_turns_dark_is_lost_and_noise_in_the_result_changes_no_r
 def test_dots_that_the_result_alone_has_are_false_and_those_of_the_reference_are_not():
     invented = Mark("Red_small_dots", 76, 120, 2.5), Mark("Red_small_dots", 130, 76, 2.5)
     assert scores(photograph([0.3] * 4, extra=[(mark, 0.3) for mark in invented]))["false_spots"] == 2
-    response = dark_spots(over_background(photograph([0.3] * 4, exudate=0), FIELD))
+    response = dark_spots(local_contrast(photograph([0.3] * 4, exudate=0), FIELD, BACKGROUND_SIGMA))
     assert response[40, 40] == pytest.approx(0.3, rel=0.1)  # the contrast of a spot of the filter's size
     assert false_spots(response, np.zeros_like(response), FIELD) == 4
 
@@ -74,13 +74,14 @@ def test_dots_that_the_result_alone_has_are_false_and_those_of_the_reference_are
 def test_marks_that_the_reference_does_not_show_or_the_field_does_not_hold_are_not_counted():
     nothing = Mark("Red_small_dots", 76, 130, 2.5)
     assert scores(photograph([0.3] * 4), (*DOTS, nothing))["red_dots_marks"] == 4
-    contrast, noise = contrasts(over_background(photograph([0.3] * 4), FIELD), ~FIELD, DOTS)
+    local = local_contrast(photograph([0.3] * 4), FIELD, BACKGROUND_SIGMA)
+    contrast, noise = contrasts(local, ~FIELD, DOTS)
     assert np.isnan(contrast).all()
     assert np.isnan(noise).all()
 
 
 def test_photographs_nobody_looked_at_have_no_score_and_those_without_lesions_their_false_spots():
-    assert not {score.name for score in LESIONS.scores} & set(scores(photograph([0.3] * 4), None))
+    assert not {score.name for score in lesions.scores} & set(scores(photograph([0.3] * 4), None))
     found = scores(photograph([0.3] * 4), ())
     assert (found["false_spots"], found["red_dots_marks"]) == (0, 0)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import skimage.data
 
-from retinashift.evaluation import coverage
+from retinashift.evaluation import similarity
 from retinashift.evaluation.benchmark import baseline, evaluate
 from retinashift.evaluation.metrics import METRICS, chosen_metrics, mean_scores, measure
 from retinashift.evaluation.page import Gallery, render_html
@@ -70,8 +70,8 @@ def test_coverage_is_the_share_of_field_values_within_the_interval(subject):
 
 
 def test_the_protocol_states_the_interval_of_the_calibration():
-    assert coverage.Z == Z
-    assert f"{100 * LEVEL:.0f} % is stated" in coverage.COVERAGE.scores[0].note
+    assert similarity.Z == Z
+    assert f"{100 * LEVEL:.0f} % is stated" in similarity.coverage.scores[0].note
 
 
 def test_plain_pictures_have_no_coverage(subject):

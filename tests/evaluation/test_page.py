@@ -14,7 +14,7 @@ from PIL import Image
 from retinashift.evaluation.benchmark import Method, baseline, evaluate
 from retinashift.evaluation.page import AGREED, CROP, MISSED, Axis, Gallery, error_colours, render_html, strips_of
 from retinashift.evaluation.report import Report, Row
-from retinashift.evaluation.similarity import FIDELITY
+from retinashift.evaluation.similarity import fidelity
 from retinashift.imaging.degradation.bicubic import bicubic_pillow, enlarge
 
 NAMES = ("eye <1>.png", "eye 2.png")
@@ -107,7 +107,7 @@ def test_plots_are_well_formed_with_a_stroke_for_each_photograph_and_curves_insi
 def test_only_finite_values_are_drawn_and_equal_ones_have_an_axis():
     def strips(*values):
         rows = tuple(Row(str(n), "a", (), {"psnr_rgb_fov": value}) for n, value in enumerate(values))
-        return strips_of(Report(4, (0,), rows, metrics=()), FIDELITY.scores[1])
+        return strips_of(Report(4, (0,), rows, metrics=()), fidelity.scores[1])
 
     assert strips(math.inf, None) is None
     assert strips(0.0, math.inf, 0.0).values == {"a": [0.0, 0.0]}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from retinashift.evaluation.spectrum import BANDS, radial_power, sharpness
+from retinashift.evaluation.similarity import BANDS, radial_power, sharpness
 
 SIDE = 256
 WHOLE = np.ones((SIDE, SIDE), bool)

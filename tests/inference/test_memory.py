@@ -108,7 +108,7 @@ def test_the_precision_recorded_is_the_one_used(monkeypatch, small_pipeline):
         seen.append("bf16" if made.dtype == torch.bfloat16 else "fp32")
         return made
 
-    monkeypatch.setattr("retinashift.models.light_stream.F.conv2d", conv2d)
+    monkeypatch.setattr("retinashift.models.light_net.F.conv2d", conv2d)
     lr = torch.rand(3, 9, 9, generator=torch.Generator().manual_seed(0))
     for native in (False, True):
         monkeypatch.setattr(memory, "has_bf16", lambda kind, native=native: native)

@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retinashift.models.codec import upsample_bicubic
-from retinashift.models.light_net import LightNet
-from retinashift.models.light_stream import LightStream, RowQueue
+from retinashift.models.light_net import LightNet, LightStream, RowQueue
 from retinashift.models.uncertainty_head import UncertaintyHead
 
 
@@ -36,7 +35,7 @@ def both(net, height, width, band):
         here = (..., slice(top, top + band), slice(None))
         bands += stream.push((x - y0)[here], lq[here])
     features = net.features(x, 1, lq)
-    return (net.residual(features), bands), (head(features), scales)
+    return (net(x, 1, lq).sample, bands), (head(features), scales)
 
 
 def head_of(net):

@@ -27,7 +27,7 @@ def recipe_vgg(entries: dict[str, list[int]]) -> dict[str, torch.Tensor]:
 @pytest.mark.shared
 def test_distances_and_heads_are_those_of_the_reference(parity):
     vectors, net = parity.vectors("training", "lpips."), LPIPS()
-    net.load_published(recipe_vgg(parity.facts()["lpips_entries"]), [vectors[f"lin{i}"] for i in range(5)])
+    net.load(recipe_vgg(parity.facts()["lpips_entries"]), [vectors[f"lin{i}"] for i in range(5)])
     parity.check("training", "lpips.value", net(vectors["in0"], vectors["in1"]), 1e-5)
     pytest.importorskip("torchmetrics", reason="the heads come with torchmetrics (extra lpips)")
     for i, head in enumerate(published_heads("vgg")):
@@ -45,7 +45,7 @@ def test_distances_by_alexnet_are_those_of_its_layers_and_published_heads():
             conv(256, 256, 3, padding=1), relu(),
         )  # fmt: skip
     net, heads = LPIPS("alex"), published_heads("alex")
-    net.load_published({f"features.{name}": value for name, value in layers.state_dict().items()}, heads)
+    net.load({f"features.{name}": value for name, value in layers.state_dict().items()}, heads)
     generator = torch.Generator().manual_seed(0)
     a, b = (torch.rand(2, 3, 45, 64, generator=generator) * 2 - 1 for _ in range(2))
     mean, deviation = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])  # of values in [0, 1]

@@ -29,7 +29,7 @@ def recipe_lpips(parity) -> LPIPS:
         gain = 2**0.5 if part == "weight" else 1.0
         source = SimpleNamespace(named_parameters=lambda: [(name, torch.empty(shape, device="meta"))])  # noqa: B023
         state[f"features.{number}.{part}"] = parity.recipe_weights(source)[name] * gain
-    net.load_published(state, [parity.vectors("training")[f"lpips.lin{i}"] for i in range(5)])
+    net.load(state, [parity.vectors("training")[f"lpips.lin{i}"] for i in range(5)])
     return net
 
 

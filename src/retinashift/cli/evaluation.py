@@ -12,11 +12,11 @@ from retinashift.data.checks import read_trained_on
 from retinashift.data.labels import find_label, read_label
 from retinashift.data.photographs import FileRef, by_stem_path, content_hash, find_photographs, stem_path
 from retinashift.evaluation.benchmark import Method, PrecomputedMethod
-from retinashift.evaluation.lesions import Mark, read_marks
+from retinashift.evaluation.lesions import read_marks
 from retinashift.evaluation.metrics import DEFAULT_METRICS, chosen_metrics
 from retinashift.evaluation.page import Gallery
 from retinashift.evaluation.report import Interval, Report
-from retinashift.evaluation.scores import Estimate, Observed, Score
+from retinashift.evaluation.scores import Estimate, Mark, Observed, Score
 from retinashift.imaging.degradation.pipeline import DEGRADATIONS, Degradation, read_section
 from retinashift.imaging.files import ImageError
 from retinashift.inference.pipeline import ResShiftPipeline

@@ -178,7 +178,7 @@ def coverage(
     refs = find_photographs(data)[: limit or None]
     from retinashift.cli.evaluation import parse_degradation, readers
     from retinashift.evaluation.calibration import compare, measure_coverage
-    from retinashift.evaluation.coverage import absolute_errors
+    from retinashift.evaluation.similarity import absolute_errors
     from retinashift.imaging.figures import draw_against, map_and_error
 
     making = parse_degradation(degradation)

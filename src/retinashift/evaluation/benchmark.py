@@ -10,16 +10,16 @@ import numpy as np
 from retinashift.evaluation.metrics import DEFAULT_METRICS, METRICS, chosen_metrics, mean_scores, measure, scores_of
 from retinashift.evaluation.report import BICUBIC, Report, Row
 from retinashift.evaluation.scores import Estimate, Observed, Result, Scores, Subject
-from retinashift.evaluation.similarity import luma_studio
-from retinashift.evaluation.spectrum import BANDS, reference_power
+from retinashift.evaluation.similarity import BANDS, luma_studio, reference_power
 from retinashift.imaging.degradation.bicubic import Enlargement, crop_to_multiple, enlarge
 from retinashift.imaging.degradation.pipeline import Degradation
 from retinashift.imaging.fundus import field_of_view
 
 T = TypeVar("T")
 Photographs = Iterable[tuple[str, np.ndarray | Callable[[], np.ndarray]]]
-"""Name and HR pixels, (H, W, 3) or (H, W) uint8, or a function that reads them. They are taken one by one, so one is in
-memory."""
+"""Name and pixels, (H, W, 3) or (H, W) uint8, or a function that reads them: then one at a time is in memory."""
+OnFailure = Callable[[str, Exception], object] | None
+"""Called with name and error of a photograph that is then left out; None raises the error."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,7 @@ class Method:
 
     name: str
     run: Callable[[np.ndarray, int], np.ndarray | Estimate]
-    stochastic: bool = False
-    """Run once for every seed, and scored by the mean."""
+    stochastic: bool = False  # run once for every seed, and scored by the mean
 
 
 @dataclass(frozen=True)
@@ -57,21 +56,20 @@ def evaluate(
     metrics: Sequence[str] | None = None,
     degradation: Degradation = BICUBIC,
     observed: Callable[[str], Observed] = lambda image: Observed(),
-    on_result: Callable[[Result], object] | None = None,
-    on_failure: Callable[[str, Exception], object] | None = None,
+    on_result: Callable[[Result], object] = lambda result: None,
+    on_failure: OnFailure = None,
 ) -> Report:
     """Score methods over photographs.
 
     Args:
         photographs: each side at least 11 pixels and the scale.
-        methods: with names of their own.
         scale: whole number, at least 1.
         seeds: for stochastic methods, at least one.
         metrics: names in `METRICS`, measured beside PSNR, SSIM and consistency; None takes the default ones.
         degradation: how the inputs are made; random ones are drawn with the seed (0, number of the photograph).
         observed: what experts marked on the photograph of a name; vessels in its uncropped size.
         on_result: called with each result; for a stochastic method the result of the first seed.
-        on_failure: as in `work_through`; a photograph that fails is left out for all methods.
+        on_failure: a photograph that fails is left out for all methods.
 
     Raises:
         ValueError: no photograph, method or seed; a name twice; an unknown metric, or one whose extra is missing; or,
@@ -90,7 +88,7 @@ def evaluate(
     failed: list[str] = []
 
     def work(number: int, image: str, pixels: np.ndarray) -> list[tuple[Row, Result]]:
-        subject = _subject(image, pixels, scale, observed(image), degradation, number)
+        subject = subject_of(image, pixels, scale, observed(image), degradation, number)
         return [_scored(method, subject, seeds, chosen) for method in methods]
 
     def leave_out(image: str, error: Exception) -> None:
@@ -102,23 +100,16 @@ def evaluate(
     for scored in work_through(photographs, work, leave_out):
         for row, result in scored:
             rows.append(row)
-            if on_result is not None:
-                on_result(result)
+            on_result(result)
     if not rows:
         raise ValueError("no photograph could be scored; at least one is needed")
     return Report(scale, tuple(seeds), tuple(rows), chosen, degradation=degradation, failed=tuple(failed))
 
 
 def work_through(
-    photographs: Photographs,
-    work: Callable[[int, str, np.ndarray], T],
-    on_failure: Callable[[str, Exception], object] | None,
+    photographs: Photographs, work: Callable[[int, str, np.ndarray], T], on_failure: OnFailure
 ) -> Iterator[T]:
-    """What `work(number, name, pixels)` makes of each photograph.
-
-    Args:
-        on_failure: called with name and error of a photograph that is then left out; None raises the error.
-    """
+    """What `work(number, name, pixels)` makes of each photograph."""
     for number, (image, given) in enumerate(photographs):
         try:
             made = work(number, image, given() if callable(given) else given)
@@ -135,10 +126,10 @@ def degraded(hr: np.ndarray, scale: int, degradation: Degradation, number: int) 
     return degradation(hr, scale, np.random.default_rng((0, number)))
 
 
-def _subject(
+def subject_of(
     image: str, pixels: np.ndarray, scale: int, observed: Observed, degradation: Degradation, number: int
 ) -> Subject:
-    """ValueError names the photograph."""
+    """The photograph, cropped to whole pixels of the input, with its input and field; ValueError names it."""
     try:
         hr, vessels = crop_to_multiple(pixels, scale), observed.vessels
         if vessels is not None:

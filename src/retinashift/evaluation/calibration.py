@@ -1,19 +1,20 @@
 """Conformal quantiles of a checkpoint's uncertainty head, and how often the truth lies where its intervals say."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import ndimage, stats
 
-from retinashift.evaluation.benchmark import Photographs, degraded, work_through
-from retinashift.evaluation.coverage import error_ratios, rank_correlation
+from retinashift.evaluation.benchmark import OnFailure, Photographs, subject_of, work_through
 from retinashift.evaluation.report import BICUBIC, drawn_inputs
-from retinashift.evaluation.scores import Result, Subject
-from retinashift.imaging.degradation.bicubic import crop_to_multiple
+from retinashift.evaluation.scores import Observed, Result
+from retinashift.evaluation.similarity import absolute_errors, error_ratios
 from retinashift.imaging.degradation.pipeline import Degradation
-from retinashift.imaging.fundus import field_of_view
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.models.uncertainty_head import LEVEL, UNCALIBRATED, Calibration, fit_quantiles
+
+NEIGHBOURS = 5  # side of the squares whose mean error and mean map are ranked
 
 
 @dataclass(frozen=True)
@@ -21,33 +22,25 @@ class Coverage:
     """How often the truth is where a stated interval says, over all photographs and for each."""
 
     stated: tuple[float, ...]
-    covered: tuple[float, ...]
-    """Mean over photographs."""
-    images: dict[str, float]
-    """At the level of `LEVEL`."""
-    rank_correlations: dict[str, float]
-    """Of map and error, by photograph; see `rank_correlation`."""
+    covered: tuple[float, ...]  # mean over photographs
+    images: dict[str, float]  # at the level of `LEVEL`
+    rank_correlations: dict[str, float]  # of map and error, see `rank_correlation`
 
 
 def compare(
     pipeline: ResShiftPipeline,
     photographs: Photographs,
-    on_failure: Callable[[str, Exception], object] | None = None,
+    on_failure: OnFailure = None,
     degradation: Degradation = BICUBIC,
     first: int = 0,
 ) -> Iterator[Result]:
     """The default result with its map beside the reference, one photograph after the other.
 
-    Args:
-        photographs, on_failure, degradation: as in `evaluate`; RGB.
-        first: number of the first photograph, from which its degradation is drawn.
+    Arguments as in `evaluate`; RGB. `first` is the number of the first photograph, from which its degradation is drawn.
     """
-    scale = pipeline.config.scale
 
     def work(number: int, image: str, pixels: np.ndarray) -> Result:
-        hr = crop_to_multiple(pixels, scale)
-        lr = degraded(hr, scale, degradation, first + number)
-        subject = Subject(image, hr, lr, field_of_view(hr), scale)
+        subject = subject_of(image, pixels, pipeline.config.scale, Observed(), degradation, first + number)
         made = pipeline(subject.lr, num_inference_steps=1, output_uncertainty=True)
         assert made.sigma is not None
         return Result(subject, "default", made.images[0], made.sigma[0])
@@ -60,14 +53,12 @@ def calibrate(
     photographs: Photographs,
     *,
     source: str = "",
-    on_failure: Callable[[str, Exception], object] | None = None,
+    on_failure: OnFailure = None,
     degradation: Degradation = BICUBIC,
 ) -> Calibration:
     """The calibration of a checkpoint's head, on photographs it was not trained on; the pipeline has it afterwards.
 
-    Args:
-        photographs, on_failure, degradation: as in `compare`. Every photograph counts the same.
-        source: name of the photographs, for the protocol.
+    Arguments as in `compare`. Every photograph counts the same; `source` names them in the protocol.
 
     Raises:
         ValueError: no head, or no photograph.
@@ -96,8 +87,7 @@ def calibrate(
 def measure_coverage(results: Iterable[Result], calibration: Calibration | None) -> Coverage:
     """How often the intervals of a checkpoint's calibration hold in results of `compare`.
 
-    Raises:
-        ValueError: no calibration, or no result.
+    ValueError: no calibration, or no result.
     """
     if calibration is None:
         raise ValueError("this checkpoint has no calibrated uncertainty head; run retinashift calibrate on it first")
@@ -111,3 +101,11 @@ def measure_coverage(results: Iterable[Result], calibration: Calibration | None)
         raise ValueError("no photograph could be compared; at least one is needed")
     means = tuple(float(np.mean([own[level] for own in shares.values()])) for level in widths)
     return Coverage(tuple(widths), means, {image: own[LEVEL] for image, own in shares.items()}, ranks)
+
+
+def rank_correlation(result: Result) -> float:
+    """Spearman's, of map and error over the field; means over `NEIGHBOURS` x `NEIGHBOURS` pixels of both."""
+    assert result.sigma is not None
+    pair = (result.sigma, absolute_errors(result).reshape(*result.sigma.shape, -1).mean(2))
+    smooth = [ndimage.uniform_filter(values, NEIGHBOURS)[result.subject.field] for values in pair]
+    return float(stats.spearmanr(*smooth)[0])

@@ -9,7 +9,6 @@ are reported on the others.
 
 import csv
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import numpy as np
 from scipy import ndimage
 from scipy.sparse.csgraph import connected_components
 
-from retinashift.evaluation.scores import Metric, Result, Score, Scores, Subject
+from retinashift.evaluation.scores import Mark, Result, Score, Scores, Subject, metric
 from retinashift.evaluation.vessels import local_contrast
 
 KINDS = {
@@ -27,44 +26,21 @@ KINDS = {
     "Soft_exudates": ("soft_exudates", 1),
 }
 """By the type in a CSV: name in scores, and sign of the contrast."""
-EXPERTS = 2
-"""Experts who must have marked a lesion."""
-REACH = 5.0
-"""Pixels between the marks of two experts who mean the same small lesion."""
-SMALL = 4.0
-"""Radius in pixels up to which a mark is small."""
-VISIBLE = 1.0
-"""CNR from which the reference shows a marked lesion; others are not counted."""
-KEPT = 0.5
-"""Share of the reference's CNR that a kept lesion has."""
-BACKGROUND_SIGMA = 12.0
-"""Blur of the local background in pixels."""
-SPOT_SIGMA = 1.8
-"""Size in pixels of the filter for dark spots, which answers most to disks as small as the experts' smallest mark."""
-SPOT_CONTRAST = 0.15
-"""Contrast of dark spots that count as false where the reference has less than half; most red small dots reach it."""
-
-
-@dataclass(frozen=True)
-class Mark:
-    """A lesion on which experts agree."""
-
-    kind: str
-    """Type in the CSV."""
-    x: float
-    y: float
-    radius: float
-    """Pixels of the photograph."""
+EXPERTS = 2  # who must have marked a lesion
+REACH = 5.0  # pixels between the marks of two experts who mean the same small lesion
+SMALL = 4.0  # radius in pixels up to which a mark is small
+VISIBLE = 1.0  # CNR from which the reference shows a marked lesion; others are not counted
+KEPT = 0.5  # share of the reference's CNR that a kept lesion has
+BACKGROUND_SIGMA = 12.0  # blur of the local background in pixels
+SPOT_SIGMA = 1.8  # pixels; such a filter answers most to dark disks as small as the experts' smallest mark
+SPOT_CONTRAST = 0.15  # of spots that are false where the reference has less than half; most red small dots reach it
 
 
 def read_marks(path: str | Path) -> dict[str, tuple[Mark, ...]]:
-    """Lesions on which experts agree, by name of photograph.
+    """Lesions on which experts agree, by name of photograph, also of those without lesions; see `agreed`.
 
     Args:
         path: CSV with the columns file, expert, type, x, y and radius, in pixels of the photograph.
-
-    Returns:
-        For every photograph in the file, also those without lesions; see `agreed`.
 
     Raises:
         ValueError: a column is missing, or a number cannot be read.
@@ -88,11 +64,8 @@ def read_marks(path: str | Path) -> dict[str, tuple[Mark, ...]]:
 def agreed(marks: Sequence[tuple[str, Mark]]) -> tuple[Mark, ...]:
     """What at least `EXPERTS` experts marked: the smallest of the marks that mean the same, in the order of `KINDS`.
 
-    Marks of different experts mean the same where they are of one type and their centres lie within `REACH`, or within
-    the smaller radius.
-
-    Args:
-        marks: expert and mark.
+    Marks, given with their expert, mean the same where experts differ, the type is one, and the centres lie within
+    `REACH` or the smaller radius.
     """
     same = np.zeros((len(marks), len(marks)), bool)  # (n, n)
     for (i, (expert, a)), (j, (other, b)) in combinations(enumerate(marks), 2):
@@ -107,22 +80,12 @@ def agreed(marks: Sequence[tuple[str, Mark]]) -> tuple[Mark, ...]:
     return tuple(mark for kind in KINDS for mark in found if mark.kind == kind)
 
 
-def over_background(pixels: np.ndarray, field: np.ndarray) -> np.ndarray:
-    """Green, or grey, over its background, less one: uint8 -> (H, W) float32."""
-    green = pixels if pixels.ndim == 2 else pixels[..., 1]
-    return local_contrast(green.astype(np.float32), field, BACKGROUND_SIGMA)
-
-
 def contrasts(local: np.ndarray, field: np.ndarray, marks: Sequence[Mark]) -> tuple[np.ndarray, np.ndarray]:
     """Contrast of each mark, positive where it has the sign of its kind, and the noise around it.
 
-    Args:
-        local: of `over_background`.
-        field: (H, W) bool.
-
-    Returns:
-        Mean inside less mean of the ring from 2 pixels beyond the mark to 4 pixels beyond twice its radius, (n,), and
-        standard deviation in the ring, (n,), both over the local background; nan where ring or mark leaves the field.
+    The mean inside less that of the ring from 2 pixels beyond the mark to 4 pixels beyond twice its radius, (n,), and
+    the standard deviation in the ring, (n,), both over the local background; nan where ring or mark leaves the field.
+    `local` comes from `local_contrast`; `field` is (H, W) bool.
     """
     rows, columns = np.ogrid[: field.shape[0], : field.shape[1]]
     found = np.full((2, len(marks)), np.nan)
@@ -142,10 +105,7 @@ def dark_spots(local: np.ndarray) -> np.ndarray:
 
 
 def false_spots(response: np.ndarray, reference: np.ndarray, field: np.ndarray) -> int:
-    """Number of dark spots in a result's `dark_spots` that the reference's do not show within 2 pixels.
-
-    The outermost 4 pixels of the field are left out.
-    """
+    """Number of peaks in a result's `dark_spots` without one within 2 pixels in the reference's, 4 inside the field."""
     peaks = (response == ndimage.maximum_filter(response, 5)) & (response >= SPOT_CONTRAST)
     shown = ndimage.maximum_filter(reference, 5) >= SPOT_CONTRAST / 2
     return int((peaks & ~shown & ndimage.binary_erosion(field, iterations=4)).sum())
@@ -164,31 +124,11 @@ def spots_at(response: np.ndarray, reference: np.ndarray, marks: Sequence[Mark])
 
 def _reference(subject: Subject) -> tuple[tuple[Mark, ...], np.ndarray, np.ndarray]:
     """The visible marks, their contrast, (n,), and the response to dark spots, (H, W)."""
-    marks, local = subject.observed.lesions or (), over_background(subject.hr, subject.field)
+    marks, local = subject.observed.lesions or (), local_contrast(subject.hr, subject.field, BACKGROUND_SIGMA)
     contrast, noise = contrasts(local, subject.field, marks)
     visible = contrast >= VISIBLE * noise  # False for nan
     chosen = tuple(mark for mark, seen in zip(marks, visible, strict=True) if seen)
     return chosen, contrast[visible], dark_spots(local)
-
-
-def _measure(result: Result) -> Scores:
-    if result.subject.observed.lesions is None:
-        return {}
-    field, local = result.subject.field, over_background(result.sr, result.subject.field)
-    marks, contrast, reference = result.subject.derive(_reference)
-    ratio = contrasts(local, field, marks)[0] / contrast
-    response = dark_spots(local)
-    scores: Scores = {"false_spots": float(false_spots(response, reference, field))}
-    dots = [mark for mark in marks if mark.kind == "Red_small_dots"]
-    if dots:
-        scores["red_dots_seen"] = float((spots_at(response, reference, dots) >= KEPT).mean())
-    for kind, (name, _) in KINDS.items():
-        for key, largest in ((name, np.inf), (f"{name}_small", SMALL)):
-            own = ratio[[mark.kind == kind and mark.radius <= largest for mark in marks]]
-            scores[f"{key}_marks"] = float(own.size)
-            if own.size:
-                scores |= {f"{key}_kept": float((own >= KEPT).mean()), f"{key}_ratio": float(own.mean())}
-    return scores
 
 
 def _scores() -> tuple[Score, ...]:
@@ -215,13 +155,31 @@ def _scores() -> tuple[Score, ...]:
     )
 
 
-LESIONS = Metric(
-    _scores(),
-    _measure,
-    {
+@metric(
+    *_scores(),
+    protocol={
         "lesions": f"marks of at least {EXPERTS} experts with centres within {REACH:g} pixels or the smaller radius, "
         f"and a contrast-to-noise ratio of at least {VISIBLE:g} in the reference; green over its background; the noise "
         f"is the reference's; every mark counts once; small: radius up to {SMALL:g} pixels"
     },
     note="needs markings.csv beside the photographs",
 )
+def lesions(result: Result) -> Scores:
+    if result.subject.observed.lesions is None:
+        return {}
+    field = result.subject.field
+    local = local_contrast(result.sr, field, BACKGROUND_SIGMA)
+    marks, contrast, reference = result.subject.derive(_reference)
+    ratio = contrasts(local, field, marks)[0] / contrast
+    response = dark_spots(local)
+    scores: Scores = {"false_spots": float(false_spots(response, reference, field))}
+    dots = [mark for mark in marks if mark.kind == "Red_small_dots"]
+    if dots:
+        scores["red_dots_seen"] = float((spots_at(response, reference, dots) >= KEPT).mean())
+    for kind, (name, _) in KINDS.items():
+        for key, largest in ((name, np.inf), (f"{name}_small", SMALL)):
+            own = ratio[[mark.kind == kind and mark.radius <= largest for mark in marks]]
+            scores[f"{key}_marks"] = float(own.size)
+            if own.size:
+                scores |= {f"{key}_kept": float((own >= KEPT).mean()), f"{key}_ratio": float(own.mean())}
+    return scores

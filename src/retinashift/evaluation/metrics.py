@@ -5,22 +5,18 @@ from dataclasses import replace
 from statistics import fmean
 from typing import Literal
 
-from retinashift.evaluation.coverage import COVERAGE
-from retinashift.evaluation.lesions import LESIONS
+from retinashift.evaluation import lesions, similarity, vessels
 from retinashift.evaluation.scores import Metric, Result, Score, Scores, weighted
-from retinashift.evaluation.similarity import COLOUR, FIDELITY, LPIPS_ALEX, ST_LPIPS
-from retinashift.evaluation.spectrum import SPECTRUM
-from retinashift.evaluation.vessels import VESSEL_TREE, VESSELS
 
 METRICS: dict[str, Metric] = {
-    "vessels": VESSELS,
-    "vessel-tree": VESSEL_TREE,
-    "lesions": LESIONS,
-    "colour": COLOUR,
-    "spectrum": SPECTRUM,
-    "coverage": COVERAGE,
-    "st-lpips": ST_LPIPS,
-    "lpips": LPIPS_ALEX,
+    "vessels": vessels.vessels,
+    "vessel-tree": vessels.vessel_tree,
+    "lesions": lesions.lesions,
+    "colour": similarity.colour,
+    "spectrum": similarity.spectrum,
+    "coverage": similarity.coverage,
+    "st-lpips": similarity.shift_tolerant,
+    "lpips": similarity.perceptual,
 }
 """By the name that `--metrics` takes, in the order of the columns. PSNR, SSIM and consistency are always measured."""
 
@@ -47,20 +43,19 @@ def chosen_metrics(names: Iterable[str]) -> tuple[str, ...]:
 
 def scores_of(metrics: Iterable[str], table: Literal["fidelity", "detail"] | None = None) -> list[Score]:
     """The scores of a report with these metrics, in the order of its columns: always measured, the rest, or both."""
-    fidelity = [*FIDELITY.scores, *COST]
+    fidelity = [*similarity.fidelity.scores, *COST]
     detail = [score for name in metrics for score in METRICS[name].scores]
     return {"fidelity": fidelity, "detail": detail, None: fidelity + detail}[table]
 
 
 def measure(result: Result, metrics: Sequence[str]) -> Result:
-    """The result with the scores of these metrics, of `FIDELITY`, and those it had.
+    """The result with the scores of these metrics, of `fidelity`, and those it had.
 
-    Raises:
-        ValueError: another shape or dtype than the photograph's, or a photograph below 11x11.
+    ValueError: another shape or dtype than the photograph's, or a photograph below 11x11.
     """
-    scores: Scores = {**result.scores, **FIDELITY.measure(result)}
-    for name in metrics:
-        scores |= METRICS[name].measure(result)
+    scores: Scores = dict(result.scores)
+    for metric in (similarity.fidelity, *(METRICS[name] for name in metrics)):
+        scores |= metric.measure(result)
     return replace(result, scores=scores)
 
 

@@ -18,22 +18,19 @@ from PIL import Image
 from retinashift.evaluation.metrics import COST
 from retinashift.evaluation.report import Interval, Report
 from retinashift.evaluation.scores import Result, Score, Subject
-from retinashift.evaluation.spectrum import BANDS, reference_power, result_power
+from retinashift.evaluation.similarity import BANDS, reference_power, result_power
 from retinashift.evaluation.vessels import reference_vessels, result_vessels
 from retinashift.imaging.degradation.bicubic import enlarge
-from retinashift.imaging.figures import busiest, changed, shown
+from retinashift.imaging.figures import busiest, changed, round_ticks, shown
 
-CROP = 120
-"""Side of a crop in pixels of the photograph."""
-BRIGHTEST_ERROR = 24
-"""Grey levels that the error map shows as its brightest colour."""
+CROP = 120  # side of a crop in pixels of the photograph
+BRIGHTEST_ERROR = 24  # grey levels that the error map shows as its brightest colour
 AGREED, MISSED, INVENTED = (228, 228, 228), (64, 132, 255), (255, 138, 30)
 """Colours of vessels found in both, in the photograph alone, in the result alone."""
 _VESSELS = np.array([(18, 18, 18), INVENTED, MISSED, AGREED], np.uint8)
 _STOPS = np.array([(0, 0, 8), (60, 15, 110), (170, 40, 110), (245, 110, 60), (255, 240, 190)], np.float64)
 COLOURS = ("#8a8f98", "#5f6b7a", "#3b4754", "#c2410c", "#0f766e", "#6d28d9", "#b45309", "#be185d", "#1d4ed8", "#4d7c0f")
-HIGHEST_POWER = 1.6
-"""End of the axis of relative power; curves beyond it run along the edge."""
+HIGHEST_POWER = 1.6  # end of the axis of relative power; curves beyond it run along the edge
 
 
 @dataclass(frozen=True)
@@ -43,8 +40,7 @@ class Panel:
     picture: np.ndarray
     error: np.ndarray
     vessels: np.ndarray | None
-    psnr: float | None
-    """Of the whole field of view, dB."""
+    psnr: float | None  # of the whole field of view, dB
 
 
 @dataclass
@@ -52,10 +48,8 @@ class Exhibit:
     """One photograph's crop."""
 
     image: str
-    window: tuple[slice, slice]
-    """Rows and columns."""
-    lr: np.ndarray
-    """Enlarged by repetition, (CROP, CROP, 3) uint8."""
+    window: tuple[slice, slice]  # rows and columns
+    lr: np.ndarray  # upscaled by repetition, (CROP, CROP, 3) uint8
     reference: Panel
     panels: dict[str, Panel] = field(default_factory=dict)
 
@@ -63,10 +57,8 @@ class Exhibit:
     def gain(self) -> float:
         """PSNR of the last method less PSNR of bicubic, or of the first method, in the field of view, in dB."""
         psnr = {name: panel.psnr for name, panel in self.panels.items() if panel.psnr is not None}
-        if not psnr:
-            return float("inf")
-        plain = psnr.get("bicubic", next(iter(psnr.values())))
-        return list(psnr.values())[-1] - plain
+        values = list(psnr.values())
+        return values[-1] - psnr.get("bicubic", values[0]) if values else math.inf
 
 
 @dataclass
@@ -76,10 +68,8 @@ class Gallery:
     The crop lies where plain bicubic errs most inside the field: not chosen by eye, and the same for every method.
     """
 
-    shown: frozenset[str]
-    """Names of the images that are shown whatever their scores."""
-    worst: int = 5
-    """Number of photographs shown, those with the least `Exhibit.gain`."""
+    shown: frozenset[str]  # names of the images that are shown whatever their scores
+    worst: int = 5  # number of photographs shown, those with the least `Exhibit.gain`
     exhibits: dict[str, Exhibit] = field(default_factory=dict)
     power: dict[str, list[np.ndarray]] = field(default_factory=dict)
     """By method: the power relative to the photograph's, (BANDS,), one for each photograph."""
@@ -90,14 +80,13 @@ class Gallery:
         power, reference = result.derive(result_power), subject.derive(reference_power)
         if power is not None and reference is not None and "sharpness" in result.scores:
             self.power.setdefault(result.method, []).append(power / np.maximum(reference, 1e-9))
-        exhibit = self.exhibits.get(subject.image)
-        if exhibit is None:
+        if subject.image not in self.exhibits:
             kept = self.shown | {exhibit.image for exhibit in self.worst_exhibits()}
             self.exhibits = {image: exhibit for image, exhibit in self.exhibits.items() if image in kept}
-            exhibit = self.exhibits[subject.image] = _exhibit(subject, with_vessels)
+            self.exhibits[subject.image] = _exhibit(subject, with_vessels)
+        exhibit, psnr = self.exhibits[subject.image], result.scores.get("psnr_rgb_fov")
         vessels = result.derive(result_vessels).vessels if with_vessels else None
-        score = result.scores.get("psnr_rgb_fov")
-        exhibit.panels[result.method] = _panel(subject, exhibit.window, result.sr, vessels, score)
+        exhibit.panels[result.method] = _panel(subject, exhibit.window, result.sr, vessels, psnr)
 
     def worst_exhibits(self) -> list[Exhibit]:
         """The `worst` exhibits, least gain first."""
@@ -125,20 +114,19 @@ def _panel(
 ) -> Panel:
     picture, hr = shown(pixels[window]), shown(subject.hr[window])
     error = error_colours(np.abs(picture.astype(int) - hr).mean(2))
-    if vessels is None:
-        return Panel(picture, error, None, psnr)
-    truth = subject.derive(reference_vessels).vessels[window]
-    return Panel(picture, error, _VESSELS[2 * truth.astype(int) + vessels[window]], psnr)
+    if vessels is not None:
+        truth = subject.derive(reference_vessels).vessels[window]
+        vessels = _VESSELS[2 * truth.astype(int) + vessels[window]]
+    return Panel(picture, error, vessels, psnr)
 
 
 @dataclass(frozen=True)
 class Axis:
-    """A linear axis of a plot."""
+    """A linear axis of a plot; `start` and `end` are the places of `low` and `high` in the drawing."""
 
     low: float
     high: float
     start: float
-    """Place of `low` in the drawing."""
     end: float
 
     def at(self, value: float) -> float:
@@ -149,9 +137,7 @@ class Axis:
     @property
     def ticks(self) -> list[float]:
         """About five round numbers."""
-        rough = (self.high - self.low) / 5
-        power = 10 ** math.floor(math.log10(rough))
-        step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * 0.999)
+        _, (_, step, *_) = round_ticks(self.high - self.low)
         first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
         return [float(f"{number * step:.10g}") for number in range(first, last + 1)]
 
@@ -161,50 +147,32 @@ class Strips:
     """A plot with one row a method: a stroke for each photograph, the mean as a disk, its interval as a bar."""
 
     score: Score
-    values: dict[str, list[float]]
-    """By method; the finite ones."""
+    values: dict[str, list[float]]  # by method; the finite ones
     axis: Axis
 
 
 def render_html(report: Report, gallery: Gallery, title: str) -> str:
-    """The page as text; whatever is a name is escaped.
-
-    Args:
-        report: of `evaluate`.
-        gallery: whose `add` was given to `evaluate`.
-        title: heading of the page, such as the name of the test set.
-    """
+    """The page as text, of what `evaluate` returned and gave to `Gallery.add`; whatever is a name is escaped."""
     page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
     page.filters["png"] = _png
     page.tests["uncertain"] = lambda score: score not in COST
     frequencies = ((np.arange(BANDS) + 0.5) / (2 * BANDS)).tolist()
     halves = [[score for score in report.scores(half) if score.heading] for half in ("fidelity", "detail")]
     return page.from_string(files(__package__).joinpath("page.html").read_text("utf-8")).render(
-        report=report,
-        gallery=gallery,
-        crop_side=CROP,
-        brightest=BRIGHTEST_ERROR,
-        agreed=AGREED,
-        missed=MISSED,
-        invented=INVENTED,
-        title=title,
-        protocol=report.protocol(),
-        halves=[half for half in halves if half],  # two tables, so that each fits a page
-        means=report.means(),
-        intervals=report.intervals(),
+        report=report, gallery=gallery, title=title, best=best, verdict=verdict,
+        protocol=report.protocol(), means=report.means(), intervals=report.intervals(),
         differences=report.differences(),
+        halves=[half for half in halves if half],  # two tables, so that each fits a page
         plain=next((name for name in report.methods if name not in ("nearest", report.compared_with)), None),
-        best=best,
-        verdict=verdict,
+        crop_side=CROP, agreed=AGREED, missed=MISSED, invented=INVENTED, brightest=BRIGHTEST_ERROR,
+        error_key=error_colours(np.linspace(0, BRIGHTEST_ERROR, 96)[None].repeat(10, 0)),
         colours={name: COLOURS[number % len(COLOURS)] for number, name in enumerate(report.methods)},
         strips=[strips for score in report.scores() if score.plotted and (strips := strips_of(report, score))],
-        frequencies=frequencies,
         # the geometric mean: a ratio of 2 and one of 1/2 are equally far off
         power={name: np.exp(np.log(np.maximum(p, 1e-9)).mean(0)).tolist() for name, p in gallery.power.items()},
-        across=Axis(frequencies[0], frequencies[-1], 46, 550),
+        frequencies=frequencies, across=Axis(frequencies[0], frequencies[-1], 46, 550),
         up=Axis(0, HIGHEST_POWER, 300, 30),
-        error_key=error_colours(np.linspace(0, BRIGHTEST_ERROR, 96)[None].repeat(10, 0)),
-    )
+    )  # fmt: skip
 
 
 def strips_of(report: Report, score: Score) -> Strips | None:
@@ -214,7 +182,7 @@ def strips_of(report: Report, score: Score) -> Strips | None:
     drawn = {name: values for name, values in finite.items() if values}
     if not drawn:
         return None
-    low, high = (end(value for values in drawn.values() for value in values) for end in (min, max))
+    low, high = (end(map(end, drawn.values())) for end in (min, max))
     air = 0.05 * (high - low) or max(abs(low) * 0.01, 1e-3)
     return Strips(score, drawn, Axis(low - air, high + air, 150, 456))
 

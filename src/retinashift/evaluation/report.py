@@ -8,23 +8,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from retinashift import __version__
 from retinashift.evaluation.metrics import DEFAULT_METRICS, METRICS, mean_scores, scores_of
 from retinashift.evaluation.scores import Score, Scores, weighted
-from retinashift.evaluation.similarity import FIDELITY
+from retinashift.evaluation.similarity import fidelity
 from retinashift.imaging.degradation.bicubic import Bicubic
 from retinashift.imaging.degradation.pipeline import Degradation
 from retinashift.imaging.files import replace_file
 
 THIRDS = ("lowest", "middle", "highest")
-BICUBIC = Bicubic()
-"""The degradation of the published scores."""
-RESAMPLES = 10_000
-COVERAGE = 0.95
+BICUBIC = Bicubic()  # the degradation of the published scores
+RESAMPLES, COVERAGE = 10_000, 0.95  # of bootstrap intervals
 
 
 def drawn_inputs(degradation: Degradation) -> dict[str, Any]:
@@ -33,8 +31,7 @@ def drawn_inputs(degradation: Degradation) -> dict[str, Any]:
     return {"degradation": degradation.kind, **({} if degradation.exact else drawn)}
 
 
-@dataclass(frozen=True)
-class Interval:
+class Interval(NamedTuple):
     """A mean and the bootstrap interval around it."""
 
     mean: float
@@ -48,15 +45,8 @@ def bootstrap_mean(values: Sequence[float], weights: Sequence[float] | None = No
     The draws depend on the number of values and the seed alone, so the intervals of methods over one set are paired.
 
     Args:
-        values: finite, at least one.
-        weights: of the values, at least 0, some above; None weighs all the same.
-        seed: of the draws.
-
-    Returns:
-        An interval of no width for a single value; nan throughout if some value is infinite.
-
-    Raises:
-        ValueError: no value, or no weight.
+        values: at least one; if one is infinite, the interval is nan throughout.
+        weights: of the values, at least 0, some above, else ValueError; None weighs all the same.
 
     Source: Efron, Tibshirani, "An Introduction to the Bootstrap", 1993, section 13.3.
 
@@ -84,8 +74,7 @@ class Row:
 
     image: str
     method: str
-    seeds: tuple[int, ...]
-    """Empty for a method that is not stochastic."""
+    seeds: tuple[int, ...]  # empty for a method that is not stochastic
     scores: Scores
     groups: Mapping[str, str | float] = field(default_factory=dict)
     """What the photograph belongs to, by kind of subgroup: a name, or a number of which thirds are made."""
@@ -101,12 +90,9 @@ class Report:
     metrics: tuple[str, ...] = DEFAULT_METRICS
     reference: str = ""
     """Method that the others are compared with, pair by pair; "" is the first stochastic one, else the last."""
-    degradation: Degradation = BICUBIC
-    """How the inputs were made."""
-    failed: tuple[str, ...] = ()
-    """Photographs that could not be scored, and are in no row."""
-    trained_on: tuple[str, ...] = ()
-    """Photographs that a checkpoint was trained on, as far as it states them: their scores say nothing."""
+    degradation: Degradation = BICUBIC  # how the inputs were made
+    failed: tuple[str, ...] = ()  # photographs that could not be scored, and are in no row
+    trained_on: tuple[str, ...] = ()  # photographs that a checkpoint says it learned from: their scores say nothing
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -171,7 +157,7 @@ class Report:
 
     def protocol(self) -> dict[str, Any]:
         """What the scores depend on, in words and versions; of a random degradation also the ranges it drew from."""
-        metrics = [FIDELITY, *(METRICS[name] for name in self.metrics)]
+        metrics = [fidelity, *(METRICS[name] for name in self.metrics)]
         return {
             "scale": self.scale,
             **drawn_inputs(self.degradation),
@@ -200,19 +186,17 @@ class Report:
         """
 
         def found(report: Report) -> dict[str, Any]:
-            return {"intervals": _plain(report.intervals()), "differences": _plain(report.differences())}
+            return {"intervals": report.intervals(), "differences": report.differences()}
 
         groups = self.subgroups().items()
-        return {
+        rows = [{"image": row.image, "method": row.method, "seeds": list(row.seeds), **row.scores} for row in self.rows]
+        return _plain({
             "protocol": self.protocol(),
-            "means": _plain(self.means()),
+            "means": self.means(),
             **found(self),
             "subgroups": {name: {"photographs": len(group.images), **found(group)} for name, group in groups},
-            "rows": [
-                {"image": row.image, "method": row.method, "seeds": list(row.seeds)} | _plain(row.scores)
-                for row in self.rows
-            ],
-        }
+            "rows": rows,
+        })  # fmt: skip
 
     def save(self, path: str | Path) -> None:
         """Write `to_json` as a file, whole or not at all; one that exists is replaced."""
@@ -247,14 +231,11 @@ def _less(a: Scores, b: Scores) -> Scores:
     return {name: x - y for name, x in a.items() if x is not None and (y := b.get(name)) is not None}
 
 
-def _plain(found: Mapping[str, Any]) -> dict[str, Any]:
+def _plain(value: Any) -> Any:
     """Intervals as [mean, low, high], finite ones alone, and infinite scores as "inf", at any depth."""
-    plain: dict[str, Any] = {}
-    for name, value in found.items():
-        if isinstance(value, Mapping):
-            plain[name] = _plain(value)
-        elif not isinstance(value, Interval):
-            plain[name] = "inf" if value == math.inf else value
-        elif math.isfinite(value.mean):
-            plain[name] = [value.mean, value.low, value.high]
-    return plain
+    if isinstance(value, Mapping):
+        finite = {name: own for name, own in value.items() if not isinstance(own, Interval) or math.isfinite(own.mean)}
+        return {name: _plain(own) for name, own in finite.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(own) for own in value]
+    return "inf" if value == math.inf else value

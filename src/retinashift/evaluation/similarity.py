@@ -1,7 +1,6 @@
-"""Similarity to the reference: PSNR, SSIM, colour, perceptual distances; and consistency with the input.
+"""Similarity to the reference: PSNR, SSIM, colour, perception, sharpness, coverage; and consistency with the input.
 
-Pictures are uint8. A mask, (H, W) bool, restricts a score to the field of view. Definitions follow the protocol in the
-data card.
+Pictures are uint8. A mask, (H, W) bool, restricts a score to the field of view. Definitions follow the data card.
 """
 
 from __future__ import annotations
@@ -12,10 +11,11 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+from scipy import fft
 from skimage.color import deltaE_ciede2000, rgb2lab
 from skimage.metrics import structural_similarity
 
-from retinashift.evaluation.scores import Metric, Result, Score, Scores
+from retinashift.evaluation.scores import Result, Score, Scores, Subject, metric
 from retinashift.imaging.degradation.bicubic import Bicubic, bicubic_pillow
 from retinashift.imaging.figures import shown
 from retinashift.imaging.fundus import DARKEST_FIELD, SURROUND_FACTOR
@@ -23,10 +23,11 @@ from retinashift.imaging.fundus import DARKEST_FIELD, SURROUND_FACTOR
 if TYPE_CHECKING:  # torch is imported where it is used: the help of the command lists the metrics without it
     from torch import Tensor
 
-SSIM_WINDOW = 11
-"""Side of the Gaussian window in pixels; its sigma is 1.5. Smaller pictures have no SSIM."""
-ST_LPIPS_SMALLEST, LPIPS_SMALLEST = 32, 31
-"""Shortest sides in pixels that the networks take."""
+SSIM_WINDOW = 11  # side of the Gaussian window in pixels; its sigma is 1.5. Smaller pictures have no SSIM
+Perceptual = Literal["st-lpips", "lpips"]
+SMALLEST: dict[Perceptual, int] = {"st-lpips": 32, "lpips": 31}  # sides in pixels that the networks take
+BANDS = 32  # rings of equal width from 0 to half a cycle a pixel
+Z = 1.6448536269514722  # half width in deviations of a 90 % interval, as in `models.uncertainty_head`, which loads torch
 
 
 def psnr_rgb(sr: np.ndarray, hr: np.ndarray, mask: np.ndarray | None = None) -> float:
@@ -56,57 +57,35 @@ def ssim_y(sr: np.ndarray, hr: np.ndarray, mask: np.ndarray | None = None) -> fl
     """Structural similarity of the luma of `luma_studio`: mean of the full map over the mask.
 
     Gaussian window 11x11, sigma 1.5, K1 0.01, K2 0.03, range 255, population covariance; the frame is mirrored at its
-    border.
-
-    Args:
-        sr, hr, mask: as for `psnr_rgb`, both sides at least 11.
-
-    Raises:
-        ValueError: as `psnr_rgb`, or pictures below 11x11.
+    border. Arguments and errors as for `psnr_rgb`; ValueError also for pictures below 11x11.
 
     Source: Wang, Bovik, Sheikh, Simoncelli, "Image quality assessment", IEEE TIP 13(4), 2004; as in scikit-image.
     """
     check_pair(sr, hr, mask)
     if min(sr.shape[:2]) < SSIM_WINDOW:
         raise ValueError(f"pictures are {sr.shape[1]}x{sr.shape[0]}; SSIM needs at least {SSIM_WINDOW}x{SSIM_WINDOW}")
-    _, similarity = structural_similarity(
-        luma_studio(sr),
-        luma_studio(hr),
-        gaussian_weights=True,
-        sigma=1.5,  # with scikit-image's truncation at 3.5 sigma: 11 pixels
-        use_sample_covariance=False,
-        data_range=255,
-        full=True,
-    )  # (H, W)
+    _, similarity = structural_similarity(  # (H, W); scikit-image truncates at 3.5 sigma: 11 pixels
+        luma_studio(sr), luma_studio(hr), gaussian_weights=True, sigma=1.5, use_sample_covariance=False,
+        data_range=255, full=True,
+    )  # fmt: skip
     return float(np.mean(similarity if mask is None else similarity[mask]))
 
 
 def consistency(sr: np.ndarray, lr: np.ndarray, scale: int) -> float:
     """PSNR in dB between the input and the reconstruction reduced by `bicubic_pillow`; inf if they are equal.
 
-    Args:
-        sr: (scale H, scale W, 3) or (scale H, scale W), uint8.
-        lr: (H, W, 3) or (H, W), uint8.
-
-    Raises:
-        ValueError: `sr` is not `scale` times `lr`, or another dtype.
+    `sr` is (scale H, scale W[, 3]) and `lr` (H, W[, 3]), uint8; ValueError for others.
     """
     expected = (lr.shape[0] * scale, lr.shape[1] * scale, *lr.shape[2:])
     if sr.shape != expected:
         raise ValueError(f"the reconstruction has shape {sr.shape}; x{scale} of an input {lr.shape} is {expected}")
-    check_pair(sr, sr, None)
     return psnr_rgb(bicubic_pillow(sr, scale), lr)
 
 
 def colour_differences(sr: np.ndarray, hr: np.ndarray, field: np.ndarray) -> np.ndarray:
     """CIEDE2000 of each pixel in the field, (n,); about 1 is just noticeable.
 
-    Args:
-        sr, hr: (H, W, 3), uint8 sRGB, seen under D65.
-        field: (H, W) bool.
-
-    Raises:
-        ValueError: shapes or dtypes as for `psnr_rgb`.
+    Pictures are (H, W, 3), uint8 sRGB, seen under D65; ValueError as for `psnr_rgb`.
 
     Source: Luo, Cui, Rigg, "The development of the CIE 2000 colour-difference formula", 2001; as in scikit-image.
     """
@@ -117,57 +96,108 @@ def colour_differences(sr: np.ndarray, hr: np.ndarray, field: np.ndarray) -> np.
 def st_lpips(sr: np.ndarray, hr: np.ndarray, masks: Sequence[np.ndarray | None] = (None,)) -> list[float]:
     """ST-LPIPS (AlexNet): the mean of the distance map over each mask, 0 for equal pictures.
 
-    It forgives block edges and punishes noise, so never read it alone.
-
-    Args:
-        sr, hr, masks: as for `psnr_rgb`, both sides at least 32.
-
-    Raises:
-        ValueError: as `psnr_rgb`; a side below 32; the extra `lpips` is not installed.
+    It forgives block edges and punishes noise, so never read it alone. Arguments and errors as for `psnr_rgb`;
+    ValueError also for a side below 32, or where the extra `lpips` is not installed.
     """
     for mask in masks:
         check_pair(sr, hr, mask)
-    distance = _distance("st-lpips", sr, hr, ST_LPIPS_SMALLEST)  # (H, W)
+    distance = _distance("st-lpips", sr, hr)  # (H, W)
     return [float(distance.mean() if mask is None else distance[mask].mean()) for mask in masks]
 
 
 def lpips_alex(sr: np.ndarray, hr: np.ndarray) -> float:
     """LPIPS 0.1 (AlexNet) of the whole frame; pictures and errors as for `st_lpips`, both sides at least 31.
 
-    Raises:
-        ValueError: also where the weights of AlexNet are neither in torch's cache nor can be downloaded.
+    ValueError also where the weights of AlexNet are neither in torch's cache nor can be downloaded.
     """
     check_pair(sr, hr, None)
-    return float(_distance("lpips", sr, hr, LPIPS_SMALLEST))
+    return float(_distance("lpips", sr, hr))
 
 
 @cache
-def network(name: Literal["st-lpips", "lpips"]) -> Callable[[Tensor, Tensor], Tensor]:
+def network(name: Perceptual) -> Callable[[Tensor, Tensor], Tensor]:
     """The network of a metric, loaded once. ValueError where its weights are missing."""
     from retinashift.models.perceptual import LPIPS, ShiftTolerantLPIPS
 
     return ShiftTolerantLPIPS.pretrained() if name == "st-lpips" else LPIPS.pretrained("alex")
 
 
-def _distance(name: Literal["st-lpips", "lpips"], sr: np.ndarray, hr: np.ndarray, smallest: int) -> np.ndarray:
+def _distance(name: Perceptual, sr: np.ndarray, hr: np.ndarray) -> np.ndarray:
     """What the network says of two pictures: (H, W) or a scalar."""
     import torch
 
+    smallest = SMALLEST[name]
     if min(sr.shape[:2]) < smallest:
         raise ValueError(f"pictures are {sr.shape[1]}x{sr.shape[0]}; {name} needs at least {smallest}x{smallest}")
-    pair = [
-        torch.tensor(shown(pixels)).permute(2, 0, 1)[None].float() / 127.5 - 1 for pixels in (sr, hr)
-    ]  # (1, 3, H, W)
-    return network(name)(*pair)[0].numpy()
+    pair = (torch.tensor(shown(pixels)).permute(2, 0, 1)[None].float() / 127.5 - 1 for pixels in (sr, hr))
+    return network(name)(*pair)[0].numpy()  # of (1, 3, H, W) each
+
+
+def radial_power(pixels: np.ndarray, field: np.ndarray) -> np.ndarray | None:
+    """Mean power of the luma in rings of frequency: ring i is around (i + 0.5) / (2 BANDS) cycles a pixel.
+
+    It is taken in a square inside the circle that fills the field's box, so that the edge of the aperture stays out.
+    The mean is subtracted, and a Hann window fades the border.
+
+    Returns:
+        (BANDS,) float64. None where the square is less than 64 pixels wide.
+    """
+    rows, columns = np.flatnonzero(field.any(1)), np.flatnonzero(field.any(0))
+    side = int(min(np.ptp(rows), np.ptp(columns)) / np.sqrt(2))
+    top, left = ((line[0] + line[-1] - side) // 2 for line in (rows, columns))
+    square = luma_studio(pixels[top : top + side + 1, left : left + side + 1])
+    if min(square.shape) < 2 * BANDS:
+        return None
+    height, width = square.shape
+    faded = (square - square.mean()) * np.hanning(height)[:, None] * np.hanning(width)
+    power = np.abs(fft.fft2(faded)) ** 2  # (h, w)
+    radius = np.hypot(fft.fftfreq(height)[:, None], fft.fftfreq(width))
+    ring = np.minimum((radius * 2 * BANDS).astype(int), BANDS)  # the corners, beyond half a cycle, come last
+    sums, counts = (np.bincount(ring.ravel(), weights, BANDS + 1)[:BANDS] for weights in (power.ravel(), None))
+    return sums / counts
+
+
+def sharpness(sr: np.ndarray, hr: np.ndarray, scale: int) -> float:
+    """`radial_power` of a result over the photograph's, (BANDS,) each, in the octave above what the input can hold.
+
+    That is 1/(2 scale) to 1/scale cycles a pixel, at most one half. Below 1 the result is blurred; above 1 it is
+    sharper or noisier than the photograph; nan if the photograph has nothing there. The number does not tell whether
+    the detail is in its place.
+    """
+    frequency = (np.arange(BANDS) + 0.5) / (2 * BANDS)
+    octave = (frequency >= 0.5 / scale) & (frequency < max(1 / scale, 0.5 / scale + 1 / BANDS))
+    weight = frequency[octave]  # a ring's area
+    reference = float((hr[octave] * weight).sum())
+    return float((sr[octave] * weight).sum()) / reference if reference else float("nan")
+
+
+def reference_power(subject: Subject) -> np.ndarray | None:
+    """`radial_power` of the photograph. To be given to `Subject.derive`."""
+    return radial_power(subject.hr, subject.field)
+
+
+def result_power(result: Result) -> np.ndarray | None:
+    """`radial_power` of the result. To be given to `Result.derive`."""
+    return radial_power(result.sr, result.subject.field)
+
+
+def absolute_errors(result: Result) -> np.ndarray:
+    """|result - reference|, as `Result.sr`, float32 in levels of 255."""
+    return np.abs(result.sr.astype(np.float32) - result.subject.hr)
+
+
+def error_ratios(result: Result) -> np.ndarray:
+    """|error| / sigma of the values in the field, all channels together, (n,)."""
+    assert result.sigma is not None
+    field = result.subject.field
+    errors = absolute_errors(result)[field].reshape(int(field.sum()), -1) / 255  # (pixels, C)
+    return (errors / result.sigma[field][:, None]).ravel()
 
 
 def luma_studio(pixels: np.ndarray) -> np.ndarray:
-    """BT.601 luma, 16 for black and 235 for white, not rounded: (H, W) float64.
+    """BT.601 luma, 16 for black and 235 for white, not rounded: (H, W, 3) or (H, W) uint8 -> (H, W) float64.
 
-    Args:
-        pixels: (H, W, 3) or (H, W), uint8; grey counts as three equal channels.
-
-    Source: ITU-R BT.601-7, section 2.5.
+    Grey counts as three equal channels. Source: ITU-R BT.601-7, section 2.5.
     """
     if pixels.ndim == 2:
         return 16 + pixels.astype(np.float64) * (219 / 255)
@@ -192,7 +222,24 @@ def _psnr(a: np.ndarray, b: np.ndarray, mask: np.ndarray | None) -> float:
     return 10 * math.log10(255**2 / error) if error else math.inf
 
 
-def _fidelity(result: Result) -> Scores:
+@metric(
+    Score("psnr_rgb", "PSNR dB", 2, note="over all channels"),
+    Score("psnr_rgb_fov", "PSNR fov", 2, plotted=True, note="in the field of view alone"),
+    Score("psnr_y", note="BT.601 luma, 16 to 235, not rounded; peak 255"),
+    Score("psnr_y_fov", "PSNR-Y fov", 2),
+    Score("ssim_y", note=f"{SSIM_WINDOW}x{SSIM_WINDOW} Gaussian, sigma 1.5, K1 0.01, K2 0.03, range 255, same luma"),
+    Score("ssim_y_fov", "SSIM-Y fov", 4, plotted=True),
+    Score(
+        "consistency", "consistency dB", 2, plotted=True,
+        note=f"PSNR between the input and the result reduced by {Bicubic.kind}",
+    ),
+    protocol={
+        "field_of_view": f"full-range BT.601 luma above {SURROUND_FACTOR} x the 99th percentile of the corners, at "
+        f"least {DARKEST_FIELD:g}; largest component, holes filled, eroded by 4 pixels"
+    },
+)  # fmt: skip
+def fidelity(result: Result) -> Scores:
+    """Measured of every result."""
     sr, hr, field = result.sr, result.subject.hr, result.subject.field
     scores: Scores = {}
     for score in (psnr_rgb, psnr_y, ssim_y):
@@ -200,73 +247,61 @@ def _fidelity(result: Result) -> Scores:
     return scores | {"consistency": consistency(sr, result.subject.lr, result.subject.scale)}
 
 
-FIDELITY = Metric(
-    (
-        Score("psnr_rgb", "PSNR dB", 2, note="over all channels"),
-        Score("psnr_rgb_fov", "PSNR fov", 2, plotted=True, note="in the field of view alone"),
-        Score("psnr_y", note="BT.601 luma, 16 to 235, not rounded; peak 255"),
-        Score("psnr_y_fov", "PSNR-Y fov", 2),
-        Score(
-            "ssim_y", note=f"{SSIM_WINDOW}x{SSIM_WINDOW} Gaussian, sigma 1.5, K1 0.01, K2 0.03, range 255, same luma"
-        ),
-        Score("ssim_y_fov", "SSIM-Y fov", 4, plotted=True),
-        Score(
-            "consistency",
-            "consistency dB",
-            2,
-            plotted=True,
-            note=f"PSNR between the input and the result reduced by {Bicubic.kind}",
-        ),
-    ),
-    _fidelity,
-    {
-        "field_of_view": f"full-range BT.601 luma above {SURROUND_FACTOR} x the 99th percentile of the corners, at "
-        f"least {DARKEST_FIELD:g}; largest component, holes filled, eroded by 4 pixels"
-    },
+@metric(
+    Score("colour_mean", "colour", 2, "less", plotted=True, note="mean CIEDE2000 in the field of view, sRGB, D65"),
+    Score("colour_p95", "colour 95 %", 2, "less", note="95th percentile of it"),
 )
-"""Measured of every result."""
-
-
-def _colour(result: Result) -> Scores:
+def colour(result: Result) -> Scores:
     if result.sr.ndim == 2:
         return {}
     difference = colour_differences(result.sr, result.subject.hr, result.subject.field)
     return {"colour_mean": float(difference.mean()), "colour_p95": float(np.percentile(difference, 95))}
 
 
-COLOUR = Metric(
-    (
-        Score("colour_mean", "colour", 2, "less", plotted=True, note="mean CIEDE2000 in the field of view, sRGB, D65"),
-        Score("colour_p95", "colour 95 %", 2, "less", note="95th percentile of it"),
-    ),
-    _colour,
+@metric(
+    Score("st_lpips", note="ST-LPIPS, AlexNet, weights of stlpips_pytorch 0.0.2, mean of the map"),
+    Score("st_lpips_fov", "ST-LPIPS fov", 4, "less", plotted=True, note="perceptual distance in the field of view"),
+    note="needs the extra lpips",
+    prepare=partial(network, "st-lpips"),
 )
-
-
-def _st_lpips(result: Result) -> Scores:
-    if min(result.sr.shape[:2]) < ST_LPIPS_SMALLEST:
+def shift_tolerant(result: Result) -> Scores:
+    if min(result.sr.shape[:2]) < SMALLEST["st-lpips"]:
         return {}
     whole, inside = st_lpips(result.sr, result.subject.hr, [None, result.subject.field])
     return {"st_lpips": whole, "st_lpips_fov": inside}
 
 
-def _lpips(result: Result) -> Scores:
-    return {} if min(result.sr.shape[:2]) < LPIPS_SMALLEST else {"lpips_alex": lpips_alex(result.sr, result.subject.hr)}
-
-
-ST_LPIPS = Metric(
-    (
-        Score("st_lpips", note="ST-LPIPS, AlexNet, weights of stlpips_pytorch 0.0.2, mean of the map"),
-        Score("st_lpips_fov", "ST-LPIPS fov", 4, "less", plotted=True, note="perceptual distance in the field of view"),
-    ),
-    _st_lpips,
-    note="needs the extra lpips",
-    prepare=partial(network, "st-lpips"),
-)
-
-LPIPS_ALEX = Metric(
-    (Score("lpips_alex", "LPIPS", 4, "less", note="LPIPS 0.1, AlexNet, heads of torchmetrics, whole frame"),),
-    _lpips,
+@metric(
+    Score("lpips_alex", "LPIPS", 4, "less", note="LPIPS 0.1, AlexNet, heads of torchmetrics, whole frame"),
     note="needs the extra lpips and downloads AlexNet once",
     prepare=partial(network, "lpips"),
 )
+def perceptual(result: Result) -> Scores:
+    small = min(result.sr.shape[:2]) < SMALLEST["lpips"]
+    return {} if small else {"lpips_alex": lpips_alex(result.sr, result.subject.hr)}
+
+
+@metric(
+    Score(
+        "sharpness", "sharpness", 2, "none",
+        note="power over the reference's in the octave above the input's Nyquist frequency; luma, inner square of the "
+        "field, Hann window",
+    )
+)  # fmt: skip
+def spectrum(result: Result) -> Scores:
+    power, reference = result.derive(result_power), result.subject.derive(reference_power)
+    if power is None or reference is None:
+        return {}
+    return {"sharpness": sharpness(power, reference, result.subject.scale)}
+
+
+@metric(
+    Score(
+        "coverage", "in 90 %", 3, "none", plotted=True,
+        note=f"share of the values in the field of view, RGB pooled, within {Z:.3f} standard deviations of the result; "
+        "90 % is stated",
+    ),
+    note="needs a checkpoint with an uncertainty head",
+)  # fmt: skip
+def coverage(result: Result) -> Scores:
+    return {} if result.sigma is None else {"coverage": float((error_ratios(result) <= Z).mean())}

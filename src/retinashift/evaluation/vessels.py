@@ -11,7 +11,7 @@ import numpy as np
 from scipy import fft, ndimage, stats
 from skimage.morphology import skeletonize
 
-from retinashift.evaluation.scores import Metric, Result, Score, Scores, Subject
+from retinashift.evaluation.scores import Result, Score, Scores, Subject, metric
 
 SIGMAS = (1.2, 1.8, 2.7)
 """Half widths of the filters in pixels of a field up to `REFERENCE_WIDTH` wide; wider ones scale them."""
@@ -39,7 +39,7 @@ SHORTEST_BREAK, LONGEST_BREAK = 2, 30
 
 
 def vesselness(rgb: np.ndarray, field: np.ndarray) -> np.ndarray:
-    """How much each pixel looks like a vessel.
+    """How much each pixel looks like a vessel, (H, W) float32, at least 0; 0 outside the field.
 
     The background is divided out, so that the result is a contrast and does not depend on the illumination. Then the
     second derivative across a line is taken along ellipses in `ORIENTATIONS` directions and at the scales `SIGMAS`,
@@ -49,15 +49,11 @@ def vesselness(rgb: np.ndarray, field: np.ndarray) -> np.ndarray:
         rgb: (H, W, 3) or (H, W), uint8; of colours the green channel is used.
         field: (H, W) bool, see `field_of_view`.
 
-    Returns:
-        (H, W) float32, at least 0; 0 outside the field.
-
     Source: the matched filters of Chaudhuri et al., IEEE TMI 8(3), 1989, with the elongated second derivatives of
     Gaussians of Freeman and Adelson, IEEE PAMI 13(9), 1991, several scales normalised after Lindeberg.
     """
-    green = (rgb if rgb.ndim == 2 else rgb[..., 1]).astype(np.float32)
     unit = _unit(field)
-    contrast = local_contrast(green, field, BACKGROUND_SIGMA * unit)
+    contrast = local_contrast(rgb, field, BACKGROUND_SIGMA * unit)
     best = _strongest_line(contrast, [unit * sigma for sigma in SIGMAS])
     return np.where(field, best, np.float32(0))  # (H, W)
 
@@ -66,19 +62,15 @@ def vesselness(rgb: np.ndarray, field: np.ndarray) -> np.ndarray:
 class VesselMap:
     """A soft map and the vessels in it."""
 
-    soft: np.ndarray
-    """(H, W) float32, of `vesselness`."""
-    vessels: np.ndarray
-    """(H, W) bool."""
-    level: float
-    """Vesselness from which a pixel is a vessel."""
+    soft: np.ndarray  # (H, W) float32, of `vesselness`
+    vessels: np.ndarray  # (H, W) bool
+    level: float  # vesselness from which a pixel is a vessel
 
 
 def vessel_map(rgb: np.ndarray, field: np.ndarray, level: float | None = None) -> VesselMap:
     """Vessels of a picture: `vesselness` above a level, without specks.
 
     Args:
-        rgb, field: as for `vesselness`.
         level: of the photograph that a result is compared with, so that contrast which is lost counts as lost; None
             takes the one that `VESSEL_SHARE` of the field exceeds.
     """
@@ -107,12 +99,10 @@ def area_under_curve(soft: np.ndarray, truth: np.ndarray, field: np.ndarray) -> 
 
     ValueError where the truth, (H, W) bool, has only vessels, or none, inside the field.
     """
-    positive = truth[field]
-    vessels, others = int(positive.sum()), int((~positive).sum())
-    if not vessels or not others:
+    vessels, others = (soft[field & mask].astype(np.float64) for mask in (truth, ~truth))
+    if not vessels.size or not others.size:
         raise ValueError("the labels show nothing but vessel, or none, inside the field of view")
-    ranks = stats.rankdata(soft[field])[positive]  # Mann and Whitney's U, over the number of pairs
-    return float((ranks.sum() - vessels * (vessels + 1) / 2) / (vessels * others))
+    return float(stats.mannwhitneyu(vessels, others).statistic / (vessels.size * others.size))
 
 
 def thin_sensitivity(found: np.ndarray, truth: np.ndarray, field: np.ndarray) -> float | None:
@@ -180,8 +170,12 @@ def field_width(field: np.ndarray) -> int:
     return max(int(np.ptp(np.flatnonzero(field.any(axis)))) + 1 for axis in (0, 1))
 
 
-def local_contrast(green: np.ndarray, field: np.ndarray, sigma: float) -> np.ndarray:
-    """Green over its background, less one; outside the field that of the nearest pixel within, faded to 0."""
+def local_contrast(rgb: np.ndarray, field: np.ndarray, sigma: float) -> np.ndarray:
+    """Green, or grey, over its background, less one, (H, W) float32.
+
+    Outside the field it is that of the nearest pixel within, faded to 0. `sigma`: blur of the background in pixels.
+    """
+    green = (rgb if rgb.ndim == 2 else rgb[..., 1]).astype(np.float32)
     weight = ndimage.gaussian_filter(field.astype(np.float32), sigma)
     background = ndimage.gaussian_filter(np.where(field, green, 0), sigma) / np.maximum(weight, 1e-3)
     contrast = np.where(field, green / np.maximum(background, 4) - 1, 0)
@@ -228,7 +222,19 @@ def result_vessels(result: Result) -> VesselMap:
     return vessel_map(result.sr, result.subject.field, level)
 
 
-def _measure(result: Result) -> Scores:
+@metric(
+    Score("vessel_dice", "vessels", plotted=True, note="Dice of the vessels found in the result and the reference"),
+    Score("vessel_thin", "thin", plotted=True, note=f"share found of its centre lines up to {THIN:g} pixels wide"),
+    Score("label_dice", "label Dice", plotted=True, note="vessels found against an observer's"),
+    Score("label_auc", "label AUC", 4, plotted=True, note="area under the ROC curve, against the same"),
+    Score("label_thin", "label thin"),
+    protocol={
+        "vessels": f"green channel over its background; oriented second derivatives of Gaussians, {ORIENTATIONS} "
+        f"directions, sigma {', '.join(map(str, SIGMAS))} pixels in a field of {REFERENCE_WIDTH}; a vessel is what "
+        f"exceeds the level of the strongest {VESSEL_SHARE:.0%} of the photograph's field, without specks"
+    },
+)
+def vessels(result: Result) -> Scores:
     found, subject = result.derive(result_vessels), result.subject
     field, own, label = subject.field, subject.derive(reference_vessels).vessels, subject.observed.vessels
     scores: Scores = {} if label is None else {"label_auc": area_under_curve(found.soft, label, field)}
@@ -239,24 +245,19 @@ def _measure(result: Result) -> Scores:
     return scores
 
 
-VESSELS = Metric(
-    (
-        Score("vessel_dice", "vessels", plotted=True, note="Dice of the vessels found in the result and the reference"),
-        Score("vessel_thin", "thin", plotted=True, note=f"share found of its centre lines up to {THIN:g} pixels wide"),
-        Score("label_dice", "label Dice", plotted=True, note="vessels found against an observer's"),
-        Score("label_auc", "label AUC", 4, plotted=True, note="area under the ROC curve, against the same"),
-        Score("label_thin", "label thin"),
+@metric(
+    Score("vessel_cldice", "clDice", plotted=True, note="agreement of the vessels' centre lines"),
+    Score(
+        "vessel_breaks", "breaks", 3, "less",
+        note=f"stretches of {SHORTEST_BREAK} to {LONGEST_BREAK} pixels of the reference's centre line that are "
+        f"missing between found ones, for each mm; the field of view is taken as {FIELD_MM:g} mm wide",
     ),
-    _measure,
-    {
-        "vessels": f"green channel over its background; oriented second derivatives of Gaussians, {ORIENTATIONS} "
-        f"directions, sigma {', '.join(map(str, SIGMAS))} pixels in a field of {REFERENCE_WIDTH}; a vessel is what "
-        f"exceeds the level of the strongest {VESSEL_SHARE:.0%} of the photograph's field, without specks"
-    },
-)
-
-
-def _measure_tree(result: Result) -> Scores:
+    Score(
+        "vessel_calibre", "calibre", 3, "less",
+        note=f"mean relative error of widths above {THIN:g} pixels at centre lines found in both",
+    ),
+)  # fmt: skip
+def vessel_tree(result: Result) -> Scores:
     field, subject = result.subject.field, result.subject
     found, own = result.derive(result_vessels).vessels, subject.derive(reference_vessels).vessels
     number, length = breaks(found, own, field)
@@ -266,20 +267,3 @@ def _measure_tree(result: Result) -> Scores:
         "vessel_breaks": number / millimetres if length else None,
         "vessel_calibre": calibre_error(found, own, field),
     }
-
-
-VESSEL_TREE = Metric(
-    (
-        Score("vessel_cldice", "clDice", plotted=True, note="agreement of the vessels' centre lines"),
-        Score(
-            "vessel_breaks", "breaks", 3, "less",
-            note=f"stretches of {SHORTEST_BREAK} to {LONGEST_BREAK} pixels of the reference's centre line that are "
-            f"missing between found ones, for each mm; the field of view is taken as {FIELD_MM:g} mm wide",
-        ),
-        Score(
-            "vessel_calibre", "calibre", 3, "less",
-            note=f"mean relative error of widths above {THIN:g} pixels at centre lines found in both",
-        ),
-    ),
-    _measure_tree,
-)  # fmt: skip

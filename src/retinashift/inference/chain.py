@@ -16,8 +16,7 @@ from retinashift.diffusion.sampling import boost_detail, normal_rows, sample
 from retinashift.diffusion.scheduler import ResShiftScheduler
 from retinashift.inference.memory import out_of_memory, trim_heap
 from retinashift.models.codec import Codec, Upsampling, blend_tiles, upsample_bicubic, upsample_rows
-from retinashift.models.light_net import LightNet
-from retinashift.models.light_stream import LightStream, RowQueue
+from retinashift.models.light_net import LightNet, LightStream, RowQueue
 from retinashift.models.swin_unet import pad_to_multiple
 from retinashift.models.uncertainty_head import ScaleMap, UncertaintyHead
 

@@ -50,10 +50,9 @@ def merged(net: Network) -> Network:
 def save_adapter(net: LightNet | SwinUNet, folder: Path) -> None:
     """Write the adapters alone, as `save_lora_adapter` of diffusers does, which refuses channels-last weights."""
     state = {name: value.detach().cpu().contiguous() for name, value in _peft().get_peft_model_state_dict(net).items()}
-    config = net.peft_config["default"].to_dict()
-    config = {name: sorted(value) if isinstance(value, set) else value for name, value in config.items()}
+    config = json.dumps(net.peft_config["default"].to_dict(), sort_keys=True, default=sorted)  # it has sets
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(state, folder / WEIGHTS, metadata={"format": "pt", _HEADER: json.dumps(config, sort_keys=True)})
+    save_file(state, folder / WEIGHTS, metadata={"format": "pt", _HEADER: config})
 
 
 def merge_adapter(net: LightNet | SwinUNet, folder: Path) -> None:
@@ -80,20 +79,18 @@ def merge_adapter(net: LightNet | SwinUNet, folder: Path) -> None:
 def _add(net: LightNet | SwinUNet, state: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
     """Add alpha / r * B A to the weight of each layer, all of them or none."""
     weights = {name.removesuffix(".weight"): weight for name, weight in net.named_parameters()}
-    names = [f"{layer}.lora_{part}.weight" for layer in weights for part in "AB"]
-    if strange := sorted(set(state) - set(names)):
+    if strange := sorted(set(state) - {f"{layer}.lora_{part}.weight" for layer in weights for part in "AB"}):
         raise ValueError(f"it has no {', '.join(strange[:3])}")
     if not {"r", "lora_alpha"} <= set(config):
         raise ValueError("its rank and alpha are not stated")
     if kinds := [kind for kind in ("use_dora", "use_rslora", "rank_pattern", "alpha_pattern") if config.get(kind)]:
         raise ValueError(f"{', '.join(kinds)} cannot be merged")
     changes = {}
-    for layer, weight in weights.items():
-        if f"{layer}.lora_A.weight" in state:
-            a, b = (state[f"{layer}.lora_{part}.weight"].float().flatten(1) for part in "AB")
-            changes[layer] = (config["lora_alpha"] / config["r"] * (b @ a)).view_as(weight)  # (out, in, k, k)
-            if not changes[layer].isfinite().all():
-                raise ValueError(f"{layer} would not be finite")
+    for layer in (layer for layer in weights if f"{layer}.lora_A.weight" in state):
+        a, b = (state[f"{layer}.lora_{part}.weight"].float().flatten(1) for part in "AB")
+        changes[layer] = (config["lora_alpha"] / config["r"] * (b @ a)).view_as(weights[layer])  # (out, in, k, k)
+        if not changes[layer].isfinite().all():
+            raise ValueError(f"{layer} would not be finite")
     for layer, change in changes.items():
         weights[layer].data += change.to(weights[layer])
 

@@ -1,8 +1,7 @@
 """Convolutions on large images in bands of rows: after a group norm and SiLU, and after doubling the size.
 
-The statistics of the norm are those of the whole image, so bands do not change the result. They save memory and time:
-neither the normalised nor the doubled image exists as a whole, and a band stays in the processor's cache. For training
-and `torch.compile` the plain operations are used.
+The norm's statistics are those of the whole image, so bands do not change the result. Neither the normalised nor the
+doubled image exists as a whole, and a band stays in the cache. Training and `torch.compile` use the plain operations.
 """
 
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 BAND = 2**20  # values of one band: 4 MiB
 FOLD_FROM = 16 * 16  # pixels of the input; below, adding up the kernels costs more than it saves
+Modulation = tuple[Tensor, ...] | None  # scale and shift after a norm, (B, C, 1, 1) each
 
 
 def use_reference_ops() -> bool:
@@ -29,27 +29,21 @@ def bands(height: int, row: int, most: int = 0, multiple: int = 1) -> Iterator[t
 
 
 def conv_of_norm(
-    x: Tensor,
-    norm: Any,
-    conv: Any,
-    scale: Tensor | None = None,
-    shift: Tensor | None = None,
-    dropout: Any = None,
-    added_to: Tensor | None = None,
+    x: Tensor, norm: Any, conv: Any, modulation: Modulation = None, dropout: Any = None, added_to: Tensor | None = None
 ) -> Tensor:
     """conv(dropout(silu(norm(x) * (1 + scale) + shift))), (B, C, H, W) -> (B, C', H, W).
 
-    The convolution is 3x3 with padding 1; scale and shift are (B, C, 1, 1). With `added_to`, (B, C', H, W), the result
-    is the sum of both, which may then lie in its memory.
+    The convolution is 3x3 with padding 1. With `added_to`, (B, C', H, W), the result is the sum of both, which may then
+    lie in its memory.
     """
     if use_reference_ops() or (dropout is not None and dropout.training and dropout.p):
         h = norm(x)
-        if scale is not None and shift is not None:
-            h = h * (1 + scale) + shift
+        if modulation is not None:
+            h = h * (1 + modulation[0]) + modulation[1]
         h = F.silu(h)
         h = conv(h if dropout is None else dropout(h))
         return h if added_to is None else added_to + h
-    gain, offset = affine(x, norm, scale, shift)
+    gain, offset = affine(x, norm, modulation)
     batch, channels, height, width = x.shape
     out = x.new_empty(batch, conv.out_channels, height, width) if added_to is None else added_to
     for top, bottom in bands(height, channels * width):
@@ -64,16 +58,16 @@ def conv_of_norm(
     return out
 
 
-def affine(x: Tensor, norm: Any, scale: Tensor | None = None, shift: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def affine(x: Tensor, norm: Any, modulation: Modulation = None) -> tuple[Tensor, Tensor]:
     """gain and offset, (B, C, 1, 1) each: the norm and what follows it are x * gain + offset."""
     batch, channels = x.shape[:2]
     variance, mean = _moments(x.float().reshape(batch, norm.num_groups, -1))  # (B, groups)
     deviation = (variance + norm.eps).rsqrt()
     gain, offset = (v.repeat_interleave(channels // norm.num_groups, dim=1) for v in (deviation, -mean * deviation))
-    gain = norm.weight * gain  # (B, C)
-    offset = norm.weight * offset + norm.bias
+    gain, offset = norm.weight * gain, norm.weight * offset + norm.bias  # (B, C)
     gain, offset = (v.to(x.dtype)[:, :, None, None] for v in (gain, offset))
-    if scale is not None and shift is not None:
+    if modulation is not None:
+        scale, shift = modulation
         gain, offset = gain * (1 + scale), offset * (1 + scale) + shift
     return gain, offset
 
@@ -92,9 +86,8 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
 def upsample_conv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """conv3x3(repeat2x2(x)), (B, C, H, W) -> (B, C', 2H, 2W). weight: (C', C, 3, 3).
 
-    Under a kernel many of the 3x3 pixels are copies of one another: each of the four outputs of a pixel is a 2x2
-    convolution of the small image, with kernels that are sums of the taps. This takes 4 multiplications instead of 9,
-    and gives the same result to rounding.
+    Under a kernel many pixels are copies of one another: each of the four outputs of a pixel is a 2x2 convolution of
+    the small image, with sums of the taps. This takes 4 multiplications instead of 9; the same result to rounding.
     """
     if x.shape[-2] * x.shape[-1] < FOLD_FROM:
         return F.conv2d(F.interpolate(x, scale_factor=2.0, mode="nearest"), weight, bias, padding=1)
@@ -126,24 +119,11 @@ def _folded(kernel: Tensor, dim: int) -> tuple[Tensor, Tensor]:
 
 
 class Upsample(nn.Module):
-    """Twice the size by repetition, then a convolution if `learned`: (B, C, H, W) -> (B, C, 2H, 2W)."""
+    """Twice the size by repetition, then a convolution: (B, C, H, W) -> (B, C, 2H, 2W)."""
 
-    def __init__(self, channels: int, learned: bool = True):
+    def __init__(self, channels: int):
         super().__init__()
-        self.conv = nn.Conv2d(channels, channels, 3, padding=1) if learned else nn.Identity()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        if isinstance(self.conv, nn.Conv2d):
-            return upsample_conv(x, self.conv.weight, self.conv.bias)
-        return F.interpolate(x, scale_factor=2.0, mode="nearest")
-
-
-class Downsample(nn.Module):
-    """Half the size by a strided convolution, or by the mean if not `learned`: (B, C, H, W) -> (B, C, H/2, W/2)."""
-
-    def __init__(self, channels: int, learned: bool = True):
-        super().__init__()
-        self.op = nn.Conv2d(channels, channels, 3, stride=2, padding=1) if learned else nn.AvgPool2d(2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.op(x)
+        return upsample_conv(x, self.conv.weight, self.conv.bias)

@@ -1,14 +1,10 @@
-"""Codecs, between a picture in [-1, 1] and the space of the chain, the interpolation that makes y0, and tiles.
-
-Tiles overlap and are blended without seams: group norms see less in a tile than in the whole picture, so a tile can be
-a little brighter or darker, and blending makes that a slope instead of a step.
-"""
+"""Codecs, between a picture in [-1, 1] and the space of the chain, the interpolation that makes y0, and tiles."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
@@ -91,7 +87,6 @@ class LearnedCodec:
 
     @property
     def networks(self) -> tuple[nn.Module, ...]:
-        """Its parts with weights."""
         return (self.network,)
 
     @property
@@ -101,20 +96,12 @@ class LearnedCodec:
 
     def encode(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) in [-1, 1] -> the latent, (B, C, H/f, W/f), not quantised. ValueError as for `PixelCodec`."""
-        factor, size = self.multiple, _grid_of(image, self.multiple)
         image = image.contiguous()  # a picture's channels may lie innermost
-        if size[0] * size[1] <= WHOLE_UP_TO:
-            return self.network.encode(image).latents
-        return blend_tiles(lambda cut: self.network.encode(cut(image, factor)).latents, size, SIDE, MARGIN)
+        return _by_tiles(lambda x: self.network.encode(x).latents, image, self.multiple, 1)
 
     def decode(self, latent: Tensor) -> Tensor:
         """The latent, (B, C, h, w), quantised first -> (B, 3, h*f, w*f) in about [-1, 1]."""
-        height, width = latent.shape[-2:]
-        if height * width <= WHOLE_UP_TO:
-            return self.network.decode(latent).sample
-        return blend_tiles(
-            lambda cut: self.network.decode(cut(latent, 1)).sample, (height, width), SIDE, MARGIN, self.multiple
-        )
+        return _by_tiles(lambda z: self.network.decode(z).sample, latent, 1, self.multiple)
 
 
 Codec = PixelCodec | LearnedCodec
@@ -128,6 +115,14 @@ def _grid_of(image: Tensor, multiple: int) -> tuple[int, int]:
     return height // multiple, width // multiple
 
 
+def _by_tiles(work: Callable[[Tensor], Tensor], x: Tensor, finer: int, scale: int) -> Tensor:
+    """`work(x)`, by tiles if the grid is large. x is `finer` and the result `scale` times as fine as the grid."""
+    size = _grid_of(x, finer)
+    if size[0] * size[1] <= WHOLE_UP_TO:
+        return work(x)
+    return blend_tiles(lambda cut: work(cut(x, finer)), size, SIDE, MARGIN, scale)
+
+
 Cut = Callable[[Tensor, int], Tensor]
 """The part of a picture that belongs to a tile; the number is how many times finer than the grid the picture is."""
 
@@ -135,26 +130,26 @@ Cut = Callable[[Tensor, int], Tensor]
 def blend_tiles(work: Callable[[Cut], Tensor], size: tuple[int, int], side: int, margin: int, scale: int = 1) -> Tensor:
     """The results of `work` on tiles of a grid, blended: where tiles overlap, one fades into the other.
 
+    Group norms see less in a tile than in the whole picture, so a tile can be a little brighter or darker; blending
+    makes that a slope instead of a step.
+
     Args:
         work: is given a function that cuts the tile, (h, w), out of a picture; returns (B, C, h*scale, w*scale).
         size: height and width of the grid; the result is (B, C, height*scale, width*scale).
         side: largest side of what a tile keeps, at least 1.
-        margin: how far a tile reads beyond that; only neighbours may overlap.
+        margin: how far a tile reads beyond that, at least 0; only neighbours may overlap.
     """
-    if side < 1 or margin < 0:
-        raise ValueError(f"side is {side} and margin {margin}; at least 1 and 0 are needed")
     total: Tensor | None = None
-    for rows, down in _spans(size[0], side, margin, scale):
-        for columns, across in _spans(size[1], side, margin, scale):
+    for (rows, down), (columns, across) in product(*(_spans(length, side, margin, scale) for length in size)):
 
-            def cut(x: Tensor, finer: int, rows: slice = rows, columns: slice = columns) -> Tensor:
-                high, wide = (slice(finer * span.start, finer * span.stop) for span in (rows, columns))
-                return x[..., high, wide]
+        def cut(x: Tensor, finer: int, rows: slice = rows, columns: slice = columns) -> Tensor:
+            high, wide = (slice(finer * span.start, finer * span.stop) for span in (rows, columns))
+            return x[..., high, wide]
 
-            part = work(cut)  # (B, C, h*scale, w*scale)
-            if total is None:
-                total = part.new_zeros(*part.shape[:2], *(scale * length for length in size))
-            cut(total, scale).add_(part * (down[:, None] * across).to(part))
+        part = work(cut)  # (B, C, h*scale, w*scale)
+        if total is None:
+            total = part.new_zeros(*part.shape[:2], *(scale * length for length in size))
+        cut(total, scale).add_(part * (down[:, None] * across).to(part))
     assert total is not None
     return total
 

@@ -6,6 +6,9 @@ untrained network is bicubic interpolation. There is no normalisation: the detai
 beside a signal of 255, and normalising over the picture wipes that scale out.
 """
 
+from collections import deque
+from collections.abc import Callable, Iterator
+
 import torch
 import torch.nn.functional as F
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -15,6 +18,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from retinashift.models.codec import upsample_bicubic
+from retinashift.models.uncertainty_head import UncertaintyHead, clip_scale
 
 
 class LightBlock(nn.Module):
@@ -25,8 +29,8 @@ class LightBlock(nn.Module):
         self.conv1 = nn.Conv2d(width, width, 3, padding=1)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1)
         self.time = nn.Linear(time_width, 2 * width)
-        nn.init.zeros_(self.time.weight)
-        nn.init.zeros_(self.time.bias)
+        for parameter in self.time.parameters():
+            nn.init.zeros_(parameter)
         with torch.no_grad():
             self.conv2.weight.mul_(0.1)  # a deep stack without normalisation starts near the identity
 
@@ -44,8 +48,7 @@ class LightNet(ModelMixin, ConfigMixin):
 
     Args:
         factor: scale factor; the state has image_channels * factor**2 channels.
-        width: channels of the body.
-        depth: residual blocks.
+        width, depth: channels of the body, and its residual blocks.
         residual_gain: what residuals in [-1, 1] units are multiplied by inside, so that they have about unit scale.
         image_channels: 3 for colour.
     """
@@ -55,7 +58,7 @@ class LightNet(ModelMixin, ConfigMixin):
     lora_targets = ("conv1", "conv2")  # the convolutions of every block
     kind = "light"
     streams = True
-    """Whether rows of its prediction can be computed from rows of its input, see `light_stream`."""
+    """Whether rows of its prediction can be computed from rows of its input, see `LightStream`."""
 
     @register_to_config
     def __init__(
@@ -83,25 +86,22 @@ class LightNet(ModelMixin, ConfigMixin):
     def deepen(self, depth: int) -> None:
         """Append residual blocks, drawn from the global generator, that change nothing yet: their last layer is zero.
 
-        Raises:
-            ValueError: `depth` is less than there is.
+        ValueError: `depth` is less than there is.
         """
         if depth < len(self.blocks):
             raise ValueError(f"depth is {depth}, less than the {len(self.blocks)} blocks there are")
         for _ in range(depth - len(self.blocks)):
             block = LightBlock(self.config.width, self.config.time_width)
-            nn.init.zeros_(block.conv2.weight)
-            if block.conv2.bias is not None:
-                nn.init.zeros_(block.conv2.bias)
+            for parameter in block.conv2.parameters():
+                nn.init.zeros_(parameter)
             self.blocks.append(block)
         self.register_to_config(depth=depth)
 
     @torch.inference_mode()
     def folded(self, timestep: int) -> list[tuple[Tensor, Tensor]]:
-        """Weight and bias of each convolution of one call at x_t = y0, where the state enters as zero.
+        """Weight and bias of each convolution of one call at x_t = y0: read, two for each block, write.
 
-        The time embedding's gains and shifts are folded in, and the residual's gain is divided out. The order is that
-        of the call: read, two for each block, write.
+        The time embedding's gains and shifts are folded in, and the residual's gain is divided out.
         """
         time = self._time_of(timestep)  # (1, time_width)
         layers = [(self.read_lq.weight, self.read_lq.bias)]
@@ -128,23 +128,22 @@ class LightNet(ModelMixin, ConfigMixin):
     def forward(
         self, sample: Tensor, timestep: Tensor | int, lq: Tensor, return_dict: bool = True
     ) -> DenoiserOutput | tuple[Tensor]:
-        """Predict the residual e0 = y0 - x0.
+        """Predict the residual e0 = y0 - x0, (B, C*f*f, h, w).
 
         Args:
             sample: x_t, (B, C*f*f, h, w), a space-to-depth image in [-1, 1] plus noise.
             timestep: step index 0..T-1, (B,) or a number for the whole batch.
             lq: the low-resolution image in [-1, 1], (B, C, h, w).
         """
-        residual = self.residual(self.features(sample, timestep, lq))  # (B, C*f*f, h, w)
+        residual = self.write(self.features(sample, timestep, lq)) / self.config.residual_gain  # (B, C*f*f, h, w)
         return DenoiserOutput(sample=residual) if return_dict else (residual,)
 
     def features(self, sample: Tensor, timestep: Tensor | int, lq: Tensor) -> Tensor:
         """What the last layer reads, (B, width, h, w); arguments as in `forward`."""
         factor, gain = self.config.factor, self.config.residual_gain
         if lq.shape[-2:] != sample.shape[-2:]:
-            raise ValueError(
-                f"lq is {lq.shape[-1]}x{lq.shape[-2]} and sample {sample.shape[-1]}x{sample.shape[-2]}; they must agree"
-            )
+            found, must = ("{1}x{0}".format(*x.shape[-2:]) for x in (lq, sample))
+            raise ValueError(f"lq is {found} and sample {must}; they must agree")
         y0 = F.pixel_unshuffle(upsample_bicubic(lq, factor), factor)  # (B, C*f*f, h, w)
         time = self._time_of(timestep, sample.shape[0])
         gate = self.state_gate(time)[:, :, None, None]  # (B, width, 1, 1)
@@ -155,6 +154,122 @@ class LightNet(ModelMixin, ConfigMixin):
             h = block(h, time)
         return h + skip
 
-    def residual(self, features: Tensor) -> Tensor:
-        """The last layer: e0 from `features`, (B, width, h, w) -> (B, C*f*f, h, w)."""
-        return self.write(features) / self.config.residual_gain
+
+class RowQueue:
+    """Rows of a map that wait, first in, first out."""
+
+    def __init__(self) -> None:
+        self.pieces: deque[Tensor] = deque()
+
+    def push(self, rows: Tensor) -> None:
+        """Append rows, (1, C, n, w)."""
+        self.pieces.append(rows)
+
+    def take(self, count: int) -> Tensor:
+        """Remove and return the first `count` rows, (1, C, count, w). At least one piece must wait."""
+        taken = []
+        while count > 0:
+            rows = self.pieces.popleft()
+            if rows.shape[-2] > count:
+                self.pieces.appendleft(rows[..., count:, :])
+                rows = rows[..., :count, :]
+            taken.append(rows)
+            count -= rows.shape[-2]
+        return taken[0] if len(taken) == 1 else torch.cat(taken or [self.pieces[0][..., :0, :]], dim=-2)
+
+
+class _Convolution:
+    """A 3x3 convolution with zero padding that receives its rows band by band, and keeps the last two of them."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None):
+        self.weight, self.bias = weight.contiguous(memory_format=torch.channels_last), bias
+        self.bottom = 0  # the row behind the last window; above the picture is a row of zeros
+        self._kept: Tensor | None = None  # (1, C, 2, w)
+        self._closed = False
+
+    def window(self, rows: Tensor, last: bool) -> Tensor:
+        """The rows that earlier ones left and these, (1, C, 2 + n, w), channels last; zeros after the `last`."""
+        batch, channels, count, width = rows.shape
+        zeros = rows.new_zeros(batch, 1, width, channels).permute(0, 3, 1, 2)
+        ends = last and not self._closed
+        parts = [zeros if self._kept is None else self._kept, rows, *[zeros] * ends]
+        window = torch.cat([part for part in parts if part.shape[-2]], dim=-2)
+        window = window.contiguous(memory_format=torch.channels_last)
+        self.bottom += count + ends
+        kept, self._closed = window[..., -2:, :], last  # copied into one place, or the heap falls into pieces
+        self._kept = kept.clone() if self._kept is None or self._kept.shape != kept.shape else self._kept.copy_(kept)
+        return window
+
+    def __call__(self, window: Tensor) -> Tensor:
+        """(1, C, n + 2, w) -> (1, C', n, w); n is 0 where a window has fewer than 3 rows."""
+        if window.shape[-2] < 3:
+            return window.new_empty(1, len(self.weight), 0, window.shape[-1])
+        return F.conv2d(window, self.weight, self.bias, padding=(0, 1))
+
+
+class LightStream:
+    """One call of a `LightNet`, rows in and rows out, in memory that does not grow with the picture's height.
+
+    A 3x3 convolution needs one row above and one below each row that it returns. Rows are therefore pushed in from top
+    to bottom, each convolution keeps the last two rows of its input, and each layer lags one row behind the layer
+    before it. No row is computed twice, so the numbers are those of the whole picture, without borders between bands.
+
+    Args:
+        height: rows of the picture.
+        most: how many rows a layer returns at a time, at most, beyond those that it is given. After the last row of the
+            picture each layer owes one row more than the layer before it; they are computed this many rows at a time.
+        head: of the uncertainty, reads the same features; `on_scale` is called with rows of what it returns,
+            (1, f*f, n, w), top to bottom, one row after those of the prediction.
+    """
+
+    def __init__(
+        self,
+        net: LightNet,
+        timestep: int,
+        height: int,
+        most: int = 64,
+        head: UncertaintyHead | None = None,
+        on_scale: Callable[[Tensor], object] | None = None,
+    ):
+        self.height, self.most, self.pushed = height, most, 0
+        self.lag = 2 * net.config.depth + 2
+        """How many rows the prediction lags behind the rows pushed in."""
+        (weight, bias), *folded, last = net.folded(timestep)
+        self.read = _Convolution(torch.cat([weight, net.folded_state(timestep)], dim=1), bias)  # reads lq and state
+        layers = [_Convolution(*layer) for layer in folded]
+        self.blocks = list(zip(layers[::2], layers[1::2], strict=True))
+        self.write = _Convolution(*last)
+        self.skip = RowQueue()
+        self.on_scale = on_scale
+        self.head = [] if head is None else [_Convolution(conv.weight, conv.bias) for conv in (head.read, head.write)]
+
+    def push(self, deviation: Tensor, lq: Tensor) -> Iterator[Tensor]:
+        """Yield the rows of the prediction e0 that can now be computed, (1, C*f*f, n, w), in bands from top to bottom.
+
+        Given are the next rows of x_t - y0, (1, C*f*f, n, w), and of the input in [-1, 1], (1, C, n, w).
+        """
+        self.pushed += lq.shape[-2]
+        given = torch.cat([lq, deviation], dim=1)  # (1, C + C*f*f, n, w)
+        last = self.lag + bool(self.head)
+        for closing in range(self.most, last + self.most, self.most) if self.pushed == self.height else [0]:
+            prediction = self._pass(given, closing)
+            if prediction.shape[-2]:
+                yield prediction
+            given = given[..., :0, :]
+
+    def _pass(self, given: Tensor, closing: int) -> Tensor:
+        """`closing`: how many layers, from the first on, get no more rows after these."""
+        h = self.read(self.read.window(given, closing > 0))  # (1, width, n, w)
+        self.skip.push(h)
+        for number, (first, second) in enumerate(self.blocks):  # each a `LightBlock`
+            seen = first.window(h, closing > 2 * number + 1)  # (1, width, n + 2, w)
+            h = torch.ops.aten.gelu_(first(seen))
+            h = second(second.window(h, closing > 2 * number + 2))  # (1, width, n', w)
+            last = second.bottom - 1 - (first.bottom - seen.shape[-2])  # in `seen`: behind the place of h
+            h.add_(seen[..., last - h.shape[-2] : last, :])
+        features, ended = h + self.skip.take(h.shape[-2]), closing >= self.lag  # (1, width, n, w)
+        if self.head and self.on_scale is not None:
+            read, write = self.head
+            hidden = torch.ops.aten.gelu_(read(read.window(features, ended)))
+            self.on_scale(clip_scale(write(write.window(hidden, closing > self.lag))))
+        return self.write(self.write.window(features, ended))  # (1, C*f*f, n, w)

@@ -10,6 +10,7 @@ Sources: Zhang, Isola, Efros, Shechtman, Wang, "The Unreasonable Effectiveness o
 its weights are the authors', BSD 2-Clause.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -67,6 +68,8 @@ def alex_stages(shift_tolerant: bool = False) -> list[nn.Sequential]:
 class Distance(nn.Module):
     """Weighted differences of the features of two images at the end of each stage of a network with frozen weights."""
 
+    PREFIX = "features."  # of the convolutions' names in published weights
+
     def __init__(self, stages: list[nn.Sequential]):
         super().__init__()
         self.stages = nn.ModuleList(stages)
@@ -84,10 +87,13 @@ class Distance(nn.Module):
             unit = [x / (x.square().sum(1, keepdim=True).sqrt() + 1e-10) for x in (a, b)]
             yield torch.einsum("bchw,c->bhw", (unit[0] - unit[1]).square(), head)
 
-    def load(self, state: Mapping[str, Tensor], names: Sequence[str], heads: Sequence[Tensor]) -> None:
-        """Load the weights of the convolutions, by these names in `state`, and of the channels of each stage."""
+    def load(self, state: Mapping[str, Tensor], heads: Sequence[Tensor]) -> None:
+        """Load published weights: of the convolutions, in the order of their numbers, and of each stage's channels."""
+        names = [name for name in state if name.startswith(self.PREFIX) and name.endswith(".weight")]
+        names.sort(key=lambda name: [int(number) for number in re.findall(r"\d+", name)])
         for name, convolution in zip(names, self.convolutions, strict=True):
-            convolution.load_state_dict({part: state[f"{name}.{part}"] for part in ("weight", "bias")})
+            weight, bias = state[name], state[name.removesuffix("weight") + "bias"]
+            convolution.load_state_dict({"weight": weight, "bias": bias})
         for head, values in zip(self.heads, heads, strict=True):
             head.data.copy_(values.flatten())
 
@@ -113,35 +119,25 @@ class LPIPS(Distance):
             raise ValueError(f"images are {a.shape[-1]}x{a.shape[-2]}; LPIPS by {self.name} needs at least {least}")
         return torch.stack([distance.mean((1, 2)) for distance in self.maps(a, b)]).sum(0)  # (B,)
 
-    def load_published(self, state: Mapping[str, Tensor], heads: Sequence[Tensor]) -> None:
-        """Load the weights of torchvision's network, "features.N.weight" and "features.N.bias", and the heads."""
-        names = [name.removesuffix(".weight") for name in state if name.startswith("features.") and "weight" in name]
-        self.load(state, sorted(names, key=lambda name: int(name.split(".")[1])), heads)
-
     @classmethod
     def pretrained(cls, backbone: Backbone = "vgg") -> "LPIPS":
         """With the published weights. PerceptualError if they cannot be had."""
-        net, heads, file = cls(backbone), published_heads(backbone), BACKBONES[backbone][1]
+        net, heads, url = cls(backbone), published_heads(backbone), URL + BACKBONES[backbone][1]
         try:
-            state = torch.hub.load_state_dict_from_url(
-                URL + file, map_location="cpu", weights_only=True, check_hash=True
-            )
+            state = torch.hub.load_state_dict_from_url(url, map_location="cpu", weights_only=True, check_hash=True)
         except Exception as error:  # no network, no disk, a damaged file
-            folder = Path(torch.hub.get_dir()) / "checkpoints"
             raise PerceptualError(
                 f"LPIPS needs the weights of {net.name}, which could not be downloaded ({_reason(error)}): "
-                f"put {URL}{file} into {folder}"
+                f"put {url} into {Path(torch.hub.get_dir(), 'checkpoints')}"
             ) from error
-        net.load_published(state, heads)
+        net.load(state, heads)
         return net.eval()
 
 
 class ShiftTolerantLPIPS(Distance):
     """ST-LPIPS as a map, by AlexNet with antialiased strides."""
 
-    WEIGHTS = Path("weights") / "vST0.0" / "alex_shift_tolerant.pth"
-    NAMES = tuple(f"net.slice{name}" for name in ("1.0", "2.5", "3.9", "4.11", "5.13"))
-    """Of the convolutions in the published weights."""
+    PREFIX = "net.slice"
 
     def __init__(self) -> None:
         super().__init__(alex_stages(shift_tolerant=True))
@@ -157,22 +153,21 @@ class ShiftTolerantLPIPS(Distance):
     def pretrained(cls) -> "ShiftTolerantLPIPS":
         """With the weights of the wheel. PerceptualError if they are missing or damaged."""
         net = cls()
-        state, heads = _packaged("stlpips_pytorch", cls.WEIGHTS)
-        net.load(state, cls.NAMES, heads)
+        net.load(*_packaged("stlpips_pytorch", "weights/vST0.0/alex_shift_tolerant.pth"))
         return net.eval()
 
 
 def published_heads(backbone: Backbone) -> list[Tensor]:
     """The weights of LPIPS for the channels of each stage."""
-    return _packaged("torchmetrics", Path("functional", "image", "lpips_models", f"{backbone}.pth"))[1]
+    return _packaged("torchmetrics", f"functional/image/lpips_models/{backbone}.pth")[1]
 
 
-def _packaged(package: str, path: Path) -> tuple[Mapping[str, Tensor], list[Tensor]]:
+def _packaged(package: str, path: str) -> tuple[Mapping[str, Tensor], list[Tensor]]:
     """Tensors by name of a file in an installed package, which is not imported, and the weights of each stage."""
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise PerceptualError(f"LPIPS and ST-LPIPS need {package}: pip install 'retinashift[lpips]'")
-    file = Path(spec.submodule_search_locations[0]) / path
+    file = Path(spec.submodule_search_locations[0], path)
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
         return state, [state[f"lin{number}.model.1.weight"] for number in range(5)]

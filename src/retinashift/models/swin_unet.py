@@ -20,7 +20,7 @@ from diffusers.models.modeling_outputs import Transformer2DModelOutput as Denois
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
-from retinashift.models.banded import Downsample, Upsample, conv_of_norm
+from retinashift.models.banded import Upsample, conv_of_norm
 from retinashift.models.window_attention import GROUPS, AttentionMask, SwinLayer
 
 
@@ -31,12 +31,17 @@ def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
     return layer
 
 
+def downsample(channels: int, channels_out: int) -> nn.Module:
+    """Half the size by a strided convolution: (B, C, H, W) -> (B, C', H/2, W/2)."""
+    return nn.Sequential(OrderedDict(op=nn.Conv2d(channels, channels_out, 3, stride=2, padding=1)))
+
+
 class ResBlock(nn.Module):
     """Residual block modulated by the time: (B, C, H, W) and (B, time_channels) -> (B, C', H, W).
 
     Args:
         scale_shift: the time scales and shifts the output of the second norm; otherwise it is added before that norm.
-        resample: changes the size in both branches, for blocks that replace a Downsample or Upsample.
+        resample: changes the size in both branches, for blocks that stand between levels.
     """
 
     def __init__(
@@ -57,8 +62,7 @@ class ResBlock(nn.Module):
         self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(time_channels, channels_out * (2 if scale_shift else 1)))
         last = zeroed(nn.Conv2d(channels_out, channels_out, 3, padding=1))  # an untrained block returns its input
         self.out_layers = nn.Sequential(nn.GroupNorm(GROUPS, channels_out), nn.SiLU(), nn.Dropout(dropout), last)
-        same = channels == channels_out
-        self.skip_connection = nn.Identity() if same else nn.Conv2d(channels, channels_out, 1)
+        self.skip_connection = nn.Identity() if channels == channels_out else nn.Conv2d(channels, channels_out, 1)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         norm_in, activation, conv_in = self.in_layers
@@ -67,14 +71,10 @@ class ResBlock(nn.Module):
         h = conv_of_norm(x, norm_in, conv_in) if still else conv_in(self.resample(activation(norm_in(x))))
         time = self.emb_layers(time)[:, :, None, None]  # (B, 2*C' or C', 1, 1)
         skip = self.skip_connection(self.resample(x))
-        scale = shift = None
-        if self.scale_shift:
-            scale, shift = time.chunk(2, dim=1)
-        else:
-            h = h + time
+        h, modulation = (h, time.chunk(2, dim=1)) if self.scale_shift else (h + time, None)
         if skip is x:  # also kept for the way up, so it must not be overwritten
-            return skip + conv_of_norm(h, norm_out, conv_out, scale, shift, dropout)
-        return conv_of_norm(h, norm_out, conv_out, scale, shift, dropout, added_to=skip)
+            return skip + conv_of_norm(h, norm_out, conv_out, modulation, dropout)
+        return conv_of_norm(h, norm_out, conv_out, modulation, dropout, added_to=skip)
 
 
 class Stage(nn.ModuleList):
@@ -92,11 +92,10 @@ def feature_extractor(channels: int, ratio: int) -> tuple[nn.Module, int]:
     Returns the module and the number of its output channels; at ratio 1 the module is the identity.
     """
     layers: list[nn.Module] = []
-    width = 16
-    for _ in range(int(math.log2(ratio))):
-        halve = nn.Sequential(OrderedDict(op=nn.Conv2d(width, 2 * width, 3, stride=2, padding=1)))
+    for width in (16 * 2**number for number in range(int(math.log2(ratio)))):
+        halve = downsample(width, 2 * width)  # before the other convolution: seeds give the weights they always gave
         layers += [nn.Conv2d(channels, width, 3, padding=1), nn.SiLU(), halve]
-        channels = width = 2 * width
+        channels = 2 * width
     return (nn.Sequential(*layers) if layers else nn.Identity()), channels
 
 
@@ -172,16 +171,15 @@ class SwinUNet(ModelMixin, ConfigMixin):
         self.gradient_checkpointing = False  # diffusers' enable_gradient_checkpointing() looks for this name
         self._check_config()
         self.lq_ratio = lq_size // image_size
-        self.size_multiple = self._size_multiple()
         time_channels = 4 * model_channels
         self.time_embed = nn.Sequential(
             nn.Linear(model_channels, time_channels), nn.SiLU(), nn.Linear(time_channels, time_channels)
         )
         self.feature_extractor, lq_channels = feature_extractor(3, self.lq_ratio)
         self._build_blocks(in_channels + lq_channels)
-        last = nn.Conv2d(model_channels * channel_mult[0], out_channels, 3, padding=1)
-        last = zeroed(last) if zero_init_output else last
-        self.out = nn.Sequential(nn.GroupNorm(GROUPS, last.in_channels), nn.SiLU(), last)
+        width = model_channels * channel_mult[0]
+        last = nn.Conv2d(width, out_channels, 3, padding=1)
+        self.out = nn.Sequential(nn.GroupNorm(GROUPS, width), nn.SiLU(), zeroed(last) if zero_init_output else last)
 
     def _build_blocks(self, channels: int) -> None:
         """The way down, the middle and the way up. `channels`: of state and condition features together."""
@@ -192,13 +190,13 @@ class SwinUNet(ModelMixin, ConfigMixin):
         width = widths[0]
         self.input_blocks = nn.ModuleList([Stage([nn.Conv2d(channels, width, 3, padding=1)])])
         skips = [width]  # widths of the features that are kept for the way up
-        for level, (level_width, depth) in enumerate(zip(widths, depths, strict=True)):
+        for level, depth in enumerate(depths):
             for i in range(depth):
-                self.input_blocks.append(self._stage(width, level_width, level, attend=i == 0))
-                width = level_width
+                self.input_blocks.append(self._stage(width, level, attend=i == 0))
+                width = widths[level]
                 skips.append(width)
             if level < last:
-                self.input_blocks.append(Stage([self._resampler(Downsample, width)]))
+                self.input_blocks.append(Stage([self._resampler(width, up=False)]))
                 skips.append(width)
 
         self.middle_block = Stage(
@@ -208,10 +206,10 @@ class SwinUNet(ModelMixin, ConfigMixin):
         self.output_blocks = nn.ModuleList()
         for level in range(last, -1, -1):
             for i in range(depths[level] + 1):
-                stage = self._stage(width + skips.pop(), widths[level], level, attend=i == 0)
+                stage = self._stage(width + skips.pop(), level, attend=i == 0)
                 width = widths[level]
                 if level > 0 and i == depths[level]:
-                    stage.append(self._resampler(Upsample, width))
+                    stage.append(self._resampler(width, up=True))
                 self.output_blocks.append(stage)
 
     def _check_config(self) -> None:
@@ -221,8 +219,8 @@ class SwinUNet(ModelMixin, ConfigMixin):
             if not good:
                 raise ValueError(f"{what}; it must {must}")
 
-        mask = c.attention_mask
-        need(mask in get_args(AttentionMask), f"attention_mask is {mask!r}", "be 'swin' or 'official'")
+        good = c.attention_mask in get_args(AttentionMask)
+        need(good, f"attention_mask is {c.attention_mask!r}", "be 'swin' or 'official'")
         for name in ("image_size", "window_size", "swin_depth"):
             need(c[name] >= 1, f"{name} is {c[name]}", "be at least 1")
         need(levels >= 1, "channel_mult is empty", "have an entry for each level")
@@ -237,14 +235,13 @@ class SwinUNet(ModelMixin, ConfigMixin):
         need(good, f"{name} is {c[name]}", f"divide swin_embed_dim, {c.swin_embed_dim}")
         good = c.lq_size >= c.image_size and math.log2(c.lq_size / c.image_size).is_integer()
         need(good, f"lq_size is {c.lq_size}", f"be image_size, {c.image_size}, times a power of 2")
-        multiple = self._size_multiple()
-        why = f"with {levels} levels and window_size {c.window_size}"
-        need(c.image_size % multiple == 0, f"image_size is {c.image_size}", f"be a multiple of {multiple} {why}")
-        sizes = [c.image_size >> level for level in range(levels)]
-        given = list(c.attention_resolutions)
+        must = f"be a multiple of {self.size_multiple} with {levels} levels and window_size {c.window_size}"
+        need(c.image_size % self.size_multiple == 0, f"image_size is {c.image_size}", must)
+        sizes, given = [c.image_size >> level for level in range(levels)], list(c.attention_resolutions)
         need(set(given) <= set(sizes), f"attention_resolutions is {given}", f"be of the levels' {sizes}")
 
-    def _size_multiple(self) -> int:
+    @property
+    def size_multiple(self) -> int:
         """Sides of the state that are multiples of this divide into whole windows at every level."""
         image_size, last = self.config.image_size, len(self.config.channel_mult) - 1
         attending = {last, *(i for i in range(last) if image_size >> i in self.config.attention_resolutions)}
@@ -262,12 +259,15 @@ class SwinUNet(ModelMixin, ConfigMixin):
             c.mlp_ratio, c.patch_norm, c.attention_mask,
         )  # fmt: skip
 
-    def _resampler(self, kind: type[Downsample] | type[Upsample], width: int) -> nn.Module:
+    def _resampler(self, width: int, up: bool) -> nn.Module:
+        plain = nn.Upsample(scale_factor=2.0) if up else nn.AvgPool2d(2)
         if self.config.resblock_updown:
-            return self._res_block(width, width, kind(width, learned=False))
-        return kind(width, learned=self.config.conv_resample)
+            return self._res_block(width, width, plain)
+        learned = Upsample(width) if up else downsample(width, width)
+        return learned if self.config.conv_resample else plain
 
-    def _stage(self, channels: int, channels_out: int, level: int, attend: bool) -> Stage:
+    def _stage(self, channels: int, level: int, attend: bool) -> Stage:
+        channels_out = self.config.model_channels * self.config.channel_mult[level]
         stage = Stage([self._res_block(channels, channels_out)])
         if attend and self.config.image_size >> level in self.config.attention_resolutions:
             stage.append(self._swin_layer(channels_out, level))
@@ -276,22 +276,18 @@ class SwinUNet(ModelMixin, ConfigMixin):
     def forward(
         self, sample: Tensor, timestep: Tensor | int, lq: Tensor, return_dict: bool = True
     ) -> DenoiserOutput | tuple[Tensor]:
-        """Predict what the scheduler's prediction type names.
+        """Predict what the scheduler's prediction type names, (B, out_channels, H, W).
 
         Args:
             sample: x_t as the scheduler scaled it, (B, in_channels, H, W).
             timestep: step index 0..T-1, (B,) or a number for the whole batch.
-            lq: the low-resolution image in [-1, 1], (B, 3, H*r, W*r), r = lq_size / image_size.
-
-        Returns (B, out_channels, H, W). Raises ValueError if the sizes of `sample` and `lq` disagree.
+            lq: the low-resolution image in [-1, 1], (B, 3, H*r, W*r), r = lq_size / image_size; else ValueError.
         """
         height, width = sample.shape[-2:]
         expected = height * self.lq_ratio, width * self.lq_ratio
         if tuple(lq.shape[-2:]) != expected:
-            raise ValueError(
-                f"lq is {lq.shape[-1]}x{lq.shape[-2]}; for a sample of {width}x{height} "
-                f"it must be {expected[1]}x{expected[0]}"
-            )
+            found, must = ("{1}x{0}".format(*size) for size in (lq.shape[-2:], expected))
+            raise ValueError(f"lq is {found}; for a sample of {width}x{height} it must be {must}")
         sample = pad_to_multiple(sample, self.size_multiple)  # (B, in_channels, H', W')
         lq = pad_to_multiple(lq, self.size_multiple * self.lq_ratio)  # (B, 3, H'*r, W'*r)
 

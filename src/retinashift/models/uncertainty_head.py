@@ -27,10 +27,7 @@ LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 
 
 class UncertaintyHead(ModelMixin, ConfigMixin):
-    """Two convolutions on what `LightNet.features` returns, apart from the denoiser, whose weights stay as they are.
-
-    There is one scale for each of the factor**2 result pixels of an input pixel.
-    """
+    """Two convolutions on what `LightNet.features` returns: one scale for each result pixel of an input pixel."""
 
     _supports_gradient_checkpointing = False
 

@@ -1,8 +1,7 @@
 """VQCodec: diffusers' `VQModel` for large images, with the options of the official autoencoders.
 
-It adds to `VQModel`: a number of residual blocks for each level, attention inside levels, a search for the nearest code
-that never holds the matrix of all distances, norms and convolutions in bands of rows, and upsampling in less than half
-of the multiplications. Calls and tensor names are those of `VQModel`.
+It adds a number of residual blocks for each level, attention inside levels, a search for the nearest code that never
+holds all distances, and convolutions in bands of rows. Calls and tensor names are those of `VQModel`.
 
 Source: Esser, Rombach, Ommer, "Taming Transformers" (CVPR 2021); Rombach et al., "Latent Diffusion" (CVPR 2022).
 """
@@ -28,11 +27,10 @@ def nearest_codes(z: Tensor, codes: Tensor) -> Tensor:
 
     |z|^2 is the same for all codes and left out. Distances are computed for a few positions at a time.
     """
-    z, codes = z.float(), codes.float()
+    codes = codes.float()
     lengths = codes.square().sum(1)[None]  # (1, K)
-    rows = max(1, DISTANCES // len(codes))
-    found = [torch.addmm(lengths, part, codes.T, alpha=-2).argmin(1) for part in z.split(rows)]
-    return torch.cat(found)
+    parts = z.float().split(max(1, DISTANCES // len(codes)))
+    return torch.cat([torch.addmm(lengths, part, codes.T, alpha=-2).argmin(1) for part in parts])
 
 
 class NearestCode(VectorQuantizer):
@@ -73,7 +71,7 @@ class VQCodec(VQModel):
         num_vq_embeddings: codes.
         scaling_factor, norm_type, lookup_from_codebook: kept for diffusers; the chain takes latents as they are.
 
-    Raises ValueError for numbers that do not fit together.
+    ValueError: numbers that do not fit together.
 
     >>> codec = VQCodec(block_out_channels=[32, 32], layers_per_block=[1, 2], num_vq_embeddings=8)
     >>> codec.encode(torch.zeros(1, 3, 16, 24)).latents.shape
@@ -96,32 +94,27 @@ class VQCodec(VQModel):
         norm_type: Literal["group"] = "group",
         lookup_from_codebook: Literal[False] = False,
     ):
-        widths, levels = list(block_out_channels), range(len(block_out_channels))
+        widths = list(block_out_channels)
         depths = [layers_per_block] * len(widths) if isinstance(layers_per_block, int) else list(layers_per_block)
         if len(depths) != len(widths):
             raise ValueError(f"layers_per_block has {len(depths)} entries and block_out_channels {len(widths)}")
-        if not set(attention_levels) <= set(levels):
+        if not set(attention_levels) <= set(range(len(widths))):
             raise ValueError(f"attention_levels is {list(attention_levels)}; there are levels 0 to {len(widths) - 1}")
         ModelMixin.__init__(self)  # VQModel's own would register its arguments as ours
         down, up = ["DownEncoderBlock2D"] * len(widths), ["UpDecoderBlock2D"] * len(widths)
         for level in attention_levels:
             down[level], up[-1 - level] = "AttnDownEncoderBlock2D", "AttnUpDecoderBlock2D"
-        common = {
-            "block_out_channels": widths, "layers_per_block": max(depths), "norm_num_groups": norm_num_groups
-        }  # fmt: skip
+        common = {"block_out_channels": widths, "layers_per_block": max(depths), "norm_num_groups": norm_num_groups}
         self.encoder = Encoder(in_channels, latent_channels, tuple(down), double_z=False, **common)
         self.decoder = Decoder(latent_channels, out_channels, tuple(up), **common)
         self.quant_conv = nn.Conv2d(latent_channels, vq_embed_dim, 1)
         self.quantize = NearestCode(num_vq_embeddings, vq_embed_dim, beta=0.25)
         self.post_quant_conv = nn.Conv2d(vq_embed_dim, latent_channels, 1)
-        for level in levels:
-            for block, depth in (
-                (self.encoder.down_blocks[level], depths[level]),
-                (self.decoder.up_blocks[-1 - level], depths[level] + 1),
-            ):
-                block.resnets = block.resnets[:depth]
-                if level in attention_levels:
-                    block.attentions = block.attentions[:depth]
+        for level, depth in enumerate(depths):
+            before, after = self.encoder.down_blocks[level], self.decoder.up_blocks[-1 - level]
+            before.resnets, after.resnets = before.resnets[:depth], after.resnets[: depth + 1]
+            if level in attention_levels:
+                before.attentions, after.attentions = before.attentions[:depth], after.attentions[: depth + 1]
         for module in list(self.modules()):
             if isinstance(module, ResnetBlock2D):
                 module.__class__ = ResBlock

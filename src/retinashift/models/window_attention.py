@@ -1,8 +1,6 @@
 """Attention inside windows that shift from block to block: the layers of `SwinUNet` with a wide view.
 
 After Liu et al., "Swin Transformer" (ICCV 2021), with group norms, as in Yue, Wang, Loy, "ResShift" (NeurIPS 2023).
-For training and `torch.compile` a block works on the whole image with plain operations; otherwise on a few rows of
-windows at a time, in the memory of its input. Both give the same values.
 
 Symbols: B batch; C channels; H, W height and width of the state; w side of a window; n = w * w tokens in it; N windows
 in an image; d channels of a head.
@@ -46,8 +44,7 @@ def shifted_window_mask(
     published ResShift checkpoints were trained with: it separates the columns left and right of w - shift in the last
     row of windows, and nothing elsewhere (https://github.com/zsyOAOA/ResShift/issues/81).
     """
-    y = torch.arange(height, device=device)[:, None]
-    x = torch.arange(width, device=device)[None, :]
+    y, x = torch.arange(height, device=device)[:, None], torch.arange(width, device=device)
     if kind == "swin":
         region = 2 * (y >= height - shift) + (x >= width - shift)  # (H, W)
     else:
@@ -95,7 +92,10 @@ class WindowAttention(nn.Module):
 
 
 class SwinBlock(nn.Module):
-    """x + attention(norm(x)), then x + mlp(norm(x)), on (B, C, H, W); H and W are multiples of the window."""
+    """x + attention(norm(x)), then x + mlp(norm(x)), on (B, C, H, W); H and W are multiples of the window.
+
+    For training and `torch.compile` it works on the whole image; otherwise on a few rows of windows at a time.
+    """
 
     def __init__(
         self, channels: int, heads: int, window: int, shift: int, mlp_ratio: float, attention_mask: AttentionMask
