@@ -12,10 +12,9 @@ from torch import Tensor
 from retinashift.inference import chain
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.models.swin_unet import SwinUNet
+from retinashift.official import RELEASES
 from retinashift.official.convert import export_official, import_official
-from retinashift.official.files import OfficialError
-from retinashift.official.networks import swin_unet_to_official, vq_to_official
-from retinashift.official.releases import RELEASES
+from retinashift.official.networks import OfficialError, swin_unet_to_official, vq_to_official
 
 
 def denoiser_state(**changes) -> dict[str, Tensor]:

@@ -11,7 +11,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from retinashift.official.files import OfficialError, check_names, read_official
+from retinashift.official.convert import read_official
+from retinashift.official.networks import OfficialError, check_names
 
 WEIGHT = torch.arange(6.0).view(2, 3)
 

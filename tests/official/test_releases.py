@@ -5,7 +5,7 @@ from typing import get_args
 import pytest
 
 from retinashift.diffusion.process import respaced_timesteps
-from retinashift.official.releases import RELEASES, ReleaseName, release_of_file
+from retinashift.official import RELEASES, ReleaseName, release_of_file
 
 
 def test_every_name_that_the_command_offers_is_in_the_table():

@@ -11,8 +11,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from retinashift.models.swin_unet import SwinUNet
-from retinashift.official.files import DERIVED, OfficialError, read_official
+from retinashift.official.convert import DERIVED, read_official
 from retinashift.official.networks import (
+    OfficialError,
     seen_image_size,
     swin_unet_config,
     swin_unet_from_official,

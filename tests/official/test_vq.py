@@ -12,8 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from retinashift.models.vq import VQCodec
-from retinashift.official.files import OfficialError
-from retinashift.official.networks import vq_from_official, vq_to_official
+from retinashift.official.networks import OfficialError, vq_from_official, vq_to_official
 
 TOLERANCE = {
     "encode": 1e-4, "indices": 0, "quantised": 1e-5, "quant_loss": 1e-5,

@@ -13,7 +13,7 @@ from typer import Argument, Option
 from retinashift import __version__
 from retinashift.cli.shared import Checkpoint, Failures, Json, check_outputs, open_pipeline, print_table
 from retinashift.imaging.failures import printable
-from retinashift.official.releases import LICENCE_NOTICE, ReleaseName
+from retinashift.official import LICENCE_NOTICE, ReleaseName
 
 _ANY_RESULT = 2**32  # pixels: `inspect` decodes no result, so large ones are allowed
 _NO_RECORD = ": no provenance record; it may be an original, or was saved by another program"

@@ -1,23 +1,37 @@
-"""Official ResShift weights to a RetinaShift checkpoint folder, and back."""
+"""Official ResShift weights to a RetinaShift checkpoint folder, and back.
+
+Files are read without trusting them: tensors by name, and nothing else.
+"""
 
 import os
-from collections.abc import Iterator
+import pickle
+import re
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
+from safetensors.torch import load_file
+from torch import Tensor
 
+from retinashift import official
 from retinashift.diffusion.scheduler import ResShiftScheduler
 from retinashift.imaging.files import replace_file
+from retinashift.inference.gate import listed
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.models.swin_unet import SwinUNet
 from retinashift.models.vq import VQCodec
-from retinashift.official import networks, releases
-from retinashift.official.files import OfficialError, read_official
-from retinashift.official.releases import RELEASES, Release, release_of_file
+from retinashift.official import networks
+from retinashift.official.networks import OfficialError
 
+PREFIXES = re.compile(r"(module\.|_orig_mod\.)*")
+DERIVED = ("relative_position_index", "attn_mask")  # computed from the sizes of the network, not learnt
 CARD = Path(__file__).with_name("card.md")
 
 
@@ -40,24 +54,28 @@ def import_official(
     if folder.exists() or folder.is_symlink():
         raise FileExistsError(f"{folder} exists already; give another folder")
     release = _release(unet_path, release_name)
-    beside = unet_path.with_name(releases.VQ_FILE)
+    beside = unet_path.with_name(official.VQ_FILE)
     if vq_path is None and not beside.is_file():
         raise OfficialError(f"the autoencoder {beside.name} is needed and is not beside {unet_path}; give it with --vq")
     vq_path = Path(vq_path or beside)
 
-    official, autoencoder = read_official(unet_path), read_official(vq_path)
+    unet, autoencoder = read_official(unet_path), read_official(vq_path)
     with _naming(unet_path):
-        denoiser = networks.swin_unet_from_official(official.parameters, official.derived, releases.IMAGE_SIZE)
-        seen = networks.seen_image_size(official.parameters, official.derived)
+        denoiser = networks.swin_unet_from_official(unet.parameters, unet.derived)
+        seen = networks.seen_image_size(unet.parameters, unet.derived)
     with _naming(vq_path):
         codec = networks.vq_from_official(autoencoder.parameters)
     _check_pair(denoiser, codec)
-    pipeline = ResShiftPipeline(
-        denoiser, _scheduler(release), codec, scale=releases.SCALE, upsampling="torch",
-        default_steps=release.default_steps,
+    scheduler = ResShiftScheduler(
+        num_train_timesteps=release.steps, min_noise=release.min_noise, spacing=release.spacing,
+        transition=release.transition, kappa=official.KAPPA, power=official.POWER, end=official.ETA_END,
+        prediction_type="x0", input_scaling="latent",
     )  # fmt: skip
+    pipeline = ResShiftPipeline(
+        denoiser, scheduler, codec, scale=official.SCALE, upsampling="torch", default_steps=release.default_steps
+    )
     card = CARD.read_text(encoding="utf-8").format(
-        releases=releases, release=release, chain=pipeline.scheduler.config, image_size=denoiser.config.image_size,
+        releases=official, release=release, chain=scheduler.config, image_size=denoiser.config.image_size,
         image_size_from="as the file shows" if seen else f"as in {release.name}, because the file does not show it",
         unet_file=unet_path.name, unet_parameters=sum(p.numel() for p in denoiser.parameters()),
         vq_file=vq_path.name, vq_parameters=sum(p.numel() for p in codec.parameters()),
@@ -93,11 +111,76 @@ def export_official(folder: str | Path, unet_path: str | Path, vq_path: str | Pa
         replace_file(path, content.getvalue())
 
 
-def _release(unet_path: Path, name: str | None) -> Release:
-    release = RELEASES.get(name) if name else release_of_file(unet_path.name)
+@dataclass(frozen=True)
+class OfficialFile:
+    """The learnt tensors of an official file, under official names, and the entries that follow from its sizes."""
+
+    parameters: dict[str, Tensor]
+    derived: dict[str, Tensor]
+
+
+def read_official(path: str | Path) -> OfficialFile:
+    """Read a .safetensors file, or any other as PyTorch's with `weights_only=True`, once and on the CPU.
+
+    Raises:
+        OfficialError: the file cannot be read, holds anything but tensors by name, or a weight that is not finite.
+        FileNotFoundError: there is none.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not a file")
+    contents = _load_tensors(path)
+    if isinstance(contents, Mapping) and "state_dict" in contents:
+        contents = contents["state_dict"]
+    if not isinstance(contents, Mapping):
+        raise OfficialError(f"{path} holds a {type(contents).__name__}; a dict of tensors by name is expected")
+    if not contents:
+        raise OfficialError(f"{path} holds no tensors")
+    file = OfficialFile({}, {})
+    for name, tensor in contents.items():
+        plain = isinstance(tensor, Tensor) and tensor.layout is torch.strided and tensor.device.type == "cpu"
+        if not (plain and isinstance(name, str) and name.isprintable()):
+            kind = type(tensor).__name__ if plain or not isinstance(tensor, Tensor) else "a tensor without plain values"
+            raise OfficialError(f"{path} holds {kind} under {str(name)[:60]!r}; only tensors by name are expected")
+        bare = PREFIXES.sub("", name, count=1)
+        part = file.derived if bare.endswith(DERIVED) else file.parameters
+        if bare in part:
+            raise OfficialError(f"{path} holds {bare} twice, under different prefixes")
+        part[bare] = tensor
+    if broken := [n for n, w in file.parameters.items() if w.is_floating_point() and not w.float().isfinite().all()]:
+        raise OfficialError(f"{path} holds values that are not finite: {listed(broken)}; get the file again")
+    return file
+
+
+def _load_tensors(path: Path) -> Any:
+    """One attempt: a file that the restricted reader refuses is not tried with another one."""
+    try:
+        if path.suffix.lower() == ".safetensors":
+            return load_file(path)
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:  # torch compares no checksums
+                if damaged := archive.testzip():
+                    raise pickle.UnpicklingError(f"the checksum of {damaged} is wrong")
+        with warnings.catch_warnings(record=True) as remarks:  # of a file that is refused, one line suffices
+            contents = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise OfficialError(
+            f"{path} is refused: it is damaged, or holds objects other than tensors; nothing in it was run"
+        ) from error
+    except Exception as error:  # a damaged file makes the two readers raise almost anything
+        raise OfficialError(f"{path} cannot be read as a file of weights; it may be truncated") from error
+    for remark in remarks:
+        warnings.warn_explicit(remark.message, remark.category, remark.filename, remark.lineno)
+    return contents
+
+
+def _release(unet_path: Path, name: str | None) -> official.Release:
+    release = official.RELEASES.get(name) if name else official.release_of_file(unet_path.name)
     if release is None:
         given = f"{name!r} is no release" if name else f"{unet_path.name} is not the published name of a release"
-        raise OfficialError(f"{given}; name one of {', '.join(RELEASES)} (the weights look alike, their chains differ)")
+        raise OfficialError(
+            f"{given}; name one of {', '.join(official.RELEASES)} (the weights look alike, their chains differ)"
+        )
     return release
 
 
@@ -115,18 +198,10 @@ def _check_pair(denoiser: SwinUNet, codec: VQCodec) -> None:
     factor = 2 ** (len(codec.config.block_out_channels) - 1)
     channels, latent = denoiser.config, codec.config.vq_embed_dim
     for what, found, expected in (
-        ("the side of the image over that of the autoencoder's latent", factor, releases.SCALE),
+        ("the side of the image over that of the autoencoder's latent", factor, official.SCALE),
         ("the side of the denoiser's condition over that of its state", denoiser.lq_ratio, 1),
         ("the number of channels that the denoiser takes", channels.in_channels, latent),
         ("the number of channels that it predicts", channels.out_channels, latent),
     ):
         if found != expected:
             raise OfficialError(f"{what} is {found}, and must be {expected}; are these the files of one release?")
-
-
-def _scheduler(release: Release) -> ResShiftScheduler:
-    return ResShiftScheduler(
-        num_train_timesteps=release.steps, min_noise=release.min_noise, spacing=release.spacing,
-        transition=release.transition, kappa=releases.KAPPA, power=releases.POWER, end=releases.ETA_END,
-        prediction_type="x0", input_scaling="latent",
-    )  # fmt: skip

@@ -7,6 +7,7 @@ otherwise the caller must know it. The autoencoder has other names; encoding doe
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import Any
@@ -15,15 +16,19 @@ import torch
 from diffusers.models.autoencoders.vq_model import VQModel
 from torch import Tensor
 
+from retinashift.inference.gate import misfits
 from retinashift.models.swin_unet import SwinUNet
 from retinashift.models.vq import VQCodec
 from retinashift.models.window_attention import SwinBlock, SwinLayer, shifted_window_mask
-from retinashift.official.files import OfficialError, check_names, shape_of
 
 BLOCK = re.compile(r"(input|output)_blocks\.(\d+)\.(\d+)\.(in_layers|emb_layers|out_layers|skip_connection)?")
 """Way, number and layer of a part; the last group is there in residual blocks."""
 TABLE = "relative_position_bias_table"
 Tensors = Mapping[str, Tensor]
+
+
+class OfficialError(ValueError):
+    """Official weights that cannot be used, explained in one line."""
 
 
 def swin_unet_from_official(state: Tensors, derived: Tensors | None = None, image_size: int = 64) -> SwinUNet:
@@ -210,9 +215,9 @@ def vq_config(state: Tensors) -> dict[str, Any]:
         raise OfficialError(f"an autoencoder (VQModelTorch) is expected, and the file holds {kind}")
     codes, code_channels = shape_of(state, "quantize.embedding.weight", 2)
     blocks = {tuple(name.split(".")[2:5:2]) for name in state if re.match(r"encoder\.down\.\d+\.block\.\d+\.", name)}
-    levels = len({level for level, _ in blocks})
-    depths = [sum(int(level) == i for level, _ in blocks) for i in range(levels)]
-    widths = [shape_of(state, f"encoder.down.{level}.block.0.conv1.weight", 4)[0] for level in range(levels)]
+    depths = Counter(int(level) for level, _ in blocks)
+    levels = range(len(depths))
+    widths = [shape_of(state, f"encoder.down.{level}.block.0.conv1.weight", 4)[0] for level in levels]
     first_width, in_channels = shape_of(state, "encoder.conv_in.weight", 4)[:2]
     if not widths or first_width != widths[0] or any(width % 32 for width in widths):
         raise OfficialError(
@@ -223,8 +228,8 @@ def vq_config(state: Tensors) -> dict[str, Any]:
         "in_channels": in_channels,
         "out_channels": shape_of(state, "decoder.conv_out.weight", 4)[0],
         "block_out_channels": widths,
-        "layers_per_block": depths,
-        "attention_levels": [level for level in range(levels) if f"encoder.down.{level}.attn.0.q.weight" in state],
+        "layers_per_block": [depths[level] for level in levels],
+        "attention_levels": [level for level in levels if f"encoder.down.{level}.attn.0.q.weight" in state],
         "latent_channels": shape_of(state, "encoder.conv_out.weight", 4)[0],
         "num_vq_embeddings": codes,
         "vq_embed_dim": code_channels,
@@ -235,3 +240,19 @@ def _renamed(name: str, levels: int, parts: Iterable[tuple[str, str]]) -> str:
     for before, after in parts:
         name = name.replace(before, after)
     return UP.sub(lambda found: f"{found[1]}{levels - 1 - int(found[2])}{found[3]}", name)
+
+
+def shape_of(state: Mapping[str, Tensor], name: str, dimensions: int) -> tuple[int, ...]:
+    """The shape of a tensor that the architecture follows from; OfficialError if it is missing or not as expected."""
+    shape = tuple(state[name].shape) if name in state else None
+    if shape is None or len(shape) != dimensions or 0 in shape:
+        found = "is missing" if shape is None else f"has the shape {shape}"
+        raise OfficialError(f"{name} {found}; the architecture cannot be determined without it")
+    return shape
+
+
+def check_names(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], network: str) -> None:
+    """OfficialError unless both have the same names, with the same shapes, and all found are floats."""
+    shapes = {name: (list(tensor.shape), tensor.is_floating_point()) for name, tensor in found.items()}
+    if wrong := misfits(shapes, {name: list(tensor.shape) for name, tensor in expected.items()}):
+        raise OfficialError(f"the weights do not fit the {network} that their sizes describe; {wrong}")
