@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from retinashift.diffusion.scheduler import ResShiftScheduler
-from retinashift.training.settings import MOVED, ChainSettings, ConfigError, TrainConfig, flattened
+from retinashift.training.settings import ChainSettings, ConfigError, TrainConfig, flattened
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 
@@ -49,13 +49,6 @@ def test_settings_cannot_be_changed(tmp_path):
     for part, name in ((config, "data"), (config.data, "path"), (config.run, "steps"), (config.degradation, "kind")):
         with pytest.raises((AttributeError, ValueError), match=r"frozen|cannot assign"):
             setattr(part, name, getattr(part, name))
-
-
-@pytest.mark.parametrize(("former", "name"), MOVED.items())
-def test_a_former_name_is_refused_with_the_one_of_today(tmp_path, former, name):
-    with pytest.raises(ConfigError, match=f"^{former} is now called {name}; rename it$"):
-        load(tmp_path, "data: {path: a}", f"{former}=1")
-    assert flattened(load(tmp_path, "data: {path: a}").model_dump()).keys() >= {name}
 
 
 def test_the_chain_has_the_names_of_the_scheduler():

@@ -16,18 +16,12 @@ from torch import Tensor
 
 from retinashift.training.settings import CropSettings
 
-EDGE_WIDTHS = (0.7, 4.0)
-"""Pixels over which an aperture darkens: from a mask drawn on the file to a diaphragm out of focus."""
-APERTURE_RADII = (0.7, 6.0)
-"""Radius of an aperture, in sides of the crop: from a whole small field to a nearly straight edge."""
-SURROUND_MAX = 0.1
-"""Brightness of the brightest surround, from 0 to 1."""
-NUMBERS = 26
-"""Numbers in [0, 1) that the changes of a sample need."""
-SUPERSAMPLING = 2
-"""Marks are drawn this many times larger and then averaged, so that their edges are smooth."""
-MARKS_MAX = 3
-"""Most marks on a crop."""
+NUMBERS = 26  # in [0, 1), that the changes of a sample need
+EDGE_WIDTHS = (0.7, 4.0)  # pixels over which an aperture darkens: from a mask on the file to a diaphragm out of focus
+APERTURE_RADII = (0.7, 6.0)  # in sides of the crop: from a whole small field to a nearly straight edge
+SURROUND_MAX = 0.1  # brightness of the brightest surround, from 0 to 1
+SUPERSAMPLING = 2  # marks are drawn this many times larger and then averaged, so that their edges are smooth
+MARKS_MAX = 3  # on a crop
 
 
 def as_another_camera(hr: Tensor, settings: CropSettings, numbers: Tensor) -> Tensor:
@@ -39,23 +33,21 @@ def as_another_camera(hr: Tensor, settings: CropSettings, numbers: Tensor) -> Te
     return torch.stack([_changed(image, settings, row) for image, row in zip(hr, numbers.tolist(), strict=True)])
 
 
-def _changed(image: Tensor, settings: CropSettings, numbers: Sequence[float]) -> Tensor:
+def _changed(image: Tensor, settings: CropSettings, numbers: list[float]) -> Tensor:
     """One crop (3, S, S)."""
     softer, sharper, tint, expose, aperture, strength = numbers[:6]
     power, darker, gain, edge, (marked, drawing) = (
-        numbers[a:b] for a, b in ((6, 9), (9, 12), (12, 15), (15, 24), (24, 26))
-    )
+        numbers[6:9], numbers[9:12], numbers[12:15], numbers[15:24], numbers[24:]
+    )  # fmt: skip
     if settings.blur_sigma_max and softer < 0.5:
         image = _blur(image, strength * settings.blur_sigma_max)
     elif settings.sharpen_max and sharper < 0.5:
         image = (image + strength * settings.sharpen_max * (image - _blur(image, 1.0))).clamp(0, 1)
     if settings.tint_max and tint < 0.5:
-        gamma = [(1 + settings.tint_max) ** (2 * number - 1) for number in power]
-        image = _colours([1 - settings.tint_max * number for number in darker], image) * image ** _colours(gamma, image)
+        shade = _colours([1 - settings.tint_max * number for number in darker], image)
+        image = shade * image ** _factors(settings.tint_max, power, image)
     if settings.expose_max and expose < 0.5:  # a sensor or film saturated in one colour
-        image = (_colours([(1 + settings.expose_max) ** (2 * number - 1) for number in gain], image) * image).clamp(
-            max=1
-        )
+        image = (_factors(settings.expose_max, gain, image) * image).clamp(max=1)
     if aperture < settings.aperture_share:
         image = _aperture(image, edge)
     return draw_marks(image, drawing) if marked < settings.marks_share else image
@@ -74,7 +66,7 @@ def _blur(image: Tensor, sigma: float) -> Tensor:
 def _aperture(image: Tensor, numbers: Sequence[float]) -> Tensor:
     """(3, S, S) with a dark surround outside a disc whose edge passes through the crop; nine numbers in [0, 1)."""
     side = image.shape[-1]
-    y, x, turn, size, width, dark = numbers[:6]
+    y, x, turn, size, width, dark, *tint = numbers
     row, column = y * side, x * side  # a point that the edge passes through
     to_middle = math.atan2(side / 2 - row, side / 2 - column) + (2 * turn - 1) * math.pi / 3
     radius = side * _between(APERTURE_RADII, size)
@@ -82,7 +74,7 @@ def _aperture(image: Tensor, numbers: Sequence[float]) -> Tensor:
     grid = torch.arange(side, device=image.device) + 0.5
     distance = torch.hypot(grid[:, None] - row, grid - column)  # (S, S)
     visible = ((radius - distance) / _between(EDGE_WIDTHS, width) + 0.5).clamp(0, 1)
-    shade = _colours([SURROUND_MAX * dark * number for number in numbers[6:9]], image)
+    shade = _colours([SURROUND_MAX * dark * number for number in tint], image)
     return visible * image + (1 - visible) * shade
 
 
@@ -91,30 +83,25 @@ def _between(ends: tuple[float, float], position: float) -> float:
     return float(ends[0] * (ends[1] / ends[0]) ** position)
 
 
+def _factors(most: float, numbers: Sequence[float], image: Tensor) -> Tensor:
+    """Of each colour, from 1 / (1 + most) to 1 + most."""
+    return _colours([(1 + most) ** (2 * number - 1) for number in numbers], image)
+
+
 def _colours(values: Sequence[float], image: Tensor) -> Tensor:
     """One value for each colour, (3, 1, 1) beside the image."""
     return torch.tensor(values, device=image.device)[:, None, None]
 
 
 def draw_marks(image: Tensor, number: float) -> Tensor:
-    """The image with 1 to `MARKS_MAX` marks drawn on it.
-
-    Args:
-        image: (3, S, S) in [0, 1].
-        number: in [0, 1); it decides the marks.
-    """
+    """The image, (3, S, S) in [0, 1], with 1 to `MARKS_MAX` marks drawn on it; `number`, in [0, 1), decides them."""
     generator = np.random.default_rng(int(number * 2**53))
     for _ in range(int(generator.integers(1, MARKS_MAX + 1))):
         mask = _mask(image.shape[-1], generator).to(image.device)  # (S, S)
-        colour = torch.tensor(_colour(generator), dtype=image.dtype, device=image.device)[:, None, None]
-        image = image + mask * (colour - image)
+        pure = generator.random() < 0.5  # red, green and blue are each 0 or 1
+        colour = generator.integers(0, 2, 3).astype(float) if pure else generator.random(3)
+        image = image + mask * (_colours(colour.tolist(), image) - image)
     return image
-
-
-def _colour(generator: np.random.Generator) -> list[float]:
-    """Red, green and blue in [0, 1]: half of the time each 0 or 1, else any."""
-    channels = generator.integers(0, 2, 3).astype(float) if generator.random() < 0.5 else generator.random(3)
-    return [float(value) for value in channels]
 
 
 def _mask(side: int, generator: np.random.Generator) -> Tensor:
@@ -146,5 +133,4 @@ def _mask(side: int, generator: np.random.Generator) -> Tensor:
             letters = [chr(int(code)) for code in generator.integers(33, 127, int(generator.integers(1, 12)))]
             size = generator.uniform(7, 40) * SUPERSAMPLING
             canvas.text((x, y), "".join(letters), fill=255, font=ImageFont.load_default(size))
-    small = mask.reduce(SUPERSAMPLING)
-    return torch.from_numpy(np.asarray(small, np.float32) / 255)
+    return torch.from_numpy(np.asarray(mask.reduce(SUPERSAMPLING), np.float32) / 255)

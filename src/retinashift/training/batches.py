@@ -1,14 +1,15 @@
 """Training samples: photographs, decoded once, are cut, rescaled, blurred, turned and degraded a batch at a time.
 
-They lie as tensors on the device of the run, cached up to a stated size.
 Every random choice of a sample comes from one generator seeded by (seed, position). So a sample does not depend on the
 batch size, the number of processes, or interruptions. The choices are drawn on the CPU, which saves a GPU from waiting
 for them; the pixels stay on the device.
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import PurePosixPath
 from typing import Any, Literal
 
@@ -25,19 +26,14 @@ from retinashift.inference.pictures import turn_back
 from retinashift.training import augmentation
 from retinashift.training.settings import CropSettings
 
-Map = Callable[..., Iterable[Any]]
-"""`map`, or the `map` of an executor."""
-TRIES = 4
-"""How often a crop with too little of the eye is drawn again, before the last one is used."""
-NUMBERS = 5
-"""Numbers in [0, 1) that a try needs: set, photograph, factor, row, column."""
-NEARLY_BLACK = 16 / 255
-"""From 0 (black) to 1: darker pixels count as surround."""
-BLOCK = 8
-"""Side, in pixels, of the squares in which the visible part of a photograph is counted."""
+Map = Callable[..., Iterable[Any]]  # `map`, or the `map` of an executor
+TRIES = 4  # crops drawn until one shows enough of the eye; the last is used in any case
+NUMBERS = 5  # in [0, 1), that a try needs: set, photograph, factor, row, column
+NEARLY_BLACK = 16 / 255  # from 0 (black) to 1: darker pixels count as surround
+BLOCK = 8  # side, in pixels, of the squares in which the visible part of a photograph is counted
 
 
-class PhotographSet(Sequence[str]):
+class PhotographSet:
     """Photographs as (3, H, W) uint8 or uint16 tensors, decoded once and kept on `device` up to `cache_gib`."""
 
     def __init__(
@@ -48,23 +44,20 @@ class PhotographSet(Sequence[str]):
         device: torch.device | str = "cpu",
         balance: Literal["photograph", "set", "folder"] = "photograph",
     ):
-        self.items = items
-        groups: dict[str, list[int]] = {}
+        self.items, self.device = items, device
+        self.paired = any(item.lr for item in items)  # LR images are given
+        groups = defaultdict[str, list[int]](list)
         for index, item in enumerate(items):
             name = PurePosixPath(item.hr.name)
             own = {"photograph": "", "set": name.name.partition("_")[0], "folder": str(name.parent)}[balance]
-            groups.setdefault(own, []).append(index)
+            groups[own].append(index)
         self._groups = list(groups.values())
-        self.device = torch.device(device)
         self._left = cache_gib * 2**30
         self._kept: dict[FileRef, Tensor] = {}
         self._seen: dict[int, tuple[tuple[int, int], np.ndarray]] = {}
 
     def __len__(self) -> int:
         return len(self.items)
-
-    def __getitem__(self, index: int) -> str:  # type: ignore[override]
-        return self.items[index].hr.name
 
     def pick(self, which_set: float, which: float) -> int:
         """The index of a photograph, from two numbers in [0, 1): each as often as `balance` says."""
@@ -74,10 +67,6 @@ class PhotographSet(Sequence[str]):
     def size(self, index: int) -> tuple[int, int]:
         """Height and width in pixels."""
         return self._measured(index)[0]
-
-    def has_lr(self, index: int) -> bool:
-        """Whether the LR image is given."""
-        return self.items[index].lr is not None
 
     def visible(self, index: int, top: int, left: int, side: int) -> float:
         """The share of a square that is not nearly black, to within its outermost `BLOCK` pixels."""
@@ -91,7 +80,7 @@ class PhotographSet(Sequence[str]):
     def lr(self, index: int) -> Tensor | None:
         """(3, H/scale, W/scale) on the device, or None where LR is to be made from HR."""
         ref = self.items[index].lr
-        return None if ref is None else self._tensor(ref)
+        return ref and self._tensor(ref)
 
     def _measured(self, index: int) -> tuple[tuple[int, int], np.ndarray]:
         """Height and width, and the visible share of squares of `BLOCK` pixels a side."""
@@ -104,12 +93,12 @@ class PhotographSet(Sequence[str]):
         return self._seen[index]
 
     def _tensor(self, ref: FileRef) -> Tensor:
-        tensor = self._kept.get(ref)
-        if tensor is None:
-            tensor = torch.from_numpy(np.ascontiguousarray(ref.read().transpose(2, 0, 1))).to(self.device)
-            if tensor.nbytes <= self._left:
-                self._left -= tensor.nbytes
-                self._kept[ref] = tensor
+        if ref in self._kept:
+            return self._kept[ref]
+        tensor = torch.from_numpy(np.ascontiguousarray(ref.read().transpose(2, 0, 1))).to(self.device)
+        if tensor.nbytes <= self._left:
+            self._left -= tensor.nbytes
+            self._kept[ref] = tensor
         return tensor
 
 
@@ -124,18 +113,12 @@ class Crop:
 
 
 def choose_crop(photographs: PhotographSet, settings: CropSettings, scale: int, numbers: Sequence[float]) -> Crop:
-    """The crop that `numbers` decide, TRIES * NUMBERS of them in [0, 1).
-
-    If the low-resolution image is given, the crop lies on its grid.
-
-    Raises:
-        DataError: the photograph is smaller than the crop.
-    """
-    for number in range(TRIES):
-        crop = _place(photographs, settings, scale, numbers[number * NUMBERS : (number + 1) * NUMBERS])
+    """The crop that `numbers`, TRIES * NUMBERS of them in [0, 1), decide; on the grid of LR images that are given."""
+    for start in range(0, TRIES * NUMBERS, NUMBERS):
+        crop = _place(photographs, settings, scale, numbers[start : start + NUMBERS])
         if photographs.visible(crop.photograph, crop.top, crop.left, crop.window) >= settings.min_visible:
             break
-    return crop  # pyright: ignore[reportPossiblyUnboundVariable]
+    return crop
 
 
 def check_size(name: str, size: tuple[int, int], settings: CropSettings) -> None:
@@ -151,11 +134,11 @@ def _place(photographs: PhotographSet, settings: CropSettings, scale: int, numbe
     which_set, which, how_large, how_low, how_right = numbers
     index, size = photographs.pick(which_set, which), settings.size
     height, width = photographs.size(index)
-    check_size(photographs[index], (height, width), settings)
+    check_size(photographs.items[index].hr.name, (height, width), settings)
     low, high = math.log(settings.rescale_min), math.log(settings.rescale_max)
     factor = math.exp(low + (high - low) * how_large)
     window = min(round(size / factor), height, width)
-    step = scale if photographs.has_lr(index) else 1
+    step = scale if photographs.paired else 1
     top, left = (
         step * int(share * ((side - window) // step + 1)) for share, side in ((how_low, height), (how_right, width))
     )
@@ -208,26 +191,21 @@ def make_batch(
 ) -> Batch:
     """The samples at `positions` of the endless stream that `seed` defines.
 
-    Args:
-        map_cameras: runs a degradation on the CPU, one call a sample; exact ones are computed on tensors instead.
-
-    Raises:
-        DataError: a photograph is smaller than the crop.
+    `map_cameras` runs a degradation on the CPU, one call a sample; exact ones are computed on tensors instead.
+    DataError if a photograph is smaller than the crop.
     """
     streams = [stream_generator(seed, position) for position in positions]
-    placing, turning = TRIES * NUMBERS, 1
-    count = placing + turning + augmentation.NUMBERS
-    numbers = torch.stack([torch.rand(count, generator=stream) for stream in streams])  # (B, count)
-    places = [choose_crop(photographs, settings, scale, row) for row in numbers[:, :placing].tolist()]
-    turns = (numbers[:, placing] * 8).long() if settings.flip else torch.zeros(len(streams), dtype=torch.long)
-    hr = turned(cut([photographs.hr(p.photograph) for p in places], places, settings.size), turns)  # (B, 3, S, S)
-    given = [photographs.lr(place.photograph) for place in places]
-    partners = [lr for lr in given if lr is not None]
-    if partners:
-        small = [Crop(p.photograph, p.top // scale, p.left // scale, p.window // scale) for p in places]
-        lr = turned(cut(partners, small, settings.size // scale), turns)
-        return Batch(hr, lr)
-    hr = quantise(augmentation.as_another_camera(hr, settings, numbers[:, placing + turning :]))
+    counts = (TRIES * NUMBERS, 1, augmentation.NUMBERS)
+    numbers = torch.stack([torch.rand(sum(counts), generator=stream) for stream in streams])
+    placing, turning, changing = numbers.split(counts, dim=1)  # (B, count) each
+    crops = [choose_crop(photographs, settings, scale, row) for row in placing.tolist()]
+    turns = (8 * settings.flip * turning[:, 0]).long()  # (B,)
+    hr = turned(cut([photographs.hr(crop.photograph) for crop in crops], crops, settings.size), turns)  # (B, 3, S, S)
+    if photographs.paired:
+        small = [Crop(c.photograph, c.top // scale, c.left // scale, c.window // scale) for c in crops]
+        given = [lr for crop in crops if (lr := photographs.lr(crop.photograph)) is not None]
+        return Batch(hr, turned(cut(given, small, settings.size // scale), turns))
+    hr = quantise(augmentation.as_another_camera(hr, settings, changing))
     if degradation is not None and not degradation.exact:
         seeds = [int(torch.randint(2**62, (), generator=stream)) for stream in streams]
         return Batch(hr, _degraded(hr, scale, degradation, seeds, map_cameras))
@@ -235,9 +213,9 @@ def make_batch(
 
 
 def _degraded(hr: Tensor, scale: int, degradation: Degradation, seeds: list[int], map_cameras: Map) -> Tensor:
-    """(B, 3, S, S) in [0, 1] -> (B, 3, S/scale, S/scale), on the CPU, where degradations compute."""
+    """(B, 3, S, S) in [0, 1] -> (B, 3, S/scale, S/scale), computed on the CPU."""
     pixels = hr.mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
-    small = list(map_cameras(degradation, pixels, [scale] * len(seeds), map(np.random.default_rng, seeds)))
+    small = list(map_cameras(degradation, pixels, repeat(scale), map(np.random.default_rng, seeds)))
     return torch.from_numpy(np.stack(small)).permute(0, 3, 1, 2).contiguous().to(hr.device).float() / 255
 
 

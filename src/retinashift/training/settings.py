@@ -19,20 +19,10 @@ from retinashift.imaging.degradation.pipeline import DEGRADATIONS, Degradation, 
 from retinashift.training.settings_file import ConfigError as ConfigError
 from retinashift.training.settings_file import describe, read_tree, read_yaml
 
-MOVED = {
-    "chain.steps": "chain.num_train_timesteps",
-    "chain.prediction": "chain.prediction_type",
-    "optim.lr": "optim.learning_rate",
-    "optim.lr_end": "optim.learning_rate_end",
-}
-"""Former names of settings, and what they are called now."""
-SMALLEST_WINDOW = 8
-"""Pixels of a photograph, a side, that a crop takes at least."""
+SMALLEST_WINDOW = 8  # pixels of a photograph, a side, that a crop takes at least
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Steps = Annotated[int, Field(ge=1, le=10**9)]
-StepsOrNone = Annotated[int, Field(ge=0, le=10**9)]
-"""0 has a meaning of its own."""
 Count = Annotated[int, Field(ge=1, le=65536)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -206,7 +196,7 @@ class OptimSettings(Section):
     """Forward passes of one process in a step: a step sees batch_size * accumulate * processes samples."""
     learning_rate: NotNegative = 1e-3
     learning_rate_end: NotNegative = 1e-6
-    warmup_steps: StepsOrNone = 100
+    warmup_steps: Annotated[int, Field(ge=0, le=10**9)] = 100
     schedule: Literal["cosine", "published"] = "cosine"
     """cosine: over the whole run, times a linear warm-up. published: that of the official training, see
     `published_rate`; it counts steps, so run.minutes must be 0."""
@@ -341,10 +331,6 @@ class TrainConfig(Section):
     @classmethod
     def parse(cls, settings: dict[str, Any]) -> TrainConfig:
         """From nested mappings, as YAML or JSON has them. Raises ConfigError."""
-        for former, name in MOVED.items():
-            section, key = former.split(".")
-            if isinstance(settings.get(section), dict) and key in settings[section]:
-                raise ConfigError(f"{former} is now called {name}; rename it")
         try:
             return cls.model_validate(settings)
         except ValidationError as error:
