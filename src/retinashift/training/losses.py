@@ -27,22 +27,17 @@ from retinashift.models.perceptual import LPIPS
 from retinashift.training.batches import Batch
 from retinashift.training.settings import ConfigError, DistillSettings, TrainConfig
 
-NOISE_STREAM = 1
-"""Of the streams of one seed, 0 cuts the samples and this one draws their steps and noise."""
-ROUNDING = 1e-5
-"""About the squared error, on [-1, 1], of rounding to 8 bit: below it a sample counts no more than its share."""
+NOISE_STREAM = 1  # of the streams of one seed, 0 cuts the samples and this one draws their steps and noise
+ROUNDING = 1e-5  # about the squared error, on [-1, 1], of rounding to 8 bit: below it a sample counts no more
 Network = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(x_T as the scheduler scales it, timesteps (B,), lq) -> prediction, shaped as x_T."""
+"""(x_t as the scheduler scales it, timesteps (B,), lq) -> prediction, shaped as x_t."""
 
 
 class Objective:
     """The loss of a micro-batch, as the settings weigh its terms.
 
-    Args:
-        config: settings of the run.
-        pipeline: scheduler and codecs; a learned codec is frozen and moved to the device.
-        device: of the run.
-        autocast: the precision of the run, for networks that accelerate did not prepare.
+    A learned codec of the pipeline is frozen and moved to the device of the run. `autocast` is the precision of the
+    run, for networks that accelerate did not prepare.
     """
 
     def __init__(
@@ -64,31 +59,28 @@ class Objective:
         self.step_weight = weight.float().to(device)  # (T,)
 
     def __call__(self, model: nn.Module, batch: Batch, number: int) -> Tensor:
-        """The mean loss of a micro-batch, a scalar.
+        """The mean loss of a micro-batch, a scalar; `model` is what is trained, as accelerate prepared it.
 
-        Args:
-            model: what is trained, as accelerate prepared it.
-            batch: its samples.
-            number: its place among all micro-batches of the run, which alone decides its steps and noise.
+        `number`, its place among all micro-batches of the run, alone decides its steps and noise.
         """
+
+        def predict(sample: Tensor, timesteps: Tensor, lq: Tensor) -> Tensor:
+            return model(sample, timesteps, lq=lq).sample
+
         loss = self.config.loss
         lq, hr = ((image * 2 - 1).to(self.device) for image in (batch.lr, batch.hr))  # (B, 3, h, w), (B, 3, H, W)
         with torch.no_grad():
             upscaled = upsample_bicubic(lq, self.config.chain.scale, self.pipeline.config.upsampling)
             x0, y0 = self.codec.encode(hr), self.codec.encode(upscaled)  # (B, C, h', w')
         timesteps, noise = self._draw(number, x0)  # (B,), as x0
-        perceptual = None
         if self.teacher is not None:
-
-            def predict(sample: Tensor, timesteps: Tensor, lq: Tensor) -> Tensor:
-                return model(sample, timesteps, lq=lq).sample
-
             with self.autocast():
                 errors = distillation_error(self.teacher, predict, x0, y0, lq, noise, self.config.distill.truth)  # (B,)
-            return combined(errors, perceptual, loss.mse, 0, loss.log).mean()
+            return combined(errors, None, loss.mse, 0, loss.log).mean()
         x_t = self.scheduler.add_noise(x0, noise, timesteps, y0)
-        prediction = model(self.scheduler.scale_model_input(x_t, timesteps), timesteps, lq=lq).sample
+        prediction = predict(self.scheduler.scale_model_input(x_t, timesteps), timesteps, lq)
         errors = squared_error(self.scheduler, prediction, x0, y0, noise, timesteps)  # (B,)
+        perceptual = None
         if self.lpips:
             estimate = self.scheduler.predict_x0(prediction, timesteps, x_t, y0)  # (B, C, h', w')
             perceptual = perceptual_error(self.lpips, self.codec.decode(estimate), hr)  # (B,)
@@ -106,18 +98,14 @@ class Objective:
 def squared_error(
     scheduler: ResShiftScheduler, prediction: Tensor, x0: Tensor, y0: Tensor, noise: Tensor, timesteps: Tensor
 ) -> Tensor:
-    """Mean squared error of the prediction for each sample, (B,), in float32.
+    """Mean squared error of the prediction, (B, C, H, W) as x0, y0 and noise, for each sample, (B,), in float32.
 
     The error of the scaled noise is divided by its variance, kappa^2 eta_t, so that it becomes the error of the noise.
-
-    Args:
-        prediction, x0, y0, noise: (B, C, H, W). timesteps: (B,).
     """
     target = scheduler.target(x0, y0, noise, timesteps)
     error = _mean_square(prediction.float() - target.float())
     if scheduler.config.prediction_type == "scaled_noise":
-        variance = scheduler.config.kappa**2 * scheduler.eta.float().to(error.device)[timesteps]
-        return error / variance
+        error = error / (scheduler.config.kappa**2 * scheduler.eta.float().to(error.device)[timesteps])
     return error
 
 
@@ -127,17 +115,13 @@ def perceptual_error(lpips: LPIPS, image: Tensor, hr: Tensor) -> Tensor:
 
 
 def combined(errors: Tensor, perceptual: Tensor | None, mse: float, lpips: float, log: float = 0.0) -> Tensor:
-    """mse * errors + log * log(errors) + lpips * perceptual, all (B,).
-
-    If one LPIPS is not finite, the perceptual term is left out.
-    """
-    plain = mse * errors
+    """mse * errors + log * log(errors) + lpips * perceptual, all (B,); the last one only if all of it is finite."""
+    loss = mse * errors
     if log:
-        plain = plain + log * torch.log(errors + ROUNDING)
-    if perceptual is None:
-        return plain
-    usable = torch.isfinite(perceptual).all()
-    return plain + lpips * torch.where(usable, perceptual, torch.zeros_like(perceptual))
+        loss = loss + log * torch.log(errors + ROUNDING)
+    if perceptual is not None:
+        loss = loss + lpips * torch.where(torch.isfinite(perceptual).all(), perceptual, 0.0)
+    return loss
 
 
 @dataclass(frozen=True)
@@ -146,10 +130,8 @@ class Teacher:
 
     denoiser: Denoiser
     scheduler: ResShiftScheduler
-    gain: float
-    """What the detail of its samples is multiplied by; see `boost_detail`."""
-    back_projections: int
-    """How often results of the mode that is distilled are brought into line with the input."""
+    gain: float  # of the detail of its samples; see `boost_detail`
+    back_projections: int  # of the mode that is distilled
 
     @property
     def gives_mean(self) -> bool:
@@ -168,19 +150,14 @@ class Teacher:
 
 
 def open_teacher(settings: DistillSettings, student: ResShiftPipeline, device: torch.device) -> Teacher:
-    """The teacher that the settings name, on the device.
-
-    Raises:
-        ConfigError: there is no such checkpoint, or its chain is not the student's.
-    """
+    """The teacher that the settings name, on the device. ConfigError: no such checkpoint, or another chain."""
     try:
         pipeline = open_checkpoint(settings.teacher)
     except CheckpointError as error:
         raise ConfigError(f"distill.teacher: {error}") from None
-    if not torch.equal(pipeline.scheduler.eta, student.scheduler.eta) or any(
-        getattr(pipeline.scheduler.config, name) != getattr(student.scheduler.config, name)
-        for name in ("kappa", "prediction_type", "input_scaling")
-    ):
+    names = ("kappa", "prediction_type", "input_scaling")
+    own, other = ({name: chain.config[name] for name in names} for chain in (pipeline.scheduler, student.scheduler))
+    if own != other or not torch.equal(pipeline.scheduler.eta, student.scheduler.eta):
         raise ConfigError("distill.teacher has another chain than the student; set init_from to the teacher as well")
     if not pipeline.image_codec.lossless:
         raise ConfigError("distill.teacher has a learned codec; only chains in pixel space are distilled")
@@ -199,8 +176,7 @@ def distillation_error(
 ) -> Tensor:
     """Squared error of the student against the teacher, and `truth` times that of its mean against x0; (B,) float32.
 
-    Args:
-        x0, y0, noise: (B, C, h, w). lq: (B, 3, h, w). truth: 0 leaves the truth out, and saves a pass.
+    x0, y0 and noise are (B, C, h, w), lq is (B, 3, h, w); truth 0 saves a pass.
     """
     scheduler = teacher.scheduler
     last = torch.full((len(x0),), len(scheduler) - 1, device=x0.device)

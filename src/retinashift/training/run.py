@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -25,8 +25,8 @@ from accelerate import Accelerator
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
-from retinashift.data.checks import Check, check_no_leakage, check_photographs, content_hashes
-from retinashift.data.photographs import Source, list_source
+from retinashift.data.checks import check_no_leakage, check_photographs, content_hashes
+from retinashift.data.photographs import list_source
 from retinashift.imaging.files import replace_file
 from retinashift.inference.memory import choose_device, fast_precision
 from retinashift.training.batches import Batch, Map, PhotographSet, check_size, make_batch
@@ -47,10 +47,7 @@ from retinashift.training.state import (
 from retinashift.training.validation import validate
 
 Report = Callable[[str, dict[str, Any]], None]
-MicroBatch = tuple[int, Callable[[], Batch]]
-"""Its place among all of the run, and what makes it."""
-
-_MIXED = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}  # accelerate's names of the precisions
+MicroBatch = tuple[int, Callable[[], Batch]]  # its place among all of the run, and what makes it
 
 
 class TrainingError(ValueError):
@@ -64,29 +61,28 @@ def no_report(event: str, values: dict[str, Any]) -> None:
 class Trainer:
     """A run: the parts that accelerate prepared, and its position.
 
-    Args:
-        config: settings; `init_from` is resolved.
-        report: called on the main process as report(event, values): "start", "step", "train",
-            "validation", "saved", "end".
-
-    Raises:
-        ConfigError, DataError, StateError: before anything is written.
+    The main process calls report(event, values): "start", "step", "train", "validation", "saved", "end".
+    ConfigError, DataError and StateError are raised before anything is written.
     """
 
     def __init__(self, config: TrainConfig, report: Report = no_report):
         if config.run.precision == "auto":
             config = config.replace(run=config.run.model_copy(update={"precision": fast_precision(choose_device())}))
-        self.accelerator = _accelerator(_MIXED[config.run.precision])
+        self.accelerator = _accelerator(config.run.precision)
         self.device = self.accelerator.device
         self.report = report if self.accelerator.is_main_process else no_report
         self.folder = Path(config.run.out)
         self.pipeline = build_pipeline(config)
         self.config = config = resolved(config, self.pipeline)
-        self.photographs = self._open("data", config.data, partial(check_size, settings=config.crop))
-        self.validation = self._open("validation", config.validation) if config.validation else None
-        self.hashes = content_hashes(self.photographs.items)
-        if self.validation is not None:
-            check_no_leakage(self.hashes, self.validation.items)
+        items, scale = list_source(config.data, "data"), config.chain.scale
+        check_photographs(items, scale, partial(check_size, settings=config.crop))
+        self.validation = list_source(config.validation, "validation") if config.validation else []
+        check_photographs(self.validation, scale)
+        self.hashes = content_hashes(items)
+        check_no_leakage(self.hashes, self.validation)
+        self.photographs = PhotographSet(
+            items, cache_gib=config.run.cache_gib, device=self.device, balance=config.data.balance
+        )
         self.lock = ExitStack()
         if self.accelerator.is_main_process:
             self.lock.enter_context(lock_folder(self.folder))
@@ -128,8 +124,7 @@ class Trainer:
     def run(self) -> Path:
         """Train to the end of the schedule; returns the folder of the finished checkpoint.
 
-        Raises:
-            TrainingError: the loss or the weights are no longer finite; what was saved before stays.
+        TrainingError if the loss or the weights are no longer finite; what was saved before stays.
         """
         config, first = self.config, self.position
         record = RunRecord(self.folder, first.step) if self.accelerator.is_main_process else None
@@ -139,7 +134,7 @@ class Trainer:
                 write_folder(self.folder / "checkpoint", self._write_checkpoint)
         self.report("start", {
             "step": first.step, "steps": config.run.steps, "minutes": config.run.minutes,
-            "photographs": len(self.photographs), "validation": len(self.validation or ()),
+            "photographs": len(self.photographs), "validation": len(self.validation),
             "device": str(self.device), "processes": self.accelerator.num_processes,
             "precision": config.run.precision, "expected_minutes": self._expected_minutes(), "out": str(self.folder),
         })  # fmt: skip
@@ -266,7 +261,7 @@ class Trainer:
 
     def _validate(self, record: RunRecord | None) -> None:
         """Main process only: score the averaged weights beside bicubic, and keep them if they are the best."""
-        if self.validation is None or record is None:
+        if not self.validation or record is None:
             return
         # photographs have many shapes: trying for each what is fastest would take longer than they do
         no_tries = torch.backends.cudnn.flags(enabled=True, benchmark=False)
@@ -303,13 +298,12 @@ class Trainer:
 
     def _outcome(self) -> dict[str, Any]:
         """What a display says at the end; scores only where there is a validation set."""
-        position, best = self.position, self.folder / "best"
-        use = best if self.validation is not None and best.is_dir() else self.folder / "checkpoint"
-        values: dict[str, Any] = {"step": position.step, "seconds": position.seconds, "use": str(use)}
-        if self.validation is not None:
-            scores = {"start": position.start, "best": position.best, "best_step": position.best_step}
-            values |= {"validation": len(self.validation)}
-            values |= {name: score for name, score in scores.items() if math.isfinite(score)}
+        use = self.folder / ("best" if self.validation and (self.folder / "best").is_dir() else "checkpoint")
+        done = asdict(self.position)
+        values = {"step": done["step"], "seconds": done["seconds"], "use": str(use)}
+        if self.validation:
+            values["validation"] = len(self.validation)
+            values |= {name: done[name] for name in ("start", "best", "best_step") if math.isfinite(done[name])}
         return values
 
     def _save(self) -> None:
@@ -325,20 +319,11 @@ class Trainer:
     def _write_checkpoint(self, folder: Path) -> None:
         write_checkpoint(folder, self.pipeline, self.config, self.hashes)
 
-    def _open(self, name: str, source: Source, size_check: Check | None = None) -> PhotographSet:
-        items = list_source(source, name)
-        check_photographs(items, self.config.chain.scale, size_check)
-        return PhotographSet(items, cache_gib=self.config.run.cache_gib, device=self.device, balance=source.balance)
 
-
-def _accelerator(mixed_precision: str) -> Accelerator:
-    """The processes that were launched together.
-
-    Raises:
-        TrainingError: a launcher was asked for several and started one, which would train alone in silence.
-    """
+def _accelerator(precision: str) -> Accelerator:
+    """The processes launched together. TrainingError where one was started for several: it would train in silence."""
     on_cpu = choose_device().type == "cpu"  # else torchrun's processes on a CPU would not know of each other
-    accelerator = Accelerator(cpu=on_cpu, mixed_precision=mixed_precision, gradient_accumulation_steps=1)
+    accelerator = Accelerator(cpu=on_cpu, mixed_precision="no" if precision == "fp32" else precision)
     launched = {"MASTER_ADDR", "ACCELERATE_MIXED_PRECISION"} <= os.environ.keys() and "WORLD_SIZE" not in os.environ
     if launched and accelerator.num_processes == 1:
         raise TrainingError(
@@ -368,8 +353,7 @@ def average(averaged: Mapping[str, Tensor], current: Mapping[str, Tensor], decay
 def train(config: TrainConfig, report: Report = no_report) -> Path:
     """Train by the settings, or go on with the run that `run.out` holds; returns the checkpoint folder.
 
-    Raises:
-        ConfigError, DataError, StateError, TrainingError: each one line.
+    ConfigError, DataError, StateError and TrainingError have one line each.
     """
     trainer = Trainer(config, report)
     with trainer.lock:

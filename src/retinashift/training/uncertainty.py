@@ -25,8 +25,7 @@ UPDATES, KEPT = 6, 32
 """Of the head for each batch: one on the batch, the others on batches whose features are kept, since the denoiser's
 call costs far more than the head's."""
 BATCH, HIDDEN, LEARNING_RATE, CACHE_GIB = 8, 64, 2e-3, 2.0
-FLAT = 16
-"""One crop in this many has a single colour, where the result makes no error."""
+FLAT = 16  # one crop in this many has a single colour, where the result makes no error
 CROP = CropSettings(
     size=192, rescale_min=0.5, rescale_max=3.0, blur_sigma_max=1.0, sharpen_max=0.5, tint_max=0.15, expose_max=1.0,
     aperture_share=0.15,
@@ -49,7 +48,7 @@ def train_head(
     track: Callable[[range], Iterable[int]],
     degradation: Degradation = CAMERA,
 ) -> UncertaintyHead:
-    """A head for the pipeline's denoiser.
+    """A head for the pipeline's denoiser. ValueError if that is no `LightNet` on pixels.
 
     Args:
         items: photographs; every set counts the same.
@@ -57,9 +56,6 @@ def train_head(
         seed: of the weights and the samples.
         track: shows how many of the numbers in a range are done, and returns them.
         degradation: of the inputs.
-
-    Raises:
-        ValueError: the denoiser is no `LightNet` on pixels.
     """
     net = pipeline.denoiser
     if not (net.streams and pipeline.image_codec.lossless):
@@ -78,8 +74,8 @@ def train_head(
         crop = CROP if step < WIDE_SHARE * steps else NEAR_CROP
         batch = make_batch(photographs, crop, pipeline.config.scale, seed, positions, degradation)
         flat = torch.tensor([position % FLAT == 0 for position in positions])[:, None, None, None]
-        hr, lr = (
-            torch.where(flat, quantise(x.mean((2, 3), keepdim=True)), x).to(net.device) for x in (batch.hr, batch.lr)
+        lr, hr = (
+            torch.where(flat, quantise(x.mean((2, 3), keepdim=True)), x).to(net.device) for x in (batch.lr, batch.hr)
         )
         with torch.autocast(net.device.type, torch.bfloat16), torch.no_grad():
             result, features = _faithful_result(pipeline, lr)

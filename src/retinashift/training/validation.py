@@ -1,22 +1,21 @@
 """Photographs made small and large again by checkpoints: their scores beside bicubic, and a figure to look at."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
+from retinashift.data.photographs import Item
 from retinashift.evaluation.similarity import psnr_rgb
 from retinashift.imaging.degradation.bicubic import bicubic_pillow, crop_to_multiple, enlarge
 from retinashift.imaging.degradation.pipeline import Degradation
 from retinashift.imaging.figures import busiest, changed, shown, side_by_side
 from retinashift.imaging.fundus import field_of_view
 from retinashift.inference.pipeline import ResShiftPipeline
-from retinashift.training.batches import PhotographSet
 
-SIDE, DETAIL = 256, 128
-"""Pixels of a square in the picture to look at, and of the detail in it."""
+SIDE, DETAIL = 256, 128  # pixels of a square in the picture to look at, and of the detail in it
 
 
 @dataclass(frozen=True)
@@ -31,10 +30,7 @@ class Comparison:
     def figure(self, note: str = "", side: int = SIDE, detail: int = DETAIL) -> np.ndarray:
         """All beside one another, and below them the detail where the last result differs most; see `side_by_side`.
 
-        Args:
-            note: said first in the line below.
-            side: of a square on the canvas, in pixels.
-            detail: of the square that is enlarged, in pixels of the photograph.
+        `note` is said first in the line below; `detail` counts in pixels of the photograph.
         """
         pictures = {f"input\n{self.lr.shape[1]}x{self.lr.shape[0]}": self.lr}
         pictures |= {f"{name}\n{self.psnr[name]:.2f} dB": pixels for name, pixels in self.results.items()}
@@ -53,14 +49,9 @@ def compare(
     seed: int = 0,
     **options: Any,
 ) -> Comparison:
-    """Bicubic and each pipeline's result.
+    """Bicubic and each pipeline's result; `options` are further arguments of the pipelines, which have one scale.
 
-    Args:
-        pipelines: by name, of one scale.
-        hr: (H, W, 3) uint8; rows and columns beyond a multiple of the scale are left out.
-        lr: its input; None reduces it by bicubic.
-        seed: of the samples.
-        options: further arguments of the pipelines.
+    Rows and columns of `hr`, (H, W, 3) uint8, beyond a multiple of the scale are left out. None as `lr` is bicubic.
     """
     scale = next(iter(pipelines.values())).config.scale
     hr = crop_to_multiple(hr, scale)
@@ -73,7 +64,7 @@ def compare(
 
 
 def validate(
-    pipeline: ResShiftPipeline, photographs: PhotographSet, seed: int, degradation: Degradation | None = None
+    pipeline: ResShiftPipeline, items: Sequence[Item], seed: int, degradation: Degradation
 ) -> tuple[dict[str, Any], np.ndarray]:
     """Mean PSNR in dB (RGB, field of view, 8 bit) with the default number of steps, and a picture to look at.
 
@@ -83,18 +74,12 @@ def validate(
         {"psnr", "psnr_bicubic", "gain"}; and the first photograph beside its input, bicubic and the result, whole and
         in detail, (H, W, 3) uint8.
     """
-    scale, exact = pipeline.config.scale, degradation is None or degradation.exact
-    scores: list[tuple[float, float]] = []
-    picture = np.zeros((0, 0, 3), np.uint8)
-    for index in range(len(photographs)):
-        hr, lr = (
-            None if pixels is None else shown(pixels.permute(1, 2, 0).cpu().numpy())
-            for pixels in (photographs.hr(index), photographs.lr(index))
-        )
-        assert hr is not None
-        if lr is None and degradation is not None:
+    scale, scores = pipeline.config.scale, []
+    for index, item in enumerate(items):
+        hr, lr = shown(item.hr.read()), None if item.lr is None else shown(item.lr.read())
+        if lr is None:
             lr = degradation(crop_to_multiple(hr, scale), scale, np.random.default_rng((seed, index)))
-        found = compare({"result": pipeline}, hr, lr, seed, back_projections=None if exact else 0)
+        found = compare({"result": pipeline}, hr, lr, seed, back_projections=None if degradation.exact else 0)
         scores.append((found.psnr["result"], found.psnr["bicubic"]))
         if index == 0:
             picture = found.figure()
