@@ -314,9 +314,8 @@ class TrainConfig(Section):
             raise ConfigError(f"crop.size is {self.crop.size}; it must be a multiple of chain.scale {self.chain.scale}")
         if self.data.layout == "pairs" and not self.degradation.exact:
             raise ConfigError("degradation.kind makes the LR image, which given LR/HR pairs bring; set bicubic-pillow")
-        # all but these would change one image of a pair and not the other
-        altered = [f"crop.{name}" for name, value in self.crop if value != getattr(CropSettings(), name)]
-        altered = [name for name in altered if name not in ("crop.size", "crop.flip", "crop.min_visible")]
+        plain = CropSettings(size=self.crop.size, flip=self.crop.flip, min_visible=self.crop.min_visible)
+        altered = [f"crop.{name}" for name, value in self.crop if value != getattr(plain, name)]
         if self.data.layout == "pairs" and altered:
             raise ConfigError(
                 f"{', '.join(altered)}: HR would change and the given LR would not; leave them out for pairs"
@@ -338,7 +337,7 @@ class TrainConfig(Section):
 
     def replace(self, **changes: Any) -> TrainConfig:
         """With other sections, which are checked together."""
-        return TrainConfig(**({name: getattr(self, name) for name in TrainConfig.model_fields} | changes))
+        return TrainConfig(**(dict(self) | changes))
 
     def to_yaml(self) -> str:
         """The resolved settings; `load` reads them back to an equal object."""

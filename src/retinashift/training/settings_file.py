@@ -9,13 +9,9 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-LARGEST = 64 * 1024
-"""Bytes of a settings file, at most."""
-DEEPEST = 10
-"""Levels of mappings and lists."""
-SHOWN = 60
-"""Characters of a wrong value that an error shows."""
-
+LARGEST = 64 * 1024  # bytes of a settings file, at most
+DEEPEST = 10  # levels of mappings and lists
+SHOWN = 60  # characters of a wrong value that an error shows
 _PLAIN = {f"tag:yaml.org,2002:{kind}" for kind in ("map", "seq", "str")}
 
 
@@ -47,10 +43,9 @@ def read_tree(path: Path, overrides: list[str]) -> dict[str, Any]:
     """
     if not path.is_file():
         raise ConfigError(f"no settings file at {path}")
-    with path.open("rb") as file:
-        data = file.read(LARGEST + 1)
-    if len(data) > LARGEST:
+    if path.stat().st_size > LARGEST:
         raise ConfigError(f"{path} is larger than {LARGEST // 1024} KiB, the most that settings may be")
+    data = path.read_bytes()
     try:
         tree = read_yaml(data.decode("utf-8-sig"), str(path))
     except UnicodeDecodeError:
@@ -108,8 +103,8 @@ def describe(error: ValidationError) -> str:
         text = str(first["ctx"]["error"])
         if not where or f"{where}." in text:
             return text
-        known = not text.startswith("unknown setting ")
-        return f"{where}: {text}" if known else text.replace("setting ", f"setting {where}.", 1)
+        unknown = "unknown setting "
+        return f"{unknown}{where}.{text.removeprefix(unknown)}" if text.startswith(unknown) else f"{where}: {text}"
     value = repr(first["input"])
     shown = value if len(value) <= SHOWN else value[:SHOWN] + "..."
     return f"{where} is {shown}; {reason[0].lower()}{reason[1:]}".replace("; input should", "; it should")

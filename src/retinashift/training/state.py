@@ -54,16 +54,11 @@ class StateError(ValueError):
 class Position:
     """The position of a run in its schedule."""
 
-    step: int = 0
-    """Optimizer steps done."""
-    seconds: float = 0.0
-    """Time spent training, interruptions left out."""
-    best: float = float("-inf")
-    """Best validation PSNR so far, dB."""
+    step: int = 0  # optimizer steps done
+    seconds: float = 0.0  # spent training, interruptions left out
+    best: float = float("-inf")  # validation PSNR so far, dB
     best_step: int = 0
-    """Step of that."""
-    start: float = float("-inf")
-    """Validation PSNR before the first step, dB."""
+    start: float = float("-inf")  # validation PSNR before the first step, dB
 
 
 @dataclass(frozen=True)
@@ -73,8 +68,7 @@ class State:
     position: Position
     model: dict[str, Tensor]
     ema: dict[str, Tensor]
-    optimizer: dict[str, Any]
-    """Tensors and plain containers only, so that it loads without unpickling code."""
+    optimizer: dict[str, Any]  # tensors and plain containers only, so that it loads without unpickling code
 
 
 def save_state(folder: Path, state: State, keep: int) -> None:
@@ -101,9 +95,8 @@ def load_state(folder: Path) -> State | None:
         return None
     source = folder / latest.read_text(encoding="utf-8").strip()
     try:
-        position = Position(**json.loads((source / "meta.json").read_text(encoding="utf-8")))
         return State(
-            position,
+            Position(**json.loads((source / "meta.json").read_text(encoding="utf-8"))),
             load_file(source / "model.safetensors"),
             load_file(source / "ema.safetensors"),
             torch.load(source / "optimizer.pt", map_location="cpu", weights_only=True),
@@ -115,11 +108,7 @@ def load_state(folder: Path) -> State | None:
 
 
 def state_to_resume(folder: Path, config: TrainConfig) -> State | None:
-    """The state that a run with these settings goes on from; None for a run from the start.
-
-    Args:
-        folder: of the run.
-        config: its settings, with `init_from` resolved.
+    """The state that a run with these settings, `init_from` resolved, goes on from; None for a run from the start.
 
     Raises:
         ConfigError: the folder holds another run, or checkpoints that a run from the start would replace.
@@ -192,11 +181,7 @@ def _replaced(target: Path) -> Path:
 
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
-    """Keep other runs out of a run folder; the system ends the lock with the process, however it ends.
-
-    Raises:
-        ConfigError: another run holds the folder.
-    """
+    """Keep other runs out of a run folder, by ConfigError; the system ends the lock with the process."""
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock")
     try:
@@ -222,13 +207,9 @@ def _sync(path: Path) -> None:
 
 
 def write_checkpoint(folder: Path, pipeline: ResShiftPipeline, config: TrainConfig, photographs: Iterable[str]) -> None:
-    """Fill an existing folder; adapters are merged into the denoiser, and also lie alone in `adapter/`.
+    """Fill an empty folder; adapters are merged into the denoiser, and also lie alone in `adapter/`.
 
-    Args:
-        folder: empty.
-        pipeline: with the weights to write; its `name_or_path` is where it started.
-        config: settings of the run.
-        photographs: hashes of what it was trained on; those of where it started are added.
+    `photographs` are hashes of what it was trained on; those of where it started (`name_or_path`) are added.
     """
     start = Path(pipeline.name_or_path) if config.init_from else None
     with merged_adapters(pipeline, config):
@@ -237,8 +218,7 @@ def write_checkpoint(folder: Path, pipeline: ResShiftPipeline, config: TrainConf
         save_adapter(pipeline.denoiser, folder / "adapter")
     (folder / "training.yaml").write_text(config.to_yaml(), encoding="utf-8")
     write_trained_on(folder, [*photographs, *(read_trained_on(start) if start else ())])
-    card = continued_card(start) if start else None
-    if card is not None:
+    if start and (card := continued_card(start)):
         (folder / "README.md").write_text(card, encoding="utf-8")
 
 
@@ -255,10 +235,7 @@ def merged_adapters(pipeline: ResShiftPipeline, config: TrainConfig) -> Iterator
 
 
 def continued_card(start: Path) -> str | None:
-    """The card of a checkpoint trained from the one in `start`, with that one's metadata and text.
-
-    None if `start` has no card.
-    """
+    """The card of a checkpoint trained from the one in `start`, with its metadata and text; None if it has no card."""
     try:
         text = (start / "README.md").read_text(encoding="utf-8")
     except OSError:
@@ -274,7 +251,6 @@ class RunRecord:
     """Appends to a run's logs; made on the main process only."""
 
     def __init__(self, folder: Path, resume_step: int = 0):
-        folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / "log.jsonl"
         _cut_after(self._path, resume_step)
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_step + 1 if resume_step else None)
@@ -297,13 +273,10 @@ class RunRecord:
 
 def _cut_after(path: Path, step: int) -> None:
     """Drop lines beyond the state that is resumed from, because those steps are repeated; at 0, all of them."""
-    if not path.is_file() or step == 0:
-        path.unlink(missing_ok=True)
-        return
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8").splitlines() if step and path.is_file() else ():
         try:
-            if json.loads(line).get("step", 0) <= step:
+            if json.loads(line)["step"] <= step:
                 kept.append(line)
         except ValueError:
             continue  # a line cut short by a kill
