@@ -1,6 +1,8 @@
 """Build the parts of a run from its settings: denoiser, scheduler, pipeline, and what of it is trained."""
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -14,62 +16,57 @@ from retinashift.models.light_net import LightNet
 from retinashift.models.swin_unet import SwinUNet
 from retinashift.training.settings import ChainSettings, ConfigError, ModelSettings, TrainConfig, flattened
 
-# Arguments of the denoisers that follow from the scale and are not settings.
-_COMPUTED = {"light": ("factor",), "swin": ("in_channels", "out_channels")}
-
-LARGEST_OPTION = 4096
-"""Of the denoiser's widths, depths and sizes."""
+LARGEST_OPTION = 4096  # of the denoiser's widths, depths and sizes
 MOST_PARAMETERS = 2_000_000_000
+CLEAN = {"back_projections": 6, "check_measure": "value", "check_threshold": 8.0}
+POOR = {"back_projections": 0, "check_measure": "burst", "check_threshold": 24.0}
+"""How results are held to their inputs: those of poor inputs need not reproduce them."""
+_COMPUTED = {"light": ("factor",), "swin": ("in_channels", "out_channels")}  # by the scale; they are no settings
 
 
 def build_pipeline(config: TrainConfig) -> ResShiftPipeline:
     """A fresh pipeline by the settings, or the checkpoint that `init_from` names, with weights in float32.
 
-    Fresh weights depend on `run.seed` alone. Results of poor inputs need not reproduce them.
+    Fresh weights, and the further blocks that `model.options.depth` asks of a LightNet, depend on `run.seed` alone.
     Raises ConfigError.
     """
     exact = config.degradation.exact
-    if config.init_from:
+    if not config.init_from:
+        with _seeded(config):
+            denoiser = build_denoiser(config.model, config.chain.scale)
         try:
-            pipeline = open_checkpoint(config.init_from)
-            pipeline.denoiser.float()
-            # neither the uncertainty head nor the use as a one-step student holds for new weights
-            pipeline.register_to_config(distilled=False)
-            pipeline.drop_uncertainty()
-            _deepen(pipeline.denoiser, config)
-            if not exact:
-                pipeline.register_to_config(back_projections=0, check_measure="burst", check_threshold=24.0)
-        except CheckpointError as error:
-            raise ConfigError(f"init_from: {error}") from None
-        return pipeline
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.run.seed)  # module constructors draw from the global generator
-        denoiser = build_denoiser(config.model, config.chain.scale)
-    return ResShiftPipeline(
-        denoiser=denoiser,
-        scheduler=build_scheduler(config.chain),
-        scale=config.chain.scale,
-        upsampling=config.chain.upsampling,
-        back_projections=6 if exact else 0,
-        check_measure="value" if exact else "burst",
-        check_threshold=8.0 if exact else 24.0,
-    )
-
-
-def _deepen(denoiser: Denoiser, config: TrainConfig) -> None:
-    """Give a LightNet the further blocks that `model.options.depth` asks for; they depend on `run.seed` alone."""
-    depth = config.model.options.get("depth")
+            scheduler = ResShiftScheduler(**config.chain.model_dump(exclude={"scale", "upsampling"}))
+        except ValueError as error:
+            raise ConfigError(f"chain: {error}") from None
+        scale, upsampling = config.chain.scale, config.chain.upsampling
+        held = CLEAN if exact else POOR
+        return ResShiftPipeline(denoiser, scheduler, scale=scale, upsampling=upsampling, **held)
+    try:
+        pipeline = open_checkpoint(config.init_from)
+    except CheckpointError as error:
+        raise ConfigError(f"init_from: {error}") from None
+    denoiser, depth = pipeline.denoiser.float(), config.model.options.get("depth")
     if denoiser.kind == "light" and isinstance(depth, int) and depth > denoiser.config.depth:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.run.seed)
+        with _seeded(config):
             denoiser.deepen(depth)
+    # neither the uncertainty head nor the use as a one-step student holds for new weights
+    pipeline.drop_uncertainty()
+    pipeline.register_to_config(distilled=False, **({} if exact else POOR))
+    return pipeline
+
+
+@contextmanager
+def _seeded(config: TrainConfig) -> Iterator[None]:
+    """Within it, the constructors of modules draw from a generator seeded by the run."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.run.seed)
+        yield
 
 
 def resolved(config: TrainConfig, pipeline: ResShiftPipeline) -> TrainConfig:
     """The settings with `chain` and `model` of the checkpoint in `init_from`; unchanged without it.
 
-    Raises:
-        ConfigError: a setting of `chain` or `model` was given that contradicts the checkpoint.
+    ConfigError if a setting of `chain` or `model` was given that contradicts the checkpoint.
     """
     if not config.init_from:
         return config
@@ -95,31 +92,22 @@ def build_denoiser(settings: ModelSettings, scale: int) -> Denoiser:
     values = (scale,) if settings.kind == "light" else (3 * scale**2, 3 * scale**2)
     defaults = dict(zip(_COMPUTED[settings.kind], values, strict=True))
     allowed = set(inspect.signature(denoiser_class.__init__).parameters) - {"self", *defaults}
-    for name in settings.options:
+    for name, value in settings.options.items():
         if name not in allowed:
             raise ConfigError(f"unknown setting model.options.{name}; allowed are {', '.join(sorted(allowed))}")
-    for name in ("width", "depth", "time_width"):
-        value = settings.options.get(name, 1)
-        if type(value) is not int or value < 1:
+        if name in ("width", "depth", "time_width") and (type(value) is not int or value < 1):
             raise ConfigError(f"model.options.{name} is {value}; a whole number, at least 1, is needed")
-    for name, value in settings.options.items():
         if any(isinstance(number, int) and number > LARGEST_OPTION for number in np.ravel(np.array(value, object))):
             raise ConfigError(f"model.options.{name} is {value}; at most {LARGEST_OPTION} is allowed")
+    options = defaults | settings.options
     try:
         with torch.device("meta"):  # counts the parameters without memory for them
-            parameters = sum(value.numel() for value in denoiser_class(**defaults, **settings.options).parameters())
-        if parameters > MOST_PARAMETERS:
-            raise ConfigError(f"model.options give {parameters:,} parameters; at most {MOST_PARAMETERS:,} are allowed")
-        return denoiser_class(**defaults, **settings.options)
+            parameters = sum(value.numel() for value in denoiser_class(**options).parameters())
     except (TypeError, ValueError) as error:
-        raise error if isinstance(error, ConfigError) else ConfigError(f"model.options: {error}") from None
-
-
-def build_scheduler(settings: ChainSettings) -> ResShiftScheduler:
-    try:
-        return ResShiftScheduler(**settings.model_dump(exclude={"scale", "upsampling"}))
-    except ValueError as error:
-        raise ConfigError(f"chain: {error}") from None
+        raise ConfigError(f"model.options: {error}") from None
+    if parameters > MOST_PARAMETERS:
+        raise ConfigError(f"model.options give {parameters:,} parameters; at most {MOST_PARAMETERS:,} are allowed")
+    return denoiser_class(**options)
 
 
 def trained_part(pipeline: ResShiftPipeline, config: TrainConfig) -> nn.Module:

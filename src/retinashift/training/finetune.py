@@ -22,15 +22,11 @@ from retinashift.training.run import Report, no_report, train
 from retinashift.training.settings import Precision, TrainConfig
 from retinashift.training.validation import compare
 
-CROP, SMALLEST_CROP, GRID = 192, 32, 16
-"""Side of a crop in pixels: the usual one, the smallest, and what it is a multiple of."""
-STEPS, LONGEST = 500, 10**6
-"""Steps of a run without, and at most with, a time to keep to."""
-BYTES, RANK = 24, 16
-"""Bytes that a weight in training takes with its gradient, moments and averages; and the rank of adapters instead."""
-SHOWN = 3
-"""Held-out photographs in the figure."""
-FIGURE = "held_out.png"
+CROP, SMALLEST_CROP, GRID = 192, 32, 16  # side of a crop in pixels: usual, smallest, and what it is a multiple of
+STEPS, LONGEST = 500, 10**6  # of a run without, and at most with, a time to keep to
+BYTES = 24  # that a weight in training takes with its gradient, moments and averages
+RANK = 16  # of adapters, where all weights take too much
+SHOWN = 3  # held-out photographs in the figure
 
 
 @dataclass(frozen=True)
@@ -40,8 +36,7 @@ class Plan:
     settings: TrainConfig
     training: int
     held_out: int
-    tuned: str
-    """Which weights are trained, and why, in words."""
+    tuned: str  # which weights are trained, and why, in words
 
 
 @dataclass(frozen=True)
@@ -69,8 +64,7 @@ def plan_finetune(
         precision: None is `auto`: bf16 where this machine has arithmetic for it.
 
     Raises:
-        DataError: too few photographs or patients, or one that is too small.
-        ConfigError: a value out of range.
+        DataError: too few photographs or patients, or one that is too small. ConfigError: a value out of range.
     """
     source = _layout(photographs)
     training, held_out = (list_source(Source(**source, split=split)) for split in ("train", "test"))
@@ -80,7 +74,6 @@ def plan_finetune(
         raise DataError(f"{smallest[1]} is {smallest[0]} pixels a side; at least {SMALLEST_CROP} are needed")
     changes = {"rescale_min": 0.7, "rescale_max": 1.4, "blur_sigma_max": 0.5, "tint_max": 0.1}
     rank, tuned = _tuned(checkpoint)
-    every = 100 if not minutes else 250
     settings = {
         "init_from": checkpoint or "shipped",
         "data": source | {"split": "train"},
@@ -90,7 +83,8 @@ def plan_finetune(
         "optim": {"batch_size": 8, "learning_rate": 4e-4, "warmup_steps": 50, "clip": 0.2, "ema": 0.995,
                   "last_step_share": 0.5},
         "run": {"out": out, "steps": LONGEST if minutes else STEPS, "minutes": minutes,
-                "validate_every": every, "save_every": 50, "precision": precision or "auto"},
+                "validate_every": 250 if minutes else 100, "save_every": 50,
+                "precision": precision or "auto"},
     }  # fmt: skip
     return Plan(TrainConfig.parse(settings), len(training), len(held_out), tuned)
 
@@ -112,7 +106,7 @@ def finetune(plan: Plan, report: Report = no_report) -> Outcome:
     lines = [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     scores = [line for line in lines if line["event"] == "validation"]
     best = max(scores, key=lambda line: line["psnr"])
-    figure = folder / FIGURE
+    figure = folder / "held_out.png"
     write_image(figure, _draw(config, folder / "best"), overwrite=True)
     return Outcome(best["psnr_bicubic"], scores[0]["psnr"], best["psnr"], best["step"], folder / "best", figure)
 

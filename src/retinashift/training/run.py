@@ -11,9 +11,9 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, replace
 from functools import partial
 from multiprocessing import get_context
@@ -102,24 +102,22 @@ class Trainer:
         self.averaged = copy.deepcopy(trained).eval()
         self.pipeline.register_modules(denoiser=self.averaged)  # what is validated and saved
         optimizer = torch.optim.AdamW(
-            [parameter for parameter in trained.parameters() if parameter.requires_grad],
-            lr=config.optim.learning_rate,
-            betas=(0.9, config.optim.beta2),
-            weight_decay=config.optim.weight_decay,
-            fused=self.device.type == "cuda",
-        )
+            [parameter for parameter in trained.parameters() if parameter.requires_grad], config.optim.learning_rate,
+            (0.9, config.optim.beta2), weight_decay=config.optim.weight_decay, fused=self.device.type == "cuda",
+        )  # fmt: skip
         _compile(trained, config.run.compile)
         self.model, self.optimizer = self.accelerator.prepare(trained, optimizer)
         # from here on the same tensors: asking modules for them at each step takes longer than averaging
         self._current, self._average = trained.state_dict(), self.averaged.state_dict()
+        parts = {"optimizer": self.optimizer, "scaler": self.accelerator.scaler}  # no scaler unless for fp16
+        self._stateful = {name: part for name, part in parts.items() if part is not None}
         self.position, self._saved_step = Position(), None if state is None else state.position.step
         if state is not None:
             self.position = state.position
             self.trained.load_state_dict(state.model)
             self.averaged.load_state_dict(state.ema)
-            self.optimizer.load_state_dict(state.optimizer["optimizer"])
-            if self.accelerator.scaler is not None:
-                self.accelerator.scaler.load_state_dict(state.optimizer["scaler"])
+            for name, part in self._stateful.items():
+                part.load_state_dict(state.optimizer[name])
 
     def run(self) -> Path:
         """Train to the end of the schedule; returns the folder of the finished checkpoint.
@@ -144,7 +142,9 @@ class Trainer:
         ahead = max(1, config.run.workers)
         # all steps have one shape, for which cuDNN may try what is fastest; threads end before what they call
         tries = torch.backends.cudnn.flags(enabled=True, benchmark=True)
-        with tries, self._cameras() as map_cameras, ThreadPoolExecutor(ahead) as pool:
+        cameras = ProcessPoolExecutor(ahead, mp_context=get_context("spawn")) if config.run.workers else nullcontext()
+        with tries, cameras as processes, ThreadPoolExecutor(ahead) as pool:
+            map_cameras = processes.map if processes else map
             pending = deque(self._prepare(step + number, pool, map_cameras) for number in range(ahead))
             progress = self._progress(step, time.monotonic() - started)
             while progress < 1:
@@ -185,15 +185,6 @@ class Trainer:
         self.accelerator.wait_for_everyone()
         self.accelerator.end_training()
         return self.folder / "checkpoint"
-
-    @contextmanager
-    def _cameras(self) -> Iterator[Map]:
-        """What runs a degradation that is not exact: other processes, where there are workers."""
-        if not self.config.run.workers or self.config.degradation.exact:
-            yield map
-            return
-        with ProcessPoolExecutor(self.config.run.workers, mp_context=get_context("spawn")) as processes:
-            yield processes.map
 
     def _prepare(self, step: int, pool: ThreadPoolExecutor, map_cameras: Map) -> list[MicroBatch]:
         """The micro-batches of this process at a step; made ahead by threads if `workers` is positive."""
@@ -307,9 +298,7 @@ class Trainer:
         return values
 
     def _save(self) -> None:
-        optimizer = {"optimizer": self.optimizer.state_dict()}
-        if self.accelerator.scaler is not None:
-            optimizer["scaler"] = self.accelerator.scaler.state_dict()
+        optimizer = {name: part.state_dict() for name, part in self._stateful.items()}
         state = State(self.position, self._current, self._average, optimizer)
         save_state(self.folder / "state", state, self.config.run.keep)
         write_folder(self.folder / "checkpoint", self._write_checkpoint)
