@@ -33,26 +33,24 @@ NEARLY_BLACK = 16 / 255  # from 0 (black) to 1: darker pixels count as surround
 BLOCK = 8  # side, in pixels, of the squares in which the visible part of a photograph is counted
 
 
+@dataclass(eq=False)
 class PhotographSet:
     """Photographs as (3, H, W) uint8 or uint16 tensors, decoded once and kept on `device` up to `cache_gib`."""
 
-    def __init__(
-        self,
-        items: list[Item],
-        *,
-        cache_gib: float,
-        device: torch.device | str = "cpu",
-        balance: Literal["photograph", "set", "folder"] = "photograph",
-    ):
-        self.items, self.device = items, device
-        self.paired = any(item.lr for item in items)  # LR images are given
+    items: list[Item]
+    cache_gib: float
+    device: torch.device | str = "cpu"
+    balance: Literal["photograph", "set", "folder"] = "photograph"
+
+    def __post_init__(self) -> None:
+        self.paired = any(item.lr for item in self.items)  # LR images are given
         groups = defaultdict[str, list[int]](list)
-        for index, item in enumerate(items):
+        for index, item in enumerate(self.items):
             name = PurePosixPath(item.hr.name)
-            own = {"photograph": "", "set": name.name.partition("_")[0], "folder": str(name.parent)}[balance]
+            own = {"photograph": "", "set": name.name.partition("_")[0], "folder": str(name.parent)}[self.balance]
             groups[own].append(index)
         self._groups = list(groups.values())
-        self._left = cache_gib * 2**30
+        self._left = self.cache_gib * 2**30
         self._kept: dict[FileRef, Tensor] = {}
         self._seen: dict[int, tuple[tuple[int, int], np.ndarray]] = {}
 
@@ -77,10 +75,11 @@ class PhotographSet:
         """(3, H, W) on the device."""
         return self._tensor(self.items[index].hr)
 
-    def lr(self, index: int) -> Tensor | None:
-        """(3, H/scale, W/scale) on the device, or None where LR is to be made from HR."""
-        ref = self.items[index].lr
-        return ref and self._tensor(ref)
+    def lr(self, index: int) -> Tensor:
+        """(3, H/scale, W/scale) on the device, where pairs are given."""
+        lr = self.items[index].lr
+        assert lr is not None
+        return self._tensor(lr)
 
     def _measured(self, index: int) -> tuple[tuple[int, int], np.ndarray]:
         """Height and width, and the visible share of squares of `BLOCK` pixels a side."""
@@ -112,13 +111,26 @@ class Crop:
     window: int
 
 
-def choose_crop(photographs: PhotographSet, settings: CropSettings, scale: int, numbers: Sequence[float]) -> Crop:
-    """The crop that `numbers`, TRIES * NUMBERS of them in [0, 1), decide; on the grid of LR images that are given."""
-    for start in range(0, TRIES * NUMBERS, NUMBERS):
-        crop = _place(photographs, settings, scale, numbers[start : start + NUMBERS])
-        if photographs.visible(crop.photograph, crop.top, crop.left, crop.window) >= settings.min_visible:
+def choose_crop(
+    photographs: PhotographSet, settings: CropSettings, scale: int, tries: Iterable[tuple[float, ...]]
+) -> Crop:
+    """The first crop that shows enough of the eye, else the last; on the grid of the LR images if these are given.
+
+    Each try has `NUMBERS` numbers in [0, 1). DataError if a photograph is smaller than the crop.
+    """
+    low, high = math.log(settings.rescale_min), math.log(settings.rescale_max)
+    step = scale if photographs.paired else 1
+    for which_set, which, how_large, how_low, how_right in tries:
+        index = photographs.pick(which_set, which)
+        height, width = photographs.size(index)
+        check_size(photographs.items[index].hr.name, (height, width), settings)
+        window = min(round(settings.size / math.exp(low + (high - low) * how_large)), height, width)
+        top, left = (
+            step * int(share * ((side - window) // step + 1)) for share, side in ((how_low, height), (how_right, width))
+        )
+        if photographs.visible(index, top, left, window) >= settings.min_visible:
             break
-    return crop
+    return Crop(index, top, left, window)
 
 
 def check_size(name: str, size: tuple[int, int], settings: CropSettings) -> None:
@@ -128,21 +140,6 @@ def check_size(name: str, size: tuple[int, int], settings: CropSettings) -> None
         raise DataError(
             f"{name} is {width}x{height}, smaller than crop.size {settings.size}; leave it out, or lower crop.size"
         )
-
-
-def _place(photographs: PhotographSet, settings: CropSettings, scale: int, numbers: Sequence[float]) -> Crop:
-    which_set, which, how_large, how_low, how_right = numbers
-    index, size = photographs.pick(which_set, which), settings.size
-    height, width = photographs.size(index)
-    check_size(photographs.items[index].hr.name, (height, width), settings)
-    low, high = math.log(settings.rescale_min), math.log(settings.rescale_max)
-    factor = math.exp(low + (high - low) * how_large)
-    window = min(round(size / factor), height, width)
-    step = scale if photographs.paired else 1
-    top, left = (
-        step * int(share * ((side - window) // step + 1)) for share, side in ((how_low, height), (how_right, width))
-    )
-    return Crop(index, top, left, window)
 
 
 def cut(pixels: Sequence[Tensor], crops: Sequence[Crop], size: int) -> Tensor:
@@ -198,12 +195,13 @@ def make_batch(
     counts = (TRIES * NUMBERS, 1, augmentation.NUMBERS)
     numbers = torch.stack([torch.rand(sum(counts), generator=stream) for stream in streams])
     placing, turning, changing = numbers.split(counts, dim=1)  # (B, count) each
-    crops = [choose_crop(photographs, settings, scale, row) for row in placing.tolist()]
+    tries = placing.unflatten(1, (TRIES, NUMBERS)).tolist()
+    crops = [choose_crop(photographs, settings, scale, of_sample) for of_sample in tries]
     turns = (8 * settings.flip * turning[:, 0]).long()  # (B,)
     hr = turned(cut([photographs.hr(crop.photograph) for crop in crops], crops, settings.size), turns)  # (B, 3, S, S)
     if photographs.paired:
         small = [Crop(c.photograph, c.top // scale, c.left // scale, c.window // scale) for c in crops]
-        given = [lr for crop in crops if (lr := photographs.lr(crop.photograph)) is not None]
+        given = [photographs.lr(crop.photograph) for crop in crops]
         return Batch(hr, turned(cut(given, small, settings.size // scale), turns))
     hr = quantise(augmentation.as_another_camera(hr, settings, changing))
     if degradation is not None and not degradation.exact:
