@@ -4,8 +4,14 @@ import pytest
 import torch
 
 from retinashift.data.photographs import Source, list_source
-from retinashift.training.augmentation import NUMBERS, SURROUND_MAX, as_another_camera
-from retinashift.training.batches import PhotographSet, bicubic_reduce, make_batch
+from retinashift.training.batches import (
+    NUMBERS_OF_CHANGES,
+    SURROUND_MAX,
+    PhotographSet,
+    as_another_camera,
+    bicubic_reduce,
+    make_batch,
+)
 from retinashift.training.settings import CropSettings
 
 
@@ -43,7 +49,7 @@ def test_tints_change_half_of_the_samples_each_colour_for_itself_and_never_the_a
 
 def changed(image: torch.Tensor, settings: CropSettings, count: int = 64) -> torch.Tensor:
     """`count` changes of one image, (count, 3, S, S)."""
-    numbers = torch.rand(count, NUMBERS, generator=torch.Generator().manual_seed(0))
+    numbers = torch.rand(count, NUMBERS_OF_CHANGES, generator=torch.Generator().manual_seed(0))
     return as_another_camera(image.expand(count, *image.shape), settings, numbers)
 
 

@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from retinashift.imaging.degradation.bicubic import bicubic_pillow
-from retinashift.training import augmentation
-from retinashift.training.augmentation import NUMBERS, as_another_camera
+from retinashift.training import batches
+from retinashift.training.batches import NUMBERS_OF_CHANGES, as_another_camera
 from retinashift.training.settings import CropSettings
 
 
 def draw_marks(images, numbers):
-    return torch.stack([augmentation.draw_marks(*pair) for pair in zip(images, numbers.tolist(), strict=True)])
+    return torch.stack([batches.draw_marks(*pair) for pair in zip(images, numbers.tolist(), strict=True)])
 
 
 def flat(count, side=64, value=0.5):
@@ -48,7 +48,7 @@ def test_marks_have_many_colours_and_half_of_them_are_saturated(numbers):
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
 def test_as_many_crops_are_marked_as_the_setting_asks_for(share):
-    numbers = torch.rand(200, NUMBERS, generator=torch.Generator().manual_seed(0))
+    numbers = torch.rand(200, NUMBERS_OF_CHANGES, generator=torch.Generator().manual_seed(0))
     changed = as_another_camera(flat(200, 32), CropSettings(size=32, marks_share=share), numbers)
     marked = float((changed != 0.5).flatten(1).any(1).float().mean())
     assert share * 0.7 <= marked <= share * 1.3
