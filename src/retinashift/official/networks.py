@@ -122,7 +122,8 @@ def seen_image_size(state: Tensors, derived: Tensors) -> int | None:
     has an entry for each window of its level.
     """
     windows = _windows(state)
-    seen = {window << level for _, level, window in windows if window < max(w for _, _, w in windows)}
+    largest = max(window for _, _, window in windows)
+    seen = {window << level for _, level, window in windows if window < largest}
     for stage, level, window in windows:
         if (mask := derived.get(f"{stage}.1.blocks.1.attn_mask")) is not None:
             seen.add(math.isqrt(len(mask)) * window << level)
@@ -151,17 +152,12 @@ def _depths(state: Tensors) -> tuple[list[int], bool]:
     down, up = (1 + max((int(part[2]) for part in parts if part[1] == way), default=0) for way in ("input", "output"))
     if max(down, up) > len(state):
         raise OfficialError("the weights number their blocks with gaps; a denoiser (UNetModelSwin) is expected")
-
     ends = sorted(number for way, number, layer in residual if way == "output" and layer > 0)
     if ends:  # a second residual block in a stage of the way up is what leads to the next level
         return [after - before - 1 for before, after in pairwise([-1, *ends, up - 1])][::-1], True
-    depths = [0]
-    for number in range(1, down):  # what is no residual block, and perhaps has no weights, leads to the next level
-        if ("input", number, 0) in residual:
-            depths[-1] += 1
-        else:
-            depths.append(0)
-    return depths, False
+    # what is no residual block, and perhaps has no weights, leads to the next level
+    ends = [number for number in range(1, down) if ("input", number, 0) not in residual]
+    return [after - before - 1 for before, after in pairwise([0, *ends, down])], False
 
 
 def _first_stages(depths: list[int]) -> list[str]:
@@ -225,15 +221,12 @@ def vq_config(state: Tensors) -> dict[str, Any]:
             "the first must be the same, and all multiples of 32"
         )
     return {
-        "in_channels": in_channels,
-        "out_channels": shape_of(state, "decoder.conv_out.weight", 4)[0],
-        "block_out_channels": widths,
-        "layers_per_block": [depths[level] for level in levels],
+        "in_channels": in_channels, "out_channels": shape_of(state, "decoder.conv_out.weight", 4)[0],
+        "block_out_channels": widths, "layers_per_block": [depths[level] for level in levels],
         "attention_levels": [level for level in levels if f"encoder.down.{level}.attn.0.q.weight" in state],
         "latent_channels": shape_of(state, "encoder.conv_out.weight", 4)[0],
-        "num_vq_embeddings": codes,
-        "vq_embed_dim": code_channels,
-    }
+        "num_vq_embeddings": codes, "vq_embed_dim": code_channels,
+    }  # fmt: skip
 
 
 def _renamed(name: str, levels: int, parts: Iterable[tuple[str, str]]) -> str:

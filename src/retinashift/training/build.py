@@ -1,8 +1,6 @@
 """Build the parts of a run from its settings: denoiser, scheduler, pipeline, and what of it is trained."""
 
 import inspect
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -30,37 +28,31 @@ def build_pipeline(config: TrainConfig) -> ResShiftPipeline:
     Fresh weights, and the further blocks that `model.options.depth` asks of a LightNet, depend on `run.seed` alone.
     Raises ConfigError.
     """
-    exact = config.degradation.exact
+    chain, exact = config.chain, config.degradation.exact
     if not config.init_from:
-        with _seeded(config):
-            denoiser = build_denoiser(config.model, config.chain.scale)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.run.seed)  # module constructors draw from the global generator
+            denoiser = build_denoiser(config.model, chain.scale)
         try:
-            scheduler = ResShiftScheduler(**config.chain.model_dump(exclude={"scale", "upsampling"}))
+            scheduler = ResShiftScheduler(**chain.model_dump(exclude={"scale", "upsampling"}))
         except ValueError as error:
             raise ConfigError(f"chain: {error}") from None
-        scale, upsampling = config.chain.scale, config.chain.upsampling
-        held = CLEAN if exact else POOR
-        return ResShiftPipeline(denoiser, scheduler, scale=scale, upsampling=upsampling, **held)
+        pipeline = ResShiftPipeline(denoiser, scheduler, scale=chain.scale, upsampling=chain.upsampling)
+        pipeline.register_to_config(**(CLEAN if exact else POOR))
+        return pipeline
     try:
         pipeline = open_checkpoint(config.init_from)
     except CheckpointError as error:
         raise ConfigError(f"init_from: {error}") from None
     denoiser, depth = pipeline.denoiser.float(), config.model.options.get("depth")
     if denoiser.kind == "light" and isinstance(depth, int) and depth > denoiser.config.depth:
-        with _seeded(config):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.run.seed)
             denoiser.deepen(depth)
     # neither the uncertainty head nor the use as a one-step student holds for new weights
     pipeline.drop_uncertainty()
     pipeline.register_to_config(distilled=False, **({} if exact else POOR))
     return pipeline
-
-
-@contextmanager
-def _seeded(config: TrainConfig) -> Iterator[None]:
-    """Within it, the constructors of modules draw from a generator seeded by the run."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.run.seed)
-        yield
 
 
 def resolved(config: TrainConfig, pipeline: ResShiftPipeline) -> TrainConfig:

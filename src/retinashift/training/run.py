@@ -78,8 +78,9 @@ class Trainer:
         check_photographs(items, scale, partial(check_size, settings=config.crop))
         self.validation = list_source(config.validation, "validation") if config.validation else []
         check_photographs(self.validation, scale)
-        self.hashes = content_hashes(items)
-        check_no_leakage(self.hashes, self.validation)
+        hashes = content_hashes(items)
+        check_no_leakage(hashes, self.validation)
+        self._write_checkpoint = partial(write_checkpoint, pipeline=self.pipeline, config=config, photographs=hashes)
         self.photographs = PhotographSet(
             items, cache_gib=config.run.cache_gib, device=self.device, balance=config.data.balance
         )
@@ -237,18 +238,17 @@ class Trainer:
         Weights are checked before they are kept, because a loss describes the weights before its step.
         """
         loss = float(self.accelerator.reduce(torch.stack(losses).mean(), "mean"))
-        kept = (*self._current.values(), *self._average.values()) if weights else ()
-        if math.isfinite(loss) and all(bool(value.isfinite().all()) for value in kept):
+        checked = (*self._current.values(), *self._average.values()) if weights else ()
+        if math.isfinite(loss) and all(bool(value.isfinite().all()) for value in checked):
             return loss
         what = "the weights are no numbers" if math.isfinite(loss) else f"the loss is {loss}"
-        if self._saved_step is None:
-            way = "nothing was saved: lower optim.learning_rate or optim.clip and run again"
-        else:
-            way = (
-                f"what was saved at step {self._saved_step} is good: lower optim.learning_rate or optim.clip, and "
-                f"start from {self.folder / 'checkpoint'} (init_from) with another run.out"
-            )
-        raise TrainingError(f"{what} at step {self.position.step}; {way}")
+        kept, way = "nothing was saved", " and run again"
+        if self._saved_step is not None:
+            kept = f"what was saved at step {self._saved_step} is good"
+            way = f", and start from {self.folder / 'checkpoint'} (init_from) with another run.out"
+        raise TrainingError(
+            f"{what} at step {self.position.step}; {kept}: lower optim.learning_rate or optim.clip{way}"
+        )
 
     def _validate(self, record: RunRecord | None) -> None:
         """Main process only: score the averaged weights beside bicubic, and keep them if they are the best."""
@@ -304,9 +304,6 @@ class Trainer:
         write_folder(self.folder / "checkpoint", self._write_checkpoint)
         self._saved_step = self.position.step
         self.report("saved", {"step": self.position.step})
-
-    def _write_checkpoint(self, folder: Path) -> None:
-        write_checkpoint(folder, self.pipeline, self.config, self.hashes)
 
 
 def _accelerator(precision: str) -> Accelerator:

@@ -40,10 +40,10 @@ checkpoint still holds. Its scores say nothing about this one.
 
 {start}"""
 
-MAY_CHANGE_ON_RESUME = {
-    f"run.{name}"
-    for name in ("steps", "minutes", "log_every", "validate_every", "save_every", "keep", "workers", "cache_gib")
-}
+MAY_CHANGE_ON_RESUME = (
+    "run.steps", "run.minutes", "run.log_every", "run.validate_every", "run.save_every", "run.keep", "run.workers",
+    "run.cache_gib",
+)  # fmt: skip
 
 
 class StateError(ValueError):
