@@ -314,6 +314,7 @@ class TrainConfig(Section):
             raise ConfigError(f"crop.size is {self.crop.size}; it must be a multiple of chain.scale {self.chain.scale}")
         if self.data.layout == "pairs" and not self.degradation.exact:
             raise ConfigError("degradation.kind makes the LR image, which given LR/HR pairs bring; set bicubic-pillow")
+        # these three change both images of a pair, all others HR alone
         plain = CropSettings(size=self.crop.size, flip=self.crop.flip, min_visible=self.crop.min_visible)
         altered = [f"crop.{name}" for name, value in self.crop if value != getattr(plain, name)]
         if self.data.layout == "pairs" and altered:
