@@ -22,7 +22,7 @@ import onnx
 from onnx.utils import Extractor
 
 from retinashift.batch.upscale import MEANING
-from retinashift.inference.onnx_graph import FACTOR, faithful_graph
+from retinashift.inference.onnx_graph import FACTORS, faithful_graph
 from retinashift.inference.pipeline import open_checkpoint
 from retinashift.inference.record import checkpoint_hash
 
@@ -70,7 +70,9 @@ def _write_model(folder: Path, name: str, note: str) -> dict[str, Any]:
     """The faithful mode as a graph that computes tiles, and one of the factors that all pixels decide, if any."""
     pipeline = open_checkpoint(name)
     whole = Extractor(onnx.shape_inference.infer_shapes(faithful_graph(pipeline, half=True)))
-    factors = [FACTOR] if "mean" in (pipeline.config.detail_curves or {}) else []
+    calibration = pipeline.calibration
+    softness = calibration and calibration.softness
+    factors = [FACTORS] if softness or "mean" in (pipeline.config.detail_curves or {}) else []
     parts = {"file": whole.extract_model(["input", *factors], ["output", "uncertainty"])}
     parts |= {"factor": whole.extract_model(["input"], factors)} if factors else {}
     files = {part: f"{name}.{part}.onnx.gz" for part in parts}

@@ -1,13 +1,19 @@
 """Calibration of a checkpoint on photographs: what it says is what is measured on the same photographs."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from builders.pipelines import light_pipeline
 from retinashift.evaluation.benchmark import Method, degraded, evaluate
-from retinashift.evaluation.calibration import calibrate, compare, measure_coverage, rank_correlation
+from retinashift.evaluation.calibration import SOFTER, calibrate, compare, measure_coverage, rank_correlation
 from retinashift.evaluation.scores import Estimate, Result, Subject
+from retinashift.evaluation.similarity import error_ratios
+from retinashift.imaging.degradation.bicubic import Bicubic
 from retinashift.imaging.degradation.pipeline import Camera
+from retinashift.models.uncertainty_head import Calibration, Z
 
 
 @pytest.fixture
@@ -23,6 +29,26 @@ def test_on_its_own_photographs_each_stated_share_lies_within(pipeline, retina):
     assert all(found >= stated - 0.005 for found, stated in zip(measured.covered, measured.stated, strict=True))
     assert dict(zip(measured.stated, measured.covered, strict=True))[0.9] < 0.94  # errors are whole levels
     assert set(measured.images) == set(measured.rank_correlations) == {"one", "two"}
+
+
+def test_blurred_inputs_get_a_map_that_covers_the_sharp_photograph(pipeline, retina):
+    calibration = calibrate(pipeline, [("one", retina), ("two", retina[::-1].copy())])
+    energies, factors = zip(*calibration.softness, strict=True)
+    assert list(energies) == sorted(energies)
+    assert list(factors) == sorted(factors, reverse=True)
+    assert factors[-1] == 1
+    kept = Calibration.from_config(pipeline.config.calibration).softness
+    assert [tuple(knot) for knot in kept] == calibration.softness
+
+    class Blur(Bicubic):
+        def __call__(self, hr, scale, generator):
+            return super().__call__(ndimage.gaussian_filter(hr, (SOFTER[-1],) * 2 + (0,)), scale, generator)
+
+    (blurred,) = compare(pipeline, [("one", retina)], degradation=Blur())
+    assert (error_ratios(blurred) <= Z).mean() > 0.85
+    pipeline.register_to_config(calibration=replace(calibration, softness=None).to_config())
+    (blurred,) = compare(pipeline, [("one", retina)], degradation=Blur())
+    assert (error_ratios(blurred) <= Z).mean() < 0.75
 
 
 def test_random_inputs_are_those_of_the_benchmark_and_stand_in_the_protocol(pipeline, retina):

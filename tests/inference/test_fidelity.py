@@ -7,7 +7,8 @@ import torch
 from retinashift.evaluation.similarity import consistency
 from retinashift.imaging.degradation.bicubic import bicubic_pillow, crop_to_multiple, enlarge
 from retinashift.imaging.files import find_images, read_image
-from retinashift.inference.fidelity import CELL, back_project_rows, consistency_db
+from retinashift.inference.consistency import compare_with_input
+from retinashift.inference.fidelity import CELL, back_project_rows
 from retinashift.inference.pipeline import ResShiftPipeline
 
 
@@ -74,14 +75,14 @@ def test_measured_consistency_does_not_depend_on_the_strips_and_is_the_metric(dt
     random, top = np.random.default_rng(0), np.iinfo(dtype).max
     sr = random.integers(0, top, (84, 68, *shape[2:]), dtype=dtype)
     lr = random.integers(0, top, shape, dtype=dtype)
-    whole, strips = (consistency_db(sr, lr / np.float32(top), strip) for strip in (64, 5))
+    whole, strips = (compare_with_input(sr, lr / np.float32(top), strip)[0] for strip in (64, 5))
     assert strips == pytest.approx(whole, abs=1e-6)
     if dtype == np.uint8:
         assert whole == pytest.approx(consistency(sr, lr, 4), abs=1e-4)
 
 
 def test_a_result_that_gives_its_input_back_has_no_error(retina):
-    assert consistency_db(retina, bicubic_pillow(retina, 4) / np.float32(255)) == np.inf
+    assert compare_with_input(retina, bicubic_pillow(retina, 4) / np.float32(255)) == (np.inf, [])
 
 
 def test_every_result_tells_its_consistency(tiny_pipeline, retina):

@@ -13,7 +13,8 @@ from retinashift.evaluation.similarity import psnr_rgb
 from retinashift.imaging.degradation.bicubic import bicubic_pillow
 from retinashift.imaging.files import read_image
 from retinashift.inference import chain
-from retinashift.inference.fidelity import RowResampler, at_size, consistency_db, reduce_map, value_limits
+from retinashift.inference.consistency import compare_with_input
+from retinashift.inference.fidelity import RowResampler, at_size, reduce_map, value_limits
 from retinashift.inference.pictures import SampleMean, turn, turn_back
 from retinashift.inference.pipeline import ResShiftPipeline, open_checkpoint
 from retinashift.inference.settings import Sampling
@@ -166,4 +167,4 @@ def test_a_smaller_result_reduced_again_gives_its_input(shared):
             error = ((reduced - lr) ** 2).mean()
             found = 10 * np.log10(255**2 / error) if error else np.inf
             assert found > 58
-            assert consistency_db(sr, lr / 255) == pytest.approx(found)
+            assert compare_with_input(sr, lr / 255)[0] == pytest.approx(found)

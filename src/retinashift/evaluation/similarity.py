@@ -27,7 +27,7 @@ SSIM_WINDOW = 11  # side of the Gaussian window in pixels; its sigma is 1.5. Sma
 Perceptual = Literal["st-lpips", "lpips"]
 SMALLEST: dict[Perceptual, int] = {"st-lpips": 32, "lpips": 31}  # sides in pixels that the networks take
 BANDS = 32  # rings of equal width from 0 to half a cycle a pixel
-Z = 1.6448536269514722  # half width in deviations of a 90 % interval, as in `models.uncertainty_head`, which loads torch
+Z = 1.6448536269514722  # half width in deviations of a 90 % interval; `models.uncertainty_head` has it, and loads torch
 
 
 def psnr_rgb(sr: np.ndarray, hr: np.ndarray, mask: np.ndarray | None = None) -> float:

@@ -55,12 +55,14 @@ def _luma(lr: Tensor) -> Tensor:
     return ((lr.float() * weights).sum(1, keepdim=True) + 1) * 127.5
 
 
-def factor_at(curve: Curve, energy: float) -> float:
-    """The curve at this energy.
+def factor_at(curve: Curve | None, energy: float) -> float:
+    """The curve at this energy; 1 without a curve.
 
-    >>> factor_at([[-4, 0.8], [-2, 1.0]], -3)
-    0.9
+    >>> factor_at([[-4, 0.8], [-2, 1.0]], -3), factor_at(None, -3)
+    (0.9, 1.0)
     """
+    if not curve:
+        return 1.0
     points = np.asarray(curve, float)
     return float(np.interp(energy, points[:, 0], points[:, 1]))
 

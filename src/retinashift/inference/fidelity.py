@@ -19,7 +19,6 @@ well costs 0.02 dB on validation photographs (x2) and time. All of it goes by ba
 a second smaller one is held.
 """
 
-import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -27,10 +26,9 @@ from functools import cache
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
-from retinashift.imaging.degradation.bicubic import keys_cubic, resize_channels
+from retinashift.imaging.degradation.bicubic import keys_cubic
 from retinashift.models.codec import upsample_bicubic
 
 REACH = 2
@@ -85,7 +83,7 @@ def within(sr: Tensor, limits: Limits | None, scale: int) -> Tensor:
     return torch.clamp(blocks, least, most, out=blocks).flatten(-3, -2)
 
 
-def _change(sr: Tensor, lr: Tensor, scale: int, cell: Tensor | None) -> Tensor:
+def change_of(sr: Tensor, lr: Tensor, scale: int, cell: Tensor | None) -> Tensor:
     """What is to be interpolated and added to `sr`, as `lr`."""
     if cell is None:
         return lr - reduced(sr, *lr.shape[-2:])
@@ -174,7 +172,7 @@ def _one_iteration(
     if cell is not None:
         halo += SPREAD * (SOLVER_STEPS - 1)
     for held, seen, new in with_neighbours(bands, lr.shape[-2], scale, halo):
-        change = _change(held, lr[..., seen, :], scale, cell and cell(seen.start, seen.stop))
+        change = change_of(held, lr[..., seen, :], scale, cell and cell(seen.start, seen.stop))
         here = slice((new.start - seen.start) * scale, (new.stop - seen.start) * scale)
         yield within(held[..., here, :] + upsample_bicubic(change, scale)[..., here, :], _part(limits, new), scale)
         del held, change  # or they live on while the next are made
@@ -325,34 +323,3 @@ def _projected(bands: Iterator[Tensor], lr: Tensor, size: Size) -> Iterator[Tens
             first, last = up.reach(top)[0], up.reach(done - 1)[1]
             wide = reduced(missing[..., first:last, :], last - first, size[1])
             yield ready + up.rows(wide, first, top, done)
-
-
-def consistency_db(sr: np.ndarray, lr: np.ndarray, strip: int = 64) -> float:
-    """PSNR in dB between an input and its result reduced again by Pillow, as a reader of the two files measures it.
-
-    Integer results are rounded to their depth. One colour and one strip at a time, so that no second picture is held.
-
-    Args:
-        sr: (H, W) or (H, W, 3), uint8, uint16 or float in [0, 1].
-        lr: (h, w) or (h, w, 3), float in [0, 1].
-        strip: rows of `lr` that are compared at a time where H is a multiple of h.
-
-    Returns:
-        inf if they are equal to within a tenth of the last bit (a float input: to 1e-6).
-    """
-    levels, (scale, rest) = {"uint8": 255, "uint16": 65535}.get(sr.dtype.name), divmod(len(sr), len(lr))
-    strip, error = len(lr) if rest else strip, 0.0
-    for top in range(0, len(lr), strip):
-        bottom = min(top + strip, len(lr))
-        first, last = max(0, top - REACH), min(len(lr), bottom + REACH)
-        piece = np.atleast_3d(sr[first * scale : last * scale if last < len(lr) else None])
-        for colour, given in zip(np.moveaxis(piece, -1, 0), np.moveaxis(np.atleast_3d(lr), -1, 0), strict=True):
-            plane = colour if levels == 255 else colour.astype(np.float32)
-            small = resize_channels(plane, (last - first, lr.shape[1]), Image.Resampling.BICUBIC).astype(np.float64)
-            small = np.rint(small).clip(0, levels) / levels if levels else small
-            difference = small[top - first : bottom - first] - given[top:bottom]
-            if levels:  # inputs of that depth went through float32, so that what is left below the last bit is nothing
-                difference[np.abs(difference) < 0.1 / levels] = 0
-            error += float((difference**2).sum())
-    mean = error / lr.size
-    return -10 * math.log10(mean) if mean > 1e-12 else math.inf

@@ -8,7 +8,7 @@ because the runtimes' own resize operators differ at the border.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partialmethod
 from importlib.util import find_spec
@@ -29,8 +29,10 @@ from retinashift.inference.self_check import FADE, LEVEL, NEAR, WIDEN
 from retinashift.models.uncertainty_head import LEAST, MOST, UncertaintyHead
 
 OPSET = 17  # the newest that OpenVINO, onnxruntime-web and chaiNNer all read; GELU is written out by Erf
-FACTOR = "detail_factor"
-"""Name of the map of the detail's factors, (B, 1, H, W). All pixels decide it; tiles are given their part of it."""
+FACTORS = "factors"
+"""Name of the factors of the detail and of the uncertainty, (B, 2, H, W). All pixels decide them; a tile is given its
+part of them."""
+DETAIL, MAP = np.eye(2)  # the channels of these factors
 
 
 @dataclass
@@ -136,16 +138,19 @@ def faithful_graph(pipeline: ResShiftPipeline, half: bool = False) -> Any:
     estimate = y0 - features.conv(*write).shuffled(scale)  # (B, 3, H*s, W*s); e0 is predicted at x_t = y0
     weight, returned = _bicubic_share(estimate, lr, config.check_threshold * LEVEL, scale)
     x0 = estimate + weight * (y0 - estimate)
-    if curve := (config.detail_curves or {}).get("mean"):
-        factors = _factors(lr, curve).op("Identity", named=FACTOR)  # (B, 1, H, W)
-        x0 = y0 + _repeat(factors, scale) * (x0 - y0)
+    calibration = pipeline.calibration
+    curves = [(config.detail_curves or {}).get("mean"), calibration.softness if calibration else None]
+    factors = _factors(lr, curves).op("Identity", named=FACTORS) if any(curves) else None
+    if factors and curves[0]:
+        x0 = y0 + _repeat(factors.conv(DETAIL.reshape(1, 2, 1, 1)), scale) * (x0 - y0)
     cell, limits = (-returned + 1.0) * (fidelity.CELL * LEVEL), _limits(lr, scale)  # (B, 1, H, W)
     x0 = x0.within(*limits)
     for _ in range(config.back_projections):
         x0 = (x0 + _enlarge(_change(x0, lr, cell, scale), scale)).within(*limits)
     outputs = [((x0 + 1.0) * 0.5).op("Identity", named="output")]
-    if (calibration := pipeline.calibration) is not None:
-        sigma = (_log_scale(pipeline.uncertainty_head, features, lr).op("Exp") * calibration.factor).shuffled(scale)
+    if calibration is not None:
+        softness = factors.conv(MAP.reshape(1, 2, 1, 1)) if factors and curves[1] else 1.0
+        sigma = (_scale(pipeline.uncertainty_head, features, lr, softness) * calibration.factor).shuffled(scale)
         outputs.append(_marked(sigma, y0 - estimate, weight, scale).op("Identity", named="uncertainty"))
     return _model(graph, [value.name for value in outputs], pipeline)
 
@@ -168,12 +173,12 @@ def _model(graph: Graph, outputs: list[str], pipeline: ResShiftPipeline) -> Any:
     return model
 
 
-def _log_scale(head: UncertaintyHead, features: Value, lr: Value) -> Value:
-    """Logarithm of the uncalibrated scale, (B, s*s, H, W), the least where the input is flat."""
+def _scale(head: UncertaintyHead, features: Value, lr: Value, softness: Value | float) -> Value:
+    """The uncalibrated scale, (B, s*s, H, W), the least where the input is flat."""
     read, write = ([*layer.parameters()] for layer in (head.read, head.write))  # weight and bias each
-    log_scale = features.conv(*read).gelu().conv(*write).within(LEAST, MOST)
+    scale = features.conv(*read).gelu().conv(*write).within(LEAST, MOST).op("Exp") * softness
     detailed = (lr.pool(5) + (-lr).pool(5)).over("Max", 1).op("Greater", 0.0)
-    return detailed.op("Where", log_scale, LEAST)
+    return detailed.op("Where", scale, math.exp(LEAST))
 
 
 def _marked(sigma: Value, residual: Value, weight: Value, scale: int) -> Value:
@@ -222,8 +227,8 @@ def _bicubic_share(estimate: Value, lr: Value, threshold: float, scale: int) -> 
     return _enlarge(weight, scale, lambda x: np.maximum(0, 1 - np.abs(x)), 1), weight.above(0.0).pool(3)
 
 
-def _factors(lr: Value, curve: detail.Curve) -> Value:
-    """`factor_at` of the input's `finest_energy` in its `inner_field`, else 1: (B, 1, H, W)."""
+def _factors(lr: Value, curves: Sequence[detail.Curve | None]) -> Value:
+    """`factor_at` of the input's `finest_energy`, (B, 2, H, W): of the first curve in its `inner_field`, else 1."""
     luma = lr.conv(np.reshape(LUMA, (1, 3, 1, 1)) * 127.5) + 127.5  # (B, 1, H, W)
     line = np.asarray(detail.SIXTH) / np.abs(detail.SIXTH).sum()
     ripples = luma.conv(np.outer(line, line)[None, None], edge=True)
@@ -233,10 +238,14 @@ def _factors(lr: Value, curve: detail.Curve) -> Value:
     nothing = -share.above(1e-9) + 1.0  # then nothing is known to be soft
     power = (inside * ripples * ripples).over("Mean", 2, 3) + nothing * 1e9
     energy = (power / (share + nothing)).op("Max", 1e-9).op("Log")
-    factor = nothing * 0.0 + (curve[0][1] - 1)
-    for (start, low), (end, high) in pairwise(curve):
-        factor = factor + (energy.within(start, end) - start) * ((high - low) / (end - start))
-    return inside * factor + 1.0
+    both = inside.conv(np.zeros((2, 1, 1, 1))) + 1.0
+    for curve, place, channel in zip(curves, (inside, inside * 0.0 + 1.0), (DETAIL, MAP), strict=True):
+        if curve:
+            factor = nothing * 0.0 + (curve[0][1] - 1)  # less 1
+            for (start, low), (end, high) in pairwise(curve):
+                factor = factor + (energy.within(start, end) - start) * ((high - low) / (end - start))
+            both = both + (place * factor).conv(channel.reshape(2, 1, 1, 1))
+    return both
 
 
 def _limits(lr: Value, scale: int) -> tuple[Value, Value]:

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from retinashift.inference.fidelity import consistency_db
+from retinashift.inference.consistency import Place, compare_with_input
 
 Picture = Image.Image | np.ndarray | Tensor
 OutputType = Literal["np", "pil", "pt"]
@@ -91,10 +91,10 @@ class Canvas:
             return torch.from_numpy(self.image.transpose(2, 0, 1))
         return Image.fromarray(self.image) if self.output_type == "pil" else self.image
 
-    def consistency(self) -> float:
-        """Of the finished image with its input, see `consistency_db`."""
+    def compare_with_input(self) -> tuple[float, list[Place]]:
+        """The finished image, see `consistency.compare_with_input`."""
         lr = (self.prepared.lr[0].float() / 2 + 0.5).cpu().permute(1, 2, 0).numpy()  # (h, w, 3) in [0, 1]
-        return consistency_db(self.image, lr[..., 0] if self.image.ndim == 2 else lr)
+        return compare_with_input(self.image, lr[..., 0] if self.image.ndim == 2 else lr)
 
 
 def turn(x: Tensor, way: int) -> Tensor:

@@ -1,5 +1,6 @@
 """ResShiftPipeline: low-resolution photographs in, reconstructions out. Device, dtype and seed are decided here."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache, partial
@@ -16,6 +17,7 @@ from retinashift.diffusion.process import TRANSITIONS
 from retinashift.diffusion.sampling import noise_seeds
 from retinashift.diffusion.scheduler import ResShiftScheduler
 from retinashift.inference.chain import Chain, Listener, StepEnd, StepWatch, at_step_end
+from retinashift.inference.consistency import settle
 from retinashift.inference.detail import check_curves, factor_at, finest_energy, inner_field, scale_detail
 from retinashift.inference.fidelity import at_size, back_project_rows, reduce_map, value_limits
 from retinashift.inference.gate import NETWORKS, CheckpointError, check_finite, check_folder, shortened
@@ -260,17 +262,15 @@ class ResShiftPipeline(DiffusionPipeline):
             height, width = prepared.lr.shape[-2:]
             canvas = Canvas(prepared, chosen.size_of(height, width, self.config.scale), output_type)
             unrestored = self._unrestored(picture, chosen) if chosen.strength < 1 else None
-            curve = (self.config.detail_curves or {}).get(plan.curve)
-            detail = factor_at(curve, finest_energy(prepared.lr, inner_field(prepared.lr))) if curve else 1.0
+            asked = (self.config.detail_curves or {}).get(plan.curve) or chosen.output_uncertainty
+            energy = finest_energy(prepared.lr, inner_field(prepared.lr)) if asked else math.inf
             with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
-                self._upscale(canvas, chosen, plan, seed, detail, memory, watch, result, unrestored)
+                self._upscale(canvas, chosen, plan, seed, energy, memory, watch, result, unrestored)
             result.images.append(canvas.finished())
-            result.consistency.append(canvas.consistency())
-            result.detail_factor.append(round(detail, 4))
         return result
 
     def _upscale(
-        self, canvas: Canvas, settings: Sampling, plan: Plan, seed: int | None, detail: float, memory: int,
+        self, canvas: Canvas, settings: Sampling, plan: Plan, seed: int | None, energy: float, memory: int,
         watch: StepWatch, result: SRResult, unrestored: Tensor | None,
     ) -> None:  # fmt: skip
         """The road of one picture, in bands of rows from the input to the canvas; adds to `result`."""
@@ -284,6 +284,7 @@ class ResShiftPipeline(DiffusionPipeline):
         if lr.device.type == "cpu":  # on a GPU they lie elsewhere
             held = canvas.image, mean.mean if mean else None, scales.values if scales else None, unrestored
             memory = max(0, memory - sum(each.nbytes for each in held if each is not None))
+        detail = factor_at((self.config.detail_curves or {}).get(plan.curve), energy)
         # how strong the detail may be: of a sample that the chain itself amplifies, or of the estimate
         gain, after = (1.0, detail) if plan.detail_gain == 1 else (plan.detail_gain * detail, 1.0)
         check = self._self_check(lr)
@@ -325,8 +326,17 @@ class ResShiftPipeline(DiffusionPipeline):
                 same = unrestored[:, :channels, canvas.row : canvas.row + band.shape[-2]].to(band)
                 band = torch.lerp(same, band, settings.strength)
             canvas.write(band)
+        consistency, off = canvas.compare_with_input()
+        off = [place for place in off if not check.returned[place]]
+        projected = plan.back_projections and settings.strength == 1 and size == native
+        if off and projected and {canvas.levels, prepared.levels} == {255}:
+            settle(canvas.image, lr[:, :channels].cpu(), factor, off, self._bounded)
+            consistency, _ = canvas.compare_with_input()
+        result.consistency.append(consistency)
+        result.detail_factor.append(round(detail, 4))
         if scales and self.calibration and result.sigma is not None:
-            sigma = check.mark(scales.sigma(lr, self.calibration))  # (h*factor, w*factor)
+            softness = factor_at(self.calibration.softness, energy)
+            sigma = check.mark(scales.sigma(lr, self.calibration, softness))  # (h*factor, w*factor)
             result.sigma.append(sigma if size == native else reduce_map(sigma, size))
         result.bicubic_share.append(check.share())
 

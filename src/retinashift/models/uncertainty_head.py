@@ -7,7 +7,7 @@ in its folder: |error| <= q(level) s holds for that share of the values. The map
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -66,18 +66,19 @@ class ScaleMap:
         self.values[self.row : self.row + len(rows)] = rows.cpu()
         self.row += len(rows)
 
-    def sigma(self, lr: Tensor, calibration: "Calibration") -> np.ndarray:
+    def sigma(self, lr: Tensor, calibration: "Calibration", softness: float = 1.0) -> np.ndarray:
         """The standard deviation of each pixel, (H, W), in the memory of the scales.
 
         Where the 5x5 input pixels around are equal it is the least: nothing there can be misplaced.
 
         Args:
             lr: the input, (1, 3, h, w).
+            softness: how many times larger it is because the input is softer than those of the calibration.
         """
         span = F.max_pool2d(lr, 5, 1, 2) + F.max_pool2d(-lr, 5, 1, 2)
         flat = (span.amax(1, keepdim=True) == 0).float()  # (1, 1, h, w)
         flat = F.interpolate(flat, scale_factor=self.factor)[0, 0].cpu()
-        self.values[flat > 0] = math.exp(LEAST)
+        self.values.mul_(softness)[flat > 0] = math.exp(LEAST)
         return self.values.mul_(calibration.factor).numpy()
 
 
@@ -89,6 +90,8 @@ class Calibration:
     """By share of the values: |error| / s that this share does not exceed; rising."""
     protocol: dict[str, Any]
     """What it was measured on."""
+    softness: Sequence[Sequence[float]] | None = None
+    """How many times larger sigma is of an input softer than those, as a `Curve` over its finest energy."""
 
     @property
     def factor(self) -> float:
@@ -111,7 +114,10 @@ class Calibration:
             values = [quantiles[level] for level in sorted(quantiles)]
             if values != sorted(values) or values[0] < 0 or not 0 < quantiles[LEVEL] <= values[-1] < np.inf:
                 raise ValueError(f"quantiles {quantiles}")
-            return cls(quantiles, dict(plain["protocol"]))
+            curve = [[float(energy), float(factor)] for energy, factor in plain.get("softness") or ()]
+            if curve != sorted(curve) or not all(1 <= factor < 100 for _, factor in curve):
+                raise ValueError(f"softness {curve}")
+            return cls(quantiles, dict(plain["protocol"]), curve or None)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"the checkpoint's calibration cannot be read ({error}); calibrate it again") from None
 

@@ -75,16 +75,19 @@ function tensor({ data, width }, left, top, right, bottom) {
 }
 
 /** A rectangle of a map of one channel, (1, 1, h, w). */
-function cropped({ data, dims }, left, top, right, bottom) {
-  const w = right - left, values = new Float32Array(w * (bottom - top));
-  for (let y = top; y < bottom; y++) values.set(data.subarray(y * dims[3] + left, y * dims[3] + right), (y - top) * w);
-  return new ort.Tensor("float32", values, [1, 1, bottom - top, w]);
+function cropped({ data, dims: [, channels, height, width] }, left, top, right, bottom) {
+  const w = right - left, values = new Float32Array(channels * w * (bottom - top));
+  for (let c = 0, to = 0; c < channels; c++) for (let y = top; y < bottom; y++, to += w) {
+    const from = (c * height + y) * width;
+    values.set(data.subarray(from + left, from + right), to);
+  }
+  return new ort.Tensor("float32", values, [1, channels, bottom - top, w]);
 }
 
 /** Result and standard deviation of a rectangle, (1, 3 or 1, scale*h, scale*w) in [0, 1]. */
-async function infer(lr, left, top, right, bottom, detail_factor) {
+async function infer(lr, left, top, right, bottom, factors) {
   const input = tensor(lr, left, top, right, bottom);
-  const { output, uncertainty } = await network.run(factor ? { input, detail_factor } : { input });
+  const { output, uncertainty } = await network.run(factor ? { input, factors } : { input });
   return [output.data, uncertainty.data];
 }
 
@@ -96,13 +99,13 @@ function pieces(size, most) {
 
 async function upscale(lr, { scale }) {
   const { width, height } = lr, [pixels, sigma] = [0, 1].map(() => new Uint8ClampedArray(4 * scale ** 2 * width * height).fill(255));
-  const { detail_factor } = await factor?.run({ input: tensor(lr, 0, 0, width, height) }) ?? {}; // all pixels decide them
+  const { factors } = await factor?.run({ input: tensor(lr, 0, 0, width, height) }) ?? {}; // all pixels decide them
   const tiles = pieces(height, HIGH).flatMap(rows => pieces(width, WIDE).map(columns => [...rows, ...columns]));
   for (const [number, [top, bottom, left, right]] of tiles.entries()) {
     const outer = [Math.max(0, left - MARGIN), Math.max(0, top - MARGIN), Math.min(width, right + MARGIN), Math.min(height, bottom + MARGIN)];
     const expected = secondsPerPixel * (outer[2] - outer[0]) * (outer[3] - outer[1]), seconds = Math.ceil(expected * (tiles.length - number));
     postMessage({ progress: number / tiles.length, text: `tile ${number + 1} of ${tiles.length}, about ${seconds} s` });
-    const [values, deviations] = await infer(lr, ...outer, factor && cropped(detail_factor, ...outer));
+    const [values, deviations] = await infer(lr, ...outer, factor && cropped(factors, ...outer));
     const w = scale * (outer[2] - outer[0]), h = scale * (outer[3] - outer[1]);
     for (let y = scale * top; y < scale * bottom; y++) for (let x = scale * left; x < scale * right; x++) {
       const from = (y - scale * outer[1]) * w + x - scale * outer[0], to = 4 * (y * scale * width + x);
