@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from pydicom import Dataset
 
-from retinashift.imaging.dicom.frames import decode_jpegls, read_frame
+from retinashift.imaging.dicom.read import decode_jpegls, read_frame
 from retinashift.imaging.dicom.structure import BIG_ENDIAN, Structure
 from retinashift.imaging.formats.boxed import decode_apart
 from retinashift.imaging.photograph import ImageError

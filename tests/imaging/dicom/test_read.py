@@ -10,7 +10,7 @@ import pytest
 from pydicom.dataset import FileMetaDataset
 
 from builders.dicom import J2K, JPEG_BASELINE, JPEG_LOSSLESS, JPEG_LS, RLE, photography, written
-from retinashift.imaging.dicom import frames
+from retinashift.imaging.dicom import read
 from retinashift.imaging.dicom.read import decode_dicom
 from retinashift.imaging.files import decode_image
 from retinashift.imaging.photograph import ImageError
@@ -92,7 +92,7 @@ def test_a_frame_of_other_components_is_refused_before_it_is_decoded(retina, syn
     encode = {JPEG_BASELINE: "jpeg8", JPEG_LS: "jpegls", J2K: "jpeg2k"}[syntax]
     coded = bytes(getattr(imagecodecs, f"{encode}_encode")(retina))
     for name in ("_decode_jpeg", "decode_jpegls", "codestream"):
-        monkeypatch.setattr(frames, name, lambda *_: pytest.fail("decoded"))
+        monkeypatch.setattr(read, name, lambda *_: pytest.fail("decoded"))
     with pytest.raises(ImageError, match="has 3 components, not 1"):
         decode_dicom(written(photography(np.ascontiguousarray(retina[..., 1])), syntax, coded), LIMIT)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retinashift.imaging.dicom.frames import decode_lossless
+from retinashift.imaging.dicom.read import decode_lossless
 from retinashift.imaging.formats.jpeg import check_whole, decode_jpeg, frame_claims, lacks_scans
 from retinashift.imaging.photograph import ImageError
 

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retinashift.imaging.dicom.frames import LOSSY_SYNTAXES, frames_of
-from retinashift.imaging.dicom.read import GROUPS, decimal, numbers, put_record, require_pydicom
+from retinashift.imaging.dicom.read import GROUPS, LOSSY, decimal, frames_of, numbers, put_record, require_pydicom
 from retinashift.imaging.photograph import ImageError, Photograph
 from retinashift.imaging.provenance import parse_line
 
@@ -172,8 +171,8 @@ def _put_derivation(dataset: Dataset, source: Dataset, photograph: Photograph) -
     equipment.ContributionDescription = dataset.DerivationDescription
     dataset.ContributingEquipmentSequence = [*dataset.get("ContributingEquipmentSequence", []), equipment]
     syntax = str(source.file_meta.TransferSyntaxUID)
-    if syntax in LOSSY_SYNTAXES and dataset.get("LossyImageCompression") != "01":
-        dataset.LossyImageCompression, dataset.LossyImageCompressionMethod = "01", LOSSY_SYNTAXES[syntax]
+    if syntax in LOSSY and dataset.get("LossyImageCompression") != "01":
+        dataset.LossyImageCompression, dataset.LossyImageCompressionMethod = "01", LOSSY[syntax]
     elif not dataset.get("LossyImageCompression"):
         dataset.LossyImageCompression = "00"
     put_record(dataset, photograph.provenance)
