@@ -5,13 +5,15 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
+from itertools import compress
 from pathlib import Path, PurePath, PurePosixPath
 
 import numpy as np
 
 from retinashift.batch.places import Place, Remote, find_remote, listing, place_of
 from retinashift.imaging.failures import first_and_more
-from retinashift.imaging.files import MAX_PIXELS, WRITE_SUFFIXES, find_images, format_of, own_suffix, warn_left_out
+from retinashift.imaging.files import MAX_PIXELS, WRITE_SUFFIXES, find_images, own_suffix, warn_left_out
+from retinashift.imaging.formats.table import format_of_name
 from retinashift.imaging.photograph import ImageError
 from retinashift.inference.settings import OutputFormat, Sampling
 
@@ -67,7 +69,8 @@ class BatchOptions:
 
     def quality_for(self, target: Place) -> int | None:
         """The quality, where the target's format has one."""
-        return self.quality if format_of(target.name) == "JPEG" else None
+        known = format_of_name(target.name)
+        return self.quality if known and known.lossy else None
 
     def beside(self, target: Place) -> list[Place]:
         """The files beside a result that a run with these options writes."""
@@ -137,13 +140,11 @@ def plan_jobs(
     mine: list[bool] = []
     for source, name, own in _find(places):
         jobs.append(Job(source, target if one_file else target / result_name(name, options.file_format, own)))
-        if shard is not None:
-            mine.append(in_shard(name, shard))
+        mine.append(shard is None or in_shard(name, shard))
     _check_out(target, one_file, len(jobs), options.file_format)
     _refuse_former_results(places, jobs, target)
     _refuse_clashes(jobs, options)
-    if shard is not None:
-        jobs = [job for job, held in zip(jobs, mine, strict=True) if held]
+    jobs = [*compress(jobs, mine)]
     if options.overwrite:
         return jobs
     exists = lookup([job.target for job in jobs])
@@ -224,7 +225,7 @@ def _check_out(out: Place, one_file: bool, count: int, file_format: OutputFormat
         raise ImageError(f"{out} is neither a folder nor a file with one of {known}; choose another name with -o")
     if one_file and count > 1:
         raise ImageError(f"{count} images cannot be written into one file {out}; give a folder with -o")
-    if one_file and file_format != "same" and format_of(out.name) != format_of(f"x.{file_format}"):
+    if one_file and file_format != "same" and format_of_name(out.name) != format_of_name(f"x.{file_format}"):
         raise ImageError(f"-o {out} and --format {file_format} name two formats; omit one of them")
 
 

@@ -14,14 +14,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from retinashift.imaging.failures import one_line
-from retinashift.imaging.files import (
-    READ_SUFFIXES,
-    WRITE_SUFFIXES,
-    check_bytes,
-    read_bytes,
-    replace_file,
-    suffix_of_bytes,
-)
+from retinashift.imaging.files import READ_SUFFIXES, WRITE_SUFFIXES, check_bytes, head_suffix, read_bytes, replace_file
 from retinashift.imaging.formats.table import HEAD
 from retinashift.imaging.photograph import ImageError
 
@@ -141,7 +134,7 @@ def find_remote(given: Remote, others: list[Place]) -> Iterator[tuple[Remote, st
     nothing is there or a key cannot be a file name, OSError where it cannot be listed.
     """
     if (file := given.facts()) is not None:
-        yield file, file.name, partial(suffix_of_bytes, _heads([file])[0])
+        yield file, file.name, partial(head_suffix, _heads([file])[0])
         return
     if given.scheme.startswith("http"):
         raise ImageError(f"{given}: no such file that may be read; an http address names one file")
@@ -155,7 +148,7 @@ def find_remote(given: Remote, others: list[Place]) -> Iterator[tuple[Remote, st
     while keys := list(islice(files, _PAGE)):
         page = [file for file in keys if not file.name.startswith(".") and (not matches or matches(file.below))]
         for file, head in zip(page, _heads(page), strict=True):
-            own = suffix_of_bytes(head)
+            own = head_suffix(head)
             if file.name.lower().endswith(READ_SUFFIXES) or (own == ".dcm" and file.name.upper() != "DICOMDIR"):
                 found = True
                 yield file, file.below, partial(str, own)

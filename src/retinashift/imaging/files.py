@@ -21,7 +21,7 @@ from retinashift.imaging.failures import first_and_more, one_line, printable
 from retinashift.imaging.formats.exif import fit_exif
 from retinashift.imaging.formats.jpeg import MAX_DPI
 from retinashift.imaging.formats.png import is_srgb
-from retinashift.imaging.formats.table import FORMATS, HEAD, Format, format_of_bytes, format_of_suffix
+from retinashift.imaging.formats.table import FORMATS, HEAD, Format, format_of_bytes, format_of_name
 from retinashift.imaging.photograph import MAX_PIXELS as MAX_PIXELS
 from retinashift.imaging.photograph import ImageError as ImageError
 from retinashift.imaging.photograph import Photograph as Photograph
@@ -83,11 +83,11 @@ def warn_left_out(others: Sequence[object]) -> None:
 def own_suffix(path: Path) -> str:
     """Suffix for the result of a file, by its content: ".png" where its own format is only read; "" for no image."""
     with suppress(OSError), open(path, "rb") as file:
-        return suffix_of_bytes(file.read(HEAD))
+        return head_suffix(file.read(HEAD))
     return ""
 
 
-def suffix_of_bytes(head: bytes) -> str:
+def head_suffix(head: bytes) -> str:
     """`own_suffix` of a file that begins with these bytes."""
     with suppress(ImageError):
         known = format_of_bytes(head)
@@ -241,20 +241,19 @@ def with_metadata(
     pixels, like = (image.pixels, like or image) if isinstance(image, Photograph) else (image, like)
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[..., 0]
-    line = "" if provenance is None else provenance.line()
     with naming(path):
-        photograph = Photograph(np.ascontiguousarray(pixels), provenance=line)
+        photograph = Photograph(np.ascontiguousarray(pixels), provenance=provenance.line() if provenance else "")
     if like is None:
         return photograph
-    known = format_of(path)
+    known = format_of_name(path)
     icc = like.icc if (photograph.channels < 3) == (like.channels < 3) else None
     dpi = None if like.dpi is None else (like.dpi[0] * scale, like.dpi[1] * scale)
     lost = {
         "the ICC profile, which is for another number of colours": like.icc and not icc,
         "how colours look (gamma, primaries); write PNG to keep it":
-            known not in (None, "PNG") and like.colour and not icc and not is_srgb(like.colour),
+            known and known.name != "PNG" and like.colour and not icc and not is_srgb(like.colour),
         f"a resolution above JPEG's {MAX_DPI} dpi; write PNG or TIFF to keep it":
-            known == "JPEG" and dpi and max(dpi) > MAX_DPI,
+            known and known.name == "JPEG" and dpi and max(dpi) > MAX_DPI,
     }  # fmt: skip
     names = [*like.left_out, *(name for name, true in lost.items() if true)]
     if names:
@@ -287,16 +286,10 @@ def _encode(path: str | Path, photograph: Photograph, quality: int | None) -> by
 
 
 def _written(path: str | Path) -> Format:
-    known = format_of_suffix(Path(path).suffix)
+    known = format_of_name(path)
     if known is None:
         raise ImageError(f"the suffix must be one of {', '.join(WRITE_SUFFIXES)}")
     return known
-
-
-def format_of(path: str | Path) -> str | None:
-    """Name of the format that is written to a file of this name; None for a suffix that is not written."""
-    known = format_of_suffix(Path(path).suffix)
-    return None if known is None else known.name
 
 
 def replace_file(path: Path, data: bytes, *, overwrite: bool = True) -> None:

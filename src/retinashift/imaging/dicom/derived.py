@@ -12,7 +12,6 @@ import numpy as np
 
 from retinashift.imaging.dicom.read import GROUPS, LOSSY, decimal, frames_of, numbers, put_record, require_pydicom
 from retinashift.imaging.photograph import ImageError, Photograph
-from retinashift.imaging.provenance import parse_line
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -96,8 +95,7 @@ def derive(photograph: Photograph) -> Dataset:
     dataset = copy.deepcopy(source)
     for name in _NO_LONGER_TRUE:
         dataset.pop(name, None)
-    for tag in [tag for tag in dataset.keys() if 0x6000 <= tag.group <= 0x60FF]:
-        del dataset[tag]  # overlays, which are drawn on the pixels of the source
+    del dataset[0x60000000:0x61000000]  # overlays, which are drawn on the pixels of the source
     keep_frame(dataset, photograph.frame)
     height, width = photograph.pixels.shape[:2]
     enlarge_lengths(dataset, height / dataset.Rows, width / dataset.Columns)
@@ -143,7 +141,7 @@ def _put_pixels(dataset: Dataset, photograph: Photograph) -> None:
 
 def _put_identity(dataset: Dataset, source: Dataset, photograph: Photograph) -> None:
     """A new instance of a new series; patient and study stay."""
-    record, frame = parse_line(photograph.provenance), str(photograph.frame)
+    record, frame = photograph.record, str(photograph.frame)
     work = "" if record is None else f"{record.checkpoint} {record.steps} {record.seed} {record.scale}"
     dataset.SOPInstanceUID = new_uid("instance", str(source.SOPInstanceUID), frame, photograph.provenance)
     dataset.SeriesInstanceUID = new_uid("series", str(source.get("SeriesInstanceUID", "")), work)
@@ -156,10 +154,9 @@ def _put_derivation(dataset: Dataset, source: Dataset, photograph: Photograph) -
     """Source: PS3.3 C.7.6.1.1.2 (image type), C.7.6.1.1.3 (derivation), C.12.1.1.5 (contributing equipment)."""
     from retinashift import __version__
 
-    record = parse_line(photograph.provenance)
-    factor = f"{dataset.Rows / source.Rows if record is None else record.scale:.4g}"
+    scale = photograph.record.scale if photograph.record else dataset.Rows / source.Rows
     dataset.ImageType = ["DERIVED", *(list(source.get("ImageType") or [])[1:] or ["PRIMARY"])]
-    text = f"Super-resolved x{factor} by RetinaShift {__version__}"
+    text = f"Super-resolved x{scale:.4g} by RetinaShift {__version__}"
     dataset.SeriesDescription = text[:64]
     dataset.DerivationDescription = f"{text}: fine detail is estimated, not observed. Research use only."
     dataset.DerivationCodeSequence = [coded("113085", "Spatial resampling")]

@@ -5,13 +5,13 @@ import re
 import struct
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import numpy as np
 from PIL import Image
+from PIL.ExifTags import Base
 from PIL.JpegImagePlugin import JpegImageFile
 
-from retinashift.imaging.formats.exif import with_metadata_of
+from retinashift.imaging.formats.exif import exif_dpi, with_metadata_of
 from retinashift.imaging.photograph import ImageError, Photograph, check_size
 from retinashift.imaging.provenance import is_account
 
@@ -51,7 +51,10 @@ def decode_jpeg(data: bytes, max_pixels: int, page: int | None = None) -> Photog
     check_whole(data, pixels, _pixels)
     notes = ["its last scans are missing, or were never made: it is coarser than it could be"] * lacks_scans(data)
     left_out = [name for name, there in others.items() if there]
-    return with_metadata_of(info, pixels, "JPEG", notes, dpi=_jfif_dpi(info), left_out=left_out)
+    across, down = info.get("jfif_density", (0, 0))  # Pillow's own "dpi" invents 72 where EXIF has none
+    jfif = {Base.XResolution: across, Base.YResolution: down, Base.ResolutionUnit: info.get("jfif_unit")}
+    dpi = exif_dpi(jfif, {1: 1.0, 2: 2.54})
+    return with_metadata_of(info, pixels, "JPEG", notes, dpi=dpi, left_out=left_out)
 
 
 def encode_jpeg(photograph: Photograph, quality: int = 95) -> bytes:
@@ -74,13 +77,6 @@ def encode_jpeg(photograph: Photograph, quality: int = 95) -> bytes:
 def _pixels(data: bytes) -> np.ndarray:
     with JpegImageFile(io.BytesIO(data)) as picture:  # not Image.open, whose limit cannot be raised for one file
         return np.array(picture)
-
-
-def _jfif_dpi(info: dict[str | tuple[int, int], Any]) -> tuple[float, float] | None:
-    """From the JFIF header; Pillow's own "dpi" invents 72 where EXIF has none."""
-    per_inch = {1: 1.0, 2: 2.54}.get(info.get("jfif_unit", 0))
-    across, down = info.get("jfif_density", (0, 0))
-    return (across * per_inch, down * per_inch) if per_inch and across and down else None
 
 
 def frame_claims(coded: bytes) -> tuple[int, int, int] | None:

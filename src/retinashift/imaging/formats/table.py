@@ -5,6 +5,7 @@ To add a format, write its decoder (and encoder) in a file of this folder and ad
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from retinashift.imaging.dicom.derived import encode_dicom
 from retinashift.imaging.dicom.read import decode_dicom
@@ -113,6 +114,7 @@ def format_of_bytes(head: bytes) -> Format:
     raise ImageError(f"not an image file of a known format; {allowed} are read")
 
 
-def format_of_suffix(suffix: str) -> Format | None:
-    """The format that is written to a file with this suffix, in any case; None if none is."""
-    return next((known for known in FORMATS.values() if known.encode and suffix.lower() in known.suffixes), None)
+def format_of_name(name: str | Path) -> Format | None:
+    """The format that is written to a file of this name; None for a suffix that is not written."""
+    suffix = Path(name).suffix.lower()
+    return next((known for known in FORMATS.values() if known.encode and suffix in known.suffixes), None)
