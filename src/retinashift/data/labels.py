@@ -1,7 +1,6 @@
 """Manual vessel labels: which files are label drawings, which label belongs to a photograph, and its pixels."""
 
 import re
-from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -58,21 +57,17 @@ def find_label(photograph: Path, folder: Path | None = None) -> Path | None:
     if folder is not None and not folder.is_dir():
         raise ImageError(f"{folder}: no such folder of labels")
     stem = _stem(photograph.name)
-    first = re.split(r"[._-]", stem)[0]
-    rules: list[Callable[[str], bool]] = [
-        lambda label: label == stem or label.startswith((f"{stem}.", f"{stem}_", f"{stem}-")),
-        lambda label: re.split(r"[._-]", label)[0] == first,
-    ]
+    names = [rf"(?s){re.escape(name)}([._-].*)?" for name in (stem, re.split(r"[._-]", stem)[0])]
     if folder is not None:
-        searched = [(folder, rules)]
+        searched = [(folder, names)]
     else:
         parents = photograph.parent, photograph.parent.parent
-        searched = [(parent / name, rules) for parent in parents for name in FOLDERS]
-        searched.append((photograph.parent, [(stem + ending.lower()).__eq__ for ending in ENDINGS]))
-    for place, ways in searched:
+        searched = [(parent / name, names) for parent in parents for name in FOLDERS]
+        searched.append((photograph.parent, [re.escape(stem + ending.lower()) for ending in ENDINGS]))
+    for place, patterns in searched:
         files = [path for path in sorted(place.iterdir()) if _SUFFIX.search(path.name)] if place.is_dir() else []
-        for fits in ways:
-            found = [path for path in files if path != photograph and fits(_stem(path.name))]
+        for pattern in patterns:
+            found = [path for path in files if path != photograph and re.fullmatch(pattern, _stem(path.name))]
             if len(found) > 1:
                 listed = ", ".join(path.name for path in found[:3])
                 raise ImageError(f"{place} holds several labels of {photograph.name}: {listed}; keep one")

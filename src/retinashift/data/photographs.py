@@ -205,8 +205,7 @@ def _stare_split(refs: list[FileRef], source: Source) -> list[FileRef]:
         raise DataError(f"{source.path} holds some STARE photograph twice; keep one copy of each")
     if source.split == "all":
         return refs
-    labelled_only = numbers <= set(STARE_LABELLED)
-    test = set(STARE_LABELLED[10:] if labelled_only else STARE_LABELLED)
+    test = set(STARE_LABELLED[10:] if numbers <= set(STARE_LABELLED) else STARE_LABELLED)
     chosen = [ref for ref in refs if (stem(ref.name).lower() in test) == (source.split == "test")]
     if not chosen:
         raise DataError(
@@ -241,23 +240,18 @@ def split_by_patient(items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
     Those of one `patient_of`, and those of one content, stay together; DataError if all do. The content alone decides
     which are held out.
     """
-    leader: dict[str, str] = {}
-
-    def first_of(key: str) -> str:
-        while leader.setdefault(key, key) != key:
-            key = leader[key]
-        return key
+    from scipy.cluster.hierarchy import DisjointSet  # slow to load
 
     hashes = [content_hash(item.hr) for item in items]
-    for item, content in zip(items, hashes, strict=True):
-        leader[first_of("patient " + patient_of(item.hr.name))] = first_of("content " + content)
-    groups: dict[str, list[int]] = {}
-    for index, content in enumerate(hashes):
-        groups.setdefault(first_of("content " + content), []).append(index)
+    joined, first = DisjointSet(range(len(items))), dict[tuple[str, str], int]()
+    for index, (item, content) in enumerate(zip(items, hashes, strict=True)):
+        for key in (("patient", patient_of(item.hr.name)), ("content", content)):
+            joined.merge(index, first.setdefault(key, index))
+    groups = joined.subsets()
     if len(groups) < 2:
         raise DataError("the photographs are all of one patient or content; add others to hold out")
     held_out: set[int] = set()
-    for members in sorted(groups.values(), key=lambda members: min(hashes[index] for index in members))[:-1]:
+    for members in sorted(groups, key=lambda members: min(hashes[index] for index in members))[:-1]:
         held_out.update(members)
         if len(held_out) >= HELD_OUT * len(items):
             break

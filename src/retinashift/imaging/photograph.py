@@ -1,7 +1,5 @@
 """A photograph as read from a file: pixels, upright, with what the file said about colour, camera and size."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -53,7 +51,7 @@ class Photograph:
     """Chunks of a PNG that say how its values look: type and body of cHRM, gAMA, sRGB and cICP."""
     provenance: str = ""
     """The record of a result as a line of JSON (see `provenance`): found in the file, or to be written into it."""
-    dicom: Dataset | None = None
+    dicom: "Dataset | None" = None
     """Header of the DICOM object that the picture was read from, without its pixels."""
     frame: int = 1
     """Which of the object's frames it is."""

@@ -5,8 +5,6 @@ which can be a patient's. PNG keeps it in an iTXt chunk, TIFF and WebP in the EX
 in a comment, and DICOM in a private element.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import zlib
@@ -65,7 +63,7 @@ class Provenance:
         """
         return json.dumps({KEYWORD: LAYOUT, "note": NOTE, **asdict(self)})
 
-    def same_work(self, other: Provenance) -> bool:
+    def same_work(self, other: "Provenance") -> bool:
         """Whether both come from the same input by the same checkpoint, settings, device and versions."""
         measured: dict[str, Any] = {"consistency_db": None, "bicubic_share": 0.0, "detail_factor": 1.0}
         return replace(self, **measured) == replace(other, **measured)
@@ -113,7 +111,7 @@ def parse_line(text: str) -> Provenance | None:
 
 
 @cache
-def _checker() -> TypeAdapter[Provenance]:
+def _checker() -> "TypeAdapter[Provenance]":
     from pydantic import TypeAdapter  # only files that are results need it
 
     return TypeAdapter(Provenance)

@@ -99,10 +99,8 @@ def _text(stored: bytes) -> bytes:
     """The text behind the keyword of a chunk, whose type comes first; unpacked, no further than a megabyte."""
     kind, body = stored[:4], stored[4:]
     packed = kind == b"zTXt" or (kind == b"iTXt" and body[:1] == b"\1")
-    if kind == b"iTXt":
-        body = body[2:].partition(b"\0")[2].partition(b"\0")[2]  # behind language and translated keyword
-    elif kind == b"zTXt":
-        body = body[1:]
+    translated = body[2:].partition(b"\0")[2].partition(b"\0")[2]  # behind language and translated keyword
+    body = {b"zTXt": body[1:], b"iTXt": translated}.get(kind, body)
     try:
         return zlib.decompressobj().decompress(body, 2**20) if packed else body
     except zlib.error:
