@@ -167,10 +167,8 @@ def result_name(name: str, file_format: OutputFormat, own: Callable[[], str]) ->
     A name that does not end like an image, as in DICOM archives, is kept whole and gets a suffix: the format's, or the
     one that the input's content calls for, which `own` returns.
     """
+    name = name[:-3] if name.lower().endswith(".gz") else name
     stem, ending = os.path.splitext(name)
-    if ending.lower() == ".gz":
-        name = stem
-        stem, ending = os.path.splitext(name)
     if ending.lower() not in WRITE_SUFFIXES:
         return name + (own() if file_format == "same" else f".{file_format}")
     return name if file_format == "same" else f"{stem}.{file_format}"

@@ -1,7 +1,5 @@
 """Where files lie: local paths, and addresses such as s3://bucket/folder, which fsspec reads and writes."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -50,7 +48,7 @@ class Remote:
     def __str__(self) -> str:
         return f"{self.root}/{self.below}" if self.below else self.root
 
-    def __truediv__(self, other: str | PurePosixPath) -> Remote:
+    def __truediv__(self, other: str | PurePosixPath) -> "Remote":
         return Remote(self.root, f"{self.below}/{other}" if self.below else str(other))
 
     @property
@@ -71,7 +69,7 @@ class Remote:
     def scheme(self) -> str:
         return self.root.partition("://")[0]
 
-    def with_name(self, name: str) -> Remote:
+    def with_name(self, name: str) -> "Remote":
         """Another file of the same folder."""
         root, below = (self.root, self.below) if self.below else (self.root.rpartition("/")[0], "")
         return Remote(root, below.rpartition("/")[0]) / name
@@ -80,7 +78,7 @@ class Remote:
         """Whether there is a file at the address: one request."""
         return self.facts() is not None
 
-    def facts(self) -> Remote | None:
+    def facts(self) -> "Remote | None":
         """The file with its size and stamp; None if there is none."""
         with _clear(self, "looked up"), suppress(FileNotFoundError):
             info = open_system(self.scheme).info(str(self) + self.query)

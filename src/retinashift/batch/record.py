@@ -1,7 +1,5 @@
 """What a run says of its results: the provenance record, the sidecar beside a result and the line of a log."""
 
-from __future__ import annotations
-
 import json
 import os
 import secrets
@@ -26,7 +24,7 @@ _HEADER = 2**16
 """Bytes of a file that hold its header, with its record, in most formats."""
 
 
-def run_record(pipeline: ResShiftPipeline, options: BatchOptions) -> Provenance:
+def run_record(pipeline: "ResShiftPipeline", options: BatchOptions) -> Provenance:
     """What the records of all results of a run share."""
     from retinashift.inference.record import make_record  # loads torch
 
@@ -42,10 +40,8 @@ def for_input(record: Provenance, data: bytes, target: Place, options: BatchOpti
 
 def same_work(former: Provenance, record: Provenance, options: BatchOptions) -> bool:
     """Whether `former` is of a result with this `record` of `for_input`; what follows from both is not compared."""
-    follows: dict[str, Any] = {"input_was_super_resolved": former.input_was_super_resolved}
-    if options.sampling.longest_side is not None:
-        follows["scale"] = former.scale
-    return former.same_work(replace(record, **follows))
+    scale = record.scale if options.sampling.longest_side is None else former.scale
+    return former.same_work(replace(record, scale=scale, input_was_super_resolved=former.input_was_super_resolved))
 
 
 def read_record(place: Place) -> Provenance | None:
@@ -96,7 +92,7 @@ class Outcome:
         return json.dumps({key: value for key, value in values.items() if value or key == "seconds"}) + "\n"
 
     @classmethod
-    def parse(cls, job: Job, values: dict[str, Any]) -> Outcome:
+    def parse(cls, job: Job, values: dict[str, Any]) -> "Outcome":
         """The outcome of a job from the values of its `line`; a record of another version is left out."""
         record = None
         with suppress(KeyError, TypeError):
@@ -107,16 +103,15 @@ class Outcome:
 
 def append_line(path: Path, line: str) -> None:
     """Append a whole line to a log, or none: where it cannot be written (OSError), the log is cut back as it was."""
-    data, whole = line.encode(), False
+    data = line.encode()
     with path.open("ab", buffering=0) as log:
         length = log.seek(0, os.SEEK_END)
         try:
-            whole = log.write(data) == len(data)
-        finally:
-            if not whole:
-                log.truncate(length)
-    if not whole:
-        raise OSError(f"{path}: the disk is full; the log keeps its former lines")
+            if log.write(data) != len(data):
+                raise OSError(f"{path}: the disk is full; the log keeps its former lines")
+        except BaseException:
+            log.truncate(length)
+            raise
 
 
 def left_to_do(jobs: Sequence[Job], log: Path, record: Provenance, options: BatchOptions) -> list[Job]:

@@ -64,8 +64,7 @@ class Upscaled:
         name, objects = str(target), list[bytes]()
         kept: dict[str, Any] = {"like": self.photograph, "scale": record.scale, "provenance": record}
         if sigma is not None and target.suffix.lower() == ".dcm":
-            result, parametric = encode_with_map(with_metadata(name, self.pixels, **kept), sigma, MEANING)
-            objects.append(parametric)
+            result, *objects = encode_with_map(with_metadata(name, self.pixels, **kept), sigma, MEANING)
         else:
             result = encode_image(name, self.pixels, quality=options.quality_for(target), **kept)
         if sigma is not None:

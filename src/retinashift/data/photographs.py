@@ -78,12 +78,12 @@ class FileRef:
     @contextmanager
     def open(self) -> Iterator[BinaryIO]:
         """Its bytes, as a file that can seek."""
-        if not self.member:
+        if self.member:
+            with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as member:
+                yield cast(BinaryIO, member)
+        else:
             with open(self.path, "rb") as file:
                 yield file
-            return
-        with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as member:
-            yield cast(BinaryIO, member)
 
     def read_bytes(self) -> bytes:
         """All of them. DataError if they cannot be read."""

@@ -267,29 +267,25 @@ def check_target(path: str | Path, like: Photograph, scale: float, quality: int 
 
     It may be of the suffix, the pixels and their number, the ICC profile, the EXIF block or the DICOM header.
     """
-    with naming(path):
-        _written(path).check(like, scale)
     pixel = np.zeros((1, 1, *like.pixels.shape[2:]), like.pixels.dtype)
-    _encode(path, replace(like, pixels=pixel, dpi=None, colour=(), provenance=""), quality)
+    _encode(path, replace(like, pixels=pixel, dpi=None, colour=(), provenance=""), quality, like, scale)
 
 
-def _encode(path: str | Path, photograph: Photograph, quality: int | None) -> bytes:
+def _encode(
+    path: str | Path, photograph: Photograph, quality: int | None, held: Photograph | None = None, scale: float = 1
+) -> bytes:
+    """The bytes of a file. Its format must hold `held`, by default the photograph itself, upscaled by `scale`."""
     with naming(path):
-        known = _written(path)
-        known.check(photograph)
-        assert known.encode is not None  # `check` refuses formats that are only read
+        known = format_of_name(path)
+        if known is None:
+            raise ImageError(f"the suffix must be one of {', '.join(WRITE_SUFFIXES)}")
+        known.check(held or photograph, scale)
+        assert known.encode is not None  # or else `format_of_name` leaves it out
         if quality is None:
             return known.encode(photograph)
         if not known.lossy:
             raise ImageError(f"a quality is for JPEG, and {known.name} loses nothing; leave the quality out")
         return known.encode(photograph, quality)
-
-
-def _written(path: str | Path) -> Format:
-    known = format_of_name(path)
-    if known is None:
-        raise ImageError(f"the suffix must be one of {', '.join(WRITE_SUFFIXES)}")
-    return known
 
 
 def replace_file(path: Path, data: bytes, *, overwrite: bool = True) -> None:

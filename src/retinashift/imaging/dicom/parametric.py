@@ -26,7 +26,6 @@ _KEPT = (
     "LossyImageCompressionRatio", "LossyImageCompressionMethod", "BurnedInAnnotation",
 )  # fmt: skip
 """Attributes of patient, study and photograph that the map shares."""
-_DUMMIES = {"ContentDate": "19000101", "ContentTime": "000000"}  # which a map must have
 _FRAME_TYPE = ["DERIVED", "PRIMARY", "STATIC", "STD_DEVIATION"]
 
 
@@ -45,7 +44,7 @@ def encode_with_map(photograph: Photograph, sigma: np.ndarray, explanation: str)
     assert photograph.dicom is not None  # or else `derive` raises
     if sigma.shape != (about.Rows, about.Columns):
         raise ValueError(f"a map of {sigma.shape} for a result of {(about.Rows, about.Columns)}")
-    dataset = item(**_DUMMIES)
+    dataset = item(ContentDate="19000101", ContentTime="000000")  # which a map must have
     dataset.update({about[name].tag: about[name] for name in _KEPT if name in about})
     _put_identity(dataset, about, photograph.dicom)
     _put_image(dataset, sigma)

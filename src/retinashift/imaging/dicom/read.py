@@ -55,8 +55,7 @@ def decode_dicom(data: bytes, max_pixels: int, frame: int | None = None) -> Phot
     from pydicom.pixels.processing import apply_color_lut
 
     structure = read_structure(data, max_pixels)
-    notes = structure.notes
-    header = _decoded(structure.header, notes)  # without the pixels
+    header = _decoded(structure.header, structure.notes)  # without the pixels
     header.file_meta = pydicom.dataset.FileMetaDataset()
     header.file_meta.TransferSyntaxUID = pydicom.uid.UID(structure.syntax)
     frame = _check_header(header, structure, max_pixels, frame)
@@ -72,7 +71,7 @@ def decode_dicom(data: bytes, max_pixels: int, frame: int | None = None) -> Phot
     dpi = (25.4 / spacing[1], 25.4 / spacing[0]) if spacing else None
     return Photograph(
         np.ascontiguousarray(pixels), "DICOM", bytes(icc) if icc else None, dpi=dpi,
-        provenance=record_of(header), dicom=header, frame=frame, notes=tuple(notes),
+        provenance=record_of(header), dicom=header, frame=frame, notes=tuple(structure.notes),
     )  # fmt: skip
 
 

@@ -4,8 +4,6 @@ Files as archives leave them are repaired on the way: no preamble, a body that i
 and stray delimiters behind the pixels, a sequence of fragments without its end.
 """
 
-from __future__ import annotations
-
 import io
 import itertools
 import re
@@ -33,7 +31,7 @@ class Structure:
     """A file taken apart."""
 
     syntax: str
-    header: Dataset
+    header: "Dataset"
     """The elements without the pixels, not yet decoded."""
     pixels: bytes = b""
     """Of native pixels, all frames."""
@@ -70,7 +68,11 @@ def read_structure(data: bytes, max_pixels: int) -> Structure:
     found = Structure(syntax, header, notes=notes)
     if reader.tag(position) != _PIXEL_DATA:
         return found
-    found.pixel_vr, position, length = reader.value(position)
+    found.pixel_vr = b"OW" if implicit else data[position + 4 : position + 6]
+    position += 8 if implicit else 12
+    if position > len(data):
+        raise ImageError(_TRUNCATED)
+    (length,) = struct.unpack_from(reader.order + "I", data, position - 4)
     if inflater:
         data += _inflate_pixels(header, inflater, length, len(data) - position, max_pixels)
         reader = _Reader(data, implicit, little)
@@ -117,15 +119,7 @@ class _Reader:
         group, element = struct.unpack_from(self.order + "HH", self.data, position)
         return int(group << 16 | element)
 
-    def value(self, position: int) -> tuple[bytes, int, int]:
-        """Value representation, start and length of the value of the pixels, whose element is at a position."""
-        kind = b"OW" if self.implicit else self.data[position + 4 : position + 6]
-        start = position + (8 if self.implicit else 12)
-        if start > len(self.data):
-            raise ImageError(_TRUNCATED)
-        return kind, start, struct.unpack_from(self.order + "I", self.data, start - 4)[0]
-
-    def elements(self, position: int) -> tuple[Dataset, int]:
+    def elements(self, position: int) -> "tuple[Dataset, int]":
         """The elements up to the pixels or the end, not yet decoded, and where they end."""
         from pydicom import Dataset
         from pydicom.dataelem import RawDataElement
@@ -168,7 +162,7 @@ class _Reader:
         raise ImageError(_TRUNCATED if tag is None else "damaged DICOM: its coded pixels are not a row of fragments")
 
 
-def _inflate_pixels(header: Dataset, inflater: zlib._Decompress, length: int, have: int, max_pixels: int) -> bytes:
+def _inflate_pixels(header: "Dataset", inflater: "zlib._Decompress", length: int, have: int, max_pixels: int) -> bytes:
     """The rest of a deflated object's pixels, if they are as many as its header says, and a little behind them."""
     names = ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated")
     rows, columns, samples, bits = (int(header.get(name) or 0) for name in names)

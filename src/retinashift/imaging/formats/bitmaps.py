@@ -65,10 +65,9 @@ def encode_ppm(photograph: Photograph) -> bytes:
     """P5 for grey, P6 for RGB. The format has no room for ICC, EXIF and resolution."""
     height, width = photograph.pixels.shape[:2]
     kind, maxval = 5 if photograph.channels == 1 else 6, np.iinfo(photograph.pixels.dtype).max
-    dtype = np.uint8 if photograph.pixels.dtype == np.uint8 else ">u2"
     comment = f"# {photograph.provenance}\n" if photograph.provenance else ""
     header = f"P{kind}\n{comment}{width} {height}\n{maxval}\n".encode()
-    return header + photograph.pixels.astype(dtype).tobytes()
+    return header + photograph.pixels.astype(photograph.pixels.dtype.newbyteorder(">")).tobytes()
 
 
 def _unpack_whole(data: bytes, length: int) -> bytes:

@@ -64,11 +64,9 @@ def boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         if kind == b"jp2c" or 1 < length < 8:
             return
         start, end = position + 8, position + length if length > 1 else len(data)
-        if kind == b"jp2h":
-            position = start  # its boxes follow
-            continue
-        yield kind, data[start:end]
-        position = end
+        if kind != b"jp2h":
+            yield kind, data[start:end]
+        position = start if kind == b"jp2h" else end  # the boxes of a header follow
 
 
 def decode_jpegxl(data: bytes, max_pixels: int, page: int | None = None) -> Photograph:

@@ -46,7 +46,6 @@ class Format:
         kind, held = ("grey", self.grey) if photograph.channels < 3 else ("colour", self.colour)
         size, most = f"{width}x{height} pixels", f"{self.longest_side:,} a side"
         faults = {
-            f"{self.name} is read and not written": self.encode is None,
             f"the result has {size} and {self.name} holds {most}": max(height, width) > self.longest_side,
             f"{self.name} holds 8 bit only and the picture has 16": photograph.pixels.itemsize == 2 and not self.deep,
             f"{self.name} holds no alpha channel": photograph.has_alpha and not self.alpha,
