@@ -33,7 +33,7 @@ _STORE_BYTES = 256 * 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class Fleet:
-    """The cluster, and what each of its workers has. ValueError for fewer than no workers or GPUs."""
+    """The cluster, and what each of its workers has."""
 
     address: str = ""
     """Of a running cluster, as `ray.init` takes it; "" starts one on this machine that others cannot reach."""
@@ -43,10 +43,6 @@ class Fleet:
     """GPUs of a worker, which may be a part of one; None is 1 where the cluster has any."""
     checkpoint: str = ""
     device: str = "auto"
-
-    def __post_init__(self) -> None:
-        if self.workers < 0 or (self.gpus or 0) < 0:
-            raise ValueError(f"{self.workers} workers with {self.gpus} GPUs; numbers from 0 are needed")
 
 
 def upscale_fleet(jobs: Sequence[Job], options: BatchOptions, fleet: Fleet) -> Generator[Outcome, None, None]:

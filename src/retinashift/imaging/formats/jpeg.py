@@ -11,7 +11,7 @@ from PIL import Image
 from PIL.ExifTags import Base
 from PIL.JpegImagePlugin import JpegImageFile
 
-from retinashift.imaging.formats.exif import exif_dpi, with_metadata_of
+from retinashift.imaging.formats.exif import Tags, exif_dpi, with_metadata_of
 from retinashift.imaging.photograph import ImageError, Photograph, check_size
 from retinashift.imaging.provenance import is_account
 
@@ -52,7 +52,7 @@ def decode_jpeg(data: bytes, max_pixels: int, page: int | None = None) -> Photog
     notes = ["its last scans are missing, or were never made: it is coarser than it could be"] * lacks_scans(data)
     left_out = [name for name, there in others.items() if there]
     across, down = info.get("jfif_density", (0, 0))  # Pillow's own "dpi" invents 72 where EXIF has none
-    jfif = {Base.XResolution: across, Base.YResolution: down, Base.ResolutionUnit: info.get("jfif_unit")}
+    jfif: Tags = {Base.XResolution: across, Base.YResolution: down, Base.ResolutionUnit: info.get("jfif_unit")}
     dpi = exif_dpi(jfif, {1: 1.0, 2: 2.54})
     return with_metadata_of(info, pixels, "JPEG", notes, dpi=dpi, left_out=left_out)
 
