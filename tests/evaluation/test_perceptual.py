@@ -1,6 +1,7 @@
 """ST-LPIPS gives the distances of the wheel's own class; both distances say what they lack."""
 
 import sys
+from functools import partial
 from unittest import mock
 
 import numpy as np
@@ -9,8 +10,12 @@ import torch
 
 from retinashift.evaluation import similarity
 from retinashift.evaluation.benchmark import Method, baseline, evaluate
-from retinashift.evaluation.similarity import lpips_alex, st_lpips
+from retinashift.evaluation.metrics import measure
+from retinashift.evaluation.scores import Result, Subject
+from retinashift.evaluation.similarity import perceptual_distance
 from retinashift.imaging.degradation.bicubic import bicubic_pillow, enlarge
+
+st_lpips = partial(perceptual_distance, "st-lpips")
 
 
 @pytest.fixture
@@ -20,26 +25,32 @@ def bicubic(retina):
 
 def test_equal_pictures_are_at_no_distance_and_grey_counts_as_three_channels(retina, bicubic):
     pytest.importorskip("stlpips_pytorch", reason="the extra lpips is not installed")
-    assert st_lpips(retina, retina) == [0]
+    assert st_lpips(retina, retina).max() == 0
     grey = [np.repeat(pixels[..., :1], 3, 2) for pixels in (bicubic, retina)]
-    assert st_lpips(bicubic[..., 0], retina[..., 0]) == st_lpips(*grey)
+    assert np.array_equal(st_lpips(bicubic[..., 0], retina[..., 0]), st_lpips(*grey))
 
 
 def test_the_distance_is_the_one_of_the_wheel(retina, bicubic):
     pytest.importorskip("stlpips_pytorch", reason="the extra lpips is not installed")
-    assert st_lpips(bicubic, retina)[0] == pytest.approx(0.05336524, abs=1e-4)
+    assert st_lpips(bicubic, retina).mean() == pytest.approx(0.05336524, abs=1e-4)
     nearest = enlarge(bicubic_pillow(retina, 4), 4, "nearest")
-    assert st_lpips(nearest, retina)[0] == pytest.approx(0.03852637, abs=1e-4)
+    assert st_lpips(nearest, retina).mean() == pytest.approx(0.03852637, abs=1e-4)
 
 
 def test_only_the_mask_counts_and_a_shift_hardly_matters(retina, bicubic):
     pytest.importorskip("stlpips_pytorch", reason="the extra lpips is not installed")
     left = np.zeros(retina.shape[:2], bool)
     left[:, :64] = True
-    whole, west, east = st_lpips(bicubic, retina, [None, left, ~left])
-    assert whole == pytest.approx((west + east) / 2)
+
+    def scores(field):
+        subject = Subject("eye", retina, bicubic_pillow(retina, 4), field, 4)
+        return measure(Result(subject, "bicubic", bicubic), ["st-lpips"]).scores
+
+    west, east = scores(left), scores(~left)
+    whole = west["st_lpips"]
+    assert whole == pytest.approx((west["st_lpips_fov"] + east["st_lpips_fov"]) / 2)
     shifted = np.roll(retina, 1, axis=1)
-    assert st_lpips(shifted, retina)[0] < 0.5 * whole
+    assert st_lpips(shifted, retina).mean() < 0.5 * whole
 
 
 @pytest.fixture
@@ -77,11 +88,11 @@ def test_lpips_works_offline_from_the_cache_of_torch_without_torchvision(fresh, 
                       scale=4, seeds=[0], metrics=["lpips"])  # fmt: skip
     found = {name: mean["lpips_alex"] for name, mean in report.means().items()}
     assert found["perfect"] == 0
-    assert found["bicubic"] == lpips_alex(bicubic, retina) > 0
+    assert found["bicubic"] == float(perceptual_distance("lpips", bicubic, retina)) > 0
 
 
-def test_pictures_too_small_are_named(retina):
-    with pytest.raises(ValueError, match="at least 32x32"):
-        st_lpips(retina[:31], retina[:31])
+def test_pictures_too_small_have_no_distance_and_different_ones_are_refused(retina):
+    assert st_lpips(retina[:31], retina[:31]) is None
+    assert perceptual_distance("lpips", retina[:30], retina[:30]) is None
     with pytest.raises(ValueError, match="must be equal"):
         st_lpips(retina, retina[:-1])

@@ -5,7 +5,7 @@ from typing import get_args
 import pytest
 
 from retinashift.diffusion.process import respaced_timesteps
-from retinashift.official import RELEASES, ReleaseName, release_of_file
+from retinashift.official import RELEASES, ReleaseName
 
 
 def test_every_name_that_the_command_offers_is_in_the_table():
@@ -22,14 +22,12 @@ def test_every_name_that_the_command_offers_is_in_the_table():
     ],
 )
 def test_a_published_file_name_tells_its_release(file, name):
-    release = release_of_file(file)
-    assert release is not None
-    assert release.name == name
+    assert [release.name for release in RELEASES.values() if release.file == file] == [name]
 
 
 @pytest.mark.parametrize("name", ["ema_model_400000.pth", "resshift_faceir_s4.pth", "resshift_deblur_s4.pth"])
 def test_no_other_file_name_tells_a_release(name):
-    assert release_of_file(name) is None
+    assert all(release.file != name for release in RELEASES.values())
 
 
 @pytest.mark.parametrize("release", RELEASES.values(), ids=lambda release: release.name)

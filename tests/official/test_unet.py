@@ -11,8 +11,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from retinashift.models.swin_unet import SwinUNet
-from retinashift.official.convert import DERIVED, read_official
+from retinashift.official.convert import read_official
 from retinashift.official.networks import (
+    DERIVED,
     OfficialError,
     seen_image_size,
     swin_unet_config,
@@ -26,9 +27,9 @@ RECIPE = ["unet_r1", "unet_r2", "unet_r3", "unet_r5", "unet_r6"]
 FULL = {"full_realsr_unet": 118_593_583, "full_faceir_unet": 118_931_604}
 
 
-def split(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    derived = {name: tensor for name, tensor in state.items() if name.endswith(DERIVED)}
-    return {name: tensor for name, tensor in state.items() if name not in derived}, derived
+def learnt(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Without the entries that follow from the sizes."""
+    return {name: tensor for name, tensor in state.items() if not name.endswith(DERIVED)}
 
 
 def manifest(parity, name: str) -> dict[str, Tensor]:
@@ -50,8 +51,7 @@ def tiny(**changes) -> SwinUNet:
 @pytest.mark.parametrize("name", STORED)
 @torch.no_grad()
 def test_an_imported_file_gives_the_official_outputs(parity, name):
-    file = read_official(parity.folder / "weights" / STORED[name])
-    net = swin_unet_from_official(file.parameters, file.derived)
+    net = swin_unet_from_official(read_official(parity.folder / "weights" / STORED[name]))
     vectors = parity.vectors("unet", f"{name}.")
     cases = {key.split(".")[0] for key in vectors}
     assert len(cases) >= 2
@@ -63,9 +63,8 @@ def test_an_imported_file_gives_the_official_outputs(parity, name):
 @pytest.mark.shared
 @pytest.mark.parametrize("name", STORED)
 def test_official_to_ours_to_official_is_bit_identical_with_all_derived_entries(parity, name):
-    file = read_official(parity.folder / "weights" / STORED[name])
-    back = swin_unet_to_official(swin_unet_from_official(file.parameters, file.derived))
-    official = file.parameters | file.derived
+    official = read_official(parity.folder / "weights" / STORED[name])
+    back = swin_unet_to_official(swin_unet_from_official(official))
     assert back.keys() == official.keys()
     for key, tensor in official.items():
         assert back[key].dtype == tensor.dtype
@@ -76,7 +75,7 @@ def test_official_to_ours_to_official_is_bit_identical_with_all_derived_entries(
 @pytest.mark.parametrize("name", [*RECIPE, *FULL])
 def test_every_name_and_shape_of_a_manifest_is_met_and_written_again(parity, name):
     official = manifest(parity, name)
-    net = swin_unet_from_official(*split(official))
+    net = swin_unet_from_official(official)
     back = swin_unet_to_official(net)
     assert {key: tensor.shape for key, tensor in back.items()} == {key: t.shape for key, t in official.items()}
     if name in FULL:
@@ -86,7 +85,7 @@ def test_every_name_and_shape_of_a_manifest_is_met_and_written_again(parity, nam
 @pytest.mark.shared
 @pytest.mark.parametrize("name", [*RECIPE, *FULL])
 def test_the_arguments_found_are_the_official_ones(parity, name):
-    found, official = swin_unet_config(*split(manifest(parity, name))), parity.options(name)
+    found, official = swin_unet_config(manifest(parity, name)), parity.options(name)
     if name == "unet_r6":  # the number of heads for their width, one number for a list, and what has no effect there
         assert (found["swin_embed_dim"] // found["num_head_channels"], found["num_res_blocks"]) == (4, [1] * 4)
         official |= {key: found[key] for key in ("num_head_channels", "num_res_blocks", "conv_resample")}
@@ -113,8 +112,7 @@ def test_the_arguments_found_are_the_official_ones(parity, name):
 )
 def test_every_option_is_found_in_the_weights_and_gives_the_same_network(changes):
     net = tiny(**changes)
-    state, derived = split(swin_unet_to_official(net))
-    again = swin_unet_from_official(state, derived)
+    again = swin_unet_from_official(swin_unet_to_official(net))
     assert again.config.image_size == net.config.image_size
     for name in ("lq_ratio", "size_multiple"):
         assert getattr(again, name) == getattr(net, name)
@@ -124,45 +122,45 @@ def test_every_option_is_found_in_the_weights_and_gives_the_same_network(changes
     assert list(again.config.num_res_blocks) == list(net.config.num_res_blocks)
 
 
-def test_the_training_size_is_seen_in_cut_windows_or_masks_and_else_must_be_given():
-    state, derived = split(swin_unet_to_official(tiny(image_size=16, window_size=4)))
-    assert seen_image_size(state, {}) is None  # 16 and 8, windows of 4: any larger size has the same tensors
-    assert seen_image_size(state, derived) == 16
-    assert swin_unet_config(state)["image_size"] == 64
-    assert swin_unet_config(state, derived, image_size=32)["image_size"] == 16
-    cut, _ = split(swin_unet_to_official(tiny(image_size=8, window_size=8, lq_size=8, attention_resolutions=[8, 4])))
-    assert seen_image_size(cut, {}) == 8
+def test_the_training_size_is_seen_in_cut_windows_or_masks_and_else_is_that_of_every_release():
+    state = swin_unet_to_official(tiny(image_size=16, window_size=4))
+    assert seen_image_size(learnt(state)) is None  # 16 and 8, windows of 4: any larger size has the same tensors
+    assert seen_image_size(state) == 16
+    assert swin_unet_config(learnt(state))["image_size"] == 64
+    assert swin_unet_config(state)["image_size"] == 16
+    cut = swin_unet_to_official(tiny(image_size=8, window_size=8, lq_size=8, attention_resolutions=[8, 4]))
+    assert seen_image_size(learnt(cut)) == 8
 
 
 def test_a_file_that_contradicts_itself_about_the_training_size_is_refused():
-    state, derived = split(swin_unet_to_official(tiny()))
-    derived["input_blocks.1.1.blocks.1.attn_mask"] = torch.zeros(64, 16, 16)
+    state = swin_unet_to_official(tiny())
+    state["input_blocks.1.1.blocks.1.attn_mask"] = torch.zeros(64, 16, 16)
     with pytest.raises(OfficialError, match=r"different training sizes.*\[16, 32\]"):
-        swin_unet_from_official(state, derived)
+        swin_unet_from_official(state)
 
 
 def test_missing_and_unexpected_names_are_listed():
-    state, derived = split(swin_unet_to_official(tiny()))
+    state = swin_unet_to_official(tiny())
     del state["input_blocks.1.0.in_layers.2.bias"]
     state["stranger.weight"] = torch.zeros(3)
     with pytest.raises(OfficialError, match=r"missing: input_blocks.1.0.in_layers.2.bias; unexpected: stranger.weight"):
-        swin_unet_from_official(state, derived)
+        swin_unet_from_official(state)
 
 
 @pytest.mark.parametrize("part", ["time_embed.0", "middle_block.1.", "input_blocks.3", "output_blocks.0", "out."])
 def test_weights_that_lack_a_whole_part_are_one_line(part):
-    state, derived = split(swin_unet_to_official(tiny()))
+    state = swin_unet_to_official(tiny())
     with pytest.raises(OfficialError, match=r"missing|describe no network"):
-        swin_unet_from_official({name: t for name, t in state.items() if not name.startswith(part)}, derived)
+        swin_unet_from_official({name: t for name, t in state.items() if not name.startswith(part)})
 
 
 def test_no_single_tensor_can_be_lost_or_replaced():
-    state, derived = split(swin_unet_to_official(tiny(lq_size=32)))
+    state = swin_unet_to_official(tiny(lq_size=32))
     damages = [None, torch.zeros(()), torch.zeros(0, 3), torch.zeros(5, 7, 1, 1)]
-    for name, damage in zip([*state][::5], itertools.cycle(damages), strict=False):  # each takes its turn
+    for name, damage in zip([*learnt(state)][::5], itertools.cycle(damages), strict=False):  # each takes its turn
         others = {key: tensor for key, tensor in state.items() if key != name}
         with pytest.raises(OfficialError):
-            swin_unet_from_official(others if damage is None else others | {name: damage}, derived)
+            swin_unet_from_official(others if damage is None else others | {name: damage})
 
 
 @pytest.mark.parametrize(
@@ -181,6 +179,6 @@ def test_a_network_with_the_masks_of_the_swin_paper_is_not_exported():
 
 @pytest.mark.shared
 def test_the_weights_are_taken_over_without_a_copy(parity):
-    state, derived = split(load_file(parity.folder / "weights" / STORED["unet_a"]))
-    net = swin_unet_from_official(state, derived)
+    state = load_file(parity.folder / "weights" / STORED["unet_a"])
+    net = swin_unet_from_official(state)
     assert all(p.data_ptr() == state[name].data_ptr() and p.requires_grad for name, p in net.named_parameters())

@@ -12,9 +12,9 @@ from retinashift.training.batches import PhotographSet
 def test_photographs_beyond_the_cache_are_read_again_and_equal(photographs):
     items = list_source(Source(str(photographs)))
     kept, unkept = PhotographSet(items, cache_gib=1), PhotographSet(items, cache_gib=0)
-    assert kept.hr(0) is kept.hr(0)
-    assert unkept.hr(0) is not unkept.hr(0)
-    assert (kept.hr(0) == unkept.hr(0)).all()
+    assert kept.pixels(items[0].hr) is kept.pixels(items[0].hr)
+    assert unkept.pixels(items[0].hr) is not unkept.pixels(items[0].hr)
+    assert (kept.pixels(items[0].hr) == unkept.pixels(items[0].hr)).all()
 
 
 def test_balance_draws_sets_or_folders_equally_often(photographs):

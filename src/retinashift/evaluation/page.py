@@ -5,7 +5,6 @@ photograph, its errors, and the vessels it lost or invented.
 """
 
 import base64
-import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,6 @@ from importlib.resources import files
 
 import numpy as np
 from jinja2 import Environment, StrictUndefined
-from PIL import Image
 
 from retinashift.evaluation.metrics import COST
 from retinashift.evaluation.report import Interval, Report
@@ -22,6 +20,7 @@ from retinashift.evaluation.similarity import BANDS, reference_power, result_pow
 from retinashift.evaluation.vessels import reference_vessels, result_vessels
 from retinashift.imaging.degradation.bicubic import enlarge
 from retinashift.imaging.figures import busiest, changed, round_ticks, shown
+from retinashift.imaging.files import encode_image
 
 CROP = 120  # side of a crop in pixels of the photograph
 BRIGHTEST_ERROR = 24  # grey levels that the error map shows as its brightest colour
@@ -83,7 +82,13 @@ class Gallery:
         if subject.image not in self.exhibits:
             kept = self.shown | {exhibit.image for exhibit in self.worst_exhibits()}
             self.exhibits = {image: exhibit for image, exhibit in self.exhibits.items() if image in kept}
-            self.exhibits[subject.image] = _exhibit(subject, with_vessels)
+            error = changed(shown(enlarge(subject.lr, subject.scale, "bicubic")), shown(subject.hr))
+            # a pixel outside costs more than any error: the edge of the aperture is sharper than any vessel
+            window = busiest(np.where(subject.field, error, -255), CROP)
+            truth = subject.derive(reference_vessels).vessels if with_vessels else None
+            lr = shown(enlarge(subject.lr, subject.scale, "nearest")[window])
+            reference = _panel(subject, window, subject.hr, truth, None)
+            self.exhibits[subject.image] = Exhibit(subject.image, window, lr, reference)
         exhibit, psnr = self.exhibits[subject.image], result.scores.get("psnr_rgb_fov")
         vessels = result.derive(result_vessels).vessels if with_vessels else None
         exhibit.panels[result.method] = _panel(subject, exhibit.window, result.sr, vessels, psnr)
@@ -98,15 +103,6 @@ def error_colours(error: np.ndarray) -> np.ndarray:
     at = np.clip(error / BRIGHTEST_ERROR, 0, 1) * (len(_STOPS) - 1)
     channels = [np.interp(at, np.arange(len(_STOPS)), _STOPS[:, c]) for c in range(3)]
     return np.stack(channels, -1).round().astype(np.uint8)
-
-
-def _exhibit(subject: Subject, with_vessels: bool) -> Exhibit:
-    error = changed(shown(enlarge(subject.lr, subject.scale, "bicubic")), shown(subject.hr))
-    # a pixel outside costs more than any error: the edge of the aperture is sharper than any vessel
-    window = busiest(np.where(subject.field, error, -255), CROP)
-    vessels = subject.derive(reference_vessels).vessels if with_vessels else None
-    lr = shown(enlarge(subject.lr, subject.scale, "nearest")[window])
-    return Exhibit(subject.image, window, lr, _panel(subject, window, subject.hr, vessels, None))
 
 
 def _panel(
@@ -203,6 +199,4 @@ def verdict(score: Score, difference: Interval) -> str:
 
 def _png(pixels: np.ndarray) -> str:
     """The address of a PNG inside the page."""
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return f"data:image/png;base64,{base64.b64encode(encode_image('page.png', pixels)).decode()}"

@@ -6,7 +6,7 @@ Pictures are uint8. A mask, (H, W) bool, restricts a score to the field of view.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache, partial
 from typing import TYPE_CHECKING, Literal
 
@@ -93,42 +93,28 @@ def colour_differences(sr: np.ndarray, hr: np.ndarray, field: np.ndarray) -> np.
     return deltaE_ciede2000(rgb2lab(hr[field]), rgb2lab(sr[field]))
 
 
-def st_lpips(sr: np.ndarray, hr: np.ndarray, masks: Sequence[np.ndarray | None] = (None,)) -> list[float]:
-    """ST-LPIPS (AlexNet): the mean of the distance map over each mask, 0 for equal pictures.
-
-    It forgives block edges and punishes noise, so never read it alone. Arguments and errors as for `psnr_rgb`;
-    ValueError also for a side below 32, or where the extra `lpips` is not installed.
-    """
-    for mask in masks:
-        check_pair(sr, hr, mask)
-    distance = _distance("st-lpips", sr, hr)  # (H, W)
-    return [float(distance.mean() if mask is None else distance[mask].mean()) for mask in masks]
-
-
-def lpips_alex(sr: np.ndarray, hr: np.ndarray) -> float:
-    """LPIPS 0.1 (AlexNet) of the whole frame; pictures and errors as for `st_lpips`, both sides at least 31.
-
-    ValueError also where the weights of AlexNet are neither in torch's cache nor can be downloaded.
-    """
-    check_pair(sr, hr, None)
-    return float(_distance("lpips", sr, hr))
-
-
 @cache
 def network(name: Perceptual) -> Callable[[Tensor, Tensor], Tensor]:
-    """The network of a metric, loaded once. ValueError where its weights are missing."""
+    """The network of a metric, loaded once.
+
+    ValueError where the extra `lpips` is not installed, or the weights of AlexNet are neither in torch's cache nor can
+    be downloaded.
+    """
     from retinashift.models.perceptual import LPIPS, ShiftTolerantLPIPS
 
     return ShiftTolerantLPIPS.pretrained() if name == "st-lpips" else LPIPS.pretrained("alex")
 
 
-def _distance(name: Perceptual, sr: np.ndarray, hr: np.ndarray) -> np.ndarray:
-    """What the network says of two pictures: (H, W) or a scalar."""
+def perceptual_distance(name: Perceptual, sr: np.ndarray, hr: np.ndarray) -> np.ndarray | None:
+    """ST-LPIPS as a map, (H, W), or LPIPS 0.1, (), both by AlexNet; 0 for equal pictures, None for too small ones.
+
+    ST-LPIPS forgives block edges and punishes noise, so never read it alone. Errors as for `psnr_rgb` and `network`.
+    """
     import torch
 
-    smallest = SMALLEST[name]
-    if min(sr.shape[:2]) < smallest:
-        raise ValueError(f"pictures are {sr.shape[1]}x{sr.shape[0]}; {name} needs at least {smallest}x{smallest}")
+    check_pair(sr, hr, None)
+    if min(sr.shape[:2]) < SMALLEST[name]:
+        return None
     pair = (torch.tensor(shown(pixels)).permute(2, 0, 1)[None].float() / 127.5 - 1 for pixels in (sr, hr))
     return network(name)(*pair)[0].numpy()  # of (1, 3, H, W) each
 
@@ -265,10 +251,10 @@ def colour(result: Result) -> Scores:
     prepare=partial(network, "st-lpips"),
 )
 def shift_tolerant(result: Result) -> Scores:
-    if min(result.sr.shape[:2]) < SMALLEST["st-lpips"]:
+    distance = perceptual_distance("st-lpips", result.sr, result.subject.hr)
+    if distance is None:
         return {}
-    whole, inside = st_lpips(result.sr, result.subject.hr, [None, result.subject.field])
-    return {"st_lpips": whole, "st_lpips_fov": inside}
+    return {"st_lpips": float(distance.mean()), "st_lpips_fov": float(distance[result.subject.field].mean())}
 
 
 @metric(
@@ -277,8 +263,8 @@ def shift_tolerant(result: Result) -> Scores:
     prepare=partial(network, "lpips"),
 )
 def perceptual(result: Result) -> Scores:
-    small = min(result.sr.shape[:2]) < SMALLEST["lpips"]
-    return {} if small else {"lpips_alex": lpips_alex(result.sr, result.subject.hr)}
+    distance = perceptual_distance("lpips", result.sr, result.subject.hr)
+    return {} if distance is None else {"lpips_alex": float(distance)}
 
 
 @metric(

@@ -50,8 +50,3 @@ RELEASES: dict[str, Release] = {
         Release("sinsr", "SinSR_v1.pth", 15, 0.04, "trailing", "deterministic", default_steps=1, source=SINSR),
     )
 }
-
-
-def release_of_file(name: str) -> Release | None:
-    """The release that is published under this file name, or None."""
-    return next((release for release in RELEASES.values() if name == release.file), None)

@@ -10,7 +10,6 @@ import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,13 +30,10 @@ from retinashift.official import networks
 from retinashift.official.networks import OfficialError
 
 PREFIXES = re.compile(r"(module\.|_orig_mod\.)*")
-DERIVED = ("relative_position_index", "attn_mask")  # computed from the sizes of the network, not learnt
 CARD = Path(__file__).with_name("card.md")
 
 
-def import_official(
-    unet_path: str | Path, vq_path: str | Path | None, release_name: str | None, folder: str | Path
-) -> Path:
+def import_official(unet_path: Path, vq_path: Path | None, release_name: str | None, folder: Path) -> Path:
     """Turn official files into a folder for `ResShiftPipeline.from_pretrained`; returns the folder.
 
     Args:
@@ -50,21 +46,20 @@ def import_official(
         OfficialError: a file, or a pair of files, that cannot be used.
         FileExistsError: the folder exists. FileNotFoundError: a file does not.
     """
-    unet_path, folder = Path(unet_path), Path(folder)
     if folder.exists() or folder.is_symlink():
         raise FileExistsError(f"{folder} exists already; give another folder")
     release = _release(unet_path, release_name)
     beside = unet_path.with_name(official.VQ_FILE)
     if vq_path is None and not beside.is_file():
         raise OfficialError(f"the autoencoder {beside.name} is needed and is not beside {unet_path}; give it with --vq")
-    vq_path = Path(vq_path or beside)
+    vq_path = vq_path or beside
 
     unet, autoencoder = read_official(unet_path), read_official(vq_path)
     with _naming(unet_path):
-        denoiser = networks.swin_unet_from_official(unet.parameters, unet.derived)
-        seen = networks.seen_image_size(unet.parameters, unet.derived)
+        denoiser = networks.swin_unet_from_official(unet)
+        seen = networks.seen_image_size(unet)
     with _naming(vq_path):
-        codec = networks.vq_from_official(autoencoder.parameters)
+        codec = networks.vq_from_official(autoencoder)
     _check_pair(denoiser, codec)
     scheduler = ResShiftScheduler(
         num_train_timesteps=release.steps, min_noise=release.min_noise, spacing=release.spacing,
@@ -89,7 +84,7 @@ def import_official(
     return folder
 
 
-def export_official(folder: str | Path, unet_path: str | Path, vq_path: str | Path) -> None:
+def export_official(folder: Path, unet_path: Path, vq_path: Path) -> None:
     """Write a checkpoint's networks as official files: bare state dicts under official names, for `torch.load`.
 
     Raises:
@@ -97,10 +92,10 @@ def export_official(folder: str | Path, unet_path: str | Path, vq_path: str | Pa
         OfficialError: networks that the official code has no class for.
     """
     pipeline = ResShiftPipeline.from_pretrained(folder)
-    with _naming(Path(folder)):
+    with _naming(folder):
         states = {
-            Path(unet_path): networks.swin_unet_to_official(pipeline.denoiser),
-            Path(vq_path): networks.vq_to_official(pipeline.codec),
+            unet_path: networks.swin_unet_to_official(pipeline.denoiser),
+            vq_path: networks.vq_to_official(pipeline.codec),
         }
     for path in states:
         if path.exists():
@@ -111,22 +106,13 @@ def export_official(folder: str | Path, unet_path: str | Path, vq_path: str | Pa
         replace_file(path, content.getvalue())
 
 
-@dataclass(frozen=True)
-class OfficialFile:
-    """The learnt tensors of an official file, under official names, and the entries that follow from its sizes."""
-
-    parameters: dict[str, Tensor]
-    derived: dict[str, Tensor]
-
-
-def read_official(path: str | Path) -> OfficialFile:
-    """Read a .safetensors file, or any other as PyTorch's with `weights_only=True`, once and on the CPU.
+def read_official(path: Path) -> dict[str, Tensor]:
+    """The tensors by their official name, on the CPU; reads a .safetensors file, or any other with `weights_only=True`.
 
     Raises:
-        OfficialError: the file cannot be read, holds anything but tensors by name, or a weight that is not finite.
+        OfficialError: the file cannot be read, holds anything but tensors by name, or a value that is not finite.
         FileNotFoundError: there is none.
     """
-    path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not a file")
     contents = _load_tensors(path)
@@ -136,20 +122,19 @@ def read_official(path: str | Path) -> OfficialFile:
         raise OfficialError(f"{path} holds a {type(contents).__name__}; a dict of tensors by name is expected")
     if not contents:
         raise OfficialError(f"{path} holds no tensors")
-    file = OfficialFile({}, {})
+    state: dict[str, Tensor] = {}
     for name, tensor in contents.items():
         plain = isinstance(tensor, Tensor) and tensor.layout is torch.strided and tensor.device.type == "cpu"
         if not (plain and isinstance(name, str) and name.isprintable()):
             kind = type(tensor).__name__ if plain or not isinstance(tensor, Tensor) else "a tensor without plain values"
             raise OfficialError(f"{path} holds {kind} under {str(name)[:60]!r}; only tensors by name are expected")
         bare = PREFIXES.sub("", name, count=1)
-        part = file.derived if bare.endswith(DERIVED) else file.parameters
-        if bare in part:
+        if bare in state:
             raise OfficialError(f"{path} holds {bare} twice, under different prefixes")
-        part[bare] = tensor
-    if broken := [n for n, w in file.parameters.items() if w.is_floating_point() and not w.float().isfinite().all()]:
+        state[bare] = tensor
+    if broken := [n for n, w in state.items() if w.is_floating_point() and not w.float().isfinite().all()]:
         raise OfficialError(f"{path} holds values that are not finite: {listed(broken)}; get the file again")
-    return file
+    return state
 
 
 def _load_tensors(path: Path) -> Any:
@@ -175,12 +160,12 @@ def _load_tensors(path: Path) -> Any:
 
 
 def _release(unet_path: Path, name: str | None) -> official.Release:
-    release = official.RELEASES.get(name) if name else official.release_of_file(unet_path.name)
+    releases = official.RELEASES
+    by_file = {release.file: release for release in releases.values()}
+    release = releases.get(name) if name else by_file.get(unet_path.name)
     if release is None:
         given = f"{name!r} is no release" if name else f"{unet_path.name} is not the published name of a release"
-        raise OfficialError(
-            f"{given}; name one of {', '.join(official.RELEASES)} (the weights look alike, their chains differ)"
-        )
+        raise OfficialError(f"{given}; name one of {', '.join(releases)} (the weights look alike, their chains differ)")
     return release
 
 

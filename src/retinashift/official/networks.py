@@ -1,8 +1,8 @@
 """The official networks as ours: UNetModelSwin as `SwinUNet`, VQModelTorch as `VQCodec`; sizes follow from the weights.
 
 The denoiser keeps its names. The training size of its latent decides where windows shift and is not among the weights:
-it is read from the derived entries of a file, or from a window that was cut down to the features of its level;
-otherwise the caller must know it. The autoencoder has other names; encoding does not quantise, decoding does.
+it is read from the derived entries of a file, or from a window that was cut down to the features of its level; else it
+is that of every release. The autoencoder has other names; encoding does not quantise, decoding does.
 """
 
 import math
@@ -24,6 +24,8 @@ from retinashift.models.window_attention import SwinBlock, SwinLayer, shifted_wi
 BLOCK = re.compile(r"(input|output)_blocks\.(\d+)\.(\d+)\.(in_layers|emb_layers|out_layers|skip_connection)?")
 """Way, number and layer of a part; the last group is there in residual blocks."""
 TABLE = "relative_position_bias_table"
+DERIVED = ("relative_position_index", "attn_mask")  # ends of names of what follows from the sizes, and is not learnt
+IMAGE_SIZE = 64  # of every release, for files that do not show it
 Tensors = Mapping[str, Tensor]
 
 
@@ -31,16 +33,17 @@ class OfficialError(ValueError):
     """Official weights that cannot be used, explained in one line."""
 
 
-def swin_unet_from_official(state: Tensors, derived: Tensors | None = None, image_size: int = 64) -> SwinUNet:
+def swin_unet_from_official(state: Tensors) -> SwinUNet:
     """The denoiser with these weights, in their dtype and evaluation mode, without a copy; see `swin_unet_config`."""
-    config = swin_unet_config(state, derived, image_size)
+    config = swin_unet_config(state)
     try:
         with torch.device("meta"):  # only names and shapes: the weights come from the state dict
             net = SwinUNet(**config)
     except ValueError as error:
         raise OfficialError(f"the weights describe no network that can be built: {error}") from error
-    check_names(state, net.state_dict(), "Swin U-Net")
-    net.load_state_dict(state, assign=True)
+    learnt = {name: tensor for name, tensor in state.items() if not name.endswith(DERIVED)}
+    check_names(learnt, net.state_dict(), "Swin U-Net")
+    net.load_state_dict(learnt, assign=True)
     return net.eval()
 
 
@@ -69,18 +72,14 @@ def relative_position_index(window: int) -> Tensor:
     return down * (2 * window - 1) + right
 
 
-def swin_unet_config(state: Tensors, derived: Tensors | None = None, image_size: int = 64) -> dict[str, Any]:
-    """The arguments of `SwinUNet` that these official weights describe. OfficialError where they describe none.
-
-    `image_size` is the side of the latent in training, for files that do not show it (`seen_image_size`); every release
-    has 64. Which levels shift follows from it.
-    """
+def swin_unet_config(state: Tensors) -> dict[str, Any]:
+    """The arguments of `SwinUNet` that these official weights describe. OfficialError where they describe none."""
     if "input_blocks.0.0.weight" not in state:
         kind = "an autoencoder" if "quantize.embedding.weight" in state else "something else"
         raise OfficialError(f"a denoiser (UNetModelSwin) is expected, and the file holds {kind}")
     depths, updown = _depths(state)
     firsts = _first_stages(depths)
-    image_size = seen_image_size(state, derived or {}) or image_size
+    image_size = seen_image_size(state) or IMAGE_SIZE
     model_channels = shape_of(state, "time_embed.0.weight", 2)[1]
     widths = [shape_of(state, f"{stage}.0.out_layers.3.weight", 4)[0] for stage in firsts]
     if any(width % model_channels for width in widths):
@@ -115,7 +114,7 @@ def swin_unet_config(state: Tensors, derived: Tensors | None = None, image_size:
     }
 
 
-def seen_image_size(state: Tensors, derived: Tensors) -> int | None:
+def seen_image_size(state: Tensors) -> int | None:
     """Side of the latent in training as far as the file shows it, else None; OfficialError if it contradicts itself.
 
     A window smaller than the others was cut down to the features of its level, and the stored mask of a shifted block
@@ -125,7 +124,7 @@ def seen_image_size(state: Tensors, derived: Tensors) -> int | None:
     largest = max(window for _, _, window in windows)
     seen = {window << level for _, level, window in windows if window < largest}
     for stage, level, window in windows:
-        if (mask := derived.get(f"{stage}.1.blocks.1.attn_mask")) is not None:
+        if (mask := state.get(f"{stage}.1.blocks.1.attn_mask")) is not None:
             seen.add(math.isqrt(len(mask)) * window << level)
     if len(seen) > 1:
         raise OfficialError(

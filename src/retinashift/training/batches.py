@@ -81,27 +81,18 @@ class PhotographSet:
         rows, columns = (slice(at // BLOCK, math.ceil((at + side) / BLOCK)) for at in (top, left))
         return float(self._measured(index)[1][rows, columns].mean())
 
-    def hr(self, index: int) -> Tensor:
-        """(3, H, W) on the device."""
-        return self._tensor(self.items[index].hr)
-
-    def lr(self, index: int) -> Tensor:
-        """(3, H/scale, W/scale) on the device, where pairs are given."""
-        lr = self.items[index].lr
-        assert lr is not None
-        return self._tensor(lr)
-
     def _measured(self, index: int) -> tuple[tuple[int, int], np.ndarray]:
         """Height and width, and the visible share of squares of `BLOCK` pixels a side."""
         if index not in self._seen:
-            pixels = self._tensor(self.items[index].hr)
+            pixels = self.pixels(self.items[index].hr)
             height, width = pixels.shape[-2:]
             bright = pixels.float().mean(0) > NEARLY_BLACK * torch.iinfo(pixels.dtype).max
             shares = F.avg_pool2d(bright.float()[None], BLOCK, ceil_mode=True)[0]
             self._seen[index] = (height, width), shares.cpu().numpy()
         return self._seen[index]
 
-    def _tensor(self, ref: FileRef) -> Tensor:
+    def pixels(self, ref: FileRef) -> Tensor:
+        """(3, H, W) on the device."""
         if ref in self._kept:
             return self._kept[ref]
         tensor = torch.from_numpy(np.ascontiguousarray(ref.read().transpose(2, 0, 1))).to(self.device)
@@ -324,10 +315,11 @@ def make_batch(
     tries = placing.unflatten(1, (TRIES, NUMBERS_OF_TRY)).tolist()
     crops = [choose_crop(photographs, settings, scale, of_sample) for of_sample in tries]
     turns = (8 * settings.flip * turning[:, 0]).long()  # (B,)
-    hr = turned(cut([photographs.hr(crop.photograph) for crop in crops], crops, settings.size), turns)  # (B, 3, S, S)
+    items = [photographs.items[crop.photograph] for crop in crops]
+    hr = turned(cut([photographs.pixels(item.hr) for item in items], crops, settings.size), turns)  # (B, 3, S, S)
     if photographs.paired:
         small = [Crop(c.photograph, c.top // scale, c.left // scale, c.window // scale) for c in crops]
-        given = [photographs.lr(crop.photograph) for crop in crops]
+        given = [photographs.pixels(item.lr) for item in items if item.lr]
         return Batch(hr, turned(cut(given, small, settings.size // scale), turns))
     hr = quantise(as_another_camera(hr, settings, changing))
     if degradation is not None and not degradation.exact:
