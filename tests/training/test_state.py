@@ -14,7 +14,6 @@ from retinashift.training.settings import ConfigError
 from retinashift.training.state import (
     Position,
     State,
-    StateError,
     load_state,
     lock_folder,
     restore_folder,
@@ -75,7 +74,7 @@ def test_a_crash_at_any_point_of_saving_leaves_a_whole_state(tmp_path, monkeypat
 def test_a_damaged_state_is_told_in_one_line(tmp_path):
     save_state(tmp_path, state(4), keep=1)
     (tmp_path / "00000004" / "ema.safetensors").write_bytes(b"rubbish")
-    with pytest.raises(StateError, match="cannot be resumed from"):
+    with pytest.raises(ConfigError, match="cannot be resumed from"):
         load_state(tmp_path)
 
 
@@ -88,7 +87,7 @@ def test_a_state_with_code_in_it_is_refused_and_nothing_runs(tmp_path):
 
     save_state(tmp_path, state(4), keep=1)
     torch.save({"optimizer": Evil()}, tmp_path / "00000004" / "optimizer.pt")
-    with pytest.raises(StateError):
+    with pytest.raises(ConfigError):
         load_state(tmp_path)
     assert not sentinel.exists()
 

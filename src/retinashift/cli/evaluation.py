@@ -14,18 +14,18 @@ from retinashift.data.photographs import FileRef, by_stem_path, content_hash, fi
 from retinashift.evaluation.benchmark import Method, PrecomputedMethod
 from retinashift.evaluation.lesions import read_marks
 from retinashift.evaluation.metrics import DEFAULT_METRICS, chosen_metrics
-from retinashift.evaluation.page import Gallery
 from retinashift.evaluation.report import Interval, Report
 from retinashift.evaluation.scores import Estimate, Mark, Observed, Score
 from retinashift.imaging.degradation.pipeline import DEGRADATIONS, Degradation, read_section
+from retinashift.imaging.failures import first_and_more
 from retinashift.imaging.files import ImageError
+from retinashift.inference.gate import listed
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.inference.settings import Sampling
 from retinashift.training.settings import TrainConfig
 
 logger = logging.getLogger(__name__)
 
-SHOWN = 4  # photographs with crops in the page
 MARKINGS = "markings.csv"  # lesions that experts marked, in the folder of photographs or beside it
 
 
@@ -102,10 +102,9 @@ def trained_on(refs: list[FileRef], checkpoints: Mapping[str, ResShiftPipeline])
     for name, own in known.items():
         learned = [image for image, digest in hashes.items() if digest in own]
         if learned:
-            shown = ", ".join(learned[:3]) + (f" and {len(learned) - 3} more" if len(learned) > 3 else "")
             logger.warning(
                 "%s was trained on %d of %d photographs, so their scores say nothing: %s",
-                "the checkpoint" if len(checkpoints) == 1 else name, len(learned), len(refs), shown,
+                "the checkpoint" if len(checkpoints) == 1 else name, len(learned), len(refs), listed(learned),
             )  # fmt: skip
     return tuple(image for image, digest in hashes.items() if any(digest in own for own in known.values()))
 
@@ -115,8 +114,7 @@ def method_of_results(name: str, folder: Path, refs: list[FileRef]) -> Precomput
     files = by_stem_path(find_photographs(folder), folder)
     missing = [stem_path(ref.name) for ref in refs if stem_path(ref.name) not in files]
     if missing:
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise ValueError(f"--against {name}: {folder} has no result named {missing[0]} (any type){more}")
+        raise ValueError(f"--against {name}: {folder} has no result named {first_and_more(missing)}, of any type")
     return PrecomputedMethod(name, lambda image: read_rgb(files[stem_path(image)]))
 
 
@@ -156,12 +154,6 @@ def marked_by_experts(data: str, refs: list[FileRef], labels: Path | None, lesio
         return Observed(None if label is None else read_label(label), marks.get(Path(image).name))
 
     return observed
-
-
-def new_gallery(refs: list[FileRef]) -> Gallery:
-    """Crops of a few photographs, spread over all, for the page."""
-    chosen = np.linspace(0, len(refs) - 1, min(SHOWN, len(refs))).astype(int)
-    return Gallery(frozenset(refs[number].name for number in chosen))
 
 
 def difference_table(report: Report) -> list[list[str]]:

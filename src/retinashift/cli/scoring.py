@@ -16,6 +16,7 @@ from retinashift.cli.shared import Checkpoint, Device, Display, Failures, Limit,
 from retinashift.inference.settings import Mode, Precision, Sampling
 
 Data = Annotated[str, Argument(help="Folder or zip of high-resolution photographs, 8 bit; labels are left out.")]
+SHOWN = 4  # photographs with crops in the page
 DegradationName = Annotated[str, Option(help="Degradation of inputs: bicubic-pillow, camera, or a settings file.")]
 
 
@@ -55,10 +56,12 @@ def evaluate(
     ] = None,
 ) -> None:
     """Evaluate checkpoints beside nearest, bicubic and Lanczos (protocol: docs/data-card.md)."""
+    import numpy as np
+
     from retinashift.cli import evaluation as work
     from retinashift.data.photographs import Source, find_photographs, list_source
     from retinashift.evaluation import benchmark
-    from retinashift.evaluation.page import render_html
+    from retinashift.evaluation.page import Gallery, render_html
     from retinashift.imaging.files import replace_file
 
     shared.check_outputs(json_path, csv_path, html_path, overwrite=overwrite)
@@ -82,7 +85,8 @@ def evaluate(
         for name, pipeline in checkpoints.items()
         for own in ways or [way]
     ]
-    gallery = work.new_gallery(refs)
+    spread = np.linspace(0, len(refs) - 1, min(SHOWN, len(refs))).astype(int)
+    gallery = Gallery(frozenset(refs[number].name for number in spread))
     with Failures() as failures:
         with Display() as display:
             report = benchmark.evaluate(

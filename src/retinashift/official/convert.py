@@ -160,12 +160,11 @@ def _load_tensors(path: Path) -> Any:
 
 
 def _release(unet_path: Path, name: str | None) -> official.Release:
-    releases = official.RELEASES
-    by_file = {release.file: release for release in releases.values()}
-    release = releases.get(name) if name else by_file.get(unet_path.name)
-    if release is None:
+    known = {release.name if name else release.file: release for release in official.RELEASES.values()}
+    if (release := known.get(name or unet_path.name)) is None:
         given = f"{name!r} is no release" if name else f"{unet_path.name} is not the published name of a release"
-        raise OfficialError(f"{given}; name one of {', '.join(releases)} (the weights look alike, their chains differ)")
+        names = f"{', '.join(official.RELEASES)} (the weights look alike, their chains differ)"
+        raise OfficialError(f"{given}; name one of {names}")
     return release
 
 

@@ -18,8 +18,9 @@ from retinashift.imaging.figures import shown
 from retinashift.imaging.files import write_image
 from retinashift.inference.memory import spare_memory
 from retinashift.inference.pipeline import open_checkpoint
+from retinashift.inference.settings import Precision
 from retinashift.training.run import Report, no_report, train
-from retinashift.training.settings import Precision, TrainConfig
+from retinashift.training.settings import TrainConfig
 from retinashift.training.validation import compare
 
 CROP, SMALLEST_CROP, GRID = 192, 32, 16  # side of a crop in pixels: usual, smallest, and what it is a multiple of

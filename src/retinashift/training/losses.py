@@ -10,11 +10,11 @@ opposite noise here, where SinSR inverts the chain.
 """
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 
 from retinashift.diffusion.sampling import boost_detail, sample, stream_generator
@@ -36,18 +36,12 @@ Network = Callable[[Tensor, Tensor, Tensor], Tensor]
 class Objective:
     """The loss of a micro-batch, as the settings weigh its terms.
 
-    A learned codec of the pipeline is frozen and moved to the device of the run. `autocast` is the precision of the
-    run, for networks that accelerate did not prepare.
+    A learned codec of the pipeline is frozen and moved to the device of the run.
     """
 
-    def __init__(
-        self,
-        config: TrainConfig,
-        pipeline: ResShiftPipeline,
-        device: torch.device,
-        autocast: Callable[[], AbstractContextManager[Any]],
-    ):
-        self.config, self.pipeline, self.device, self.autocast = config, pipeline, device, autocast
+    def __init__(self, config: TrainConfig, pipeline: ResShiftPipeline, accelerator: Accelerator):
+        self.config, self.pipeline, self.accelerator = config, pipeline, accelerator
+        self.device = device = accelerator.device
         self.scheduler: ResShiftScheduler = pipeline.scheduler
         self.codec = pipeline.image_codec
         for network in self.codec.networks:
@@ -74,7 +68,7 @@ class Objective:
             x0, y0 = self.codec.encode(hr), self.codec.encode(upscaled)  # (B, C, h', w')
         timesteps, noise = self._draw(number, x0)  # (B,), as x0
         if self.teacher is not None:
-            with self.autocast():
+            with self.accelerator.autocast():  # the teacher is no network that accelerate prepared
                 errors = distillation_error(self.teacher, predict, x0, y0, lq, noise, self.config.distill.truth)  # (B,)
             return combined(errors, None, loss.mse, 0, loss.log).mean()
         x_t = self.scheduler.add_noise(x0, noise, timesteps, y0)

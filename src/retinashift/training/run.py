@@ -62,7 +62,7 @@ class Trainer:
     """A run: the parts that accelerate prepared, and its position.
 
     The main process calls report(event, values): "start", "step", "train", "validation", "saved", "end".
-    ConfigError, DataError and StateError are raised before anything is written.
+    ConfigError and DataError are raised before anything is written.
     """
 
     def __init__(self, config: TrainConfig, report: Report = no_report):
@@ -89,7 +89,7 @@ class Trainer:
             self.lock.enter_context(lock_folder(self.folder))
         state = state_to_resume(self.folder, config)
 
-        self.objective = Objective(config, self.pipeline, self.device, self.accelerator.autocast)
+        self.objective = Objective(config, self.pipeline, self.accelerator)
         if self.objective.teacher is not None:
             self.pipeline.register_to_config(
                 distilled="mean" if self.objective.teacher.gives_mean else True,
@@ -110,11 +110,11 @@ class Trainer:
         self.model, self.optimizer = self.accelerator.prepare(trained, optimizer)
         # from here on the same tensors: asking modules for them at each step takes longer than averaging
         self._current, self._average = trained.state_dict(), self.averaged.state_dict()
-        parts = {"optimizer": self.optimizer, "scaler": self.accelerator.scaler}  # no scaler unless for fp16
-        self._stateful = {name: part for name, part in parts.items() if part is not None}
-        self.position, self._saved_step = Position(), None if state is None else state.position.step
+        scaler = self.accelerator.scaler  # None unless for fp16
+        self._stateful = {"optimizer": self.optimizer} | ({"scaler": scaler} if scaler else {})
+        self.position = Position() if state is None else state.position
+        self._saved_step = None if state is None else self.position.step
         if state is not None:
-            self.position = state.position
             self.trained.load_state_dict(state.model)
             self.averaged.load_state_dict(state.ema)
             for name, part in self._stateful.items():
@@ -181,7 +181,7 @@ class Trainer:
                 if saving and record is not None:
                     self._save()
         if record is not None:
-            record.close()
+            record.board.close()
         self.report("end", self._outcome())
         self.accelerator.wait_for_everyone()
         self.accelerator.end_training()
@@ -263,7 +263,7 @@ class Trainer:
         if math.isfinite(self.position.start):
             scores["gain_over_start"] = scores["psnr"] - self.position.start
         record.write("validation", self.position.step, scores)
-        record.picture("validation/lr_sr_hr", self.position.step, picture)
+        record.board.add_image("validation/lr_sr_hr", picture, self.position.step, dataformats="HWC")
         self.report("validation", {"step": self.position.step, **scores})
         if scores["psnr"] > self.position.best:
             self.position = replace(self.position, best=scores["psnr"], best_step=self.position.step)
@@ -339,7 +339,7 @@ def average(averaged: Mapping[str, Tensor], current: Mapping[str, Tensor], decay
 def train(config: TrainConfig, report: Report = no_report) -> Path:
     """Train by the settings, or go on with the run that `run.out` holds; returns the checkpoint folder.
 
-    ConfigError, DataError, StateError and TrainingError have one line each.
+    ConfigError, DataError and TrainingError have one line each.
     """
     trainer = Trainer(config, report)
     with trainer.lock:

@@ -16,12 +16,12 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_v
 from retinashift.data.photographs import Source as Source
 from retinashift.imaging.degradation.bicubic import Bicubic
 from retinashift.imaging.degradation.pipeline import DEGRADATIONS, Degradation, read_section
+from retinashift.inference.settings import Precision
 from retinashift.training.settings_file import ConfigError as ConfigError
 from retinashift.training.settings_file import describe, read_tree, read_yaml
 
 SMALLEST_WINDOW = 8  # pixels of a photograph, a side, that a crop takes at least
 
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Steps = Annotated[int, Field(ge=1, le=10**9)]
 Count = Annotated[int, Field(ge=1, le=65536)]
 Positive = Annotated[float, Field(gt=0)]

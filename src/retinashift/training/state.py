@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from safetensors.torch import load_file, save_file
@@ -44,10 +43,6 @@ MAY_CHANGE_ON_RESUME = (
     "run.steps", "run.minutes", "run.log_every", "run.validate_every", "run.save_every", "run.keep", "run.workers",
     "run.cache_gib",
 )  # fmt: skip
-
-
-class StateError(ValueError):
-    """A saved state that cannot be resumed from, in one line."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +84,7 @@ def save_state(folder: Path, state: State, keep: int) -> None:
 
 
 def load_state(folder: Path) -> State | None:
-    """The newest state under `folder`, or None if there is none. StateError if it is damaged."""
+    """The newest state under `folder`, or None if there is none. ConfigError if it is damaged."""
     latest = folder / "latest"
     if not latest.is_file():
         return None
@@ -102,7 +97,7 @@ def load_state(folder: Path) -> State | None:
             torch.load(source / "optimizer.pt", map_location="cpu", weights_only=True),
         )
     except Exception as error:
-        raise StateError(
+        raise ConfigError(
             f"{source} cannot be resumed from ({error}); remove the run folder or give another run.out"
         ) from error
 
@@ -111,8 +106,7 @@ def state_to_resume(folder: Path, config: TrainConfig) -> State | None:
     """The state that a run with these settings, `init_from` resolved, goes on from; None for a run from the start.
 
     Raises:
-        ConfigError: the folder holds another run, or checkpoints that a run from the start would replace.
-        StateError: the state is damaged.
+        ConfigError: a damaged state, another run, or checkpoints that a run from the start would replace.
     """
     for name in ("checkpoint", "best"):
         restore_folder(folder / name)
@@ -248,12 +242,12 @@ def continued_card(start: Path) -> str | None:
 
 
 class RunRecord:
-    """Appends to a run's logs; made on the main process only."""
+    """Appends to a run's logs; made on the main process only. `board` is the one of TensorBoard, to be closed."""
 
     def __init__(self, folder: Path, resume_step: int = 0):
         self._path = folder / "log.jsonl"
         _cut_after(self._path, resume_step)
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_step + 1 if resume_step else None)
+        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_step + 1 if resume_step else None)
 
     def write(self, kind: str, step: int, values: dict[str, Any]) -> None:
         """One line; numbers also become TensorBoard curves under `kind/`."""
@@ -261,14 +255,7 @@ class RunRecord:
             log.write(json.dumps({"event": kind, "step": step, **values}) + "\n")
         for name, value in values.items():
             if isinstance(value, (int, float)) and not isinstance(value, bool):
-                self._board.add_scalar(f"{kind}/{name}", value, step)
-
-    def picture(self, name: str, step: int, rgb: np.ndarray) -> None:
-        """`rgb` (H, W, 3) uint8."""
-        self._board.add_image(name, rgb, step, dataformats="HWC")
-
-    def close(self) -> None:
-        self._board.close()
+                self.board.add_scalar(f"{kind}/{name}", value, step)
 
 
 def _cut_after(path: Path, step: int) -> None:
