@@ -110,8 +110,8 @@ def test_only_finite_values_are_drawn_and_equal_ones_have_an_axis():
         return strips_of(Report(4, (0,), rows, metrics=()), fidelity.scores[1])
 
     assert strips(math.inf, None) is None
-    assert strips(0.0, math.inf, 0.0).values == {"a": [0.0, 0.0]}
-    assert strips(0.0, 0.0).axis.ticks
+    assert strips(0.0, math.inf, 0.0)[0] == {"a": [0.0, 0.0]}
+    assert strips(0.0, 0.0)[1].ticks
     assert Axis(0, 1.6, 0, 100).at(99) == 100
 
 

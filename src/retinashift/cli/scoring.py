@@ -24,10 +24,12 @@ class EvaluateCommand(TyperCommand):
     """Fills in the help of --metrics from the table of metrics, which is imported only for that."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        from retinashift.evaluation.metrics import describe_metrics
+        from retinashift.evaluation.metrics import DEFAULT_METRICS, METRICS
 
-        metrics: Any = next(parameter for parameter in self.params if parameter.name == "metrics")
-        metrics.help = f"Metrics beside PSNR, SSIM and consistency, by commas: {describe_metrics()}"
+        option: Any = next(parameter for parameter in self.params if parameter.name == "metrics")
+        names = ", ".join(f"{name} ({metric.note})" if metric.note else name for name, metric in METRICS.items())
+        option.help = f"Metrics beside PSNR, SSIM and consistency, by commas: {names}; or none. Default: "
+        option.help += f"{', '.join(DEFAULT_METRICS)}."
         super().format_help(ctx, formatter)
 
 

@@ -26,12 +26,6 @@ COST = (Score("wall_seconds", "seconds", 2, "less"), Score("cpu_seconds", "CPU s
 """What the benchmark itself measures of a method's run."""
 
 
-def describe_metrics() -> str:
-    """Names, needs and defaults of the metrics, for the help of a command; loads no network library."""
-    names = ", ".join(f"{name} ({metric.note})" if metric.note else name for name, metric in METRICS.items())
-    return f"{names}; or none. Default: {', '.join(DEFAULT_METRICS)}."
-
-
 def chosen_metrics(names: Iterable[str]) -> tuple[str, ...]:
     """The names in the order of the table, each once. ValueError for one that is not in it."""
     given = list(names)

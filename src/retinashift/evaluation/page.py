@@ -138,15 +138,6 @@ class Axis:
         return [float(f"{number * step:.10g}") for number in range(first, last + 1)]
 
 
-@dataclass(frozen=True)
-class Strips:
-    """A plot with one row a method: a stroke for each photograph, the mean as a disk, its interval as a bar."""
-
-    score: Score
-    values: dict[str, list[float]]  # by method; the finite ones
-    axis: Axis
-
-
 def render_html(report: Report, gallery: Gallery, title: str) -> str:
     """The page as text, of what `evaluate` returned and gave to `Gallery.add`; whatever is a name is escaped."""
     page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
@@ -163,7 +154,7 @@ def render_html(report: Report, gallery: Gallery, title: str) -> str:
         crop_side=CROP, agreed=AGREED, missed=MISSED, invented=INVENTED, brightest=BRIGHTEST_ERROR,
         error_key=error_colours(np.linspace(0, BRIGHTEST_ERROR, 96)[None].repeat(10, 0)),
         colours={name: COLOURS[number % len(COLOURS)] for number, name in enumerate(report.methods)},
-        strips=[strips for score in report.scores() if score.plotted and (strips := strips_of(report, score))],
+        strips=[(score, *plot) for score in report.scores() if score.plotted and (plot := strips_of(report, score))],
         # the geometric mean: a ratio of 2 and one of 1/2 are equally far off
         power={name: np.exp(np.log(np.maximum(p, 1e-9)).mean(0)).tolist() for name, p in gallery.power.items()},
         frequencies=frequencies, across=Axis(frequencies[0], frequencies[-1], 46, 550),
@@ -171,8 +162,8 @@ def render_html(report: Report, gallery: Gallery, title: str) -> str:
     )  # fmt: skip
 
 
-def strips_of(report: Report, score: Score) -> Strips | None:
-    """Values by method, on an axis with a little air on both sides; None where there are none."""
+def strips_of(report: Report, score: Score) -> tuple[dict[str, list[float]], Axis] | None:
+    """Finite values by method, and an axis with a little air on both sides; None where there are none."""
     every = {name: [row[score.name] for row in report.of(name)] for name in report.methods}
     finite = {name: [v for v in values if v is not None and math.isfinite(v)] for name, values in every.items()}
     drawn = {name: values for name, values in finite.items() if values}
@@ -180,7 +171,7 @@ def strips_of(report: Report, score: Score) -> Strips | None:
         return None
     low, high = (end(map(end, drawn.values())) for end in (min, max))
     air = 0.05 * (high - low) or max(abs(low) * 0.01, 1e-3)
-    return Strips(score, drawn, Axis(low - air, high + air, 150, 456))
+    return drawn, Axis(low - air, high + air, 150, 456)
 
 
 def best(score: Score, values: Sequence[float | None]) -> float | None:

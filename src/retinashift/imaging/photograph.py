@@ -25,12 +25,12 @@ class ImageError(ValueError):
 
 
 @contextmanager
-def naming(file: object) -> Iterator[None]:
-    """Put the name of a file in front of an ImageError."""
+def naming(file: object, kind: type[ValueError] = ImageError) -> Iterator[None]:
+    """Put the name of a file in front of errors of that kind."""
     try:
         yield
-    except ImageError as error:
-        raise ImageError(f"{file}: {error}") from None
+    except kind as error:
+        raise kind(f"{file}: {error}") from None
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,8 +8,7 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,6 +21,7 @@ from torch import Tensor
 from retinashift import official
 from retinashift.diffusion.scheduler import ResShiftScheduler
 from retinashift.imaging.files import replace_file
+from retinashift.imaging.photograph import naming
 from retinashift.inference.gate import listed
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.models.swin_unet import SwinUNet
@@ -55,10 +55,10 @@ def import_official(unet_path: Path, vq_path: Path | None, release_name: str | N
     vq_path = vq_path or beside
 
     unet, autoencoder = read_official(unet_path), read_official(vq_path)
-    with _naming(unet_path):
+    with naming(unet_path, OfficialError):
         denoiser = networks.swin_unet_from_official(unet)
         seen = networks.seen_image_size(unet)
-    with _naming(vq_path):
+    with naming(vq_path, OfficialError):
         codec = networks.vq_from_official(autoencoder)
     _check_pair(denoiser, codec)
     scheduler = ResShiftScheduler(
@@ -92,7 +92,7 @@ def export_official(folder: Path, unet_path: Path, vq_path: Path) -> None:
         OfficialError: networks that the official code has no class for.
     """
     pipeline = ResShiftPipeline.from_pretrained(folder)
-    with _naming(folder):
+    with naming(folder, OfficialError):
         states = {
             unet_path: networks.swin_unet_to_official(pipeline.denoiser),
             vq_path: networks.vq_to_official(pipeline.codec),
@@ -166,15 +166,6 @@ def _release(unet_path: Path, name: str | None) -> official.Release:
         names = f"{', '.join(official.RELEASES)} (the weights look alike, their chains differ)"
         raise OfficialError(f"{given}; name one of {names}")
     return release
-
-
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """An OfficialError from inside names the file."""
-    try:
-        yield
-    except OfficialError as error:
-        raise OfficialError(f"{path}: {error}") from error
 
 
 def _check_pair(denoiser: SwinUNet, codec: VQCodec) -> None:

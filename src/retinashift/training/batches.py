@@ -64,9 +64,6 @@ class PhotographSet:
         self._kept: dict[FileRef, Tensor] = {}
         self._seen: dict[int, tuple[tuple[int, int], np.ndarray]] = {}
 
-    def __len__(self) -> int:
-        return len(self.items)
-
     def pick(self, which_set: float, which: float) -> int:
         """The index of a photograph, from two numbers in [0, 1): each as often as `balance` says."""
         group = self._groups[int(which_set * len(self._groups))]

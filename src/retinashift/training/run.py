@@ -133,7 +133,7 @@ class Trainer:
                 write_folder(self.folder / "checkpoint", self._write_checkpoint)
         self.report("start", {
             "step": first.step, "steps": config.run.steps, "minutes": config.run.minutes,
-            "photographs": len(self.photographs), "validation": len(self.validation),
+            "photographs": len(self.photographs.items), "validation": len(self.validation),
             "device": str(self.device), "processes": self.accelerator.num_processes,
             "precision": config.run.precision, "expected_minutes": self._expected_minutes(), "out": str(self.folder),
         })  # fmt: skip
