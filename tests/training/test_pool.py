@@ -34,7 +34,7 @@ def test_the_visible_share_of_a_square_is_that_of_its_bright_pixels(tmp_path):
     pixels[16:48, 24:] = 200
     Image.fromarray(pixels).save(tmp_path / "eye.png")
     pool = PhotographSet(list_source(Source(str(tmp_path))), cache_gib=1)
-    assert pool.size(0) == (61, 83)
+    assert pool.measured(0)[0] == (61, 83)
     assert pool.visible(0, 0, 0, 16) == 0
     assert pool.visible(0, 16, 24, 32) == 1
     assert pool.visible(0, 0, 0, 48) == pytest.approx(1 / 3)

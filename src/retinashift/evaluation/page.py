@@ -87,8 +87,8 @@ class Gallery:
             window = busiest(np.where(subject.field, error, -255), CROP)
             truth = subject.derive(reference_vessels).vessels if with_vessels else None
             lr = shown(enlarge(subject.lr, subject.scale, "nearest")[window])
-            reference = _panel(subject, window, subject.hr, truth, None)
-            self.exhibits[subject.image] = Exhibit(subject.image, window, lr, reference)
+            original = _panel(subject, window, subject.hr, truth, None)
+            self.exhibits[subject.image] = Exhibit(subject.image, window, lr, original)
         exhibit, psnr = self.exhibits[subject.image], result.scores.get("psnr_rgb_fov")
         vessels = result.derive(result_vessels).vessels if with_vessels else None
         exhibit.panels[result.method] = _panel(subject, exhibit.window, result.sr, vessels, psnr)

@@ -69,16 +69,12 @@ class PhotographSet:
         group = self._groups[int(which_set * len(self._groups))]
         return group[int(which * len(group))]
 
-    def size(self, index: int) -> tuple[int, int]:
-        """Height and width in pixels."""
-        return self._measured(index)[0]
-
     def visible(self, index: int, top: int, left: int, side: int) -> float:
         """The share of a square that is not nearly black, to within its outermost `BLOCK` pixels."""
         rows, columns = (slice(at // BLOCK, math.ceil((at + side) / BLOCK)) for at in (top, left))
-        return float(self._measured(index)[1][rows, columns].mean())
+        return float(self.measured(index)[1][rows, columns].mean())
 
-    def _measured(self, index: int) -> tuple[tuple[int, int], np.ndarray]:
+    def measured(self, index: int) -> tuple[tuple[int, int], np.ndarray]:
         """Height and width, and the visible share of squares of `BLOCK` pixels a side."""
         if index not in self._seen:
             pixels = self.pixels(self.items[index].hr)
@@ -120,7 +116,7 @@ def choose_crop(
     step = scale if photographs.paired else 1
     for which_set, which, how_large, how_low, how_right in tries:
         index = photographs.pick(which_set, which)
-        height, width = photographs.size(index)
+        (height, width), _ = photographs.measured(index)
         check_size(photographs.items[index].hr.name, (height, width), settings)
         window = min(round(settings.size / math.exp(low + (high - low) * how_large)), height, width)
         top, left = (
