@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -30,7 +32,7 @@ def both(net, height, width, band):
     y0 = torch.nn.functional.pixel_unshuffle(upsample_bicubic(lq, 2), 2)
     x = y0 + 0.1 * torch.randn(y0.shape, generator=generator)
     head, scales = head_of(net), []
-    stream, bands = LightStream(net, 1, height, band, head, scales.append), []
+    stream, bands = LightStream(net, 1, height, band, (head, SimpleNamespace(write=scales.append))), []
     for top in range(0, height, band):
         here = (..., slice(top, top + band), slice(None))
         bands += stream.push((x - y0)[here], lq[here])

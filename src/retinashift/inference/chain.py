@@ -172,8 +172,7 @@ class Chain:
         """x_t -> x_{t-1} with its y0, in bands of at most `rows`; estimates of x0 also go into `means` where given."""
         t = int(self.scheduler.timesteps[number])
         last = number == len(self.scheduler.timesteps) - 1
-        head, scales = self.uncertainty if last and self.uncertainty else (None, None)
-        stream = LightStream(self.net, t, self.rows, rows, head, scales.write if scales else None)
+        stream = LightStream(self.net, t, self.rows, rows, self.uncertainty if last else None)
         x_waiting, y_waiting = RowQueue(), RowQueue()
         seen = done = 0  # rows
         for x_t, y0 in states:
@@ -244,8 +243,12 @@ def _bytes_held(width: int, net: LightNet, steps: int) -> tuple[float, float]:
 
 def planned_side(net: Any, memory: int) -> int:
     """Side of the largest square of whole windows of the state that fits into `memory` bytes, and no tile too small."""
-    side = int((memory / net.bytes_per_position) ** 0.5)
-    return max(_smallest(net), side // net.size_multiple * net.size_multiple)
+    return _whole_windows(net, int((memory / net.bytes_per_position) ** 0.5))
+
+
+def _whole_windows(net: Any, side: int) -> int:
+    """At most `side`; but the middle of a tile must be so wide that its neighbours do not meet."""
+    return int(max(-(-6 * TILE_MARGIN // net.size_multiple), side // net.size_multiple) * net.size_multiple)
 
 
 def predict_by_tiles(predict: Callable[[Tensor, Tensor], Tensor], net: Any, x: Tensor, lq: Tensor, side: int) -> Tensor:
@@ -266,11 +269,6 @@ def predict_by_tiles(predict: Callable[[Tensor, Tensor], Tensor], net: Any, x: T
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise
-            if side <= _smallest(net):
+            if (smaller := _whole_windows(net, side // 2)) >= side:
                 raise MemoryError("memory does not suffice for one tile of the picture; close other programs") from None
-            side = max(_smallest(net), side // 2 // net.size_multiple * net.size_multiple)
-
-
-def _smallest(net: Any) -> int:
-    """Of a tile: its middle must be wide enough that its neighbours do not meet."""
-    return int(-(-6 * TILE_MARGIN // net.size_multiple) * net.size_multiple)
+            side = smaller

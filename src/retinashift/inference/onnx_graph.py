@@ -130,8 +130,8 @@ def faithful_graph(pipeline: ResShiftPipeline, half: bool = False) -> Any:
     graph = Graph(half)
     lr = Value(graph, "input") * 2.0 - 1.0  # (B, 3, H, W) in [-1, 1]
     y0 = _enlarge(lr, scale)  # (B, 3, H*s, W*s)
-    read, *blocks, write = net.folded(len(pipeline.scheduler) - 1)  # weight and bias of each convolution
-    h = skip = lr.conv(*read)  # (B, width, H, W)
+    (read, bias), *blocks, write = net.folded(len(pipeline.scheduler) - 1)  # weight and bias of each convolution
+    h = skip = lr.conv(read[:, :3], bias)  # (B, width, H, W)
     for first, second in zip(blocks[::2], blocks[1::2], strict=True):
         h = h + h.conv(*first).gelu().conv(*second)
     features = h + skip

@@ -60,9 +60,6 @@ def open_checkpoint(name: str = "", **kwargs: Any) -> "ResShiftPipeline":
         return ResShiftPipeline.from_shipped(**kwargs)
     if name.startswith(HUB) or Path(name).expanduser().exists():
         return ResShiftPipeline.from_pretrained(name.removeprefix(HUB), **kwargs)
-    if name not in (bundled := shipped_names()):
-        allowed = f"a folder, a bundled name ({', '.join(bundled)}) or {HUB}owner/name"
-        raise CheckpointError(f"no checkpoint folder at {name}; give {allowed}")
     return ResShiftPipeline.from_shipped(name, **kwargs)
 
 
@@ -192,8 +189,9 @@ class ResShiftPipeline(DiffusionPipeline):
     @classmethod
     def from_shipped(cls, name: str = DEFAULT, **kwargs: Any) -> "ResShiftPipeline":
         """A checkpoint that comes with the package; CheckpointError for another name."""
-        if name not in shipped_names():
-            raise CheckpointError(f"no checkpoint named {name!r} is bundled; there are {', '.join(shipped_names())}")
+        if name not in (bundled := shipped_names()):
+            allowed = f"a folder, a bundled name ({', '.join(bundled)}) or {HUB}owner/name"
+            raise CheckpointError(f"no checkpoint folder at {name}; give {allowed}")
         return cls.from_pretrained(BUNDLED / name, **kwargs)
 
     def load_adapter(self, folder: str | Path) -> None:

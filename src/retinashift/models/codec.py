@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.vq_model import VQModel
@@ -51,7 +51,6 @@ class PixelCodec:
     factor: int = 4
     lossless: ClassVar[bool] = True
     """Whether `decode` is the exact inverse of `encode`: then the chain runs on the pixels themselves."""
-    networks: ClassVar[tuple[nn.Module, ...]] = ()
 
     def __post_init__(self) -> None:
         if self.factor < 1:
@@ -84,10 +83,6 @@ class LearnedCodec:
 
     def __str__(self) -> str:
         return type(self.network).__name__
-
-    @property
-    def networks(self) -> tuple[nn.Module, ...]:
-        return (self.network,)
 
     @property
     def multiple(self) -> int:

@@ -7,7 +7,8 @@ beside a signal of 255, and normalising over the picture wipes that scale out.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +19,16 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from retinashift.models.codec import upsample_bicubic
-from retinashift.models.uncertainty_head import UncertaintyHead, clip_scale
+from retinashift.models.uncertainty_head import ScaleMap, UncertaintyHead, clip_scale
+
+Layer = TypeVar("Layer", bound=nn.Module)
+
+
+def zeroed(layer: Layer) -> Layer:
+    """The same layer with all its parameters at zero."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
 
 
 class LightBlock(nn.Module):
@@ -28,9 +38,7 @@ class LightBlock(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(width, width, 3, padding=1)
         self.conv2 = nn.Conv2d(width, width, 3, padding=1)
-        self.time = nn.Linear(time_width, 2 * width)
-        for parameter in self.time.parameters():
-            nn.init.zeros_(parameter)
+        self.time = zeroed(nn.Linear(time_width, 2 * width))
         with torch.no_grad():
             self.conv2.weight.mul_(0.1)  # a deep stack without normalisation starts near the identity
 
@@ -53,7 +61,6 @@ class LightNet(ModelMixin, ConfigMixin):
         image_channels: 3 for colour.
     """
 
-    _supports_gradient_checkpointing = False
     _repeated_blocks = ("LightBlock",)  # what `compile_repeated_blocks` compiles once for all
     lora_targets = ("conv1", "conv2")  # the convolutions of every block
     kind = "light"
@@ -79,9 +86,7 @@ class LightNet(ModelMixin, ConfigMixin):
         nn.init.zeros_(self.state_gate.weight)
         nn.init.ones_(self.state_gate.bias)
         self.blocks = nn.ModuleList(LightBlock(width, time_width) for _ in range(depth))
-        self.write = nn.Conv2d(width, state_channels, 3, padding=1)
-        for parameter in self.write.parameters():
-            nn.init.zeros_(parameter)
+        self.write = zeroed(nn.Conv2d(width, state_channels, 3, padding=1))
 
     def deepen(self, depth: int) -> None:
         """Append residual blocks, drawn from the global generator, that change nothing yet: their last layer is zero.
@@ -92,32 +97,28 @@ class LightNet(ModelMixin, ConfigMixin):
             raise ValueError(f"depth is {depth}, less than the {len(self.blocks)} blocks there are")
         for _ in range(depth - len(self.blocks)):
             block = LightBlock(self.config.width, self.config.time_width)
-            for parameter in block.conv2.parameters():
-                nn.init.zeros_(parameter)
+            zeroed(block.conv2)
             self.blocks.append(block)
         self.register_to_config(depth=depth)
 
     @torch.inference_mode()
     def folded(self, timestep: int) -> list[tuple[Tensor, Tensor]]:
-        """Weight and bias of each convolution of one call at x_t = y0: read, two for each block, write.
+        """Weight and bias of each convolution of one call: read, two for each block, write.
 
-        The time embedding's gains and shifts are folded in, and the residual's gain is divided out.
+        The first reads the input and x_t - y0, (width, C + C*f*f, 3, 3). Gate, residual's gain and the time embedding's
+        gains and shifts are folded in.
         """
-        time = self._time_of(timestep)  # (1, time_width)
-        layers = [(self.read_lq.weight, self.read_lq.bias)]
+        time, residual_gain = self._time_of(timestep), self.config.residual_gain  # (1, time_width)
+        gate = self.state_gate(time)[0, :, None, None, None]  # (width, 1, 1, 1)
+        read_state = self.read_state.weight * gate * residual_gain
+        layers = [(torch.cat([self.read_lq.weight, read_state], dim=1), self.read_lq.bias)]
         for block in self.blocks:
             assert isinstance(block, LightBlock)
             scale, shift = block.time(time)[0].chunk(2)  # (C,) each
             gain = 1 + scale
             layers.append((block.conv1.weight * gain[:, None, None, None], block.conv1.bias * gain + shift))
             layers.append((block.conv2.weight, block.conv2.bias))
-        return [*layers, (self.write.weight / self.config.residual_gain, self.write.bias / self.config.residual_gain)]
-
-    @torch.inference_mode()
-    def folded_state(self, timestep: int) -> Tensor:
-        """Weight of the convolution that reads x_t - y0 in one call, (width, C*f*f, 3, 3); gate and gain are in it."""
-        gate = self.state_gate(self._time_of(timestep))[0, :, None, None, None]  # (width, 1, 1, 1)
-        return self.read_state.weight * gate * self.config.residual_gain
+        return [*layers, (self.write.weight / residual_gain, self.write.bias / residual_gain)]
 
     def _time_of(self, timestep: Tensor | int, batch: int = 1) -> Tensor:
         if not isinstance(timestep, Tensor):
@@ -183,19 +184,16 @@ class _Convolution:
 
     def __init__(self, weight: Tensor, bias: Tensor | None):
         self.weight, self.bias = weight.contiguous(memory_format=torch.channels_last), bias
-        self.bottom = 0  # the row behind the last window; above the picture is a row of zeros
         self._kept: Tensor | None = None  # (1, C, 2, w)
         self._closed = False
 
     def window(self, rows: Tensor, last: bool) -> Tensor:
         """The rows that earlier ones left and these, (1, C, 2 + n, w), channels last; zeros after the `last`."""
-        batch, channels, count, width = rows.shape
+        batch, channels, _, width = rows.shape
         zeros = rows.new_zeros(batch, 1, width, channels).permute(0, 3, 1, 2)
-        ends = last and not self._closed
-        parts = [zeros if self._kept is None else self._kept, rows, *[zeros] * ends]
+        parts = [zeros if self._kept is None else self._kept, rows, *[zeros] * (last and not self._closed)]
         window = torch.cat([part for part in parts if part.shape[-2]], dim=-2)
         window = window.contiguous(memory_format=torch.channels_last)
-        self.bottom += count + ends
         kept, self._closed = window[..., -2:, :], last  # copied into one place, or the heap falls into pieces
         self._kept = kept.clone() if self._kept is None or self._kept.shape != kept.shape else self._kept.copy_(kept)
         return window
@@ -218,8 +216,8 @@ class LightStream:
         height: rows of the picture.
         most: how many rows a layer returns at a time, at most, beyond those that it is given. After the last row of the
             picture each layer owes one row more than the layer before it; they are computed this many rows at a time.
-        head: of the uncertainty, reads the same features; `on_scale` is called with rows of what it returns,
-            (1, f*f, n, w), top to bottom, one row after those of the prediction.
+        uncertainty: a head that reads the same features, and the map that its rows are written into, one row after
+            those of the prediction.
     """
 
     def __init__(
@@ -228,20 +226,16 @@ class LightStream:
         timestep: int,
         height: int,
         most: int = 64,
-        head: UncertaintyHead | None = None,
-        on_scale: Callable[[Tensor], object] | None = None,
+        uncertainty: tuple[UncertaintyHead, ScaleMap] | None = None,
     ):
         self.height, self.most, self.pushed = height, most, 0
         self.lag = 2 * net.config.depth + 2
         """How many rows the prediction lags behind the rows pushed in."""
-        (weight, bias), *folded, last = net.folded(timestep)
-        self.read = _Convolution(torch.cat([weight, net.folded_state(timestep)], dim=1), bias)  # reads lq and state
-        layers = [_Convolution(*layer) for layer in folded]
+        self.read, *layers, self.write = (_Convolution(*layer) for layer in net.folded(timestep))
         self.blocks = list(zip(layers[::2], layers[1::2], strict=True))
-        self.write = _Convolution(*last)
         self.skip = RowQueue()
-        self.on_scale = on_scale
-        self.head = [] if head is None else [_Convolution(conv.weight, conv.bias) for conv in (head.read, head.write)]
+        head, self.scales = uncertainty or (None, None)
+        self.head = [_Convolution(conv.weight, conv.bias) for conv in (head.read, head.write)] if head else []
 
     def push(self, deviation: Tensor, lq: Tensor) -> Iterator[Tensor]:
         """Yield the rows of the prediction e0 that can now be computed, (1, C*f*f, n, w), in bands from top to bottom.
@@ -265,11 +259,11 @@ class LightStream:
             seen = first.window(h, closing > 2 * number + 1)  # (1, width, n + 2, w)
             h = torch.ops.aten.gelu_(first(seen))
             h = second(second.window(h, closing > 2 * number + 2))  # (1, width, n', w)
-            last = second.bottom - 1 - (first.bottom - seen.shape[-2])  # in `seen`: behind the place of h
-            h.add_(seen[..., last - h.shape[-2] : last, :])
+            end = seen.shape[-2] - (1 if closing > 2 * number + 2 else 2)  # of the place of h in `seen`
+            h.add_(seen[..., end - h.shape[-2] : end, :])
         features, ended = h + self.skip.take(h.shape[-2]), closing >= self.lag  # (1, width, n, w)
-        if self.head and self.on_scale is not None:
+        if self.scales is not None:
             read, write = self.head
             hidden = torch.ops.aten.gelu_(read(read.window(features, ended)))
-            self.on_scale(clip_scale(write(write.window(hidden, closing > self.lag))))
+            self.scales.write(clip_scale(write(write.window(hidden, closing > self.lag))))
         return self.write(self.write.window(features, ended))  # (1, C*f*f, n, w)

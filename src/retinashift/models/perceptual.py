@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from textwrap import shorten
 from typing import Literal
 
 import torch
@@ -127,7 +128,7 @@ class LPIPS(Distance):
             state = torch.hub.load_state_dict_from_url(url, map_location="cpu", weights_only=True, check_hash=True)
         except Exception as error:  # no network, no disk, a damaged file
             raise PerceptualError(
-                f"LPIPS needs the weights of {net.name}, which could not be downloaded ({_reason(error)}): "
+                f"LPIPS needs the weights of {net.name}, which could not be downloaded ({shorten(str(error), 120)}): "
                 f"put {url} into {Path(torch.hub.get_dir(), 'checkpoints')}"
             ) from error
         net.load(state, heads)
@@ -173,9 +174,5 @@ def _packaged(package: str, path: str) -> tuple[Mapping[str, Tensor], list[Tenso
         return state, [state[f"lin{number}.model.1.weight"] for number in range(5)]
     except (OSError, KeyError, RuntimeError) as error:
         raise PerceptualError(
-            f"{file} does not hold the weights ({_reason(error)}); install {package} again"
+            f"{file} does not hold the weights ({shorten(str(error), 120)}); install {package} again"
         ) from error
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:120]

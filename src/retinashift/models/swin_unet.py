@@ -21,14 +21,8 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 from retinashift.models.banded import Upsample, conv_of_norm
+from retinashift.models.light_net import zeroed
 from retinashift.models.window_attention import GROUPS, AttentionMask, SwinLayer
-
-
-def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
-    """The same layer with all its parameters at zero."""
-    for parameter in layer.parameters():
-        nn.init.zeros_(parameter)
-    return layer
 
 
 def downsample(channels: int, channels_out: int) -> nn.Module:

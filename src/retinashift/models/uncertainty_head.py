@@ -29,8 +29,6 @@ LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 class UncertaintyHead(ModelMixin, ConfigMixin):
     """Two convolutions on what `LightNet.features` returns: one scale for each result pixel of an input pixel."""
 
-    _supports_gradient_checkpointing = False
-
     @register_to_config
     def __init__(self, width: int = 96, hidden: int = 64, factor: int = 4):
         super().__init__()

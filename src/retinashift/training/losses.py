@@ -44,8 +44,8 @@ class Objective:
         self.device = device = accelerator.device
         self.scheduler: ResShiftScheduler = pipeline.scheduler
         self.codec = pipeline.image_codec
-        for network in self.codec.networks:
-            network.requires_grad_(False).eval().to(device)
+        if pipeline.codec is not None:
+            pipeline.codec.requires_grad_(False).eval().to(device)
         self.teacher = open_teacher(config.distill, pipeline, device) if config.distill.teacher else None
         self.lpips = LPIPS.pretrained(config.loss.lpips_net).to(device) if config.loss.lpips else None
         bound = config.optim.weighting == "bound"
