@@ -82,14 +82,8 @@ def noise_seeds(generator: torch.Generator | Sequence[torch.Generator] | None, c
     Raises:
         ValueError: another number of generators than of images.
     """
-    if isinstance(generator, Sequence):
-        if len(generator) != count:
-            raise ValueError(
-                f"{len(generator)} generators were given for {count} images; give one each, or one for all"
-            )
-        return [_draw_seed(g) for g in generator]
-    return [_draw_seed(generator or torch.Generator().manual_seed(0))] * count
-
-
-def _draw_seed(generator: torch.Generator) -> int:
-    return int(torch.randint(2**62, (), generator=generator, device=generator.device))
+    given = generator if isinstance(generator, Sequence) else [generator or torch.Generator().manual_seed(0)]
+    if isinstance(generator, Sequence) and len(given) != count:
+        raise ValueError(f"{len(given)} generators were given for {count} images; give one each, or one for all")
+    seeds = [int(torch.randint(2**62, (), generator=each, device=each.device)) for each in given]
+    return seeds if isinstance(generator, Sequence) else seeds * count

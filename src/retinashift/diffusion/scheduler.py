@@ -69,10 +69,7 @@ class ResShiftScheduler(SchedulerMixin, ConfigMixin):
         return self.config.num_train_timesteps
 
     def set_timesteps(
-        self,
-        num_inference_steps: int,
-        device: torch.device | str | None = None,
-        transition: Transition | None = None,
+        self, num_inference_steps: int, device: torch.device | str | None = None, transition: Transition | None = None
     ) -> None:
         """Choose the steps that sampling visits, and how it goes from one to the next (None: as configured).
 

@@ -67,7 +67,7 @@ def settle(sr: np.ndarray, lr: Tensor, scale: int, off: Sequence[Place], bounded
     for place in off if len(off) <= MOST else ():
         rows, columns = (slice(max(0, at - WINDOW - MARGIN), at + WINDOW + MARGIN + 1) for at in place)
         given = lr[..., rows, columns]
-        held = limits and (limits[0][..., rows, columns], limits[1][..., rows, columns])
+        held = None if limits is None else limits[..., rows, columns]
         here = sr[rows.start * scale : rows.stop * scale, columns.start * scale : columns.stop * scale]
         x0 = torch.from_numpy(np.atleast_3d(here)).permute(2, 0, 1)[None].float() / 127.5 - 1  # (1, C, n, m)
         down, across = (

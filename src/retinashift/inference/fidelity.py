@@ -50,13 +50,12 @@ SPREAD = 2
 """Input pixels that a pixel's correction, interpolated and reduced again, reaches with more than 0.2 % of its value."""
 Size = tuple[int, int]
 """Height and width."""
-Limits = tuple[Tensor, Tensor]
 Cell = Callable[[int, int], Tensor]
 """(top, bottom) -> half the width of the rounding cell of these input rows, (1, 1, n, w), 0 where the value counts."""
 
 
-def value_limits(lr: Tensor) -> Limits:
-    """Least and largest value that a result may have at each input pixel, each as `lr`.
+def value_limits(lr: Tensor) -> Tensor:
+    """Least and largest value that a result may have at each input pixel, (2, B, C, h, w).
 
     With m and M the least and largest value of the 5x5 input pixels around, per channel, a result written with 8 bits
     or more lies in [m - SPAN (M - m) - LEVELS, M + SPAN (M - m) + LEVELS]; bicubic interpolation always does.
@@ -66,19 +65,19 @@ def value_limits(lr: Tensor) -> Limits:
     """
     least, most = -F.max_pool2d(-lr, 5, stride=1, padding=2), F.max_pool2d(lr, 5, stride=1, padding=2)
     room = SPAN * (most - least) + (LEVELS - ROUNDING) * 2 / 255
-    return (least - room).clamp(min=-1), (most + room).clamp(max=1)
+    return torch.stack([least - room, most + room]).clamp(-1, 1)
 
 
-def within(sr: Tensor, limits: Limits | None, scale: int) -> Tensor:
+def within(sr: Tensor, limits: Tensor | None, scale: int) -> Tensor:
     """`sr` cut off at its limits, at -1 and 1 where there are none. What is not a number becomes the least value.
 
     Args:
-        sr: (B, C, h*scale, w*scale). limits: (B, C, h, w) each.
+        sr: (B, C, h*scale, w*scale). limits: (2, B, C, h, w).
     """
     if limits is None:
         return sr.clamp(-1, 1)
     # one row of limits serves `scale` rows of the result, so that values lie beside one another where they are compared
-    least, most = (limit.repeat_interleave(scale, -1)[..., None, :] for limit in limits)  # (B, C, h, 1, W)
+    least, most = limits.repeat_interleave(scale, -1)[..., None, :]  # (B, C, h, 1, W)
     blocks = sr.nan_to_num(nan=-1).unflatten(-2, (-1, scale))  # (B, C, h, scale, W); fmax is eight times as slow
     return torch.clamp(blocks, least, most, out=blocks).flatten(-3, -2)
 
@@ -88,7 +87,8 @@ def change_of(sr: Tensor, lr: Tensor, scale: int, cell: Tensor | None) -> Tensor
     if cell is None:
         return lr - reduced(sr, *lr.shape[-2:])
     # Pillow reduces the width first, and rounds after each direction
-    levels = reduced(_levels(sr), sr.shape[-2], lr.shape[-1]).round_().clamp_(0, 255)  # (B, C, h*scale, w)
+    levels = sr.mul(127.5).add_(127.5).round_()  # as it is when it is written with 8 bits
+    levels = reduced(levels, sr.shape[-2], lr.shape[-1]).round_().clamp_(0, 255)  # (B, C, h*scale, w)
     missing = lr - (reduced(levels, *lr.shape[-2:]) / 127.5 - 1)
     change = torch.zeros_like(missing)
     for step in range(SOLVER_STEPS):
@@ -100,11 +100,6 @@ def change_of(sr: Tensor, lr: Tensor, scale: int, cell: Tensor | None) -> Tensor
 def reduced(image: Tensor, height: int, width: int) -> Tensor:
     """The antialiased bicubic reduction of the protocol, in floating point and not clamped, (B, C, height, width)."""
     return F.interpolate(image, (height, width), mode="bicubic", antialias=True, align_corners=False)
-
-
-def _levels(image: Tensor) -> Tensor:
-    """As it is when it is written with 8 bits, 0 to 255."""
-    return image.mul(127.5).add_(127.5).round_()
 
 
 def _interpolated_and_reduced(image: Tensor, scale: int) -> Tensor:
@@ -131,7 +126,7 @@ def back_project_rows(
     lr: Tensor,
     scale: int,
     iterations: int,
-    limits: Limits | None = None,
+    limits: Tensor | None = None,
     cell: Cell | None = None,
 ) -> Iterator[Tensor]:
     """Bring a picture closer to those whose bicubic reduction is `lr`; the same numbers in bands of any height.
@@ -153,20 +148,16 @@ def back_project_rows(
     return bands
 
 
-def _limited(bands: Iterator[Tensor], limits: Limits | None, scale: int) -> Iterator[Tensor]:
+def _limited(bands: Iterator[Tensor], limits: Tensor | None, scale: int) -> Iterator[Tensor]:
     top = 0
     for rows in bands:
         bottom = top + rows.shape[-2] // scale
-        yield within(rows, _part(limits, slice(top, bottom)), scale)
+        yield within(rows, None if limits is None else limits[..., top:bottom, :], scale)
         top = bottom
 
 
-def _part(limits: Limits | None, rows: slice) -> Limits | None:
-    return limits and (limits[0][..., rows, :], limits[1][..., rows, :])
-
-
 def _one_iteration(
-    bands: Iterator[Tensor], lr: Tensor, scale: int, limits: Limits | None, cell: Cell | None
+    bands: Iterator[Tensor], lr: Tensor, scale: int, limits: Tensor | None, cell: Cell | None
 ) -> Iterator[Tensor]:
     halo = 2 * REACH  # a correction is interpolated from corrections around it, each reduced from rows around it
     if cell is not None:
@@ -174,7 +165,8 @@ def _one_iteration(
     for held, seen, new in with_neighbours(bands, lr.shape[-2], scale, halo):
         change = change_of(held, lr[..., seen, :], scale, cell and cell(seen.start, seen.stop))
         here = slice((new.start - seen.start) * scale, (new.stop - seen.start) * scale)
-        yield within(held[..., here, :] + upsample_bicubic(change, scale)[..., here, :], _part(limits, new), scale)
+        allowed = None if limits is None else limits[..., new, :]
+        yield within(held[..., here, :] + upsample_bicubic(change, scale)[..., here, :], allowed, scale)
         del held, change  # or they live on while the next are made
 
 
@@ -211,7 +203,7 @@ class RowResampler:
     """
 
     def __init__(self, size: Size, target: Size):
-        self.size, self.target = size, target
+        self.size, self.target, self.ratio = size, target, size[0] / target[0]
         self.done = 0
         """Rows of the result that were given out."""
         self._held: Tensor | None = None
@@ -234,18 +226,16 @@ class RowResampler:
 
     def reach(self, row: int) -> tuple[int, int]:
         """First row of the picture that a row of the result is made of, and the row beyond the last."""
-        ratio = self.size[0] / self.target[0]
-        middle, half = (row + 0.5) * ratio, 2 * max(ratio, 1.0)
+        middle, half = (row + 0.5) * self.ratio, 2 * max(self.ratio, 1.0)
         return max(0, int(middle - half + 0.5)), min(self.size[0], int(middle + half + 0.5))
 
     def rows(self, held: Tensor, top: int, start: int, stop: int) -> Tensor:
         """Rows of the result of rows from `top` on, which are as wide as the result already."""
         if start == stop:
             return held[..., :0, :]
-        ratio = self.size[0] / self.target[0]
         first, last = self.reach(start)[0], self.reach(stop - 1)[1]
-        place = np.arange(first, last) + 0.5 - (np.arange(start, stop)[:, None] + 0.5) * ratio
-        weights = keys_cubic(place / max(ratio, 1.0))
+        place = np.arange(first, last) + 0.5 - (np.arange(start, stop)[:, None] + 0.5) * self.ratio
+        weights = keys_cubic(place / max(self.ratio, 1.0))
         weights /= weights.sum(1, keepdims=True)
         matrix = torch.from_numpy(weights).to(held)  # (m, n)
         with torch.autocast(held.device.type, enabled=False):  # a picture in half precision would be rounded
@@ -253,7 +243,7 @@ class RowResampler:
 
 
 def at_size(
-    bands: Iterator[Tensor], lr: Tensor, native: Size, target: Size, iterations: int, limits: Limits | None
+    bands: Iterator[Tensor], lr: Tensor, native: Size, target: Size, iterations: int, limits: Tensor | None
 ) -> Iterator[Tensor]:
     """A result in bands of rows -> the result of another size in bands, consistent with its input.
 
@@ -288,7 +278,7 @@ def _reduced(bands: Iterator[Tensor], native: Size, target: Size) -> Iterator[Te
             yield rows
 
 
-def _within(bands: Iterator[Tensor], lr: Tensor, size: Size, limits: Limits | None) -> Iterator[Tensor]:
+def _within(bands: Iterator[Tensor], lr: Tensor, size: Size, limits: Tensor | None) -> Iterator[Tensor]:
     """Values cut off at the limits of the input pixel in which their own middle lies."""
     (height, width), top = size, 0
     columns = nearest(width, lr.shape[-1], 0, width)
@@ -298,7 +288,7 @@ def _within(bands: Iterator[Tensor], lr: Tensor, size: Size, limits: Limits | No
         if limits is None:
             yield band.clamp(-1, 1)
         else:
-            least, most = (limit[..., rows, :][..., columns] for limit in limits)
+            least, most = limits[..., rows, :][..., columns]
             yield torch.fmin(torch.fmax(band, least), most)
 
 

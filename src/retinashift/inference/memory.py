@@ -103,14 +103,8 @@ def parse_bytes(text: str) -> int:
     >>> parse_bytes("2G")
     2147483648
     """
-    units = {"K": 1, "M": 2, "G": 3, "T": 4}
-    number, unit = text.strip().upper().removesuffix("B"), 0
-    if number[-1:] in units:
-        number, unit = number[:-1], units[number[-1]]
-    try:
-        size = float(number) * 1024**unit
-    except ValueError:
-        size = 0
+    found = re.fullmatch(r"(\d*\.?\d+) ?([KMGT]?)B?", text.strip().upper())
+    size = float(found[1]) * 1024 ** " KMGT".index(found[2] or " ") if found else 0
     if not 1 <= size < 2**60:
         raise ValueError(f"memory is {text!r}; a size such as 2G or 500M is needed")
     return int(size)

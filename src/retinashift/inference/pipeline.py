@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
+from diffusers.configuration_utils import register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor
@@ -103,6 +104,7 @@ class ResShiftPipeline(DiffusionPipeline):
     model_cpu_offload_seq = "denoiser->codec"
     _optional_components = ["codec", "uncertainty_head"]  # noqa: RUF012 - diffusers' own protocol
 
+    @register_to_config
     def __init__(
         self,
         denoiser: Denoiser,
@@ -141,12 +143,6 @@ class ResShiftPipeline(DiffusionPipeline):
             if read != given:
                 raise ValueError(f"the uncertainty head is for a denoiser of {read}, not of {given}")
         self.register_modules(denoiser=denoiser, scheduler=scheduler, codec=codec, uncertainty_head=uncertainty_head)
-        self.register_to_config(
-            scale=scale, upsampling=upsampling, default_steps=default_steps, back_projections=back_projections,
-            detail_gain=detail_gain, detail_steps=detail_steps, detail_transition=detail_transition,
-            detail_curves=detail_curves, distilled=distilled, calibration=calibration, check_measure=check_measure,
-            check_threshold=check_threshold, bounded=bounded,
-        )  # fmt: skip
         if denoiser.streams and not self.image_codec.lossless:
             raise ValueError(f"{type(denoiser).__name__} runs on pixels; leave out the codec {type(codec).__name__}")
 
