@@ -67,11 +67,10 @@ def merge_adapter(net: LightNet | SwinUNet, folder: Path) -> None:
         state = load_file(path)
         with safe_open(path, framework="pt") as contents:
             header = (contents.metadata() or {}).get(_HEADER)
+        beside = folder / _PEFT_CONFIG
+        _add(net, state, json.loads(header or (beside.read_text(encoding="utf-8") if beside.is_file() else "{}")))
     except SafetensorError as error:
         raise ValueError(f"{path}: damaged ({error})") from None
-    beside = folder / _PEFT_CONFIG
-    try:
-        _add(net, state, json.loads(header or (beside.read_text(encoding="utf-8") if beside.is_file() else "{}")))
     except (RuntimeError, OSError, ValueError, KeyError, TypeError, ArithmeticError) as error:
         raise ValueError(f"{folder} does not fit this network: {error}") from None
 

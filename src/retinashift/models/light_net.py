@@ -234,8 +234,9 @@ class LightStream:
         self.read, *layers, self.write = (_Convolution(*layer) for layer in net.folded(timestep))
         self.blocks = list(zip(layers[::2], layers[1::2], strict=True))
         self.skip = RowQueue()
-        head, self.scales = uncertainty or (None, None)
-        self.head = [_Convolution(conv.weight, conv.bias) for conv in (head.read, head.write)] if head else []
+        self.scales = uncertainty[1] if uncertainty else None
+        layers_of_head = (uncertainty[0].read, uncertainty[0].write) if uncertainty else ()
+        self.head = [_Convolution(layer.weight, layer.bias) for layer in layers_of_head]
 
     def push(self, deviation: Tensor, lq: Tensor) -> Iterator[Tensor]:
         """Yield the rows of the prediction e0 that can now be computed, (1, C*f*f, n, w), in bands from top to bottom.
