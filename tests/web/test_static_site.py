@@ -125,7 +125,7 @@ def test_a_result_is_dimmed_and_named_while_something_else_is_chosen(view, small
     )
 
 
-def test_the_small_network_has_its_own_result_and_no_factor_of_the_detail(view, small, tmp_path):
+def test_the_small_network_has_its_own_result(view, small, tmp_path):
     view.locator("#checkpoint").select_option("x4_small")
     view.locator("#files").set_input_files(str(tmp_path / "глаз.png"))
     view.locator("#run").click()

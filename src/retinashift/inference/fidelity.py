@@ -46,6 +46,9 @@ octave; this many steps on the grid of the input make up for it."""
 CLOSED = 0.75
 """Share of what is missing that is added where the cell is closed: beside lines that are drawn on a photograph, the
 whole of it rings."""
+FREE = 0.25
+"""Least share of the values of an input pixel that are not at their limit; a correction that only they take up is
+larger by its inverse."""
 SPREAD = 2
 """Input pixels that a pixel's correction, interpolated and reduced again, reaches with more than 0.2 % of its value."""
 Size = tuple[int, int]
@@ -82,8 +85,8 @@ def within(sr: Tensor, limits: Tensor | None, scale: int) -> Tensor:
     return torch.clamp(blocks, least, most, out=blocks).flatten(-3, -2)
 
 
-def change_of(sr: Tensor, lr: Tensor, scale: int, cell: Tensor | None) -> Tensor:
-    """What is to be interpolated and added to `sr`, as `lr`."""
+def change_of(sr: Tensor, lr: Tensor, scale: int, cell: Tensor | None, limits: Tensor | None) -> Tensor:
+    """What is to be interpolated and added to `sr`, which lies within its limits, as `lr`."""
     if cell is None:
         return lr - reduced(sr, *lr.shape[-2:])
     # Pillow reduces the width first, and rounds after each direction
@@ -94,7 +97,17 @@ def change_of(sr: Tensor, lr: Tensor, scale: int, cell: Tensor | None) -> Tensor
     for step in range(SOLVER_STEPS):
         left = missing - _interpolated_and_reduced(change, scale) if step else missing
         change = change + RELAXATION * (left - left.clamp(-cell, cell))
+    outside = missing.abs() > cell
+    change[outside] /= _free_share(sr, missing, scale, limits, outside)
     return torch.where(cell > 0, change, CLOSED * missing)
+
+
+def _free_share(sr: Tensor, missing: Tensor, scale: int, limits: Tensor | None, where: Tensor) -> Tensor:
+    """Share of the values of some input pixels that can still go the way that is missing, (n,), at least `FREE`."""
+    least, most = (-torch.ones_like(missing), torch.ones_like(missing)) if limits is None else limits
+    limit = torch.where(missing > 0, most, least)[where]  # (n,)
+    blocks = sr.unflatten(-2, (-1, scale)).unflatten(-1, (-1, scale)).transpose(-3, -2)[where]  # (n, scale, scale)
+    return (blocks != limit[:, None, None]).float().mean((1, 2)).clamp(min=FREE)
 
 
 def reduced(image: Tensor, height: int, width: int) -> Tensor:
@@ -163,7 +176,8 @@ def _one_iteration(
     if cell is not None:
         halo += SPREAD * (SOLVER_STEPS - 1)
     for held, seen, new in with_neighbours(bands, lr.shape[-2], scale, halo):
-        change = change_of(held, lr[..., seen, :], scale, cell and cell(seen.start, seen.stop))
+        around = None if limits is None else limits[..., seen, :]
+        change = change_of(held, lr[..., seen, :], scale, cell and cell(seen.start, seen.stop), around)
         here = slice((new.start - seen.start) * scale, (new.stop - seen.start) * scale)
         allowed = None if limits is None else limits[..., new, :]
         yield within(held[..., here, :] + upsample_bicubic(change, scale)[..., here, :], allowed, scale)

@@ -143,10 +143,11 @@ def faithful_graph(pipeline: ResShiftPipeline, half: bool = False) -> Any:
     factors = _factors(lr, curves).op("Identity", named=FACTORS) if any(curves) else None
     if factors and curves[0]:
         x0 = y0 + _repeat(factors.conv(DETAIL.reshape(1, 2, 1, 1)), scale) * (x0 - y0)
-    cell, limits = (-returned + 1.0) * (fidelity.CELL * LEVEL), _limits(lr, scale)  # (B, 1, H, W)
+    cell, near = (-returned + 1.0) * (fidelity.CELL * LEVEL), _limits(lr)  # (B, 1, H, W), twice (B, 3, H, W)
+    limits = [_repeat(limit, scale) for limit in near]
     x0 = x0.within(*limits)
     for _ in range(config.back_projections):
-        x0 = (x0 + _enlarge(_change(x0, lr, cell, scale), scale)).within(*limits)
+        x0 = (x0 + _enlarge(_change(x0, lr, cell, near, scale), scale)).within(*limits)
     outputs = [((x0 + 1.0) * 0.5).op("Identity", named="output")]
     if calibration is not None:
         softness = factors.conv(MAP.reshape(1, 2, 1, 1)) if factors and curves[1] else 1.0
@@ -248,15 +249,14 @@ def _factors(lr: Value, curves: Sequence[detail.Curve | None]) -> Value:
     return both
 
 
-def _limits(lr: Value, scale: int) -> tuple[Value, Value]:
-    """`value_limits`, each value repeated scale times each way: (B, 3, H*s, W*s) both."""
+def _limits(lr: Value) -> tuple[Value, Value]:
+    """`value_limits`, (B, 3, H, W) both."""
     most, least = lr.pool(5), -(-lr).pool(5)
     room = (most - least) * fidelity.SPAN + (fidelity.LEVELS - fidelity.ROUNDING) * LEVEL
-    low, high = (least - room).op("Max", -1.0), (most + room).op("Min", 1.0)
-    return _repeat(low, scale), _repeat(high, scale)
+    return (least - room).op("Max", -1.0), (most + room).op("Min", 1.0)
 
 
-def _change(x0: Value, lr: Value, cell: Value, scale: int) -> Value:
+def _change(x0: Value, lr: Value, cell: Value, limits: tuple[Value, Value], scale: int) -> Value:
     """What, interpolated and added, brings (B, 3, H*s, W*s) into the rounding cell; see `back_project_rows`."""
     levels = ((x0 + 1.0) * 127.5).op("Round").within(0.0, 255.0)
     narrow = _reduce(levels, scale, 1).op("Round").within(0.0, 255.0)  # Pillow reduces the width first
@@ -268,6 +268,10 @@ def _change(x0: Value, lr: Value, cell: Value, scale: int) -> Value:
         if step:
             left = missing - change.conv(kernel, edge=True, group=3)
         change = change + (left - left.within(-cell, cell)) * fidelity.RELAXATION
+    limit = missing.op("Greater", 0.0).op("Where", *limits[::-1])
+    held = x0.op("Equal", _repeat(limit, scale)).op("Cast", to=1)
+    free = (-held.op("AveragePool", kernel_shape=[scale] * 2, strides=[scale] * 2) + 1.0).op("Max", fidelity.FREE)
+    change = missing.op("Abs").op("Greater", cell).op("Where", change / free, change)
     return cell.op("Greater", 0.0).op("Where", change, missing * fidelity.CLOSED)
 
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from retinashift.inference.consistency import Place, compare_with_input
+from retinashift.inference.consistency import compare_with_input
 
 Picture = Image.Image | np.ndarray | Tensor
 OutputType = Literal["np", "pil", "pt"]
@@ -91,7 +91,7 @@ class Canvas:
             return torch.from_numpy(self.image.transpose(2, 0, 1))
         return Image.fromarray(self.image) if self.output_type == "pil" else self.image
 
-    def compare_with_input(self) -> tuple[float, list[Place]]:
+    def compare_with_input(self) -> tuple[float, np.ndarray]:
         """The finished image, see `consistency.compare_with_input`."""
         lr = (self.prepared.lr[0].float() / 2 + 0.5).cpu().permute(1, 2, 0).numpy()  # (h, w, 3) in [0, 1]
         return compare_with_input(self.image, lr[..., 0] if self.image.ndim == 2 else lr)

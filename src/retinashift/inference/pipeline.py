@@ -320,13 +320,12 @@ class ResShiftPipeline(DiffusionPipeline):
                 same = unrestored[:, :channels, canvas.row : canvas.row + band.shape[-2]].to(band)
                 band = torch.lerp(same, band, settings.strength)
             canvas.write(band)
-        consistency, off = canvas.compare_with_input()
-        off = [place for place in off if not check.returned[place]]
-        projected = plan.back_projections and settings.strength == 1 and size == native
-        if off and projected and {canvas.levels, prepared.levels} == {255}:
-            settle(canvas.image, lr[:, :channels].cpu(), factor, off, self._bounded)
-            consistency, _ = canvas.compare_with_input()
-        result.consistency.append(consistency)
+        compare, projected = canvas.compare_with_input, plan.back_projections and settings.strength == 1
+        if projected and size == native and {canvas.levels, prepared.levels} == {255}:
+            decibel = settle(canvas.image, lr[:, :channels], factor, self._bounded, check.cell, compare)
+        else:
+            decibel, _ = compare()
+        result.consistency.append(decibel)
         result.detail_factor.append(round(detail, 4))
         if scales and self.calibration and result.sigma is not None:
             softness = factor_at(self.calibration.softness, energy)

@@ -46,7 +46,7 @@ async function load(model) {
   await start("wasm", ...files);
 }
 
-/** Opens the graphs in a runtime, and measures it on a small picture. Not every network has factors of the detail. */
+/** Opens the graphs in a runtime, and measures it on a small picture. Not every network has factors of detail and map. */
 async function start(kind, networkFile, factorFile) {
   const { module, binary, name } = RUNTIMES[kind];
   ort = await import(module);
@@ -58,7 +58,7 @@ async function start(kind, networkFile, factorFile) {
   factor = factorFile && await ort.InferenceSession.create(factorFile, { executionProviders: ["wasm"] });
   place = name;
   const probe = { data: new Uint8ClampedArray(4 * PROBE * PROBE), width: PROBE };
-  const one = new ort.Tensor("float32", new Float32Array(PROBE ** 2).fill(1), [1, 1, PROBE, PROBE]);
+  const one = new ort.Tensor("float32", new Float32Array(2 * PROBE ** 2).fill(1), [1, 2, PROBE, PROBE]);
   await infer(probe, 0, 0, PROBE, PROBE, one); // the first run prepares the runtime
   const began = performance.now();
   await infer(probe, 0, 0, PROBE, PROBE, one);
@@ -74,7 +74,7 @@ function tensor({ data, width }, left, top, right, bottom) {
   return new ort.Tensor("float32", values, [1, 3, h, w]);
 }
 
-/** A rectangle of a map of one channel, (1, 1, h, w). */
+/** A rectangle of a map, (1, c, h, w). */
 function cropped({ data, dims: [, channels, height, width] }, left, top, right, bottom) {
   const w = right - left, values = new Float32Array(channels * w * (bottom - top));
   for (let c = 0, to = 0; c < channels; c++) for (let y = top; y < bottom; y++, to += w) {
