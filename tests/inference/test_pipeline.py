@@ -269,7 +269,7 @@ def test_the_realistic_mode_has_its_own_steps_and_transition(tiny_pipeline):
 
 
 def test_stronger_detail_is_brought_into_line_once_more(tiny_pipeline):
-    pipeline, lr = tiny_pipeline(), np.random.default_rng(0).integers(60, 190, (20, 24, 3), dtype=np.uint8)
+    pipeline, lr = tiny_pipeline(), np.random.default_rng(0).integers(15_000, 49_000, (20, 24, 3), dtype=np.uint16)
     pipeline.register_to_config(detail_gain=1.5, back_projections=1)
     plans = [pipeline.plan(Sampling(mode=mode)) for mode in (None, "faithful", "realistic")]
     assert [plan.back_projections for plan in plans] == [1, 1, 2]

@@ -45,8 +45,8 @@ class Sampling:
     output_uncertainty: bool = False
     """Also return the error to expect of each pixel of the one-step result."""
     back_projections: int | None = None
-    """Back-projections onto the input, see `fidelity`; 0 leaves the network's estimate, None follows from mode and
-    checkpoint."""
+    """Back-projections onto the input, see `fidelity`, of 8 bit at least (`settle`); 0 leaves the network's estimate,
+    None follows from mode and checkpoint."""
     memory: int | None = None
     """Bytes that the process (on a GPU: its part of that) may hold; None is half of what is free."""
     scale: float | None = None
