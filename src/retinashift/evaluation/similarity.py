@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # torch is imported where it is used: the help of the command
 SSIM_WINDOW = 11  # side of the Gaussian window in pixels; its sigma is 1.5. Smaller pictures have no SSIM
 Perceptual = Literal["st-lpips", "lpips"]
 SMALLEST: dict[Perceptual, int] = {"st-lpips": 32, "lpips": 31}  # sides in pixels that the networks take
+EQUAL = 100.0  # dB; about what one value in 150,000 that is one level off leaves
 BANDS = 32  # rings of equal width from 0 to half a cycle a pixel
 Z = 1.6448536269514722  # half width in deviations of a 90 % interval; `models.uncertainty_head` has it, and loads torch
 
@@ -72,14 +73,14 @@ def ssim_y(sr: np.ndarray, hr: np.ndarray, mask: np.ndarray | None = None) -> fl
 
 
 def consistency(sr: np.ndarray, lr: np.ndarray, scale: int) -> float:
-    """PSNR in dB between the input and the reconstruction reduced by `bicubic_pillow`; inf if they are equal.
+    """PSNR in dB between the input and the reconstruction reduced by `bicubic_pillow`; equal ones count as `EQUAL`.
 
     `sr` is (scale H, scale W[, 3]) and `lr` (H, W[, 3]), uint8; ValueError for others.
     """
     expected = (lr.shape[0] * scale, lr.shape[1] * scale, *lr.shape[2:])
     if sr.shape != expected:
         raise ValueError(f"the reconstruction has shape {sr.shape}; x{scale} of an input {lr.shape} is {expected}")
-    return psnr_rgb(bicubic_pillow(sr, scale), lr)
+    return min(psnr_rgb(bicubic_pillow(sr, scale), lr), EQUAL)
 
 
 def colour_differences(sr: np.ndarray, hr: np.ndarray, field: np.ndarray) -> np.ndarray:
@@ -217,7 +218,7 @@ def _psnr(a: np.ndarray, b: np.ndarray, mask: np.ndarray | None) -> float:
     Score("ssim_y_fov", "SSIM-Y fov", 4, plotted=True),
     Score(
         "consistency", "consistency dB", 2, plotted=True,
-        note=f"PSNR between the input and the result reduced by {Bicubic.kind}",
+        note=f"PSNR between the input and the result reduced by {Bicubic.kind}; {EQUAL:g} if equal",
     ),
     protocol={
         "field_of_view": f"full-range BT.601 luma above {SURROUND_FACTOR} x the 99th percentile of the corners, at "
