@@ -18,7 +18,7 @@ from retinashift.models.codec import upsample_bicubic
 
 WINDOW, MARGIN = 6, 4 * REACH + 2 * SPREAD  # input pixels around a value: corrected, and looked at beyond these
 ROUNDS, MOST = 24, 64  # of back-projection around a value, and values that are settled in one picture
-ENOUGH, PASSES, MORE, BAND = 0.002, 4, 4, 64  # share of pixels that may differ; passes of more rounds; rows of a band
+ENOUGH, PASSES, MORE, BAND = 0.002, 4, 4, 16  # share of pixels that may differ; passes of more rounds; rows of a band
 
 
 def compare_with_input(sr: np.ndarray, lr: np.ndarray, strip: int = 64) -> tuple[float, np.ndarray]:
