@@ -142,7 +142,7 @@ def test_a_write_that_fails_leaves_nothing(files, tmp_path, monkeypatch):
     ("release", "denoiser", "levels", "said"),
     [
         ("realsr_v9", {}, 3, "'realsr_v9' is no release; name one of realsr_v1, "),
-        ("realsr_v3", {}, 2, "over that of the autoencoder's latent is 2, and must be 4"),
+        ("realsr_v3", {}, 2, "over the side of the autoencoder's latent is 2, and must be 4"),
         ("realsr_v3", {"lq_size": 64}, 3, "the denoiser's condition over that of its state is 4, and must be 1"),
         ("realsr_v3", {"in_channels": 8, "out_channels": 8}, 3, "channels that the denoiser takes is 8, and must be 3"),
     ],

@@ -44,7 +44,7 @@ class Upscaled:
     """A result in memory."""
 
     job: Job
-    """The file that was read, and that of the result, whose suffix is its format."""
+    """The file that was read, and the file of the result, whose suffix is its format."""
     photograph: Photograph
     """As it was read."""
     pixels: np.ndarray

@@ -83,8 +83,8 @@ def agreed(marks: Sequence[tuple[str, Mark]]) -> tuple[Mark, ...]:
 def contrasts(local: np.ndarray, field: np.ndarray, marks: Sequence[Mark]) -> tuple[np.ndarray, np.ndarray]:
     """Contrast of each mark, positive where it has the sign of its kind, and the noise around it.
 
-    The mean inside less that of the ring from 2 pixels beyond the mark to 4 pixels beyond twice its radius, (n,), and
-    the standard deviation in the ring, (n,), both over the local background; nan where ring or mark leaves the field.
+    The mean inside less the mean in a ring, from 2 pixels beyond the mark to 4 pixels beyond twice its radius, and the
+    standard deviation in the ring, (n,) each, over the local background; nan where ring or mark leaves the field.
     `local` comes from `local_contrast`; `field` is (H, W) bool.
     """
     rows, columns = np.ogrid[: field.shape[0], : field.shape[1]]

@@ -173,7 +173,7 @@ def field_width(field: np.ndarray) -> int:
 def local_contrast(rgb: np.ndarray, field: np.ndarray, sigma: float) -> np.ndarray:
     """Green, or grey, over its background, less one, (H, W) float32.
 
-    Outside the field it is that of the nearest pixel within, faded to 0. `sigma`: blur of the background in pixels.
+    Outside the field, the value of the nearest pixel within, faded to 0. `sigma`: blur of the background in pixels.
     """
     green = (rgb if rgb.ndim == 2 else rgb[..., 1]).astype(np.float32)
     weight = ndimage.gaussian_filter(field.astype(np.float32), sigma)

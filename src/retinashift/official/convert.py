@@ -173,7 +173,7 @@ def _check_pair(denoiser: SwinUNet, codec: VQCodec) -> None:
     factor = 2 ** (len(codec.config.block_out_channels) - 1)
     channels, latent = denoiser.config, codec.config.vq_embed_dim
     for what, found, expected in (
-        ("the side of the image over that of the autoencoder's latent", factor, official.SCALE),
+        ("the side of the image over the side of the autoencoder's latent", factor, official.SCALE),
         ("the side of the denoiser's condition over that of its state", denoiser.lq_ratio, 1),
         ("the number of channels that the denoiser takes", channels.in_channels, latent),
         ("the number of channels that it predicts", channels.out_channels, latent),
