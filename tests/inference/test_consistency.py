@@ -7,7 +7,8 @@ from PIL import Image
 
 from retinashift.imaging.degradation.bicubic import bicubic_pillow
 from retinashift.inference.consistency import ENOUGH, MARGIN, WINDOW, compare_with_input, settle
-from retinashift.inference.fidelity import CELL
+from retinashift.inference.fidelity import CELL, back_project_rows, value_limits
+from retinashift.models.codec import upsample_bicubic
 
 NEAR = 4 * (WINDOW + 2 + MARGIN)
 
@@ -70,3 +71,21 @@ def test_what_the_self_check_returned_to_bicubic_is_left_alone(retina):
     lr, sr = bicubic_pillow(retina, 4) ^ 64, retina.copy()
     settled(sr, lr, half=0.0)
     assert np.array_equal(sr, retina)
+
+
+@pytest.mark.parametrize("seed", [0, 19, 54])
+def test_values_along_a_noisy_edge_to_black_come_back_though_settling_one_disturbs_another(seed):
+    rng = np.random.default_rng(seed)
+    rows, columns = np.mgrid[:40, :40] - 20
+    slope, level, black = rng.uniform(-0.4, 0.4), rng.integers(40, 160, 3), rng.integers(0, 6, (40, 40, 3))
+    bright = (rows < slope * columns)[..., None]
+    lr = np.full((400, 400, 3), 60, np.uint8)
+    lr[20:60, 20:60] = np.where(bright, level + rng.integers(-8, 9, (40, 40, 3)), black)
+    given = as_tensor(lr)
+    cell = lambda top, bottom: torch.full((1, 1, bottom - top, 400), CELL * 2 / 255)  # noqa: E731
+    bands = back_project_rows(iter([upsample_bicubic(given, 4)]), given, 4, 6, value_limits(given), cell)
+    sr = (next(bands)[0] * 127.5 + 127.5).round().to(torch.uint8).permute(1, 2, 0).numpy().copy()
+    assert levels_off(sr, lr).max() > 1
+    assert (levels_off(sr, lr).max(2) > 0).mean() < ENOUGH
+    settled(sr, lr)
+    assert levels_off(sr, lr).max() <= 1

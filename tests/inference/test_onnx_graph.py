@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
+from retinashift.imaging.degradation.bicubic import bicubic_pillow
 from retinashift.inference.onnx_graph import export_onnx, faithful_graph
 from retinashift.inference.pipeline import ResShiftPipeline
 
@@ -88,6 +89,19 @@ def test_a_line_that_makes_the_network_burst_is_caught_in_the_graph_too(shipped,
     drawn[20:22, 4:44], drawn[4:44, 20:22] = (0, 255, 0), (0, 255, 0)
     expected = shipped(drawn, mode="faithful", precision="fp32")
     assert np.abs(levels(RUNTIMES[runtime](model), drawn[None])[0] - expected.images[0].astype(int)).max() <= 1
+
+
+def test_the_sharp_edge_of_an_aperture_stays_in_the_graph_too():
+    """Its excess is 5.7 levels: above the threshold, below twice the threshold."""
+    pipeline = ResShiftPipeline.from_shipped()
+    pipeline.register_to_config(check_threshold=4.0)
+    rows, columns = np.mgrid[:192, :192] - 95.5
+    disc = np.where((rows**2 + columns**2 < 72**2)[..., None], (160, 80, 30), 0).astype(np.uint8)
+    small = bicubic_pillow(disc, 4)
+    expected = pipeline(small, precision="fp32")
+    assert expected.bicubic_share == [0.0]
+    found = levels(by_onnxruntime(faithful_graph(pipeline).SerializeToString()), small[None])[0]
+    assert np.abs(found - expected.images[0].astype(int)).max() <= 1
 
 
 def test_the_file_says_what_it_is(shipped, tmp_path):

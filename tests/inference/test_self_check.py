@@ -102,6 +102,26 @@ def test_a_difference_counts_from_the_threshold_on(lr):
     assert checked(estimate, lr, threshold=largest - 0.01)[1].share() > 0
 
 
+@pytest.mark.parametrize(("row", "level", "stays"), [(30, 12, False), (1, 12, True), (1, 20, False), (4, 12, False)])
+def test_along_the_frame_twice_the_threshold_holds(row, level, stays):
+    lr = torch.zeros(1, 3, 60, 60)
+    wrong = lr.clone()
+    wrong[0, 1, row, 25:35] = level * LEVEL
+    estimate = wrong.repeat_interleave(SCALE, -1).repeat_interleave(SCALE, -2)
+    assert (checked(estimate, lr)[1].share() == 0) is stays
+
+
+@pytest.mark.parametrize("colour", [(255, 255, 255), (255, 160, 90)])
+def test_the_sharp_edge_of_an_aperture_stays_and_what_is_drawn_beside_it_does_not(colour):
+    """The estimate of the former differs by 8.5 levels from its input."""
+    rows, columns = np.mgrid[:256, :256] - 127.5
+    disc = np.where((rows**2 + columns**2 < 96**2)[..., None], colour, 0).astype(np.uint8)
+    pipeline, lr = ResShiftPipeline.from_shipped(), bicubic_pillow(disc, SCALE)
+    assert pipeline(lr).bicubic_share == [0.0]
+    lr[12:50, 30:32] = (0, 255, 0)
+    assert pipeline(lr).bicubic_share[0] > 0.01
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e30])
 def test_what_is_not_a_number_or_far_too_large_becomes_bicubic(lr, good, value):
     wrong = good.clone()

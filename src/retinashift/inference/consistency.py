@@ -79,26 +79,33 @@ def settle(
         for rows in back_project_rows(bands, lr, scale, MORE, limits, cell):  # they come out later than they go in
             row = _write(sr, rows, row)
         decibel, off = compare()
-    places = np.argwhere(off * inside > 1.5).tolist()
-    if not places or len(places) > MOST:
-        return decibel
-    for place in places:
-        window = [slice(max(0, at - WINDOW - MARGIN), at + WINDOW + MARGIN + 1) for at in place]
-        vertical, horizontal = window
-        given = lr[..., vertical, horizontal]
-        held = None if limits is None else limits[..., vertical, horizontal]
-        here = sr[tuple(slice(part.start * scale, part.stop * scale) for part in window)]
-        x0 = _picture(here, lr)  # (1, C, n, m)
-        down, across = (
-            (torch.arange(side, device=lr.device) + part.start - at).abs() <= WINDOW
-            for side, part, at in zip(given.shape[-2:], window, place, strict=True)
-        )
-        near, wide = down[:, None] & across, torch.full_like(given[:, :1], CELL * 2 / 255)
-        for _ in range(ROUNDS):
-            change = change_of(x0, given, scale, wide, held) * near
-            x0 = within(x0 + upsample_bicubic(change, scale), held, scale)
-        _write(here, x0, 0)
-    return compare()[0]
+    for _ in range(PASSES):  # what settles one value may disturb another
+        places = np.argwhere(off * inside > 1.5).tolist()
+        if not places or len(places) > MOST:
+            break
+        for place in places:
+            _settle_around(place, sr, lr, scale, limits)
+        decibel, off = compare()
+    return decibel
+
+
+def _settle_around(place: list[int], sr: np.ndarray, lr: Tensor, scale: int, limits: Tensor | None) -> None:
+    """Back-projection of what lies around one input pixel."""
+    window = [slice(max(0, at - WINDOW - MARGIN), at + WINDOW + MARGIN + 1) for at in place]
+    vertical, horizontal = window
+    given = lr[..., vertical, horizontal]
+    held = None if limits is None else limits[..., vertical, horizontal]
+    here = sr[tuple(slice(part.start * scale, part.stop * scale) for part in window)]
+    x0 = _picture(here, lr)  # (1, C, n, m)
+    down, across = (
+        (torch.arange(side, device=lr.device) + part.start - at).abs() <= WINDOW
+        for side, part, at in zip(given.shape[-2:], window, place, strict=True)
+    )
+    near, wide = down[:, None] & across, torch.full_like(given[:, :1], CELL * 2 / 255)
+    for _ in range(ROUNDS):
+        change = change_of(x0, given, scale, wide, held) * near
+        x0 = within(x0 + upsample_bicubic(change, scale), held, scale)
+    _write(here, x0, 0)
 
 
 def _picture(pixels: np.ndarray, like: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from retinashift.imaging.fundus import LUMA
 from retinashift.inference import detail, fidelity
 from retinashift.inference.pipeline import ResShiftPipeline
 from retinashift.inference.record import checkpoint_hash
-from retinashift.inference.self_check import FADE, LEVEL, NEAR, WIDEN
+from retinashift.inference.self_check import BLOCK, DARK, FADE, LEVEL, NEAR, RIM, WIDEN
 from retinashift.models.uncertainty_head import LEAST, MOST, UncertaintyHead
 
 OPSET = 17  # the newest that OpenVINO, onnxruntime-web and chaiNNer all read; GELU is written out by Erf
@@ -222,10 +222,18 @@ def _bicubic_share(estimate: Value, lr: Value, threshold: float, scale: int) -> 
     """Where `SelfCheck` ("value") returns to bicubic: its share, (B, 1, H*s, W*s); 1 where any is, (B, 1, H, W)."""
     reduced = _reduce(_reduce(estimate.within(-1.0, 1.0), scale, 1), scale, 0)
     error = (reduced - lr).op("Abs").over("Max", 1)  # (B, 1, H, W)
-    near = error.above(threshold).pool(2 * NEAR + 1)
-    bad = error.above(near * (-threshold / 2) + threshold)  # beside an excess, half the threshold counts
+    allowed = (_near_aperture(lr) + 1.0) * threshold
+    near = error.above(allowed).pool(2 * NEAR + 1)
+    bad = error.above(allowed * (near * -0.5 + 1.0))  # beside an excess, half the threshold counts
     weight = bad.pool(2 * (WIDEN + FADE) + 1).pool(2 * FADE + 1, "AveragePool")
     return _enlarge(weight, scale, lambda x: np.maximum(0, 1 - np.abs(x)), 1), weight.above(0.0).pool(3)
+
+
+def _near_aperture(lr: Value) -> Value:
+    """`near_aperture`, (B, 1, H, W)."""
+    bright = lr.over("Max", 1).above(DARK * LEVEL - 1).op("Pad", np.array([0, 0, BLOCK, BLOCK] * 2))
+    dark = -bright.op("MaxPool", kernel_shape=[BLOCK] * 2)
+    return dark.op("MaxPool", kernel_shape=[2 * RIM + BLOCK] * 2, pads=[RIM - 1] * 4) + 1.0
 
 
 def _factors(lr: Value, curves: Sequence[detail.Curve | None]) -> Value:
