@@ -124,21 +124,20 @@ class BandWatch:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         from retinashift.inference import chain as module
 
-        planned = module.planned_rows
+        plan = module.plan_bands
 
-        def watched(*given: Any) -> int:
-            self.bands[0] = planned(*given)
-            kept, row = module._bytes_held(given[0], given[1], given[3])
-            self.planned = psutil.Process().memory_info().rss + 16 * args[0].size + int(kept + self.bands[0] * row)
-            return self.bands[0]
+        def watched(*given: Any) -> tuple[int, int]:
+            self.bands[0], needed = plan(*given)
+            self.planned = psutil.Process().memory_info().rss + 16 * args[0].size + needed
+            return self.bands[0], needed
 
-        module.planned_rows = watched
+        module.plan_bands = watched
         begun = time.process_time()
         try:
             return self.pipeline(*args, **kwargs)
         finally:
             self.seconds, self.peak = time.process_time() - begun, peak_memory()
-            module.planned_rows = planned
+            module.plan_bands = plan
 
 
 def peak_memory() -> int:
@@ -186,13 +185,13 @@ def against_untiled() -> str:
     torch.set_num_threads(1)
     pipeline = ResShiftPipeline.from_shipped()
     lr = np.asarray(Image.fromarray(skimage.data.retina()).resize((128, 128), Image.Resampling.LANCZOS))
-    planned, results = module.planned_rows, {}
+    plan, results = module.plan_bands, {}
     try:
         for rows in (128, 64, 31, 8, 1):
-            module.planned_rows = lambda *_, rows=rows: rows
+            module.plan_bands = lambda *_, rows=rows: (rows, 0)
             results[rows] = pipeline(lr, num_inference_steps=4).images[0].astype(int)
     finally:
-        module.planned_rows = planned
+        module.plan_bands = plan
     worst = [f"{r} rows: {np.abs(sr - results[128]).max()}" for r, sr in results.items() if r != 128]
     return f"512x512 result, 4 steps, against one band, in bands of {', '.join(worst)} levels at most"
 

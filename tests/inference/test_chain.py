@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from retinashift.inference import chain
-from retinashift.inference.chain import planned_rows, retry_with_smaller_bands
+from retinashift.inference.chain import plan_bands, retry_with_smaller_bands
 
 
 def picture(height=61, width=47):
@@ -65,7 +65,7 @@ def test_halving_goes_on_where_it_was_and_gives_up_at_one_row():
 
 def test_less_memory_means_thinner_bands(tiny_pipeline):
     net = tiny_pipeline().denoiser
-    counts = [planned_rows(2000, net, memory) for memory in (2**34, 3 * 10**7, 10**7, 0)]
+    counts = [plan_bands((500, 2000), net, memory)[0] for memory in (2**34, 9 * 10**7, 5 * 10**7, 0)]
     assert counts == sorted(counts, reverse=True)
     assert counts[0] == chain.LEAST_ROWS
     assert counts[-1] == chain.FEWEST_ROWS
@@ -83,9 +83,8 @@ def test_freed_memory_goes_back_between_bands_only_where_it_is_scarce(tiny_pipel
 
 @pytest.mark.parametrize(("share", "scarce"), [(0.24, False), (0.26, True)])
 def test_memory_is_scarce_where_bands_take_more_than_a_quarter_of_it(tiny_pipeline, monkeypatch, share, scarce):
-    given, pipe, width = [], tiny_pipeline(), picture().shape[1]
-    kept, row = chain._bytes_held(width, pipe.denoiser, 1)
-    needed = kept + planned_rows(width, pipe.denoiser, 2**40) * row
+    given, pipe = [], tiny_pipeline()
+    _, needed = plan_bands(picture().shape[:2], pipe.denoiser, 2**40)
     monkeypatch.setattr(chain, "trim_heap", lambda: given.append(1))
     monkeypatch.setattr("retinashift.inference.pipeline.spare_memory", lambda device, budget: budget)
     pipe(picture(), memory=int(needed / share) + 16 * picture().size)  # the result is held beside the bands
@@ -101,10 +100,10 @@ def test_a_limit_that_the_thinnest_bands_exceed_is_named(tiny_pipeline, caplog):
 
 
 def test_what_the_result_takes_of_the_memory_is_not_planned_for_bands(tiny_pipeline, monkeypatch):
-    room, real = [], chain.planned_rows
+    room, real = [], chain.plan_bands
     monkeypatch.setattr(
-        "retinashift.inference.chain.planned_rows",
-        lambda width, net, memory, steps: room.append(memory) or real(width, net, memory, steps),
+        "retinashift.inference.chain.plan_bands",
+        lambda size, net, memory, steps: room.append(memory) or real(size, net, memory, steps),
     )
     monkeypatch.setattr("retinashift.inference.pipeline.spare_memory", lambda device, budget: budget)
     pipe, result = tiny_pipeline(head=True), 16 * picture().size
@@ -136,7 +135,7 @@ def test_no_layer_is_given_thicker_bands_at_the_end_than_before(tiny_pipeline, m
 
 def test_bands_of_a_narrow_picture_are_thicker_than_those_of_a_wide_one(tiny_pipeline):
     net = tiny_pipeline().denoiser
-    assert [planned_rows(width, net, 2**34) for width in (100, 700, 10_000)] == [
+    assert [plan_bands((100, width), net, 2**34)[0] for width in (100, 700, 10_000)] == [
         chain.BAND_ROWS, chain.BAND_PIXELS // 700, chain.LEAST_ROWS
     ]  # fmt: skip
 

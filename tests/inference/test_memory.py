@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -130,28 +131,26 @@ from retinashift.inference.pipeline import ResShiftPipeline
 def status(name):
     return int(re.search(name + r":\\s+(\\d+)", pathlib.Path("/proc/self/status").read_text())[1]) << 10
 
-def watched(width, net, memory, steps=1):
-    rows = planned(width, net, memory, steps)
-    kept, row = chain._bytes_held(width, net, steps)
-    needed.append(kept + rows * row)
-    return rows
+def watched(size, net, memory, steps=1):
+    needed.append(plan(size, net, memory, steps)[1])
+    return plan(size, net, memory, steps)
 
 torch.set_num_threads(1)
-width, height, memory = map(int, sys.argv[1:])
+width, height, mode = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 picture = np.random.default_rng(0).integers(0, 255, (height // 8, width // 8, 3), np.uint8).repeat(8, 0).repeat(8, 1)
-pipeline, needed, planned = ResShiftPipeline.from_shipped(), [], chain.planned_rows
-chain.planned_rows = watched
+pipeline, needed, plan = ResShiftPipeline.from_shipped(), [], chain.plan_bands
+chain.plan_bands = watched
 pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
 before = status("VmRSS")
-pipeline(picture, memory=memory << 20, precision="fp32")
+pipeline(picture, mode=mode, memory=1 << 20, precision="fp32")
 print((status("VmHWM") - before - 16 * picture.size) / needed[0])
 """
 
 
 @linux
-@pytest.mark.parametrize(("width", "memory"), [(512, 8192), (800, 580)])
-def test_a_process_holds_at_its_peak_what_the_plan_says(width, memory):
-    """To 20 %, beyond what it held before and what the result takes; with bands of 39 rows and with the thinnest."""
-    command = [sys.executable, "-c", PEAK, str(width), "128", str(memory)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    assert float(done.stdout) == pytest.approx(1, abs=0.2)
+@pytest.mark.parametrize(("width", "height", "mode"), [(640, 96, "faithful"), (304, 112, "realistic")])
+def test_a_process_holds_at_its_peak_what_the_plan_of_the_thinnest_bands_says(width, height, mode):
+    """To 20 %, beyond what it held before and what the result takes. The median, as the heap varies."""
+    command = [sys.executable, "-c", PEAK, str(width), str(height), mode]
+    done = [subprocess.run(command, check=True, capture_output=True, text=True).stdout for _ in range(3)]
+    assert float(np.median([float(found) for found in done])) == pytest.approx(1, abs=0.2)

@@ -296,7 +296,7 @@ def test_the_realistic_mode_does_not_depend_on_the_bands(tiny_pipeline, monkeypa
     pipeline.register_to_config(detail_gain=2.0)
     lr = np.random.default_rng(0).uniform(0.3, 0.7, (40, 24, 3)).astype(np.float32)
     whole = pipeline(lr, mode="realistic").images[0]
-    monkeypatch.setattr("retinashift.inference.chain.planned_rows", lambda *_: 3)
+    monkeypatch.setattr("retinashift.inference.chain.plan_bands", lambda *_: (3, 0))
     assert np.allclose(pipeline(lr, mode="realistic").images[0], whole, atol=1e-5)
 
 

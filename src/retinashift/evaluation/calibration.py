@@ -1,5 +1,6 @@
 """Conformal quantiles of a checkpoint's uncertainty head, and how often the truth lies where its intervals say."""
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
@@ -102,10 +103,11 @@ def calibrate(
         "softer": f"every third photograph blurred by Gaussians of {', '.join(map(str, SOFTER))} pixels",
     }
     quantiles = fit_quantiles(np.concatenate(ratios), weights)
-    curve = [(round(min(energies), 3), 1.0)]  # from the softest of these inputs on
+    softest = round(min(energies), 3)  # inf where no photograph has an inner field
+    curve = [(softest, 1.0)] if math.isfinite(softest) else []
     for sigma in SOFTER:
         energy, needed = np.median([values for at, *values in softer if at == sigma], axis=0)
-        if energy < curve[-1][0]:
+        if curve and energy < curve[-1][0]:
             curve.append((round(energy, 3), max(curve[-1][1], round(needed / quantiles[LEVEL], 3))))
     calibration = Calibration(quantiles, protocol, curve[::-1])
     pipeline.register_to_config(calibration=calibration.to_config())

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 BAND_ROWS, LEAST_ROWS = 64, 12  # more rows at a time are not faster; with fewer, the fixed cost of a band shows
 FEWEST_ROWS = 4  # thinner bands take hardly less memory and up to twice the time: they are for when memory ran out
 BAND_PIXELS = 20_000  # wide pictures have thin bands
-LIBRARY, KEPT, ROW, AFTER = 48 * 2**20, 0.75, 0.8, 490  # see `_bytes_held`
+LIBRARY, KEPT, ROW, AFTER, INPUT = 24 * 2**20, 1.5, 1.5, 440, 5  # see `plan_bands`
 SCARCE = 0.25  # share of the memory from which on freed memory goes back to the system after each band
 TILE_MARGIN = 16  # positions of the state that a tile reads beyond what it keeps
 States = Iterator[tuple[Tensor, Tensor]]  # rows of x_t and of y0, (1, C, n, w) each, top to bottom
@@ -114,13 +114,11 @@ class Chain:
         if self.y0 is not None:
             yield self._whole(self.y0, member, planned_side(self.net, memory), watch)
             return
-        rows = planned_rows(self.width, self.net, memory, steps)
-        kept, row = _bytes_held(self.width, self.net, steps)
-        needed = kept + rows * row
+        rows, needed = plan_bands((self.height, self.width), self.net, memory, steps)
         if needed > memory:
             logger.warning(
                 "bands of %d rows need about %d MiB, and %d MiB are left of the memory limit; close other programs, or "
-                "give a larger --memory", rows, int(needed) >> 20, memory >> 20,
+                "give a larger --memory", rows, needed >> 20, memory >> 20,
             )  # fmt: skip
         for band in retry_with_smaller_bands(lambda n: map(self.codec.decode, self._rows(member, n, watch)), rows):
             yield band.float()
@@ -220,25 +218,27 @@ def retry_with_smaller_bands(bands: Callable[[int], Iterator[Tensor]], rows: int
             trim_heap()  # what thicker bands have freed
 
 
-def planned_rows(width: int, net: LightNet, memory: int, steps: int = 1) -> int:
-    """How many rows at a time fit into these bytes: `FEWEST_ROWS` to what `BAND_PIXELS` and `BAND_ROWS` allow."""
-    kept, row = _bytes_held(width, net, steps)
-    most = min(BAND_ROWS, max(LEAST_ROWS, BAND_PIXELS // width))
-    return int(max(FEWEST_ROWS, min(most, (memory - kept) // row)))
+def plan_bands(size: tuple[int, int], net: LightNet, memory: int, steps: int = 1) -> tuple[int, int]:
+    """How many rows at a time fit into `memory` bytes, and how many bytes the chain then takes.
 
+    The rows are `FEWEST_ROWS` to what `BAND_PIXELS` and `BAND_ROWS` allow. Counted from the code, the layers of each
+    step keep two or three rows between bands, and a row takes six maps of the network's width and eight of the state
+    for each of its pixels. What a process holds at its peak, pieces between the maps included, was measured for the
+    bundled x4 at widths 300 to 1600, heights 128 to 512 and 1 to 3 steps, with bands of 4 to 12 rows: `KEPT` times
+    the former and `ROW` times the latter, `LIBRARY` for the convolutions, `AFTER` rows of the result for the self-check
+    and back-projection, and the input, its limits and what is compared, `INPUT` times the input as float32.
 
-def _bytes_held(width: int, net: LightNet, steps: int) -> tuple[float, float]:
-    """Bytes that are held between bands, and bytes of each row of a band.
-
-    Counted from the code, the layers of each step keep two or three rows between bands, and a row takes six maps of the
-    network's width and eight of the state for each of its pixels. What a process holds at its peak was measured for the
-    bundled x4 at widths 512 to 2000, with bands of 4 to 39 rows: `KEPT` times the former and `ROW` times the latter,
-    `LIBRARY` for the convolutions, and `AFTER` rows of the result for the self-check and back-projection.
+    Args:
+        size: height and width of the input.
     """
-    config, pixel = net.config, width * net.dtype.itemsize
-    state = config.image_channels * config.factor**2
-    kept = pixel * (config.width * (8 * config.depth + 6) + 4 * state * config.depth)
-    return LIBRARY + KEPT * kept * steps + AFTER * pixel * state, ROW * pixel * (6 * config.width + 8 * state)
+    (height, width), config = size, net.config
+    pixel, state = width * net.dtype.itemsize, config.image_channels * config.factor**2  # bytes of a row of one channel
+    kept = KEPT * steps * (config.width * (8 * config.depth + 6) + 4 * state * config.depth) + AFTER * state
+    held = LIBRARY + pixel * (kept + INPUT * config.image_channels * height)
+    row = ROW * pixel * (6 * config.width + 8 * state)
+    most = min(BAND_ROWS, max(LEAST_ROWS, BAND_PIXELS // width))
+    rows = int(max(FEWEST_ROWS, min(most, (memory - held) // row)))
+    return rows, int(held + rows * row)
 
 
 def planned_side(net: Any, memory: int) -> int:
