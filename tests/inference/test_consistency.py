@@ -73,7 +73,7 @@ def test_what_the_self_check_returned_to_bicubic_is_left_alone(retina):
     assert np.array_equal(sr, retina)
 
 
-@pytest.mark.parametrize("seed", [0, 19, 54])
+@pytest.mark.parametrize("seed", [0, 31])
 def test_values_along_a_noisy_edge_to_black_come_back_though_settling_one_disturbs_another(seed):
     rng = np.random.default_rng(seed)
     rows, columns = np.mgrid[:40, :40] - 20

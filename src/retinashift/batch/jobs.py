@@ -115,8 +115,7 @@ def plan_jobs(
 ) -> list[Job]:
     """Pair every input with its output, keeping names and sub-folders under `out`.
 
-    Whether outputs exist is checked here and nowhere else. With `resume` they may: whether they are what would be
-    written is seen when their input is read.
+    Only here is checked whether outputs exist. With `resume` they may; they are compared when their input is read.
 
     Args:
         inputs: files, folders, patterns, or addresses of them such as s3://bucket/folder.

@@ -140,8 +140,7 @@ def by_stem_path(refs: Sequence[FileRef], folder: str | Path) -> dict[str, FileR
 def find_photographs(folder: str | Path) -> list[FileRef]:
     """The photographs in a folder, recursively, or in a zip; sorted by name. DataError if there is none.
 
-    Labels and masks are left out; a warning counts and names them. So are names that begin with a dot: what a Mac
-    puts beside each file.
+    Labels and masks are left out; a warning counts and names them. So are names that begin with a dot, as a Mac's.
     """
     root = Path(folder).expanduser()
     if root.is_dir():
@@ -237,8 +236,7 @@ def content_hash(ref: FileRef) -> str:
 def split_by_patient(items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
     """Photographs to train on, and about one in five to hold out; all of a patient are on one side.
 
-    Those of one `patient_of`, and those of one content, stay together; DataError if all do. The content alone decides
-    which are held out.
+    Those of one `patient_of`, and those of one content, stay together; DataError if all do. The content alone decides.
     """
     from scipy.cluster.hierarchy import DisjointSet  # slow to load
 

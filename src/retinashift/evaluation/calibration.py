@@ -21,8 +21,7 @@ from retinashift.models.uncertainty_head import LEVEL, UNCALIBRATED, Calibration
 
 NEIGHBOURS = 5  # side of the squares whose mean error and mean map are ranked
 SOFTER, EVERY = (2.0, 3.0, 4.0), 3
-"""Sigmas, in pixels of the photograph, of Gaussians that make inputs softer than those of a calibration; of every third
-photograph."""
+"""Sigmas of Gaussians, in pixels of the photograph, that make every third input of a calibration softer."""
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,7 @@
 A lesion is darker (red small dots, haemorrhages) or brighter (exudates) than its surround in the green channel. Its
 contrast is the mean inside the mark less the mean of a ring around it, over the local background; over the standard
 deviation in the ring of the reference it is the contrast-to-noise ratio (CNR). The noise is the reference's for every
-method, so that blur cannot raise the ratio. The constants were chosen on every second photograph of DIARETDB1; scores
-are reported on the others.
+method, so that blur cannot raise the ratio. The constants were chosen on the photographs that are not scored.
 """
 
 import csv
@@ -64,8 +63,7 @@ def read_marks(path: str | Path) -> dict[str, tuple[Mark, ...]]:
 def agreed(marks: Sequence[tuple[str, Mark]]) -> tuple[Mark, ...]:
     """What at least `EXPERTS` experts marked: the smallest of the marks that mean the same, in the order of `KINDS`.
 
-    Marks, given with their expert, mean the same where experts differ, the type is one, and the centres lie within
-    `REACH` or the smaller radius.
+    Marks of one type by different experts mean the same where their centres lie within `REACH` or the smaller radius.
     """
     same = np.zeros((len(marks), len(marks)), bool)  # (n, n)
     for (i, (expert, a)), (j, (other, b)) in combinations(enumerate(marks), 2):

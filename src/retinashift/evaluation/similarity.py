@@ -98,8 +98,7 @@ def colour_differences(sr: np.ndarray, hr: np.ndarray, field: np.ndarray) -> np.
 def network(name: Perceptual) -> Callable[[Tensor, Tensor], Tensor]:
     """The network of a metric, loaded once.
 
-    ValueError where the extra `lpips` is not installed, or the weights of AlexNet are neither in torch's cache nor can
-    be downloaded.
+    ValueError without the extra `lpips`, or where AlexNet's weights are not in torch's cache and cannot be downloaded.
     """
     from retinashift.models.perceptual import LPIPS, ShiftTolerantLPIPS
 
@@ -148,8 +147,7 @@ def sharpness(sr: np.ndarray, hr: np.ndarray, scale: int) -> float:
     """`radial_power` of a result over the photograph's, (BANDS,) each, in the octave above what the input can hold.
 
     That is 1/(2 scale) to 1/scale cycles a pixel, at most one half. Below 1 the result is blurred; above 1 it is
-    sharper or noisier than the photograph; nan if the photograph has nothing there. The number does not tell whether
-    the detail is in its place.
+    sharper or noisier than the photograph; nan if that has nothing there. It does not tell where detail lies.
     """
     frequency = (np.arange(BANDS) + 0.5) / (2 * BANDS)
     octave = (frequency >= 0.5 / scale) & (frequency < max(1 / scale, 0.5 / scale + 1 / BANDS))

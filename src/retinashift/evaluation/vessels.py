@@ -42,8 +42,7 @@ def vesselness(rgb: np.ndarray, field: np.ndarray) -> np.ndarray:
     """How much each pixel looks like a vessel, (H, W) float32, at least 0; 0 outside the field.
 
     The background is divided out, so that the result is a contrast and does not depend on the illumination. Then the
-    second derivative across a line is taken along ellipses in `ORIENTATIONS` directions and at the scales `SIGMAS`,
-    and the largest is kept.
+    largest second derivative across a line is taken, along ellipses in `ORIENTATIONS` directions at scales `SIGMAS`.
 
     Args:
         rgb: (H, W, 3) or (H, W), uint8; of colours the green channel is used.

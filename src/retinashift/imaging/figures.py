@@ -85,8 +85,7 @@ def side_by_side(
 def compared(lr: np.ndarray, sr: np.ndarray, *, caption: str = "", sigma: np.ndarray | None = None) -> np.ndarray:
     """Input, bicubic and result side by side: whole, and the crop where the result differs most from bicubic.
 
-    The figure, (H, W, 3) uint8, has one size whatever the inputs'. With `sigma`, the uncertainty of the result, (H, W),
-    the crop is where it is largest.
+    The figure, (H, W, 3) uint8, has one size. With `sigma`, the result's uncertainty, (H, W), the crop has most of it.
     """
     lr, sr = shown(lr), shown(sr)
     plain, block = resize(lr, sr.shape[:2], "bicubic"), max(1, round(len(sr) / len(lr)))

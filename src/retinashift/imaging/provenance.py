@@ -47,8 +47,7 @@ class Provenance:
     versions: dict[str, str] = field(default_factory=dict)
     """Of retinashift and of the libraries that compute."""
     consistency_db: float | None = None
-    """PSNR between the input and the result reduced bicubically, before any lossy compression; None if they are
-    equal."""
+    """PSNR of the result, reduced bicubically before any lossy compression, against the input; None: equal."""
     input_was_super_resolved: bool = False
     bicubic_share: float = 0.0
     """Share of the field of view that the self-check returned to bicubic."""

@@ -16,7 +16,7 @@ from retinashift.imaging.degradation.bicubic import resize_channels
 from retinashift.inference.fidelity import CELL, REACH, SPREAD, Cell, back_project_rows, change_of, value_limits, within
 from retinashift.models.codec import upsample_bicubic
 
-WINDOW, MARGIN = 6, 4 * REACH + 2 * SPREAD  # input pixels around a value: corrected, and looked at beyond these
+WINDOW, MARGIN = 10, 4 * REACH + 2 * SPREAD  # input pixels around a value: corrected, and looked at beyond these
 ROUNDS, MOST = 24, 64  # of back-projection around a value, and values that are settled in one picture
 ENOUGH, PASSES, MORE, BAND = 0.002, 4, 4, 16  # share of pixels that may differ; passes of more rounds; rows of a band
 

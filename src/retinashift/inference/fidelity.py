@@ -10,13 +10,11 @@ corrected, so that the result, reduced and rounded as Pillow does it, is the inp
 
 Whatever the weights are, a value of the result stays near what was seen: within the span of the input pixels around it,
 a little widened (`value_limits`). The limits are applied inside each round of back-projection, after its correction, so
-that they hold of the final result, and each round corrects what the limits took away in the round before. Where the two
-contradict each other, the limits win.
+that they hold of the final result, and each round corrects what they took away before. In a conflict the limits win.
 
 A result smaller than the checkpoint's own is that one, reduced by the antialiased bicubic of the protocol. Reducing by
 bicubic twice is not reducing once, so it is projected onto the input at its own size. Projecting the full result as
-well costs 0.02 dB on validation photographs (x2) and time. All of it goes by bands of rows: neither the full result nor
-a second smaller one is held.
+well costs 0.02 dB on validation photographs (x2) and time. All of it goes by bands; the full result is not held.
 """
 
 from collections import deque
@@ -44,11 +42,9 @@ SOLVER_STEPS, RELAXATION = 3, 1.3
 """What is added to a result is interpolated and reduced again before it meets the input. That weakens its finest
 octave; this many steps on the grid of the input make up for it."""
 CLOSED = 0.75
-"""Share of what is missing that is added where the cell is closed: beside lines that are drawn on a photograph, the
-whole of it rings."""
+"""Share of what is missing that is added where the cell is closed: the whole of it rings beside drawn lines."""
 FREE = 0.25
-"""Least share of the values of an input pixel that are not at their limit; a correction that only they take up is
-larger by its inverse."""
+"""Least share of an input pixel's values that are not at their limit; their correction is larger by its inverse."""
 SPREAD = 2
 """Input pixels that a pixel's correction, interpolated and reduced again, reaches with more than 0.2 % of its value."""
 Size = tuple[int, int]
@@ -145,14 +141,12 @@ def back_project_rows(
     """Bring a picture closer to those whose bicubic reduction is `lr`; the same numbers in bands of any height.
 
     Args:
-        bands: rows of the picture, (B, C, n*scale, w*scale) each, top to bottom, in [-1, 1]; they come out a few rows
-            later.
+        bands: rows of the picture, (B, C, n*scale, w*scale) each, top to bottom, in [-1, 1]; they come out later.
         lr: (B, C, h, w) in [-1, 1].
         scale: of the picture; the reduction is `bicubic-pillow`, in floating point.
         iterations: how often; with 0 only the limits are applied.
         limits: of the values, see `value_limits`; None is -1 and 1.
-        cell: of an 8-bit `lr` whose result is written with 8 bits; asked only for rows whose bands have come. None
-            meets the values of `lr`.
+        cell: of an 8-bit `lr` whose result is written with 8 bits; asked once its bands have come. None meets `lr`.
     """
     if iterations or limits is not None:
         bands = _limited(bands, limits, scale)  # what is cut off later would be missing from the reduced result

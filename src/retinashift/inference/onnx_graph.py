@@ -30,8 +30,7 @@ from retinashift.models.uncertainty_head import LEAST, MOST, UncertaintyHead
 
 OPSET = 17  # the newest that OpenVINO, onnxruntime-web and chaiNNer all read; GELU is written out by Erf
 FACTORS = "factors"
-"""Name of the factors of the detail and of the uncertainty, (B, 2, H, W). All pixels decide them; a tile is given its
-part of them."""
+"""Name of the factors of detail and uncertainty, (B, 2, H, W). All pixels decide them; a tile is given its part."""
 DETAIL, MAP = np.eye(2)  # the channels of these factors
 
 

@@ -75,8 +75,7 @@ class ResShiftPipeline(DiffusionPipeline):
         upsampling: convention of the bicubic interpolation that makes y0; the one of training.
         default_steps: number of network calls when the caller names none. One step is the posterior mean: the
             estimate with the least squared error, and the most faithful; all T steps draw a sample.
-        back_projections: how often results are brought into line with their input when the caller names no number;
-            see `fidelity`.
+        back_projections: how often results are brought into line with their input by default; see `fidelity`.
         detail_gain: of the mode "realistic": what the detail of its samples is multiplied by; see `boost_detail`.
         detail_steps, detail_transition: of the same mode: network calls (0 is all T), and whether noise is added
             between them ("ancestral") or only the noise of x_T is kept ("deterministic").
@@ -229,8 +228,7 @@ class ResShiftPipeline(DiffusionPipeline):
                 gets the same noise stream, so that a result does not depend on the images beside it. One step draws no
                 noise: its result is a function of the photograph, and the generator is not read.
             output_type: "np" (the input's depth; float for float), "pil" (8 bit), "pt" (float (3, H, W) in [0, 1]).
-            progress: called with the share of the work that is done, 0..1, after each band of rows of each step; what
-                it raises ends the work.
+            progress: called with the share of the work that is done, 0..1, after each band of each step; it may raise.
             callback_on_step_end: as in diffusers, called after each step with (pipeline, step, timestep, tensors).
             callback_on_step_end_tensor_inputs: its tensors, "latents" (x_t) and "x0", (1, C, h, w) in the space of the
                 chain. They are read only: parts of the picture are further on in the chain already.

@@ -33,8 +33,7 @@ def conv_of_norm(
 ) -> Tensor:
     """conv(dropout(silu(norm(x) * (1 + scale) + shift))), (B, C, H, W) -> (B, C', H, W).
 
-    The convolution is 3x3 with padding 1. With `added_to`, (B, C', H, W), the result is the sum of both, which may then
-    lie in its memory.
+    The convolution is 3x3 with padding 1. With `added_to`, (B, C', H, W), the sum of both, which may lie in its memory.
     """
     if use_reference_ops() or (dropout is not None and dropout.training and dropout.p):
         h = norm(x)

@@ -105,8 +105,7 @@ class LightNet(ModelMixin, ConfigMixin):
     def folded(self, timestep: int) -> list[tuple[Tensor, Tensor]]:
         """Weight and bias of each convolution of one call: read, two for each block, write.
 
-        The first reads the input and x_t - y0, (width, C + C*f*f, 3, 3). Gate, residual's gain and the time embedding's
-        gains and shifts are folded in.
+        The first reads the input and x_t - y0, (width, C + C*f*f, 3, 3). Gate, gains and shifts of time are folded in.
         """
         time, residual_gain = self._time_of(timestep), self.config.residual_gain  # (1, time_width)
         gate = self.state_gate(time)[0, :, None, None, None]  # (width, 1, 1, 1)
@@ -216,8 +215,7 @@ class LightStream:
         height: rows of the picture.
         most: how many rows a layer returns at a time, at most, beyond those that it is given. After the last row of the
             picture each layer owes one row more than the layer before it; they are computed this many rows at a time.
-        uncertainty: a head that reads the same features, and the map that its rows are written into, one row after
-            those of the prediction.
+        uncertainty: a head that reads the same features, and the map that its rows are written into, a row later.
     """
 
     def __init__(

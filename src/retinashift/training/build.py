@@ -25,8 +25,7 @@ _COMPUTED = {"light": ("factor",), "swin": ("in_channels", "out_channels")}  # b
 def build_pipeline(config: TrainConfig) -> ResShiftPipeline:
     """A fresh pipeline by the settings, or the checkpoint that `init_from` names, with weights in float32.
 
-    Fresh weights, and the further blocks that `model.options.depth` asks of a LightNet, depend on `run.seed` alone.
-    Raises ConfigError.
+    Fresh weights, and further blocks of a LightNet (`model.options.depth`), depend on `run.seed` alone. Or ConfigError.
     """
     chain, exact = config.chain, config.degradation.exact
     if not config.init_from:

@@ -2,8 +2,7 @@
 
 A step sees batch_size * accumulate * processes samples. They are cut into micro-batches numbered in the order
 (accumulation, process), and each sample's crop, step and noise come from a stream numbered by its place in the whole
-run. So two processes give the weights of one process with twice the accumulation, and a resumed run those of one that
-was never interrupted.
+run. So two processes give the weights of one with twice the accumulation, and a resumed run those of an unbroken one.
 """
 
 import copy

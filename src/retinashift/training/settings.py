@@ -183,8 +183,7 @@ class DistillSettings(Section):
     gain: Positive = 1.0
     """The detail of the teacher's samples is multiplied by this."""
     truth: NotNegative = 1.0
-    """Weight of the error, against the photograph, of the mean of two estimates from opposite noise; 0 leaves it
-    out."""
+    """Weight of the error of the mean of two estimates from opposite noise, against the photograph; 0 is none."""
 
 
 class OptimSettings(Section):
@@ -299,8 +298,7 @@ class TrainConfig(Section):
     run: RunSettings = RunSettings()
     init_from: str = ""
     """A checkpoint folder or the name of a bundled checkpoint to start from ("shipped" is the default one). Its
-    denoiser, schedule and codec replace `model` and `chain`; a greater model.options.depth adds blocks to a
-    LightNet."""
+    denoiser, schedule and codec replace `model` and `chain`; a greater model.options.depth adds blocks."""
 
     @model_validator(mode="after")
     def _check(self) -> TrainConfig:

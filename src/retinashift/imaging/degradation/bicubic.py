@@ -1,7 +1,6 @@
 """The bicubic degradation of the protocol, and interpolation back. All by Pillow, nothing random.
 
-The degradation of every published score is `bicubic-pillow`: Pillow's antialiased bicubic (Keys, a = -0.5), rounded
-to the bit depth of the photograph.
+The degradation of published scores is `bicubic-pillow`: Pillow's antialiased bicubic (Keys, a = -0.5), then rounding.
 """
 
 from dataclasses import dataclass
