@@ -90,7 +90,7 @@ def settle(
 
 
 def _settle_around(place: list[int], sr: np.ndarray, lr: Tensor, scale: int, limits: Tensor | None) -> None:
-    """Back-projection of what lies around one input pixel."""
+    """Back-project what lies around the input pixel `place`, (row, column), in place; arguments as in `settle`."""
     window = [slice(max(0, at - WINDOW - MARGIN), at + WINDOW + MARGIN + 1) for at in place]
     vertical, horizontal = window
     given = lr[..., vertical, horizontal]

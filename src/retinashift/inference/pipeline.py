@@ -228,7 +228,7 @@ class ResShiftPipeline(DiffusionPipeline):
                 gets the same noise stream, so that a result does not depend on the images beside it. One step draws no
                 noise: its result is a function of the photograph, and the generator is not read.
             output_type: "np" (the input's depth; float for float), "pil" (8 bit), "pt" (float (3, H, W) in [0, 1]).
-            progress: called with the share of the work that is done, 0..1, after each band of each step; it may raise.
+            progress: called with the share of the work that is done, 0..1, after each band; what it raises ends all.
             callback_on_step_end: as in diffusers, called after each step with (pipeline, step, timestep, tensors).
             callback_on_step_end_tensor_inputs: its tensors, "latents" (x_t) and "x0", (1, C, h, w) in the space of the
                 chain. They are read only: parts of the picture are further on in the chain already.

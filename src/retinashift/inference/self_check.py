@@ -7,7 +7,7 @@ estimate, before the projection onto the input (`fidelity`) hides what was wrong
 Two measures, in levels of 255, both the largest over the colours at each input pixel:
 
 "value": |r - y|, with y the input and r the reduced estimate. For checkpoints whose training inputs were reduced and
-    nothing else. On 54 validation photographs it is at most 5 inside the field, and 11 along the aperture, whose edge
+    nothing else. On 54 validation photographs it is at most 4 inside the field, and 11 along the aperture, whose edge
     is sharp: there twice the threshold holds. Bursts reach 40 to 110, the ringing around them about 8.
 
 "burst": max(0, |r - mean(r)| - (max(y) - min(y))), the mean over `SURROUND` x `SURROUND` input pixels, the span over
