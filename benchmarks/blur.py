@@ -19,7 +19,7 @@ from scipy import ndimage
 from retinashift.data.photographs import find_photographs
 from retinashift.imaging.degradation.bicubic import bicubic_pillow
 from retinashift.imaging.fundus import field_of_view
-from retinashift.inference.pipeline import open_checkpoint
+from retinashift.inference.pipeline import ResShiftPipeline, open_checkpoint
 
 SIGMAS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)  # pixels of the photograph
 SIDE, EVERY = 512, 3
@@ -39,14 +39,14 @@ def main() -> None:
 
 
 def centre(photograph: np.ndarray) -> np.ndarray:
-    """(SIDE, SIDE, 3), or the whole where it is smaller, sides multiples of 4."""
+    """(H, W, 3) uint8 -> (SIDE, SIDE, 3), or less where the photograph is smaller, sides multiples of 4."""
     height, width = (min(SIDE, side // 4 * 4) for side in photograph.shape[:2])
     top, left = (photograph.shape[0] - height) // 2, (photograph.shape[1] - width) // 2
     return photograph[top : top + height, left : left + width]
 
 
-def measure(pipe, hr: np.ndarray, sigma: float) -> tuple[float, float]:
-    """Mean error and mean map."""
+def measure(pipe: ResShiftPipeline, hr: np.ndarray, sigma: float) -> tuple[float, float]:
+    """Mean error and mean map in levels of 255; `hr` is (H, W, 3) uint8, `sigma` in its pixels."""
     soft = np.rint(ndimage.gaussian_filter(hr.astype(np.float32), (sigma, sigma, 0))).astype(np.uint8)
     result = pipe(bicubic_pillow(soft, 4), output_uncertainty=True, output_type="np")
     field = field_of_view(hr)

@@ -32,8 +32,10 @@ def main() -> None:
     parser.add_argument("--without-check", action="store_true", help="compare with results without the self-check")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    pipe, unchecked = (open_checkpoint(options.checkpoint) for _ in range(2))
-    unchecked.register_to_config(check_measure="off")
+    pipe = open_checkpoint(options.checkpoint)
+    unchecked = open_checkpoint(options.checkpoint) if options.without_check else None
+    if unchecked is not None:
+        unchecked.register_to_config(check_measure="off")
     scale = pipe.config.scale
     settings = {"mode": options.mode, "precision": options.precision, "output_type": "np"}
     for folder in options.folders:
@@ -47,7 +49,7 @@ def main() -> None:
             off = np.abs(bicubic_pillow(result.images[0], scale).astype(int) - lr)
             consistency, returned = consistency + result.consistency, returned + result.bicubic_share
             equal, most = [*equal, float((off == 0).mean())], max(most, int(off.max()))
-            if options.without_check:
+            if unchecked is not None:
                 other = unchecked(lr, **settings).images[0]
                 same += bool(np.array_equal(result.images[0], other))
         print(
